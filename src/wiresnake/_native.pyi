@@ -1,0 +1,188 @@
+"""The seam: all that crosses between Python and Rust.
+
+Times are integer nanoseconds of CLOCK_BOOTTIME unless said otherwise. Public keys are 32 bytes.
+A secret never crosses: Python holds handles, which compare in constant time, have a redacted
+repr, no hash, and refuse to be pickled. A handle that crossed a fork raises RuntimeError on use.
+"""
+
+from typing import Literal, final
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+@final
+class PrivateKey:
+    """A clamped Curve25519 private key."""
+
+    @staticmethod
+    def generate() -> PrivateKey: ...
+    @staticmethod
+    def from_hex(text: ReadableBuffer) -> PrivateKey | None:
+        """Parses 64 hex digits in place; None for the all-zero key. ValueError otherwise."""
+    @staticmethod
+    def from_base64(text: ReadableBuffer) -> PrivateKey | None:
+        """Parses 44 characters of strict base64, in constant time; None for all zeros."""
+    @property
+    def public(self) -> bytes: ...
+    def exchange(self, public: bytes) -> SharedSecret | None:
+        """X25519; None when the result is all zero (a low-order point), which must abort."""
+    def write_hex(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Writes 64 digits at `offset`; returns the offset behind them."""
+    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int: ...
+
+@final
+class PresharedKey:
+    """A 32-byte symmetric key mixed into the handshake's second message."""
+
+    @staticmethod
+    def generate() -> PresharedKey: ...
+    @staticmethod
+    def from_hex(text: ReadableBuffer) -> PresharedKey | None: ...
+    @staticmethod
+    def from_base64(text: ReadableBuffer) -> PresharedKey | None: ...
+    def write_hex(self, buffer: WriteableBuffer, offset: int) -> int: ...
+    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int: ...
+
+@final
+class SharedSecret:
+    """The result of an exchange, of use only to `SymmetricState.mix_key`."""
+
+@final
+class SymmetricState:
+    """Noise's SymmetricState (Noise specification, section 5.2): ck, h and k, wiped on drop."""
+
+    def __init__(self, protocol_name: bytes) -> None: ...
+    def copy(self) -> SymmetricState: ...
+    @property
+    def hash(self) -> bytes:
+        """The running hash h (public: it authenticates, it hides nothing)."""
+    def mix_hash(self, data: bytes) -> None: ...
+    def mix_key(self, material: SharedSecret | bytes) -> None: ...
+    def mix_key_and_hash(self, psk: PresharedKey | None) -> None:
+        """None is the key of 32 zero bytes."""
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes: ...
+    def decrypt_and_hash(self, ciphertext: bytes) -> bytes | None:
+        """None, and an unchanged state, when the tag is wrong."""
+    def split(
+        self,
+        initiator: bool,
+        local_index: int,
+        remote_index: int,
+        created: int,
+        lifetimes: tuple[int, int, int],
+    ) -> Session:
+        """Derives the transport keys and wipes this state: it must not be used again.
+
+        `lifetimes` are ages in ns: rekey when sending, rekey when receiving, reject.
+        """
+
+@final
+class Session:
+    """Transport keys of one handshake, counter, replay window and limits."""
+
+    @property
+    def local_index(self) -> int: ...
+    @property
+    def remote_index(self) -> int: ...
+    @property
+    def initiator(self) -> bool: ...
+    @property
+    def created(self) -> int: ...
+    def seal(self, packet: bytes, now: int) -> bytes | None:
+        """One data message for `packet`, padded by the caller; None once too old or used up."""
+    def open(self, datagram: bytes, now: int) -> bytes | None:
+        """The padded packet; None for a bad tag, a replay, or a session too old."""
+    def rekey_due(self, now: int, sending: bool) -> bool:
+        """Whether sending (or receiving) a message now calls for a new handshake (§6.2)."""
+
+@final
+class Endpoint:
+    """Where a peer's datagrams go: address, port, scope; and the local address they reached.
+
+    Equal when address, port and scope are. ValueError if `host` is not a numeric address.
+    """
+
+    def __init__(self, host: str, port: int, scope: int = 0) -> None: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def scope(self) -> int:
+        """The zone of a link-local IPv6 address as an interface index, else 0."""
+    def __hash__(self) -> int: ...
+
+@final
+class Gate:
+    """The first look at a datagram: type, length, mac1, load, cookie, rate (§5.3, §5.4.4, §5.4.7).
+
+    Pure but for the cookie secret's randomness. A plane has one of its own; simulations use this.
+    """
+
+    def __init__(self) -> None: ...
+    def set_identity(self, public: bytes | None) -> None:
+        """The device's own public key; without one no handshake message passes."""
+    def check(
+        self, datagram: bytes, source: Endpoint, now: int, queue_length: int
+    ) -> Literal["drop", "data", "queue"] | bytes:
+        """What to do with the datagram; bytes are a cookie reply to send to `source`."""
+
+@final
+class Entropy:
+    """The operating system's randomness."""
+
+    def __init__(self) -> None: ...
+    def private_key(self) -> PrivateKey: ...
+    def uniform(self, limit: int) -> int:
+        """A uniform integer, 0 <= n < limit."""
+
+def open_cookie(key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
+    """Opens a cookie reply's payload by XChaCha20-Poly1305; None when the tag is wrong."""
+
+@final
+class Plane:
+    """The data plane: TUN, sockets, sessions, allowed IPs, and the two threads that carry packets.
+
+    Its threads never call Python. What Python must know arrives as events (protocol/plane.py
+    describes them, and every method from `add_peer` down) and wakes `event_fd`.
+    """
+
+    def __init__(self) -> None: ...
+    @property
+    def event_fd(self) -> int:
+        """Readable while events or messages wait."""
+    @property
+    def timer_fd(self) -> int:
+        """Readable once the deadline of `set_timer` has passed."""
+    def set_timer(self, deadline: int | None) -> None: ...
+    def clear_timer(self) -> None:
+        """Makes `timer_fd` unreadable again."""
+    def attach_tun(self, fd: int, mtu: int, vnet_header: bool) -> None:
+        """Duplicates `fd` and carries its packets out; once only."""
+    def set_mtu(self, mtu: int) -> None: ...
+    def attach_sockets(self, v4: int | None, v6: int | None) -> None:
+        """Duplicates the UDP sockets and receives from them instead of those before."""
+    def close(self) -> None:
+        """Stops and joins the threads, then closes every descriptor. Safe to call twice."""
+    def set_identity(self, public: bytes | None) -> None: ...
+    def take_events(self) -> list[tuple[int, int]]: ...
+    def take_message(self) -> tuple[bytes, Endpoint] | None: ...
+    def add_peer(self) -> int: ...
+    def remove_peer(self, peer: int) -> None: ...
+    def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None: ...
+    def endpoint(self, peer: int) -> Endpoint | None: ...
+    def forget_sources(self, peer: int | None) -> None: ...
+    def allow(self, peer: int, prefix: bytes, length: int) -> None: ...
+    def disallow(self, prefix: bytes, length: int) -> None: ...
+    def reserve(self, peer: int) -> int: ...
+    def release(self, index: int) -> None: ...
+    def install(self, peer: int, session: Session) -> None: ...
+    def expire(self, peer: int) -> None: ...
+    def wipe(self, peer: int) -> None: ...
+    def purge(self, peer: int) -> None: ...
+    def send(self, peer: int, message: bytes) -> None: ...
+    def send_staged(self, peer: int) -> None: ...
+    def send_keepalive(self, peer: int) -> None: ...
+    def count_received(self, peer: int, length: int) -> None: ...
+    def stamps(self, peer: int) -> tuple[int, int, int, int, int, int]: ...
+    def disarm(self, peer: int, kind: int, stamp: int) -> bool: ...
+    def transfer(self, peer: int) -> tuple[int, int]: ...

@@ -1,0 +1,66 @@
+"""The nouns of a configuration: frozen, the one truth that every dialect is read into."""
+
+import ipaddress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake.errors import ConfigError
+
+
+class Prefix(NamedTuple):
+    """A network of allowed IPs: 4 or 16 address bytes with host bits zero, and a length."""
+
+    address: bytes
+    length: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Prefix":
+        """Reads `address[/length]`; host bits are cut off, as the kernel does."""
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise ConfigError(f"not an IP network: {text!r}") from error
+        return cls(network.network_address.packed, network.prefixlen)
+
+    def __str__(self) -> str:
+        return f"{ipaddress.ip_address(self.address)}/{self.length}"
+
+
+class Clear(Enum):
+    """Remove the value, where None means: leave it as it is."""
+
+    CLEAR = "clear"
+
+
+CLEAR: Literal[Clear.CLEAR] = Clear.CLEAR
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What to do to one peer; None leaves a value as it is."""
+
+    public_key: bytes
+    remove: bool = False
+    update_only: bool = False
+    preshared_key: PresharedKey | Clear | None = None
+    endpoint: Endpoint | None = None
+    persistent_keepalive: int | None = None
+    """Seconds, 1 to 65535; 0 is off."""
+    replace_allowed_ips: bool = False
+    allowed_ips: tuple[tuple[bool, Prefix], ...] = ()
+    """In order; True adds the prefix, False removes it if this peer has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """What to do to a device: one UAPI `set`, or a configuration file. Applied whole or not at all."""
+
+    private_key: PrivateKey | Clear | None = None
+    listen_port: int | None = None
+    """0 asks for any free port."""
+    fwmark: int | None = None
+    """0 is off."""
+    replace_peers: bool = False
+    peers: tuple[PeerChange, ...] = ()
