@@ -21,7 +21,9 @@ const FAIR: usize = 64;
 
 /// Receives from the sockets until `stop` becomes readable.
 pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
-    let Some(tun) = shared.tun.get().cloned() else { return };
+    let Some(tun) = shared.tun.get().cloned() else {
+        return;
+    };
     let mut buffer = vec![0; MAX_PACKET];
     let mut inbound = Inbound::new(shared.clone(), tun);
     loop {
@@ -29,7 +31,9 @@ pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
         for socket in sockets.each() {
             for _ in 0..FAIR {
                 // Errors are the network's news of other datagrams; they never end the loop.
-                let Ok(received) = receive(socket.as_fd(), &mut buffer) else { break };
+                let Ok(received) = receive(socket.as_fd(), &mut buffer) else {
+                    break;
+                };
                 idle = false;
                 inbound.carry(&mut buffer, &received, now());
             }
@@ -91,7 +95,9 @@ impl Inbound {
         now: u64,
     ) {
         let length = datagram.len();
-        let Some(packet) = session.open_in_place(datagram, now) else { return };
+        let Some(packet) = session.open_in_place(datagram, now) else {
+            return;
+        };
         peer.move_endpoint(&received.source);
         if peer.next_index.load(std::sync::atomic::Ordering::Relaxed) == session.local_index {
             self.confirm(peer, session, now);
@@ -170,4 +176,3 @@ impl Inbound {
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
-

@@ -66,8 +66,13 @@ impl<'a> Segments<'a> {
             TCP => start + usize::from(packet[start + 12] >> 4) * 4,
             _ => start + 8,
         };
-        (header >= start + shortest && header < length)
-            .then_some(Segments { packet, transport: start, header, size, protocol })
+        (header >= start + shortest && header < length).then_some(Segments {
+            packet,
+            transport: start,
+            header,
+            size,
+            protocol,
+        })
     }
 
     /// The packet as it was read: its addresses and its ECN are those of every segment.
@@ -91,9 +96,9 @@ impl<'a> Segments<'a> {
     /// Writes a segment to `out`, which is exactly as long as `length` says.
     pub fn write(&self, number: usize, out: &mut [u8]) {
         let done = number * self.size;
-        let payload = self.header + done;
+        let payload = &self.packet[self.header + done..][..out.len() - self.header];
         out[..self.header].copy_from_slice(&self.packet[..self.header]);
-        out[self.header..].copy_from_slice(&self.packet[payload..][..out.len() - self.header]);
+        out[self.header..].copy_from_slice(payload);
         if self.size == 0 {
             return;
         }
@@ -267,7 +272,9 @@ impl Coalescer {
         }
         // All of the headers is equal but lengths, identification, checksums and sequence.
         let ip_equal = if flow.transport == 20 {
-            held[..2] == packet[..2] && held[6..10] == packet[6..10] && held[12..20] == packet[12..20]
+            held[..2] == packet[..2]
+                && held[6..10] == packet[6..10]
+                && held[12..20] == packet[12..20]
         } else {
             held[..4] == packet[..4] && held[6..40] == packet[6..40]
         };
@@ -463,10 +470,9 @@ mod tests {
 
     #[test]
     fn a_partial_checksum_is_completed() {
-        for (packet, start, offset) in [
-            (tcp(false, 5, ACK, 0, &payload(33, 1)), 20, 16),
-            (udp(true, &payload(33, 1)), 40, 6),
-        ] {
+        for (packet, start, offset) in
+            [(tcp(false, 5, ACK, 0, &payload(33, 1)), 20, 16), (udp(true, &payload(33, 1)), 40, 6)]
+        {
             let mut frame = vec![0; VNET_HEADER];
             frame[0] = NEEDS_CSUM;
             frame[6..8].copy_from_slice(&(start as u16).to_ne_bytes());

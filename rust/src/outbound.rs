@@ -10,13 +10,9 @@ use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
 use crate::plane::{Shared, now};
 use crate::secret::scrub_stack;
-use crate::session::Session;
+use crate::session::{HEADER, OVERHEAD, Session};
 use crate::tun::{Frame, Tun, wait};
 use crate::udp::Outgoing;
-
-/// Header and tag of a data message (§5.4.6).
-const HEADER: usize = 16;
-const TAG: usize = 16;
 
 /// A UDP_SEGMENT call must fit into one IP packet, IPv6's header included.
 const MAX_BATCH: usize = 65_487;
@@ -84,16 +80,20 @@ pub struct Outbound {
 
 impl Outbound {
     pub fn new(shared: Arc<Shared>, wait: bool) -> Self {
-        let buffer = vec![0; MAX_BATCH + HEADER + MAX_PACKET + TAG].into_boxed_slice();
-        let batch =
-            Batch { peer: None, buffer, used: 0, stride: 0, count: 0, tos: 0, data: false };
+        let buffer =
+            vec![0; MAX_BATCH.max(OVERHEAD + MAX_PACKET.next_multiple_of(16))].into_boxed_slice();
+        let batch = Batch { peer: None, buffer, used: 0, stride: 0, count: 0, tos: 0, data: false };
         Outbound { shared, batch, wait, icmp_paid_until: 0 }
     }
 
     /// Routes a frame from the TUN device to its peer. What is not IP is dropped.
     pub fn carry(&mut self, frame: &mut [u8], now: u64) {
-        let Some(packet) = frame.get(VNET_HEADER..) else { return };
-        let Some(inner) = ip::parse(packet) else { return };
+        let Some(packet) = frame.get(VNET_HEADER..) else {
+            return;
+        };
+        let Some(inner) = ip::parse(packet) else {
+            return;
+        };
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
             Some(peer) if peer.has_endpoint() => self.send_frame(&peer, frame, now),
@@ -103,7 +103,9 @@ impl Outbound {
 
     /// Seals a frame into the batch, or stages it where the peer has no session to send with.
     fn send_frame(&mut self, peer: &Arc<Peer>, frame: &mut [u8], now: u64) {
-        let Some(segments) = Segments::new(frame) else { return };
+        let Some(segments) = Segments::new(frame) else {
+            return;
+        };
         let count = segments.count();
         let mut sessions = peer.sessions();
         // What is staged leaves first.
@@ -172,7 +174,7 @@ impl Outbound {
 
     /// Room in the batch for a message with `length` bytes of packet, its padding zeroed.
     fn message(&mut self, peer: &Arc<Peer>, length: usize, tos: u8, now: u64) -> &mut [u8] {
-        let message = HEADER + padded(length, self.shared.mtu.load(Relaxed)) + TAG;
+        let message = padded(length, self.shared.mtu.load(Relaxed)) + OVERHEAD;
         if !self.batch.takes(peer, message, tos) {
             self.flush(now);
             self.batch.peer = Some(peer.clone());
@@ -262,7 +264,8 @@ mod tests {
             (0, 1420, 0),
             (41, 0, 48),
             (1421, 1420, 1436),
-            (3000, 1420, 3008),
+            (3000, 1420, 3000),
+            (3001, 1420, 3016),
         ] {
             assert_eq!(padded(length, mtu), result, "{length} of {mtu}");
         }

@@ -66,9 +66,40 @@ impl Sessions {
         self.staged_segments = 0;
     }
 
-    /// All three, for the index table to forget.
-    pub fn take(&mut self) -> impl Iterator<Item = Arc<Session>> + use<> {
-        [self.previous.take(), self.current.take(), self.next.take()].into_iter().flatten()
+    /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those
+    /// that are no more.
+    pub fn begin(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
+        let mut gone = Vec::from_iter(self.previous.take());
+        let current = self.current.replace(session);
+        match self.next.take() {
+            // Ours overtook theirs: theirs becomes the previous one.
+            Some(next) => {
+                self.previous = Some(next);
+                gone.extend(current);
+            }
+            None => self.previous = current,
+        }
+        gone
+    }
+
+    /// A session that we answered waits for its first message. Returns those that are no more.
+    pub fn answer(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
+        let gone = [self.previous.take(), self.next.replace(session)];
+        gone.into_iter().flatten().collect()
+    }
+
+    /// That message came: next becomes current. Returns the previous one, which is no more.
+    pub fn confirm(&mut self) -> Option<Arc<Session>> {
+        let gone = self.previous.take();
+        self.previous = self.current.take();
+        self.current = self.next.take();
+        gone
+    }
+
+    /// Empties all three slots.
+    pub fn take(&mut self) -> Vec<Arc<Session>> {
+        let all = [self.previous.take(), self.current.take(), self.next.take()];
+        all.into_iter().flatten().collect()
     }
 }
 

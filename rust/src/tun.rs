@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 
 use crate::offload::VNET_HEADER;
 
@@ -26,8 +26,9 @@ pub enum Frame {
 }
 
 impl Tun {
-    pub fn new(fd: OwnedFd, vnet_header: bool, uso: bool) -> Self {
-        Tun { fd, vnet_header, uso }
+    pub fn new(fd: OwnedFd, vnet_header: bool, uso: bool) -> io::Result<Self> {
+        ioctl_fionbio(&fd, true)?;
+        Ok(Tun { fd, vnet_header, uso })
     }
 
     /// Reads a frame without waiting.

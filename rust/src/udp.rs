@@ -76,7 +76,9 @@ impl Sockets {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => &self.v6,
         };
-        let Some(socket) = socket else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
+        let Some(socket) = socket else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
         let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
         let sent = send(socket, message.endpoint, data, segment, message.tos, flags);
         let Err(error) = &sent else { return sent };
@@ -168,8 +170,7 @@ fn send(
     if let Some(segment) = segment {
         put_control(&mut control, &mut used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
     }
-    let mut part =
-        libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     header.msg_name = (&raw mut name).cast();
     header.msg_namelen = name_length as u32;
     header.msg_iov = &raw mut part;
@@ -190,9 +191,8 @@ fn send(
 
 fn put_control<T>(control: &mut Control, used: &mut usize, level: i32, kind: i32, value: T) {
     // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
-    let (space, length) = unsafe {
-        (libc::CMSG_SPACE(size_of::<T>() as u32), libc::CMSG_LEN(size_of::<T>() as u32))
-    };
+    let (space, length) =
+        unsafe { (libc::CMSG_SPACE(size_of::<T>() as u32), libc::CMSG_LEN(size_of::<T>() as u32)) };
     let (space, length) = (space as usize, length as usize);
     let slot = &mut control.0[*used..*used + space];
     let header = slot.as_mut_ptr().cast::<libc::cmsghdr>();
@@ -288,7 +288,8 @@ mod tests {
         let ours = UdpSocket::bind((host, 0)).unwrap();
         let theirs = UdpSocket::bind((host, 0)).unwrap();
         let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), local: None };
-        let (v4, v6) = if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
+        let (v4, v6) =
+            if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
         (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
     }
 
