@@ -111,9 +111,7 @@ impl Gate {
             return Verdict::Queue;
         }
 
-        let (rest, mac2) = datagram
-            .split_last_chunk::<MAC>()
-            .expect("the length is right");
+        let (rest, mac2) = datagram.split_last_chunk::<MAC>().expect("the length is right");
         let (body, mac1) = rest.split_last_chunk::<MAC>().expect("the length is right");
         if mac(&identity.mac1_key, &[body]).verify_slice(mac1).is_err() {
             return Verdict::Drop;
@@ -153,11 +151,7 @@ impl Gate {
 
     /// 3 || receiver || nonce || XAEAD(cookie_key, nonce, cookie, mac1)
     fn reply(&self, receiver: &[u8], mac1: &[u8; MAC], cookie: &[u8; MAC]) -> [u8; 64] {
-        let key = &self
-            .identity
-            .as_ref()
-            .expect("its mac1 was checked")
-            .cookie_key;
+        let key = &self.identity.as_ref().expect("its mac1 was checked").cookie_key;
         let mut nonce = [0; 24];
         random(&mut nonce);
         let mut reply = [0; 64];
@@ -215,10 +209,7 @@ impl Limiter {
         if self.buckets.len() >= Limiter::CAPACITY && !self.buckets.contains_key(&subnet) {
             return false;
         }
-        let full = Bucket {
-            tokens: Limiter::MOST,
-            last: now,
-        };
+        let full = Bucket { tokens: Limiter::MOST, last: now };
         let bucket = self.buckets.entry(subnet).or_insert(full);
         let earned = now.saturating_sub(bucket.last);
         bucket.tokens = (bucket.tokens + earned).min(Limiter::MOST);
@@ -236,8 +227,7 @@ impl Limiter {
             return;
         }
         self.swept = now;
-        self.buckets
-            .retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
+        self.buckets.retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
         self.buckets.shrink_to(2 * self.buckets.len());
     }
 }
@@ -248,11 +238,8 @@ mod tests {
     use crate::secret::open_cookie;
 
     const PUBLIC: [u8; 32] = [9; 32];
-    const LENGTHS: [(u32, usize); 3] = [
-        (MESSAGE_INITIATION, 148),
-        (MESSAGE_RESPONSE, 92),
-        (MESSAGE_COOKIE, 64),
-    ];
+    const LENGTHS: [(u32, usize); 3] =
+        [(MESSAGE_INITIATION, 148), (MESSAGE_RESPONSE, 92), (MESSAGE_COOKIE, 64)];
     const START: u64 = 1000 * SECOND;
 
     fn gate() -> Gate {
@@ -271,10 +258,7 @@ mod tests {
         message[..4].copy_from_slice(&kind.to_le_bytes());
         message[4..8].copy_from_slice(&0x1234_5678_u32.to_le_bytes());
         message[8..16].copy_from_slice(&body.to_le_bytes());
-        let key = Blake2s256::new()
-            .chain_update(b"mac1----")
-            .chain_update(PUBLIC)
-            .finalize();
+        let key = Blake2s256::new().chain_update(b"mac1----").chain_update(PUBLIC).finalize();
         let (rest, mac2) = message.split_last_chunk_mut::<MAC>().unwrap();
         let (body, mac1) = rest.split_last_chunk_mut::<MAC>().unwrap();
         *mac1 = mac(&key, &[body]).finalize().into_bytes().into();
@@ -292,14 +276,9 @@ mod tests {
     fn cookie(gate: &mut Gate, source: &str, now: u64) -> Vec<u8> {
         let message = initiation(now, None);
         let verdict = gate.check(&message, &self::source(source), now, LOAD_THRESHOLD);
-        let Verdict::Reply(reply) = verdict else {
-            panic!("{verdict:?}")
-        };
+        let Verdict::Reply(reply) = verdict else { panic!("{verdict:?}") };
         assert_eq!(reply[..8], [3, 0, 0, 0, 0x78, 0x56, 0x34, 0x12]);
-        let key = Blake2s256::new()
-            .chain_update(b"cookie--")
-            .chain_update(PUBLIC)
-            .finalize();
+        let key = Blake2s256::new().chain_update(b"cookie--").chain_update(PUBLIC).finalize();
         let nonce = reply[8..32].try_into().unwrap();
         open_cookie(&key.into(), nonce, &reply[32..], &message[116..132]).unwrap()
     }
@@ -319,11 +298,7 @@ mod tests {
                     (1, 148) | (2, 92) | (3, 64) => Verdict::Queue,
                     _ => Verdict::Drop,
                 };
-                assert_eq!(
-                    gate().check(&message, &source, 0, 0),
-                    expected,
-                    "{kind} {length}"
-                );
+                assert_eq!(gate().check(&message, &source, 0, 0), expected, "{kind} {length}");
             }
         }
     }
@@ -334,15 +309,9 @@ mod tests {
         gate.set_identity(None);
         for (kind, length) in LENGTHS {
             let message = message(kind, length, 0, None);
-            assert_eq!(
-                gate.check(&message, &source("192.0.2.1:1"), 0, 0),
-                Verdict::Drop
-            );
+            assert_eq!(gate.check(&message, &source("192.0.2.1:1"), 0, 0), Verdict::Drop);
         }
-        assert_eq!(
-            gate.check(&[4, 0, 0, 0].repeat(8), &source("[::1]:1"), 0, 0),
-            Verdict::Data
-        );
+        assert_eq!(gate.check(&[4, 0, 0, 0].repeat(8), &source("[::1]:1"), 0, 0), Verdict::Data);
     }
 
     #[test]
@@ -371,27 +340,15 @@ mod tests {
     fn copies_vanish() {
         let mut gate = gate();
         let source = source("192.0.2.1:1");
-        assert_eq!(
-            gate.check(&initiation(0, None), &source, START, 0),
-            Verdict::Queue
-        );
+        assert_eq!(gate.check(&initiation(0, None), &source, START, 0), Verdict::Queue);
         for queued in [0, LOAD_THRESHOLD] {
-            assert_eq!(
-                gate.check(&initiation(0, None), &source, START, queued),
-                Verdict::Drop
-            );
+            assert_eq!(gate.check(&initiation(0, None), &source, START, queued), Verdict::Drop);
         }
         let now = START + 2 * SECOND;
         for body in 1..=RECENT as u64 {
-            assert_eq!(
-                gate.check(&initiation(body, None), &source, now, 0),
-                Verdict::Queue
-            );
+            assert_eq!(gate.check(&initiation(body, None), &source, now, 0), Verdict::Queue);
         }
-        assert_eq!(
-            gate.check(&initiation(0, None), &source, now, 0),
-            Verdict::Queue
-        );
+        assert_eq!(gate.check(&initiation(0, None), &source, now, 0), Verdict::Queue);
     }
 
     #[test]
@@ -399,10 +356,7 @@ mod tests {
         for (kind, length) in LENGTHS {
             let message = message(kind, length, 0, None);
             let source = source("192.0.2.1:1");
-            assert_eq!(
-                gate().check(&message, &source, START, QUEUE_LIMIT),
-                Verdict::Drop
-            );
+            assert_eq!(gate().check(&message, &source, START, QUEUE_LIMIT), Verdict::Drop);
             let mut gate = gate();
             let answer = gate.check(&message, &source, START, QUEUE_LIMIT - 1);
             assert_eq!(answer == Verdict::Queue, kind == MESSAGE_COOKIE);
@@ -416,26 +370,15 @@ mod tests {
         cookie(&mut gate, address, START);
         let check =
             |gate: &mut Gate, now| gate.check(&initiation(1, None), &source(address), now, 0);
-        assert!(matches!(
-            check(&mut gate, START + SECOND - 1),
-            Verdict::Reply(_)
-        ));
+        assert!(matches!(check(&mut gate, START + SECOND - 1), Verdict::Reply(_)));
         assert_eq!(check(&mut gate, START + SECOND), Verdict::Queue);
     }
 
     #[test]
     fn a_cookie_is_of_one_address_and_port() {
         for (address, same, others) in [
-            (
-                "192.0.2.1:5",
-                "[::ffff:192.0.2.1]:5",
-                ["192.0.2.1:6", "192.0.2.2:5"],
-            ),
-            (
-                "[2001:db8::1]:5",
-                "[2001:db8::1]:5",
-                ["[2001:db8::1]:6", "[2001:db8::2]:5"],
-            ),
+            ("192.0.2.1:5", "[::ffff:192.0.2.1]:5", ["192.0.2.1:6", "192.0.2.2:5"]),
+            ("[2001:db8::1]:5", "[2001:db8::1]:5", ["[2001:db8::1]:6", "[2001:db8::2]:5"]),
         ] {
             let mut gate = gate();
             let cookie = cookie(&mut gate, address, START);
@@ -485,16 +428,8 @@ mod tests {
                 gate.check(&message, &source(address), START, LOAD_THRESHOLD)
             })
             .collect();
-        assert!(
-            verdicts[..5]
-                .iter()
-                .all(|verdict| *verdict == Verdict::Queue)
-        );
-        assert!(
-            verdicts[5..]
-                .iter()
-                .all(|verdict| *verdict == Verdict::Drop)
-        );
+        assert!(verdicts[..5].iter().all(|verdict| *verdict == Verdict::Queue));
+        assert!(verdicts[5..].iter().all(|verdict| *verdict == Verdict::Drop));
     }
 
     #[test]
@@ -521,11 +456,7 @@ mod tests {
         for (step, (wait, allowed)) in steps.into_iter().enumerate() {
             now += wait * SECOND / 1000;
             for source in &sources {
-                assert_eq!(
-                    limiter.allow(*source, now),
-                    allowed,
-                    "step {step}, {source}"
-                );
+                assert_eq!(limiter.allow(*source, now), allowed, "step {step}, {source}");
             }
         }
     }
@@ -540,11 +471,7 @@ mod tests {
         assert!(!allow("2001:db8::ffff:0:0:1"));
         assert!(allow("2001:db8:0:1::1"));
         for i in 0..5 {
-            assert!(allow(if i % 2 == 0 {
-                "192.0.2.1"
-            } else {
-                "::ffff:192.0.2.1"
-            }));
+            assert!(allow(if i % 2 == 0 { "192.0.2.1" } else { "::ffff:192.0.2.1" }));
         }
         assert!(!allow("192.0.2.1"));
     }

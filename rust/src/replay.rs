@@ -107,14 +107,8 @@ mod tests {
         run((2..=WINDOW + 1).collect(), &[(1, true), (0, false)]);
         run((0..=WINDOW).rev().collect(), &[]);
         run((1..=WINDOW + 1).rev().collect(), &[(0, false)]);
-        run(
-            (1..=WINDOW).rev().collect(),
-            &[(WINDOW + 1, true), (0, false)],
-        );
-        run(
-            (1..=WINDOW).rev().collect(),
-            &[(0, true), (WINDOW + 1, true)],
-        );
+        run((1..=WINDOW).rev().collect(), &[(WINDOW + 1, true), (0, false)]);
+        run((1..=WINDOW).rev().collect(), &[(0, true), (WINDOW + 1, true)]);
     }
 
     #[test]
@@ -137,9 +131,7 @@ mod tests {
     fn agrees_with_a_set() {
         let mut state = 1_u64;
         let mut random = move |limit: u64| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) % limit
         };
         for _ in 0..20 {
@@ -155,11 +147,7 @@ mod tests {
                 };
                 let new = !seen.is_empty() && counter + WINDOW < greatest;
                 let expected = !new && seen.insert(counter);
-                assert_eq!(
-                    window.accept(counter),
-                    expected,
-                    "{counter} after {greatest}"
-                );
+                assert_eq!(window.accept(counter), expected, "{counter} after {greatest}");
                 if expected && (seen.len() == 1 || counter > greatest) {
                     greatest = counter;
                 }

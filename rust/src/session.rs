@@ -71,11 +71,8 @@ impl Session {
     /// would pass the limit.
     pub fn claim(&self, count: u64) -> Option<u64> {
         // Not fetch_add: refused claims must not move the counter, least of all around its end.
-        let next = |counter: u64| {
-            counter
-                .checked_add(count)
-                .filter(|next| *next <= REJECT_AFTER_MESSAGES)
-        };
+        let next =
+            |counter: u64| counter.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
         self.counter.fetch_update(Relaxed, Relaxed, next).ok()
     }
 
@@ -163,29 +160,12 @@ mod tests {
     fn sealed_messages_open_once() {
         let (initiator, responder) = pair();
         let message = sealed(&initiator, 7, b"packet");
-        assert_eq!(
-            message[..16],
-            [4, 0, 0, 0, 22, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            responder
-                .open_in_place(&mut message.clone(), START)
-                .unwrap(),
-            b"packet"
-        );
-        assert!(
-            responder
-                .open_in_place(&mut message.clone(), START)
-                .is_none()
-        );
+        assert_eq!(message[..16], [4, 0, 0, 0, 22, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(responder.open_in_place(&mut message.clone(), START).unwrap(), b"packet");
+        assert!(responder.open_in_place(&mut message.clone(), START).is_none());
         let keepalive = sealed(&responder, 0, b"");
         assert_eq!(keepalive.len(), 32);
-        assert_eq!(
-            initiator
-                .open_in_place(&mut keepalive.clone(), START)
-                .unwrap(),
-            b""
-        );
+        assert_eq!(initiator.open_in_place(&mut keepalive.clone(), START).unwrap(), b"");
     }
 
     #[test]
@@ -195,17 +175,9 @@ mod tests {
         forged[20] ^= 1;
         assert!(responder.open_in_place(&mut forged, START).is_none());
         for length in 0..32 {
-            assert!(
-                responder
-                    .open_in_place(&mut vec![4; length], START)
-                    .is_none()
-            );
+            assert!(responder.open_in_place(&mut vec![4; length], START).is_none());
         }
-        assert!(
-            responder
-                .open_in_place(&mut sealed(&initiator, 0, b"packet"), START)
-                .is_some()
-        );
+        assert!(responder.open_in_place(&mut sealed(&initiator, 0, b"packet"), START).is_some());
     }
 
     #[test]
@@ -214,10 +186,7 @@ mod tests {
         for (age, alive) in [(0, true), (180 * SECOND - 1, true), (180 * SECOND, false)] {
             assert_eq!(initiator.can_send(START + age), alive);
             let mut message = sealed(&initiator, age, b"packet");
-            assert_eq!(
-                responder.open_in_place(&mut message, START + age).is_some(),
-                alive
-            );
+            assert_eq!(responder.open_in_place(&mut message, START + age).is_some(), alive);
         }
         assert!(initiator.can_send(START - SECOND));
     }
@@ -228,11 +197,7 @@ mod tests {
         initiator.expire();
         assert!(!initiator.can_send(START));
         assert!(!initiator.rekey_due(START + 170 * SECOND, true));
-        assert!(
-            initiator
-                .open_in_place(&mut sealed(&responder, 0, b"packet"), START)
-                .is_some()
-        );
+        assert!(initiator.open_in_place(&mut sealed(&responder, 0, b"packet"), START).is_some());
     }
 
     #[test]
@@ -256,9 +221,7 @@ mod tests {
     fn the_greatest_counters_are_refused() {
         let (initiator, responder) = pair();
         let opens = |counter| {
-            responder
-                .open_in_place(&mut sealed(&initiator, counter, b""), START)
-                .is_some()
+            responder.open_in_place(&mut sealed(&initiator, counter, b""), START).is_some()
         };
         assert!(!opens(u64::MAX));
         assert!(!opens(u64::MAX - (1 << 13)));
@@ -286,9 +249,7 @@ mod tests {
     fn threads_share_a_session() {
         let (initiator, responder) = pair();
         let accepted = AtomicUsize::new(0);
-        let messages: Vec<_> = (0..2000)
-            .map(|counter| sealed(&initiator, counter, b""))
-            .collect();
+        let messages: Vec<_> = (0..2000).map(|counter| sealed(&initiator, counter, b"")).collect();
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
