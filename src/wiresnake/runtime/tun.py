@@ -51,7 +51,7 @@ def create(name: str) -> Tun:
     """Makes the interface `name`, which must not exist yet; it stays down. HostError if refused."""
     check_name(name)
     try:
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _refusal(error, name) from None
     try:
@@ -71,6 +71,7 @@ def adopt(fd: int) -> Tun:
     """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
     try:
         os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
         name = name_of(fd)
         if name is None:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))

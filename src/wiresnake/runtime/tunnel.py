@@ -14,7 +14,8 @@ from wiresnake._native import Endpoint, Entropy, Plane
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange, DeviceStatus, PeerStatus
 from wiresnake.protocol.constants import Timing
-from wiresnake.protocol.device import Device, Peer
+from wiresnake.protocol.device import Device
+from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
@@ -33,7 +34,7 @@ class Tunnel:
     Takes over `tun`. Needs a running loop. Its methods are the loop's thread's only.
     """
 
-    def __init__(self, tun: Tun, timing: Timing = Timing()) -> None:
+    def __init__(self, tun: Tun, timing: Timing = Timing()) -> None:  # noqa: B008
         self._loop = asyncio.get_running_loop()
         self._tun = tun
         self._plane = Plane()
@@ -157,8 +158,7 @@ class Tunnel:
         for kind, peer in self._plane.take_events():
             if kind == Event.TUN_LOST:
                 self._lost()
-            else:
-                self._device.handle(Event(kind), peer, at)
+            self._device.handle(kind, peer, at)
         while item := self._plane.take_message():
             self._device.receive(*item, at)
             at = now()

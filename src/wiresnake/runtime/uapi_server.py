@@ -113,7 +113,7 @@ class UapiServer:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 return
             connection = None
-        if connection is None or len(self._clients) >= _CLIENTS:
+        if self._clients and (connection is None or len(self._clients) >= _CLIENTS):
             next(iter(self._clients)).cancel()  # The one that has hung longest.
         if connection is not None:
             client = self._loop.create_task(self._converse(connection))
