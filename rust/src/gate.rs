@@ -111,9 +111,7 @@ impl Gate {
             return Verdict::Queue;
         }
 
-        let (rest, mac2) = datagram
-            .split_last_chunk::<MAC>()
-            .expect("the length is right");
+        let (rest, mac2) = datagram.split_last_chunk::<MAC>().expect("the length is right");
         let (body, mac1) = rest.split_last_chunk::<MAC>().expect("the length is right");
         if mac(&identity.mac1_key, &[body]).verify_slice(mac1).is_err() {
             return Verdict::Drop;
@@ -153,11 +151,7 @@ impl Gate {
 
     /// 3 || receiver || nonce || XAEAD(cookie_key, nonce, cookie, mac1)
     fn reply(&self, receiver: &[u8], mac1: &[u8; MAC], cookie: &[u8; MAC]) -> [u8; 64] {
-        let key = &self
-            .identity
-            .as_ref()
-            .expect("its mac1 was checked")
-            .cookie_key;
+        let key = &self.identity.as_ref().expect("its mac1 was checked").cookie_key;
         let mut nonce = [0; 24];
         random(&mut nonce);
         let mut reply = [0; 64];
@@ -215,10 +209,7 @@ impl Limiter {
         if self.buckets.len() >= Limiter::CAPACITY && !self.buckets.contains_key(&subnet) {
             return false;
         }
-        let full = Bucket {
-            tokens: Limiter::MOST,
-            last: now,
-        };
+        let full = Bucket { tokens: Limiter::MOST, last: now };
         let bucket = self.buckets.entry(subnet).or_insert(full);
         let earned = now.saturating_sub(bucket.last);
         bucket.tokens = (bucket.tokens + earned).min(Limiter::MOST);
@@ -236,8 +227,7 @@ impl Limiter {
             return;
         }
         self.swept = now;
-        self.buckets
-            .retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
+        self.buckets.retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
         self.buckets.shrink_to(2 * self.buckets.len());
     }
 }

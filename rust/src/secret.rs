@@ -19,9 +19,7 @@ pub const TAG: usize = 16;
 
 /// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
 pub fn random(bytes: &mut [u8]) {
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the operating system gives no randomness");
+    SystemRandom::new().fill(bytes).expect("the operating system gives no randomness");
 }
 
 /// A clamped Curve25519 private key and its public key.
@@ -113,22 +111,12 @@ impl SymmetricState {
             Some(start) => start.copy_from_slice(protocol_name),
             None => h = Blake2s256::digest(protocol_name).into(),
         }
-        SymmetricState {
-            ck: Secret::from_bytes(&h),
-            h,
-            k: None,
-            n: 0,
-        }
+        SymmetricState { ck: Secret::from_bytes(&h), h, k: None, n: 0 }
     }
 
     pub fn copy(&self) -> SymmetricState {
         let k = self.k.as_ref().map(|k| Secret::from_bytes(&k.0));
-        SymmetricState {
-            ck: Secret::from_bytes(&self.ck.0),
-            h: self.h,
-            k,
-            n: self.n,
-        }
+        SymmetricState { ck: Secret::from_bytes(&self.ck.0), h: self.h, k, n: self.n }
     }
 
     pub fn hash(&self) -> &[u8; 32] {
@@ -137,11 +125,7 @@ impl SymmetricState {
 
     /// h = HASH(h || data)
     pub fn mix_hash(&mut self, data: &[u8]) {
-        self.h = Blake2s256::new()
-            .chain_update(self.h)
-            .chain_update(data)
-            .finalize()
-            .into();
+        self.h = Blake2s256::new().chain_update(self.h).chain_update(data).finalize().into();
     }
 
     /// ck, k = KDF2(ck, material)
@@ -182,13 +166,8 @@ impl SymmetricState {
     pub fn decrypt_and_hash(&mut self, ciphertext: &[u8]) -> Option<Vec<u8>> {
         let mut message = ciphertext.to_vec();
         if let Some(k) = &self.k {
-            let opened = scrubbed(|| {
-                Some(
-                    AeadKey::new(&k.0)
-                        .open(self.n, &self.h, &mut message)?
-                        .len(),
-                )
-            });
+            let opened =
+                scrubbed(|| Some(AeadKey::new(&k.0).open(self.n, &self.h, &mut message)?.len()));
             message.truncate(opened?);
             self.n += 1;
         }
@@ -240,9 +219,7 @@ impl AeadKey {
     fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
         let (plaintext, room) = message.split_at_mut(message.len() - TAG);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .key()
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
+        let tag = self.key().seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
         room.copy_from_slice(tag.expect("a message is shorter than 256 GiB").as_ref());
     }
 
@@ -322,11 +299,7 @@ impl Format {
             }
         }
         // Every wrong value is negative, and no right one is.
-        if black_box(wrong) < 0 {
-            Err(Malformed)
-        } else {
-            Ok(key)
-        }
+        if black_box(wrong) < 0 { Err(Malformed) } else { Ok(key) }
     }
 
     fn write(self, key: &Secret, text: &mut [u8]) {
@@ -358,20 +331,12 @@ pub fn open_cookie(
     sealed: &[u8],
     mac1: &[u8],
 ) -> Option<Vec<u8>> {
-    let payload = Payload {
-        msg: sealed,
-        aad: mac1,
-    };
-    XChaCha20Poly1305::new(key.into())
-        .decrypt(nonce.into(), payload)
-        .ok()
+    let payload = Payload { msg: sealed, aad: mac1 };
+    XChaCha20Poly1305::new(key.into()).decrypt(nonce.into(), payload).ok()
 }
 
 pub fn seal_cookie(key: &[u8; 32], nonce: &[u8; 24], cookie: &[u8], mac1: &[u8]) -> Vec<u8> {
-    let payload = Payload {
-        msg: cookie,
-        aad: mac1,
-    };
+    let payload = Payload { msg: cookie, aad: mac1 };
     let sealed = XChaCha20Poly1305::new(key.into()).encrypt(nonce.into(), payload);
     sealed.expect("a cookie is short")
 }
@@ -432,11 +397,7 @@ fn kdf<const N: usize>(key: &[u8], input: &[u8]) -> [Secret; N] {
         let t0 = hmac(key, input, &[]);
         let mut outputs = [(); N].map(|()| Secret::zero());
         for n in 0..N {
-            let before = if n == 0 {
-                &[][..]
-            } else {
-                &outputs[n - 1].0[..]
-            };
+            let before = if n == 0 { &[][..] } else { &outputs[n - 1].0[..] };
             let output = hmac(&*t0.0, before, &[n as u8 + 1]);
             outputs[n] = output;
         }

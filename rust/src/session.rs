@@ -71,11 +71,8 @@ impl Session {
     /// would pass the limit.
     pub fn claim(&self, count: u64) -> Option<u64> {
         // Not fetch_add: refused claims must not move the counter, least of all around its end.
-        let next = |counter: u64| {
-            counter
-                .checked_add(count)
-                .filter(|next| *next <= REJECT_AFTER_MESSAGES)
-        };
+        let next =
+            |counter: u64| counter.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
         self.counter.fetch_update(Relaxed, Relaxed, next).ok()
     }
 
