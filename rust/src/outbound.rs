@@ -191,7 +191,8 @@ impl Outbound {
     /// Sends the batch.
     pub fn flush(&mut self, now: u64) {
         let Batch { peer, buffer, used, stride, tos, data, .. } = &mut self.batch;
-        if let (Some(peer), Some(sockets)) = (peer, &*read(&self.shared.sockets))
+        let sockets = read(&self.shared.sockets).clone(); // not to be held while sending waits
+        if let (Some(peer), Some(sockets)) = (peer, sockets)
             && let Some(mut endpoint) = peer.endpoint()
         {
             let sticky = endpoint.local.is_some();

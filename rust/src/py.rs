@@ -47,14 +47,12 @@ impl PyPrivateKey {
 
     #[staticmethod]
     fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        let key = read_key(py, &text, Format::Hex, PrivateKey::parse)?;
-        Ok(key.map(|key| PyPrivateKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Hex, PrivateKey::parse)?.map(PyPrivateKey))
     }
 
     #[staticmethod]
     fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        let key = read_key(py, &text, Format::Base64, PrivateKey::parse)?;
-        Ok(key.map(|key| PyPrivateKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Base64, PrivateKey::parse)?.map(PyPrivateKey))
     }
 
     #[getter]
@@ -68,13 +66,11 @@ impl PyPrivateKey {
     }
 
     fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Hex, |text| key.write(Format::Hex, text))
+        write_key(buffer, offset, Format::Hex, PrivateKey::write, self.0.get()?)
     }
 
     fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Base64, |text| key.write(Format::Base64, text))
+        write_key(buffer, offset, Format::Base64, PrivateKey::write, self.0.get()?)
     }
 
     fn __eq__(&self, other: &PyPrivateKey) -> PyResult<bool> {
@@ -102,24 +98,20 @@ impl PyPresharedKey {
 
     #[staticmethod]
     fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        let key = read_key(py, &text, Format::Hex, PresharedKey::parse)?;
-        Ok(key.map(|key| PyPresharedKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Hex, PresharedKey::parse)?.map(PyPresharedKey))
     }
 
     #[staticmethod]
     fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        let key = read_key(py, &text, Format::Base64, PresharedKey::parse)?;
-        Ok(key.map(|key| PyPresharedKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Base64, PresharedKey::parse)?.map(PyPresharedKey))
     }
 
     fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Hex, |text| key.write(Format::Hex, text))
+        write_key(buffer, offset, Format::Hex, PresharedKey::write, self.0.get()?)
     }
 
     fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Base64, |text| key.write(Format::Base64, text))
+        write_key(buffer, offset, Format::Base64, PresharedKey::write, self.0.get()?)
     }
 
     fn __eq__(&self, other: &PyPresharedKey) -> PyResult<bool> {
@@ -719,7 +711,7 @@ fn read_key<T>(
     text: &PyBuffer<u8>,
     format: Format,
     parse: fn(Format, &[u8]) -> Result<Option<T>, Malformed>,
-) -> PyResult<Option<T>> {
+) -> PyResult<Option<Guarded<T>>> {
     let mut copy = Zeroizing::new([0; 64]);
     let copy = &mut copy[..format.length()];
     let key = if text.len_bytes() == copy.len() {
@@ -728,19 +720,21 @@ fn read_key<T>(
     } else {
         Err(Malformed)
     };
-    key.map_err(|Malformed| {
+    let key = key.map_err(|Malformed| {
         PyValueError::new_err(match format {
             Format::Hex => "not a key: a key is 64 hexadecimal digits",
             Format::Base64 => "not a key: a key is 44 characters of base64 that end in '='",
         })
-    })
+    })?;
+    Ok(key.map(Guarded::new))
 }
 
-fn write_key(
+fn write_key<T>(
     buffer: &Bound<'_, PyAny>,
     offset: usize,
     format: Format,
-    write: impl FnOnce(&mut [u8]),
+    write: fn(&T, Format, &mut [u8]),
+    key: &T,
 ) -> PyResult<usize> {
     let py = buffer.py();
     let mut text = Zeroizing::new([0; 64]);
@@ -751,7 +745,7 @@ fn write_key(
     if place.len_bytes() != text.len() {
         return Err(PyValueError::new_err(format!("a key needs {} bytes of buffer", text.len())));
     }
-    write(text);
+    write(key, format, text);
     place.copy_from_slice(py, text)?;
     Ok(end)
 }

@@ -36,11 +36,10 @@ impl Tun {
         let skip = self.skip();
         frame[..skip].fill(0);
         match read(&self.fd, &mut frame[skip..]) {
-            Ok(0) => Frame::Lost,
-            Ok(length) => Frame::Length(skip + length),
-            Err(Errno::BADFD | Errno::BADF | Errno::NODEV) => Frame::Lost,
+            Ok(length) if length > 0 => Frame::Length(skip + length),
             // EIO is what a device answers while it is down.
-            Err(_) => Frame::Nothing,
+            Err(Errno::AGAIN | Errno::INTR | Errno::IO) => Frame::Nothing,
+            Ok(_) | Err(_) => Frame::Lost,
         }
     }
 
