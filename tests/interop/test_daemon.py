@@ -684,6 +684,11 @@ def test_following_without_permission(
     run("wg", "set", name, "listen-port", "7000")
     home("ip", "link", "set", name, "netns", away.name)
     wait(lambda: "1B58" in home("cat", "/proc/net/udp"), 1, "taken as up")
+    home("ip", "link", "set", "lo", "mtu", 60000)  # Another interface's event says nothing new.
+    away("ip", "link", "set", name, "netns", home.name)
+    wait(lambda: "1B58" not in home("cat", "/proc/net/udp"), 1, "seen again at home")
+    home("ip", "link", "set", name, "netns", away.name)
+    wait(lambda: "1B58" in home("cat", "/proc/net/udp"), 1, "taken as up again")
     away("ip", "link", "delete", name)
     assert process.wait(1) == 0
-    assert process.communicate()[1].count("cannot follow") == 1
+    assert process.communicate()[1].count("cannot follow") == 2
