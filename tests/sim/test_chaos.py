@@ -227,12 +227,14 @@ class Chaos(RuleBasedStateMachine):
         source = Endpoint("203.0.113.9", port)
         self.world.inject(message, source, one.endpoint)
         one.device.receive(message, source, self.world.now)
+        one.work()
 
     @rule(first=st.booleans(), message=st.binary(max_size=160))
     def garbage(self, first: bool, message: bytes) -> None:
         one = self.both(first)[0]
         self.world.inject(message, Endpoint("203.0.113.9", 9), one.endpoint)
         one.device.receive(message, Endpoint("203.0.113.9", 9), self.world.now)
+        one.work()
 
     @rule(first=st.booleans(), seconds=st.integers(1, 40))
     def hang(self, first: bool, seconds: int) -> None:
