@@ -237,7 +237,9 @@ class FakePlane:
         slot, now = peer.current, self._clock()
         while peer.staged:
             packet = peer.staged[0]
-            padded = packet.ljust(max(len(packet), min(-(-len(packet) // 16) * 16, self.mtu)), b"\0")
+            padded = packet.ljust(
+                max(len(packet), min(-(-len(packet) // 16) * 16, self.mtu)), b"\0"
+            )
             message = slot.session.seal(padded, now) if slot is not None and slot.sends else None
             if slot is None or message is None:
                 return self._want_handshake(peer)

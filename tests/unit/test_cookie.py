@@ -3,6 +3,7 @@
 from hashlib import blake2s
 
 from sim.world import private_key
+
 from wiresnake._native import Endpoint, Gate
 from wiresnake.protocol.constants import COOKIE_LIFETIME, SECOND
 from wiresnake.protocol.cookie import Cookies

@@ -7,8 +7,8 @@ from hashlib import blake2s, sha256
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from noise.connection import Keypair, NoiseConnection
-
 from sim.world import preshared_key, private_key
+
 from wiresnake._native import PresharedKey, PrivateKey, SharedSecret, SymmetricState
 from wiresnake.protocol.constants import CONSTRUCTION, IDENTIFIER, SECOND, Timing
 from wiresnake.protocol.cookie import Cookies
