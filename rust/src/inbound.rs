@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::gate::{Verdict, is_data};
 use crate::ip;
@@ -99,18 +100,19 @@ impl Inbound {
             return;
         };
         peer.move_endpoint(&received.source);
-        if peer.next_index.load(std::sync::atomic::Ordering::Relaxed) == session.local_index {
-            self.confirm(peer, session, now);
-        }
-        if session.rekey_due(now, false) {
-            self.shared.want_handshake(peer, now);
-        }
         let data = !packet.is_empty();
         let deliver = self.accepts(peer, packet);
         // A packet from an address that is not the peer's proves that it lives, and no more.
         let counted = if data && deliver.is_none() { 0 } else { length };
         if peer.count_received(counted, data, now) {
             self.shared.post(DATA_RECEIVED, peer.id);
+        }
+        // Only now: what a confirmed session sends waits for an answer of its own.
+        if peer.next_index.load(Relaxed) == session.local_index {
+            self.confirm(peer, session, now);
+        }
+        if session.rekey_due(now, false) {
+            self.shared.want_rekey(peer, session, now);
         }
         if let Some(inner) = deliver {
             let packet = &mut packet[..inner];
@@ -137,7 +139,7 @@ impl Inbound {
             return;
         }
         let oldest = sessions.confirm();
-        peer.next_index.store(0, std::sync::atomic::Ordering::Relaxed);
+        peer.next_index.store(0, Relaxed);
         if let Some(oldest) = oldest {
             write(&self.shared.table).remove(oldest.local_index);
         }

@@ -112,24 +112,23 @@ impl Outbound {
         let claimed = if sessions.nothing_staged() { claim(&sessions, count, now) } else { None };
         let Some((session, counter)) = claimed else {
             sessions.stage(frame, count);
-            if !self.send_staged(peer, &mut sessions, now) {
-                drop(sessions);
-                self.shared.want_handshake(peer, now);
-            }
-            return;
+            return self.send_staged(peer, &mut sessions, now);
         };
         drop(sessions);
         self.seal(peer, &session, counter, &segments, now);
+        if session.rekey_due(now, true) {
+            self.shared.want_rekey(peer, &session, now);
+        }
     }
 
-    /// Sends what is staged in the order in which it came; false if no session can send it.
+    /// Sends what is staged in the order in which it came, or wants a handshake for it.
     ///
     /// It leaves before the lock is let go: what other threads seal next must not overtake it.
-    pub fn send_staged(&mut self, peer: &Arc<Peer>, sessions: &mut Sessions, now: u64) -> bool {
+    pub fn send_staged(&mut self, peer: &Arc<Peer>, sessions: &mut Sessions, now: u64) {
         while let Some(mut staged) = sessions.unstage() {
             let Some((session, counter)) = claim(sessions, staged.segments, now) else {
                 sessions.restage(staged);
-                return false;
+                return self.shared.want_handshake(peer, now);
             };
             match Segments::new(&mut staged.frame) {
                 Some(segments) => self.seal(peer, &session, counter, &segments, now),
@@ -137,7 +136,9 @@ impl Outbound {
             }
         }
         self.flush(now);
-        true
+        if sessions.current.as_ref().is_some_and(|session| session.rekey_due(now, true)) {
+            self.shared.want_handshake(peer, now);
+        }
     }
 
     /// Stages a keepalive where nothing else waits, and sends what is staged.
@@ -146,9 +147,7 @@ impl Outbound {
         if sessions.nothing_staged() {
             sessions.stage(&[], 1);
         }
-        if !self.send_staged(peer, &mut sessions, now) {
-            self.shared.want_handshake(peer, now);
-        }
+        self.send_staged(peer, &mut sessions, now);
     }
 
     fn seal(
@@ -167,9 +166,6 @@ impl Outbound {
             session.seal_in_place(counter + number as u64, message);
         }
         self.batch.data = true;
-        if session.rekey_due(now, true) {
-            self.shared.want_handshake(peer, now);
-        }
     }
 
     /// Room in the batch for a message with `length` bytes of packet, its padding zeroed.

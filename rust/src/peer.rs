@@ -206,7 +206,8 @@ impl Peer {
         set_first(&self.stamps.data_received, now) && self.arm(DATA_RECEIVED)
     }
 
-    /// A packet wants a handshake: true if that is to be reported.
+    /// A packet wants a handshake: true if that is to be reported. Like `clear_wanted` under the
+    /// lock of the sessions, so that nobody wants for a session that has been replaced.
     pub fn want_handshake(&self, now: u64) -> bool {
         self.stamps.wanted.store(now, Relaxed);
         self.arm(HANDSHAKE_WANTED)
@@ -218,6 +219,7 @@ impl Peer {
     }
 
     pub fn clear_wanted(&self) {
+        self.stamps.wanted.store(0, SeqCst);
         self.armed.fetch_and(!(1 << HANDSHAKE_WANTED), SeqCst);
     }
 

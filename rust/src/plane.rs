@@ -59,9 +59,18 @@ impl Shared {
         self.wake();
     }
 
+    /// The caller holds the lock of the peer's sessions.
     pub fn want_handshake(&self, peer: &Peer, now: u64) {
         if peer.want_handshake(now) {
             self.post(HANDSHAKE_WANTED, peer.id);
+        }
+    }
+
+    /// The session is due for a rekey; that matters while no newer one has taken its place.
+    pub fn want_rekey(&self, peer: &Peer, session: &Arc<Session>, now: u64) {
+        let sessions = peer.sessions();
+        if sessions.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            self.want_handshake(peer, now);
         }
     }
 
@@ -317,14 +326,15 @@ impl Plane {
     }
 
     pub fn wipe(&self, peer: &Peer) {
-        let gone = peer.sessions().take();
+        let mut sessions = peer.sessions();
         peer.next_index.store(0, Relaxed);
         peer.clear_wanted();
-        self.forget(gone);
+        self.forget(sessions.take());
     }
 
     pub fn purge(&self, peer: &Peer) {
-        peer.sessions().purge();
+        let mut sessions = peer.sessions();
+        sessions.purge();
         peer.clear_wanted();
     }
 
@@ -356,9 +366,7 @@ impl Plane {
 
     pub fn send_staged(&self, peer: &Arc<Peer>) {
         let mut sessions = peer.sessions();
-        if !lock(&self.outbound).send_staged(peer, &mut sessions, now()) {
-            self.shared.want_handshake(peer, now());
-        }
+        lock(&self.outbound).send_staged(peer, &mut sessions, now());
     }
 
     pub fn send_keepalive(&self, peer: &Arc<Peer>) {
@@ -383,4 +391,84 @@ fn signal(fd: &OwnedFd) {
 
 fn drain(fd: &OwnedFd) {
     let _ = rustix::io::read(fd, &mut [0u8; 8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Sessions;
+    use crate::secret::AeadKey;
+
+    fn session(local_index: u32, initiator: bool) -> Arc<Session> {
+        let key = || AeadKey::new(&[7; 32]);
+        Arc::new(Session::new(key(), key(), local_index, 9, initiator, 0, [0, 0, u64::MAX]))
+    }
+
+    #[test]
+    fn a_session_that_was_replaced_wants_nothing() {
+        let plane = Plane::new().unwrap();
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let [old, new] = [1, 2].map(|index| session(index, true));
+        plane.install(&peer, old.clone());
+        plane.shared.want_rekey(&peer, &old, 5);
+        assert_eq!((plane.take_events().len(), peer.stamps()[3]), (1, 5));
+        plane.install(&peer, new.clone());
+        assert_eq!(peer.stamps()[3], 0);
+        plane.shared.want_rekey(&peer, &old, 6);
+        assert_eq!((plane.take_events().len(), peer.stamps()[3]), (0, 0));
+        plane.shared.want_rekey(&peer, &new, 7);
+        assert_eq!((plane.take_events().len(), peer.stamps()[3]), (1, 7));
+    }
+
+    #[test]
+    fn c024_c025_the_slots_are_the_kernels() {
+        let indices = |sessions: &Sessions| {
+            [&sessions.previous, &sessions.current, &sessions.next]
+                .map(|slot| slot.as_ref().map_or(0, |session| session.local_index))
+        };
+        let gone = |gone: Vec<Arc<Session>>| {
+            gone.iter().map(|session| session.local_index).collect::<Vec<_>>()
+        };
+        let mut sessions = Sessions::default();
+        assert_eq!(gone(sessions.begin(session(1, true))), []);
+        assert_eq!(gone(sessions.begin(session(2, true))), []);
+        assert_eq!(indices(&sessions), [1, 2, 0]);
+        assert_eq!(gone(sessions.answer(session(3, false))), [1]);
+        assert_eq!(gone(sessions.answer(session(4, false))), [3]);
+        assert_eq!(indices(&sessions), [0, 2, 4]);
+        assert!(sessions.confirm().is_none());
+        assert_eq!(indices(&sessions), [2, 4, 0]);
+        sessions.answer(session(5, false));
+        assert_eq!(gone(sessions.begin(session(6, true))), [4]);
+        assert_eq!(indices(&sessions), [5, 6, 0]);
+        assert_eq!(gone(sessions.take()), [5, 6]);
+    }
+
+    #[test]
+    fn c014_indices_are_random_and_unique() {
+        let plane = Plane::new().unwrap();
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let mut indices: Vec<u32> = (0..10_000).map(|_| plane.reserve(&peer)).collect();
+        let ascending = indices.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((4_500..5_500).contains(&ascending), "{ascending} of 10,000");
+        for bit in 0..32 {
+            let set = indices.iter().filter(|index| *index >> bit & 1 == 1).count();
+            assert!((4_700..5_300).contains(&set), "bit {bit}: {set} of 10,000");
+        }
+        indices.sort_unstable();
+        indices.dedup();
+        assert_eq!(indices.len(), 10_000);
+        plane.remove_peer(&peer);
+        assert!(indices.iter().all(|index| read(&plane.shared.table).lookup(*index).is_none()));
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_is_reported() {
+        let plane = Plane::new().unwrap();
+        let shared = plane.shared.clone();
+        std::panic::set_hook(Box::new(|_| ()));
+        Worker::spawn("doomed", shared, |_| panic!("on purpose")).unwrap().end();
+        let _ = std::panic::take_hook();
+        assert_eq!(plane.take_events(), [(TUN_LOST, 0)]);
+    }
 }

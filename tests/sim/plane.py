@@ -50,6 +50,10 @@ class FakePeer:
     received_bytes: int = 0
     sent_bytes: int = 0
 
+    def clear_wanted(self) -> None:
+        self.armed.discard(Event.HANDSHAKE_WANTED)
+        self.wanted = 0
+
     def slots(self) -> list[Slot]:
         return [slot for slot in (self.previous, self.current, self.next) if slot is not None]
 
@@ -179,7 +183,7 @@ class FakePlane:
         if session.initiator:
             previous = at.next or at.current
             self._keep(at, previous, slot, None)
-            at.armed.discard(Event.HANDSHAKE_WANTED)
+            at.clear_wanted()
             self._send_staged(at)
         else:
             self._keep(at, None, at.current, slot)
@@ -191,11 +195,11 @@ class FakePlane:
     def wipe(self, peer: int) -> None:
         at = self.peers[peer]
         self._keep(at, None, None, None)
-        at.armed.discard(Event.HANDSHAKE_WANTED)
+        at.clear_wanted()
 
     def purge(self, peer: int) -> None:
         self.peers[peer].staged.clear()
-        self.peers[peer].armed.discard(Event.HANDSHAKE_WANTED)
+        self.peers[peer].clear_wanted()
 
     def send(self, peer: int, message: bytes) -> None:
         self._send_authenticated(self.peers[peer], message)
@@ -290,7 +294,7 @@ class FakePlane:
         assert len(padded) == len(datagram) - DATA_HEADER_SIZE - TAG_SIZE
         if slot is peer.next:
             self._keep(peer, peer.current, slot, None)
-            peer.armed.discard(Event.HANDSHAKE_WANTED)
+            peer.clear_wanted()
             self._post(peer, Event.SESSION_CONFIRMED)
             self._send_staged(peer)
         if slot.session.rekey_due(now, False):

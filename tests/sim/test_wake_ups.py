@@ -99,31 +99,6 @@ def test_a_wish_that_the_session_fulfilled_before_python_saw_it_starts_nothing()
     assert not alice.fake(bob).armed & {Event.HANDSHAKE_WANTED}
 
 
-@pytest.mark.parametrize("role", ["initiator", "responder"])
-def test_a_thread_that_still_held_the_old_session_wants_a_handshake(role: str) -> None:
-    """The plane's thread seals with the old session while Python installs the new one, which
-    clears the bit; then the thread finds a rekey due. The bit must not stay set for ever: no
-    rekey would follow at 120 s, and no handshake at 180 s."""
-    world, alice, bob = connected()
-    node, other = (alice, bob) if role == "initiator" else (bob, alice)
-    world.run(110 * SECOND)
-    alice.send(bob)
-    world.run(30 * MILLISECOND)
-    assert len(world.sent(alice, 1)) == 2
-    node.plane._want_handshake(node.fake(other))
-    packet = node.send(other, b"not lost")
-    assert not node.fake(other).armed & {Event.HANDSHAKE_WANTED}
-    world.run(100 * SECOND)
-    assert other.plane.delivered[-1] == packet
-    assert len(world.sent(alice, 1)) + len(world.sent(bob, 1)) == 2, "no handshake too many"
-    world.run(100 * SECOND)
-    start = world.boot
-    packet = node.send(other, b"after 180 s")
-    world.run(SECOND)
-    assert len(world.sent(node, 1, start)) == 1
-    assert other.plane.delivered[-1] == packet
-
-
 def test_a_wish_while_the_answered_session_waits_for_confirmation_is_kept() -> None:
     """Confirmed 179 s late, dead a second later, and Python sees both events only then."""
     world = World()

@@ -42,7 +42,7 @@ class Stamps(NamedTuple):
     """First data received since anything authenticated was sent."""
     last_data_received: int
     wanted: int
-    """Last time that a packet wanted a handshake."""
+    """Last time that a packet wanted a handshake; 0 once the bit of HANDSHAKE_WANTED is cleared."""
     sent: int
     """Last authenticated message sent, of any type but a cookie reply."""
     received: int
