@@ -401,7 +401,7 @@ mod tests {
 
     fn session(local_index: u32, initiator: bool) -> Arc<Session> {
         let key = || AeadKey::new(&[7; 32]);
-        Arc::new(Session::new(key(), key(), local_index, 9, initiator, 0, [0, 0, u64::MAX]))
+        Arc::new(Session::new(key(), key(), local_index, 9, initiator, 0, [u64::MAX; 3]))
     }
 
     #[test]
