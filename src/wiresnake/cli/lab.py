@@ -272,8 +272,8 @@ def listens(host: Host, port: int) -> bool:
 
 def keypair() -> tuple[str, str]:
     """A private and a public key in base64, made by stock `wg`."""
-    private = _tool("wg", "genkey")
-    return private, _tool("wg", "pubkey", text=private)
+    private = tool("wg", "genkey")
+    return private, tool("wg", "pubkey", text=private)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -293,7 +293,8 @@ def udp_socket(host: Host, family: socket.AddressFamily, port: int = 0) -> socke
     return host.inside(make)
 
 
-def _tool(*command: str, text: str | None = None) -> str:
+def tool(*command: str, text: str | None = None) -> str:
+    """What a command prints, run outside of any host."""
     done = subprocess.run(
         command, input=text, check=True, capture_output=True, text=True, env=Host._environment()
     )
