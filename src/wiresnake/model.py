@@ -17,14 +17,27 @@ class Prefix(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Prefix":
-        """Reads `address[/length]`; host bits are cut off, as the kernel does."""
+        """Reads `address[/length]`; host bits are cut off, as the kernel does.
+
+        A dotted mask or a zone is refused, as by `wg`. ConfigError says what is wrong.
+        """
+        host, slash, suffix = text.partition("/")
         try:
-            network = ipaddress.ip_network(text, strict=False)
-        except ValueError as error:
-            raise ConfigError(f"not an IP network: {text!r}") from error
-        return cls(network.network_address.packed, network.prefixlen)
+            if "%" in host or (slash and not (suffix.isascii() and suffix.isdecimal())):
+                raise ValueError
+            address = ipaddress.ip_address(host).packed
+        except ValueError:
+            raise ConfigError(f"not an IP network: {text!r}") from None
+        bits = 8 * len(address)
+        length = int(suffix[:9]) if slash else bits
+        if length > bits:
+            raise ConfigError(f"not an IP network: {text!r}")
+        network = int.from_bytes(address) >> (bits - length) << (bits - length)
+        return cls(network.to_bytes(len(address)), length)
 
     def __str__(self) -> str:
+        if len(self.address) == 4:  # Ten times as fast, which 100,000 allowed IPs notice.
+            return "{}.{}.{}.{}/{}".format(*self.address, self.length)
         return f"{ipaddress.ip_address(self.address)}/{self.length}"
 
 
@@ -64,3 +77,30 @@ class DeviceChange:
     """0 is off."""
     replace_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """What a peer is and has done, as every `show` prints it."""
+
+    public_key: bytes
+    preshared_key: PresharedKey | None
+    endpoint: Endpoint | None
+    last_handshake: int
+    """Wall-clock ns since 1970; 0 is never."""
+    received: int
+    """Bytes, as is `sent`: the outer UDP payload's length."""
+    sent: int
+    persistent_keepalive: int
+    """Seconds; 0 is off."""
+    allowed_ips: tuple[Prefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """What a device is, without its peers."""
+
+    private_key: PrivateKey | None
+    listen_port: int
+    """0 before the first bind to any port."""
+    fwmark: int

@@ -1,0 +1,251 @@
+"""wiresnaked: the daemon, a drop-in for wireguard-go."""
+
+import argparse
+import asyncio
+import ctypes
+import errno
+import gc
+import logging
+import os
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from wiresnake.config import conf, uapi
+from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.model import DeviceChange
+from wiresnake.protocol.constants import Timing
+from wiresnake.runtime import tun, uapi_server
+from wiresnake.runtime.tunnel import Tunnel, resolve
+
+_ENVIRONMENT = """\
+environment:
+  LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error)
+  WG_PROCESS_FOREGROUND=1                as --foreground
+  WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
+"""
+_PR_SET_DUMPABLE = 4
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0 for success, 1 for any failure, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(
+        prog="wiresnaked",
+        description="Run the WireGuard interface IFACE in the background.",
+        epilog=_ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="do not fork")
+    parser.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument("interface", metavar="IFACE")
+    arguments = parser.parse_args(argv)
+    try:
+        tun_fd = _descriptor(os.environ, "WG_TUN_FD")
+        uapi_fd = _descriptor(os.environ, "WG_UAPI_FD")
+    except ValueError as error:
+        return _fail(str(error))
+
+    config = arguments.config and os.path.abspath(arguments.config)  # The daemon moves to /.
+
+    def serve(ready: Callable[[], None]) -> None:
+        run(arguments.interface, config, tun_fd=tun_fd, uapi_fd=uapi_fd, ready=ready)
+
+    if arguments.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1":
+        error_text = _guard(serve, lambda: None)
+        return _fail(error_text) if error_text else 0
+    return _daemonize(serve, keep=[fd for fd in (tun_fd, uapi_fd) if fd is not None])
+
+
+def run(
+    interface: str,
+    config: str | None = None,
+    *,
+    tun_fd: int | None = None,
+    uapi_fd: int | None = None,
+    timing: Timing = Timing(),  # noqa: B008
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs the interface until SIGINT, SIGTERM, or its deletion or that of its socket file.
+
+    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start.
+    """
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_failure)
+        tunnel = Tunnel(device, timing)
+        try:
+            if change is not None:
+                tunnel.apply(change)
+            if uapi_fd is None:
+                listener = uapi_server.listen(device.name)
+            else:
+                listener = uapi_server.adopt(uapi_fd)
+            server = uapi_server.UapiServer(tunnel, listener)
+            try:
+                stopped = loop.create_future()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.add_signal_handler(number, _settle, stopped)
+                loop.call_soon(ready)
+                gc.freeze()
+                await asyncio.wait(
+                    (stopped, tunnel.closed, server.deleted), return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                server.close()
+        finally:
+            tunnel.close()
+
+    _start_logging(interface)
+    _protect_memory()
+    change = _read_config(config) if config is not None else None
+    device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
+    asyncio.run(serve())
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # 30 ms that only this needs.
+
+        print(f"wiresnaked {version('wiresnake')}")
+        parser.exit()
+
+
+def _daemonize(serve: Callable[[Callable[[], None]], None], keep: list[int]) -> int:
+    """Forks, before any thread or loop exists, and waits until the child's socket answers."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run_child(serve, writer, keep)
+    os.close(writer)
+    report = b""
+    try:
+        while chunk := os.read(reader, 4096):
+            report += chunk
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        return _fail("interrupted")
+    if report == _READY:
+        return 0
+    os.waitpid(child, 0)
+    return _fail(report.decode(errors="replace") or "the daemon ended before it was ready")
+
+
+_READY = b"\0"
+
+
+def _run_child(
+    serve: Callable[[Callable[[], None]], None], writer: int, keep: list[int]
+) -> NoReturn:
+    def ready() -> None:
+        nonlocal writer
+        os.write(writer, _READY)
+        os.close(writer)
+        writer = -1
+
+    code = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1) if "LOG_LEVEL" in os.environ else (0, 1, 2):
+            os.dup2(null, standard)
+        # A lock or a pipe of whoever started us must not live as long as the daemon.
+        kept = sorted({2, writer, *keep})
+        for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, high)
+        report = _guard(serve, ready)
+        code = 1 if report else 0
+        if report and writer >= 0:
+            os.write(writer, report.encode())
+        elif report:
+            logging.getLogger(__name__).error("%s", report)
+    finally:
+        os._exit(code)
+
+
+def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None]) -> str:
+    """Runs the daemon; the error that ended it in one line, or nothing."""
+    try:
+        serve(ready)
+    except HostError as error:
+        return error.strerror or str(error)
+    except WiresnakeError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "interrupted"
+    except Exception as error:
+        logging.getLogger(__name__).debug("the daemon failed", exc_info=True)
+        return f"internal error, please report it: {type(error).__name__}: {error}"
+    return ""
+
+
+def _read_config(path: str) -> DeviceChange:
+    """Reads a file of `wg setconf` without leaving a copy of its secrets."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise HostError(errno.EINVAL, f"cannot read {path}: only a regular file will do")
+            text = bytearray(status.st_size)
+            file.readinto(text)
+    except HostError:
+        raise
+    except OSError as error:
+        raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
+    try:
+        return conf.parse(text, resolve, name=path)
+    finally:
+        uapi.wipe(text)
+
+
+def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{name}={text} is not the number of a descriptor")
+    return int(text)
+
+
+def _start_logging(interface: str) -> None:
+    levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
+    logging.basicConfig(
+        level=levels.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR),
+        format=f"%(levelname)s: ({interface.replace('%', '%%')}) %(asctime)s %(message)s",
+    )
+
+
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A defect in a callback is logged in one line and the tunnel lives on: ending the process
+    would let whoever can trigger it end everybody's tunnel."""
+    error = context.get("exception")
+    detail = f": {type(error).__name__}: {error}" if error else ""
+    log = logging.getLogger(__name__)
+    verbose = error if log.isEnabledFor(logging.DEBUG) else None
+    log.error("%s%s", context["message"], detail, exc_info=verbose)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _protect_memory() -> None:
+    """No core dump, and no other process of the same user may read the memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _fail(what: str) -> int:
+    print(f"wiresnaked: {what}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""`wg`'s configuration files (the grammar of `wg setconf`) into a change.
+
+Of each line all from the first '#' and all whitespace is cut; names are case-insensitive; a
+section may come again. Unlike `wg` an error says where it is, and a UTF-8 BOM does no harm.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import replace
+
+from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake.config.uapi import unsigned, wipe
+from wiresnake.errors import ConfigError
+from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+
+Resolve = Callable[[str, str], Endpoint]
+"""From a host and a port, both names or numbers, to an endpoint; OSError if there is none."""
+
+_WHITESPACE = b" \t\n\v\f\r"
+_WG_QUICK = frozenset(
+    ("address", "dns", "mtu", "table", "saveconfig", "preup", "postup", "predown", "postdown")
+)
+_DEVICE = ("PrivateKey", "ListenPort", "FwMark")
+_PEER = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
+
+
+class _Mistake(Exception):
+    """What is wrong, and what to write instead; `line` if it is not the one being read."""
+
+    def __init__(self, what: str, line: int = 0) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+def parse(
+    text: bytearray, resolve: Resolve, *, name: str = "configuration", append: bool = False
+) -> DeviceChange:
+    """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
+
+    As `wg setconf` does, the change replaces everything: what the file lacks is zero. With
+    `append`, as `wg addconf`, it touches only what the file names. If a peer comes twice, its
+    last AllowedIPs win.
+    """
+    reader = _Reader(resolve)
+    begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
+    number = 0
+    while begin < len(text):
+        number += 1
+        end = text.find(b"\n", begin)
+        end = len(text) if end < 0 else end
+        comment = text.find(b"#", begin, end)
+        whole = text[begin : end if comment < 0 else comment]
+        line = whole.translate(None, _WHITESPACE)
+        try:
+            if line:
+                reader.feed(line, number)
+        except _Mistake as mistake:
+            column = len(whole) - len(whole.lstrip(_WHITESPACE)) + 1
+            raise ConfigError(f"{name}:{mistake.line or number}:{column}: {mistake}") from None
+        finally:
+            wipe(whole)
+            wipe(line)
+        begin = end + 1
+    try:
+        change = reader.finish()
+    except _Mistake as mistake:
+        raise ConfigError(f"{name}:{mistake.line}:1: {mistake}") from None
+    if append:
+        return change
+    return replace(
+        change,
+        private_key=change.private_key or CLEAR,
+        listen_port=change.listen_port or 0,
+        fwmark=change.fwmark or 0,
+        replace_peers=True,
+    )
+
+
+class _Reader:
+    """What has been read so far."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._section = ""
+        self._device = DeviceChange()
+        self._peer: PeerChange | None = None
+        self._peer_line = 0
+        self._peers: list[PeerChange] = []
+
+    def feed(self, line: bytearray, number: int) -> None:
+        """Takes a line without comment and whitespace."""
+        if line.startswith(b"["):
+            self._open_section(_text(line), number)
+            return
+        equals = line.find(b"=")
+        key = _text(line[: max(equals, 0)])
+        name = key.lower()
+        key = key if len(key) <= 30 else "..."  # It may be half of a secret.
+        names = _PEER if self._section == "peer" else _DEVICE
+        if equals < 0:
+            raise _Mistake("neither a section nor 'Key = value'; comments start with '#'")
+        if not self._section:
+            raise _Mistake(f"{key!r} stands before any section; start with [Interface]")
+        if name in _WG_QUICK:
+            raise _Mistake(f"{key!r} is a key of wg-quick files; remove it: wg-quick strip")
+        if name not in map(str.lower, names):
+            raise _Mistake(f"unknown key {key!r} in [{self._section}]; it has {', '.join(names)}")
+        if equals + 1 == len(line):
+            raise _Mistake(f"{key!r} has no value; give one or remove the line")
+        try:
+            with memoryview(line) as view, view[equals + 1 :] as value:
+                if name == "privatekey":
+                    private = PrivateKey.from_base64(value) or CLEAR
+                    self._device = replace(self._device, private_key=private)
+                elif name == "presharedkey":
+                    preshared = PresharedKey.from_base64(value) or CLEAR
+                    self._peer = replace(self._opened(), preshared_key=preshared)
+                elif self._section == "interface":
+                    self._device = self._device_key(name, _text(value))
+                else:
+                    self._peer = self._peer_key(self._opened(), name, _text(value))
+        except ValueError:
+            raise _Mistake(f"bad value of {key!r}; {_REMEDY[name]}") from None
+
+    def finish(self) -> DeviceChange:
+        self._close_peer()
+        return replace(self._device, peers=tuple(self._peers))
+
+    def _open_section(self, header: str, number: int) -> None:
+        section = header.lower()
+        if section not in ("[interface]", "[peer]"):
+            raise _Mistake("unknown section; there are [Interface] and [Peer]")
+        self._section = section[1:-1]
+        if self._section == "peer":
+            self._close_peer()
+            self._peer = PeerChange(b"", replace_allowed_ips=True)
+            self._peer_line = number
+
+    def _close_peer(self) -> None:
+        if self._peer is not None:
+            if not self._peer.public_key:
+                raise _Mistake("this [Peer] has no PublicKey; add one", self._peer_line)
+            self._peers.append(self._peer)
+        self._peer = None
+
+    def _opened(self) -> PeerChange:
+        assert self._peer is not None
+        return self._peer
+
+    def _device_key(self, name: str, value: str) -> DeviceChange:
+        if name == "fwmark":
+            return replace(self._device, fwmark=_fwmark(value))
+        if not value.isdecimal():  # wg takes the name of a UDP service too.
+            return replace(self._device, listen_port=self._endpoint("0.0.0.0", value).port)
+        return replace(self._device, listen_port=unsigned(value, 16))
+
+    def _peer_key(self, peer: PeerChange, name: str, value: str) -> PeerChange:
+        match name:
+            case "publickey":
+                return replace(peer, public_key=public_key(value))
+            case "allowedips":
+                added = tuple((True, Prefix.parse(part)) for part in value.split(","))
+                return replace(peer, allowed_ips=peer.allowed_ips + added)
+            case "persistentkeepalive":
+                seconds = 0 if value.lower() == "off" else unsigned(value, 16)
+                return replace(peer, persistent_keepalive=seconds)
+        host, colon, port = value.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        if not (host and colon and port):
+            raise ValueError
+        return replace(peer, endpoint=self._endpoint(host, port))
+
+    def _endpoint(self, host: str, port: str) -> Endpoint:
+        try:
+            return self._resolve(host, port)
+        except OSError as error:
+            raise _Mistake(f"cannot resolve '{host}:{port}': {error.strerror or error}") from None
+
+
+_REMEDY = {
+    "privatekey": "it takes the 44 characters of wg genkey",
+    "presharedkey": "it takes the 44 characters of wg genpsk",
+    "publickey": "it takes the 44 characters of wg pubkey",
+    "listenport": "it takes a port from 0 to 65535",
+    "fwmark": "it takes off, or a number up to 0xffffffff",
+    "allowedips": "it takes addresses with an optional /length, between commas",
+    "endpoint": "it takes host:port, or [IPv6 address]:port",
+    "persistentkeepalive": "it takes off, or seconds from 0 to 65535",
+}
+
+
+def public_key(text: str) -> bytes:
+    """Reads a public key of strict base64, as `wg` does; ValueError otherwise."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("not base64") from None
+    if len(key) != 32 or base64.b64encode(key).decode() != text:
+        raise ValueError("not the base64 of 32 bytes")
+    return key
+
+
+def _fwmark(value: str) -> int:
+    if value.lower() == "off":
+        return 0
+    if not value.startswith("0x"):
+        return unsigned(value, 32)
+    mark = int(value, 16)
+    if "_" in value or mark >> 32:
+        raise ValueError
+    return mark
+
+
+def _text(part: bytearray | memoryview) -> str:
+    try:
+        return bytes(part).decode("ascii")
+    except UnicodeDecodeError:
+        raise _Mistake("only ASCII characters are allowed outside comments") from None

@@ -1,0 +1,219 @@
+"""The userspace API's text (wireguard.com/xplatform): a `set` into a change, a status into a `get`.
+
+Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
+error text holds a value, or a key of unlikely length: it may be a secret. Rule 3: a `get` prints
+no endpoint that `wg` cannot read back: it crashes on a host name or an unknown zone, so a zone is
+a number.
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake.errors import ConfigError, WiresnakeError
+from wiresnake.model import CLEAR, DeviceChange, DeviceStatus, PeerChange, PeerStatus, Prefix
+
+Piece = bytes | PrivateKey | PresharedKey
+"""A part of a reply: text, or a key that is yet to be written."""
+
+
+class UapiError(WiresnakeError):
+    """A `set` that cannot be done. `errno` is positive; the reply to a `set` negates it."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(what)
+        self.errno = number
+
+
+class SetParser:
+    """Reads the lines between `set=1` and the empty line.
+
+    The caller feeds line by line, so that a set of any size can be read in slices.
+    `zone` gives the index of a named interface (OSError if there is none).
+    """
+
+    def __init__(self, zone: Callable[[str], int]) -> None:
+        self._zone = zone
+        self._device = DeviceChange()
+        self._peer: PeerChange | None = None
+        self._peers: list[PeerChange] = []
+        self._allowed: list[tuple[bool, Prefix]] = []
+
+    def feed(self, buffer: bytearray, start: int, end: int) -> None:
+        """Takes the line buffer[start:end], without its newline. UapiError if it is wrong."""
+        equals = buffer.find(b"=", start, end)
+        if equals < 0:
+            raise UapiError(errno.EPROTO, "a line without '='")
+        key = buffer[start : min(equals, start + 30)].decode("ascii", "replace")
+        try:
+            if key in ("private_key", "preshared_key"):
+                with memoryview(buffer) as view, view[equals + 1 : end] as digits:
+                    self._secret(key, digits)
+            else:
+                self._plain(key, buffer[equals + 1 : end].decode("ascii"))
+        except (ValueError, OSError):
+            raise UapiError(errno.EINVAL, f"bad value of {key!r}") from None
+
+    def finish(self) -> DeviceChange:
+        """The whole change, once the empty line has come."""
+        self._close_peer()
+        return replace(self._device, peers=tuple(self._peers))
+
+    def _secret(self, key: str, digits: memoryview) -> None:
+        if key == "private_key" and self._peer is None:
+            private = PrivateKey.from_hex(digits)
+            self._device = replace(self._device, private_key=private or CLEAR)
+        elif key == "preshared_key" and self._peer is not None:
+            preshared = PresharedKey.from_hex(digits)
+            self._peer = replace(self._peer, preshared_key=preshared or CLEAR)
+        else:
+            raise UapiError(errno.EINVAL, f"{key!r} is out of place")
+
+    def _plain(self, key: str, value: str) -> None:
+        if key == "public_key":
+            self._close_peer()
+            public = bytes.fromhex(value)
+            if len(public) != 32 or len(value) != 64:
+                raise ValueError
+            self._peer = PeerChange(public)
+        elif self._peer is None:
+            self._device = self._device_line(self._device, key, value)
+        elif key == "allowed_ip":
+            self._allowed.append(_allowed_ip(value))
+        elif key == "replace_allowed_ips":
+            _only(value, "true")
+            self._allowed.clear()
+            self._peer = replace(self._peer, replace_allowed_ips=True)
+        else:
+            self._peer = self._peer_line(self._peer, key, value)
+
+    def _device_line(self, device: DeviceChange, key: str, value: str) -> DeviceChange:
+        match key:
+            case "listen_port":
+                return replace(device, listen_port=unsigned(value, 16))
+            case "fwmark":
+                return replace(device, fwmark=unsigned(value, 32))
+            case "replace_peers":
+                _only(value, "true")
+                return replace(device, replace_peers=True)
+        raise UapiError(errno.EINVAL, f"unknown device key {key!r}")
+
+    def _peer_line(self, peer: PeerChange, key: str, value: str) -> PeerChange:
+        match key:
+            case "remove":
+                _only(value, "true")
+                return replace(peer, remove=True)
+            case "update_only":
+                _only(value, "true")
+                return replace(peer, update_only=True)
+            case "endpoint":
+                return replace(peer, endpoint=_endpoint(value, self._zone))
+            case "persistent_keepalive_interval":
+                return replace(peer, persistent_keepalive=unsigned(value, 16))
+            case "protocol_version":
+                _only(value, "1")
+                return peer
+        raise UapiError(errno.EINVAL, f"unknown peer key {key!r}")
+
+    def _close_peer(self) -> None:
+        if self._peer is not None:
+            self._peers.append(replace(self._peer, allowed_ips=tuple(self._allowed)))
+        self._peer = None
+        self._allowed.clear()
+
+
+def unsigned(text: str, bits: int) -> int:
+    """Reads a decimal number of ASCII digits below 2**bits; ValueError otherwise."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20) or int(text) >> bits:
+        raise ValueError(f"not a number from 0 to {(1 << bits) - 1}")
+    return int(text)
+
+
+def _only(value: str, expected: str) -> None:
+    if value != expected:
+        raise ValueError
+
+
+def _allowed_ip(value: str) -> tuple[bool, Prefix]:
+    network = value.removeprefix("-")
+    if "/" not in network:
+        raise ValueError
+    try:
+        return not value.startswith("-"), Prefix.parse(network)
+    except ConfigError:
+        raise ValueError from None
+
+
+def _endpoint(value: str, zone: Callable[[str], int]) -> Endpoint:
+    host, _, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    host, percent, scope = host.partition("%")
+    if bracketed != (":" in host) or (percent and not (bracketed and scope)):
+        raise ValueError
+    index = 0
+    if percent:
+        index = unsigned(scope, 32) if scope.isdecimal() else zone(scope)
+    return Endpoint(host, unsigned(port, 16), index)
+
+
+def device_pieces(device: DeviceStatus) -> list[Piece]:
+    """The head of a `get`: what is zero is left out, as by wireguard-go."""
+    pieces: list[Piece] = []
+    if device.private_key is not None:
+        pieces += [b"private_key=", device.private_key, b"\n"]
+    if device.listen_port:
+        pieces.append(b"listen_port=%d\n" % device.listen_port)
+    if device.fwmark:
+        pieces.append(b"fwmark=%d\n" % device.fwmark)
+    return pieces
+
+
+def peer_pieces(peer: PeerStatus) -> list[Piece]:
+    """One peer of a `get`."""
+    seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
+    lines = ["", "protocol_version=1"]
+    if peer.endpoint is not None:
+        lines.append(f"endpoint={endpoint_text(peer.endpoint)}")
+    lines += [
+        f"last_handshake_time_sec={seconds}",
+        f"last_handshake_time_nsec={nanoseconds}",
+        f"tx_bytes={peer.sent}",
+        f"rx_bytes={peer.received}",
+        f"persistent_keepalive_interval={peer.persistent_keepalive}",
+    ]
+    lines += [f"allowed_ip={prefix}" for prefix in peer.allowed_ips]
+    return [
+        f"public_key={peer.public_key.hex()}\npreshared_key=".encode(),
+        peer.preshared_key or b"0" * 64,
+        ("\n".join(lines) + "\n").encode(),
+    ]
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """An endpoint as `wg` reads it, a zone as a number."""
+    if ":" not in endpoint.host:
+        return f"{endpoint.host}:{endpoint.port}"
+    zone = f"%{endpoint.scope}" if endpoint.scope else ""
+    return f"[{endpoint.host}{zone}]:{endpoint.port}"
+
+
+def write_get(pieces: Sequence[Piece]) -> bytearray:
+    """The reply to a `get`, made in one piece of memory: the caller sends and wipes it."""
+    pieces = [*pieces, b"errno=0\n\n"]
+    buffer = bytearray(sum(len(piece) if isinstance(piece, bytes) else 64 for piece in pieces))
+    offset = 0
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            buffer[offset : offset + len(piece)] = piece
+            offset += len(piece)
+        else:
+            offset = piece.write_hex(buffer, offset)
+    return buffer
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrites a buffer that held secrets, in place."""
+    buffer[:] = bytes(len(buffer))

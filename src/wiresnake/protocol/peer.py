@@ -1,0 +1,378 @@
+"""One peer's state and decisions: handshakes, and what a deadline leads to (§6; kernel timers.c).
+
+Rule 1: the plane counts and remembers, the peer decides. At each deadline it reads the plane's
+stamps; nothing else tells it what has happened since.
+Rule 2: no wake-up is lost. While a plane's event is armed, a deadline of ours is pending, or
+`wants_handshake` remembers the event until it can be acted upon.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from wiresnake._native import Endpoint, PresharedKey, SharedSecret, SymmetricState
+from wiresnake.model import Prefix
+from wiresnake.protocol import noise
+from wiresnake.protocol.constants import (
+    INITIATIONS_PER_SECOND,
+    MAX_TIMER_HANDSHAKES,
+    SECOND,
+    Timing,
+)
+from wiresnake.protocol.cookie import Cookies
+from wiresnake.protocol.messages import INITIATION_SIZE, RESPONSE_SIZE, CookieReply, Response
+from wiresnake.protocol.plane import Entropy, Event, Plane, Stamps
+from wiresnake.protocol.timers import Now, Timer, Timers
+
+_LONG_AGO: Final = -(1 << 62)
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the peers of one device share."""
+
+    plane: Plane
+    entropy: Entropy
+    timing: Timing
+    timers: Timers = field(default_factory=Timers)
+    up: bool = False
+    identity: noise.Identity | None = None
+    indices: "dict[int, Peer]" = field(default_factory=dict)
+    """Whose last handshake message had this sender index: for responses and cookie replies."""
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A peer as configured, and what goes on with it. 10,000 of them must stay small."""
+
+    public_key: bytes
+    id: int
+    """The plane's name for it."""
+    around: Surroundings = field(repr=False)
+    preshared_key: PresharedKey | None = None
+    persistent_keepalive: int = 0
+    """Seconds; 0 is off."""
+    allowed_ips: dict[Prefix, None] = field(default_factory=dict)
+    """In the order in which they were added."""
+    last_handshake: int = 0
+    """Wall clock in ns of the last completed handshake; 0 is never."""
+    wants_handshake: bool = False
+    """The plane's HANDSHAKE_WANTED is armed, as far as we have heard."""
+
+    _handshake: noise.Handshake | None = field(default=None, repr=False)
+    _index: int | None = None
+    """Sender index of the last handshake message, our key in `Surroundings.indices`."""
+    _cookies: Cookies = field(init=False, repr=False)
+    _static_static: SharedSecret | None = field(default=None, repr=False)
+    _knows_static_static: bool = False
+    _greatest_timestamp: bytes = bytes(12)
+    _last_consumed: int = _LONG_AGO
+    """When an initiation of the peer was last accepted."""
+    _last_sent: int = _LONG_AGO
+    """When an initiation or response was last sent."""
+    _attempts: int = 0
+    """Retries in this series of initiations."""
+    _last_wanted: int = 0
+    """`Stamps.wanted` at the last look."""
+    _last_derived: int = _LONG_AGO
+    """When a session was last installed as initiator."""
+    _keepalive_sent: int | None = None
+    """`Stamps.sent` after a passive keepalive that another shall follow."""
+
+    def __post_init__(self) -> None:
+        self._cookies = Cookies(self.public_key)
+
+    # Life: configuration, up and down.
+
+    def start(self, now: Now) -> None:
+        """The interface came up, or the device got a key."""
+        if self.persistent_keepalive:
+            self.around.plane.send_keepalive(self.id)
+            self._arm(Timer.PERSISTENT_KEEPALIVE, now.boot + self.persistent_keepalive * SECOND)
+        else:
+            self.around.plane.send_staged(self.id)
+        if self.wants_handshake:
+            self._begin_series(now)
+
+    def stop(self) -> None:
+        """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
+        plane = self.around.plane
+        plane.wipe(self.id)
+        plane.purge(self.id)
+        self._drop_handshake()
+        self.around.timers.cancel_all(self.id)
+        for kind in Event.DATA_SENT, Event.DATA_RECEIVED:
+            self._disarm(kind)
+        self._last_sent, self._attempts = _LONG_AGO, 0
+        self._keepalive_sent, self.wants_handshake = None, False
+
+    def forget(self) -> None:
+        """The peer is no longer one of the device's."""
+        self.around.timers.cancel_all(self.id)
+        self._drop_handshake()
+        self.around.plane.remove_peer(self.id)
+
+    def renew_identity(self) -> None:
+        """The device's own key is another: nothing that rests on the old one is sent any more."""
+        self._static_static, self._knows_static_static = None, False
+        self._drop_handshake()
+        self._last_sent = _LONG_AGO
+        self.around.plane.expire(self.id)
+
+    def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
+        switched_on = not self.persistent_keepalive and seconds
+        self.persistent_keepalive = seconds
+        if not seconds:
+            self.around.timers.cancel(self.id, Timer.PERSISTENT_KEEPALIVE)
+        elif self.around.up:
+            if switched_on:
+                self.around.plane.send_keepalive(self.id)
+            self._look_at_persistent_keepalive(now)
+
+    def static_static(self) -> SharedSecret | None:
+        """DH(S_priv, S_pub) of this peer, computed once; None for a low-order key."""
+        if not self._knows_static_static and self.around.identity is not None:
+            self._static_static = self.around.identity.private.exchange(self.public_key)
+            self._knows_static_static = True
+        return self._static_static
+
+    # Messages.
+
+    def answer(self, initiated: noise.Initiated, source: Endpoint, now: Now) -> None:
+        """Judges whether an authenticated initiation is fresh, and responds (§5.1, §5.4.3)."""
+        too_soon = now.boot - self._last_consumed < SECOND // INITIATIONS_PER_SECOND
+        if too_soon or initiated.timestamp <= self._greatest_timestamp:
+            return
+        self._greatest_timestamp, self._last_consumed = initiated.timestamp, now.boot
+        plane = self.around.plane
+        plane.count_received(self.id, INITIATION_SIZE)
+        plane.set_endpoint(self.id, source)
+        # There is one handshake per peer: an initiation of ours is now void, as in the kernel.
+        self._drop_handshake()
+        self._last_sent = now.boot
+        index = plane.reserve(self.id)
+        ephemeral = self.around.entropy.private_key()
+        response = noise.create_response(initiated, self.preshared_key, ephemeral, index)
+        if response is None:
+            plane.release(index)
+            return
+        self._claim(index)
+        self._install(initiated.state, False, index, initiated.index, now)
+        plane.send(self.id, self._cookies.add_macs(response.pack(), now.boot))
+
+    def complete(self, response: Response, source: Endpoint, now: Now) -> None:
+        """Consumes the response to an initiation in flight, which makes a session (§5.4.5)."""
+        handshake, identity, plane = self._handshake, self.around.identity, self.around.plane
+        if handshake is None or identity is None or handshake.index != response.receiver:
+            return
+        state = noise.consume_response(identity, handshake, self.preshared_key, response)
+        if state is None:
+            return
+        plane.count_received(self.id, RESPONSE_SIZE)
+        plane.set_endpoint(self.id, source)
+        self._handshake = None  # Its index is the session's now.
+        _, sent = plane.transfer(self.id)
+        self._install(state, True, handshake.index, response.sender, now)
+        self._last_derived = now.boot
+        self._finish_series(now)
+        # The responder may not send before it hears from us: with nothing staged, a keepalive.
+        if plane.transfer(self.id)[1] == sent:
+            plane.send_keepalive(self.id)
+
+    def keep_cookie(self, reply: CookieReply, now: Now) -> None:
+        """The next message carries it, at its own time: a cookie reply proves no endpoint."""
+        self._cookies.consume(reply, now.boot)
+
+    # Events.
+
+    def handle(self, event: Event, now: Now) -> None:
+        if event is Event.HANDSHAKE_WANTED:
+            wanted = self._stamps().wanted
+            # A session that was installed while the event waited has cleared it already.
+            if wanted > self._last_derived:
+                self._last_wanted, self.wants_handshake = wanted, True
+                self._begin_series(now)
+        elif event is Event.SESSION_CONFIRMED:
+            self._finish_series(now)
+        elif not self.around.up:
+            self._disarm(event)
+        # The stamp is 0 again if an answer was quicker than this event. All the same, the event
+        # stays armed until the deadline: so a ping-pong causes one per deadline, not one per ping.
+        elif event is Event.DATA_SENT:
+            self._watch_data_sent(self._stamps().data_sent or now.boot)
+        elif event is Event.DATA_RECEIVED:
+            self._watch_data_received(self._stamps().data_received or now.boot)
+
+    # Deadlines.
+
+    def expire(self, timer: Timer, now: Now) -> None:
+        """What to do now that a deadline has passed."""
+        match timer:
+            case Timer.RETRANSMIT:
+                self._retransmit(now)
+            case Timer.NEW_HANDSHAKE:
+                self._look_at_data_sent(now)
+            case Timer.KEEPALIVE:
+                self._look_at_data_received(now)
+            case Timer.PERSISTENT_KEEPALIVE:
+                self._look_at_persistent_keepalive(now)
+            case Timer.ZERO_KEYS:
+                self._drop_handshake()
+                self.around.plane.wipe(self.id)
+
+    def _retransmit(self, now: Now) -> None:
+        plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
+        wanted = self._stamps().wanted
+        if wanted != self._last_wanted:
+            self._last_wanted, self._attempts = wanted, 0
+        if self._attempts <= MAX_TIMER_HANDSHAKES:
+            plane.forget_sources(self.id)
+            if self._initiate(now):
+                self._attempts += 1
+            return
+        if self._disarm(Event.DATA_RECEIVED):
+            timers.cancel(self.id, Timer.KEEPALIVE)
+            self._keepalive_sent = None
+        plane.purge(self.id)
+        self.wants_handshake = False
+        if not timers.is_set(self.id, Timer.ZERO_KEYS):
+            self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
+
+    def _look_at_data_sent(self, now: Now) -> None:
+        plane, timing = self.around.plane, self.around.timing
+        while True:
+            since = self._stamps().data_sent
+            if since and since + timing.keepalive_timeout + timing.rekey_timeout > now.boot:
+                return self._watch_data_sent(since)
+            if since:
+                plane.forget_sources(self.id)
+                self._begin_series(now)
+            if plane.disarm(self.id, Event.DATA_SENT, since):
+                return None
+
+    def _look_at_data_received(self, now: Now) -> None:
+        plane, timeout = self.around.plane, self.around.timing.keepalive_timeout
+        while True:
+            stamps = self._stamps()
+            since = stamps.data_received
+            if self._keepalive_sent is not None:
+                # The second keepalive: due unless anything was sent after the first.
+                due = stamps.sent == self._keepalive_sent
+                again = since != 0
+            else:
+                due = since != 0 and since + timeout <= now.boot
+                again = stamps.last_data_received > since
+            self._keepalive_sent = None
+            if due:
+                plane.send_keepalive(self.id)
+                if again:
+                    self._keepalive_sent = sent = self._stamps().sent
+                    return self._watch_data_received(max(sent, now.boot))
+            elif since:
+                return self._watch_data_received(since)
+            if plane.disarm(self.id, Event.DATA_RECEIVED, since):
+                return None
+
+    def _look_at_persistent_keepalive(self, now: Now) -> None:
+        interval = self.persistent_keepalive * SECOND
+        stamps = self._stamps()
+        due = max(stamps.sent, stamps.received) + interval
+        if due <= now.boot:
+            self.around.plane.send_keepalive(self.id)
+            due = now.boot + interval
+        self._arm(Timer.PERSISTENT_KEEPALIVE, due)
+
+    def _watch_data_sent(self, since: int) -> None:
+        timing = self.around.timing
+        quiet = timing.keepalive_timeout + timing.rekey_timeout
+        self._arm(Timer.NEW_HANDSHAKE, since + quiet + self._jitter())
+
+    def _watch_data_received(self, since: int) -> None:
+        self._arm(Timer.KEEPALIVE, since + self.around.timing.keepalive_timeout)
+
+    # Handshakes.
+
+    def _begin_series(self, now: Now) -> None:
+        self._attempts = 0
+        self._initiate(now)
+
+    def _finish_series(self, now: Now) -> None:
+        self.around.timers.cancel(self.id, Timer.RETRANSMIT)
+        self._attempts = 0
+        self.wants_handshake = False
+        self.last_handshake = now.wall
+
+    def _initiate(self, now: Now) -> bool:
+        """Sends an initiation, or sees to it that one follows as soon as it may (§6.1)."""
+        plane, identity, timing = self.around.plane, self.around.identity, self.around.timing
+        if not self.around.up or identity is None:
+            return False
+        allowed = self._last_sent + timing.rekey_timeout
+        if now.boot < allowed:
+            # Jitter here too: two peers that have just answered each other would collide for ever.
+            if not self.around.timers.is_set(self.id, Timer.RETRANSMIT):
+                self._arm(Timer.RETRANSMIT, allowed + self._jitter())
+            return False
+        self._last_sent = now.boot
+        self._arm(Timer.RETRANSMIT, now.boot + timing.rekey_timeout + self._jitter())
+        self._drop_handshake()
+        static_static = self.static_static()
+        if static_static is None:
+            return True  # A low-order key: the series runs out in silence.
+        index = plane.reserve(self.id)
+        created = noise.create_initiation(
+            identity,
+            self.public_key,
+            static_static,
+            self.around.entropy.private_key(),
+            noise.tai64n(now.wall),
+            index,
+        )
+        if created is None:
+            plane.release(index)
+            return True
+        self._handshake, initiation = created
+        self._claim(index)
+        plane.send(self.id, self._cookies.add_macs(initiation.pack(), now.boot))
+        return True
+
+    def _install(
+        self, state: SymmetricState, initiator: bool, local: int, remote: int, now: Now
+    ) -> None:
+        timing = self.around.timing
+        session = state.split(initiator, local, remote, now.boot, timing.lifetimes)
+        self.around.plane.install(self.id, session)
+        self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
+
+    def _claim(self, index: int) -> None:
+        self._unclaim()
+        self._index = index
+        self.around.indices[index] = self
+
+    def _unclaim(self) -> None:
+        # The plane may have given the index to another peer since.
+        if self._index is not None and self.around.indices.get(self._index) is self:
+            del self.around.indices[self._index]
+        self._index = None
+
+    def _drop_handshake(self) -> None:
+        if self._handshake is not None:
+            self.around.plane.release(self._handshake.index)
+            self._handshake = None
+        self._unclaim()
+
+    # Small helpers.
+
+    def _stamps(self) -> Stamps:
+        return Stamps(*self.around.plane.stamps(self.id))
+
+    def _arm(self, timer: Timer, deadline: int) -> None:
+        self.around.timers.set(self.id, timer, deadline)
+
+    def _jitter(self) -> int:
+        return self.around.entropy.uniform(self.around.timing.max_jitter + 1)
+
+    def _disarm(self, kind: Event) -> bool:
+        """Clears an armed event whatever its stamp; False if the stamp moves under our eyes."""
+        stamps = self._stamps()
+        stamp = stamps.data_sent if kind is Event.DATA_SENT else stamps.data_received
+        return self.around.plane.disarm(self.id, kind, stamp)

@@ -1,0 +1,155 @@
+"""Opens the TUN device and configures it; the plane carries its packets."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from wiresnake.errors import ConfigError, HostError
+
+DEFAULT_MTU = 1420
+"""1500 less IPv6 (40), UDP (8) and the data message's frame (32)."""
+
+# <linux/if_tun.h>, <linux/sockios.h>
+_TUNSETIFF, _TUNGETIFF = 0x400454CA, 0x800454D2
+_TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
+_TUNGETDEVNETNS = 0x54E3
+_SIOCGIFMTU, _SIOCSIFMTU, _SIOCSIFTXQLEN = 0x8921, 0x8922, 0x8943
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x1, 0x1000, 0x4000, 0x8000
+_CSUM, _TSO, _USO = 0x1, 0x2 | 0x4, 0x20 | 0x40
+_VNET_HEADER_BYTES = 10
+_QUEUE_PACKETS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Tun(NamedTuple):
+    """An open TUN device; whoever holds it closes `fd`."""
+
+    fd: int
+    name: str
+    mtu: int
+    vnet_header: bool
+
+
+def check_name(name: str) -> None:
+    """ConfigError unless the kernel would take `name` for an interface, and a path would too."""
+    raw = os.fsencode(name)
+    wrong = not 1 <= len(raw) <= 15 or name in (".", "..")
+    if wrong or any(byte in b"/:%" or byte <= 32 or byte == 127 for byte in raw):
+        raise ConfigError(
+            f"{name!r} cannot name an interface: take 1 to 15 bytes without '/', ':', '%' and "
+            "whitespace, as in wg0"
+        )
+
+
+def create(name: str) -> Tun:
+    """Makes the interface `name`, which must not exist yet; it stays down. HostError if refused."""
+    check_name(name)
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refusal(error, name) from None
+    try:
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
+        _set_offloads(fd)
+        _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
+        _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
+    except OSError as error:
+        os.close(fd)
+        raise _refusal(error, name) from None
+    keep_quiet(name)
+    return Tun(fd, name, DEFAULT_MTU, vnet_header=True)
+
+
+def adopt(fd: int) -> Tun:
+    """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
+    try:
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        name = name_of(fd)
+        if name is None:
+            raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+        raw = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
+        vnet_header = bool(struct.unpack_from("H", raw, 16)[0] & _IFF_VNET_HDR)
+        if vnet_header:
+            _set_offloads(fd)
+        mtu = _configure(_SIOCGIFMTU, name, 0)
+    except (OSError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) else errno.EBADF
+        what = f"WG_TUN_FD={fd} is no TUN device that can be used: pass an open one"
+        raise HostError(number, what) from None
+    keep_quiet(name)
+    return Tun(fd, name, mtu, vnet_header)
+
+
+def name_of(fd: int) -> str | None:
+    """The interface's present name, in whatever namespace it is; None once it is deleted."""
+    try:
+        raw = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            return None
+        raise
+    return os.fsdecode(raw[:16].rstrip(b"\0"))
+
+
+def namespace_of(fd: int) -> int:
+    """A descriptor, the caller's to close, of the network namespace that the interface is in."""
+    return fcntl.ioctl(fd, _TUNGETDEVNETNS)
+
+
+def keep_quiet(name: str) -> None:
+    """Lets the kernel say nothing of its own through the interface: no link-local address, no
+    ICMP redirects (as the kernel module's wg_open does), in the calling thread's namespace."""
+    for path, value in (
+        (f"ipv6/conf/{name}/addr_gen_mode", "1"),
+        (f"ipv4/conf/{name}/send_redirects", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+    ):
+        setting = Path("/proc/sys/net", path)
+        try:
+            if setting.read_text().strip() != value:
+                setting.write_text(value)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _log.info("cannot set %s to %s: %s", setting, value, error.strerror)
+            return
+
+
+def _set_offloads(fd: int) -> None:
+    fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_BYTES))
+    for offloads in (_CSUM | _TSO | _USO, _CSUM | _TSO, _CSUM):
+        try:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
+            return
+        except OSError:  # USO needs Linux 6.2.
+            continue
+
+
+def _configure(request: int, name: str, value: int) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        ifreq = struct.pack("16si20x", os.fsencode(name), value)
+        answer = fcntl.ioctl(any_socket, request, ifreq)
+    return int(struct.unpack_from("i", answer, 16)[0])
+
+
+def _refusal(error: OSError, name: str) -> HostError:
+    match error.errno:
+        case errno.EBUSY | errno.EINVAL | errno.EEXIST:
+            what = f"the interface exists already: choose another name or 'ip link delete {name}'"
+        case errno.EPERM | errno.EACCES:
+            what = "not permitted to make a TUN device: run as root or with CAP_NET_ADMIN"
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            what = (
+                "no TUN driver at /dev/net/tun: 'modprobe tun', or give the device to the container"
+            )
+        case _:
+            what = f"cannot make a TUN device: {error.strerror}"
+    return HostError(error.errno, f"{name}: {what}")

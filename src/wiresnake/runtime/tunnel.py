@@ -1,0 +1,197 @@
+"""Joins the pure device to the world: plane, sockets, interface and clock, on an asyncio loop.
+
+It decides nothing of the protocol. Its own decisions are those of the kernel module's device.c
+and socket.c: the interface's state is the device's state, and a port once chosen stays.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+
+from wiresnake._native import Endpoint, Entropy, Plane
+from wiresnake.errors import HostError
+from wiresnake.model import DeviceChange, DeviceStatus, PeerStatus
+from wiresnake.protocol.constants import Timing
+from wiresnake.protocol.device import Device
+from wiresnake.protocol.peer import Peer
+from wiresnake.protocol.plane import Event
+from wiresnake.protocol.timers import Now
+from wiresnake.runtime import udp
+from wiresnake.runtime.link import LinkWatch
+from wiresnake.runtime.tun import Tun
+
+_SLICE = 5_000_000
+"""Handshake messages hold the loop for this many ns at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Tunnel:
+    """One WireGuard interface, alive until `close` or until `closed` is done.
+
+    Takes over `tun`. Needs a running loop. Its methods are the loop's thread's only.
+    """
+
+    def __init__(self, tun: Tun, timing: Timing = Timing()) -> None:  # noqa: B008
+        self._loop = asyncio.get_running_loop()
+        self._tun = tun
+        self._plane = Plane()
+        self._device = Device(self._plane, Entropy(), timing)
+        self._sockets: udp.Sockets | None = None
+        self._up = False
+        self._port = 0
+        self._any_port = True
+        self._fwmark = 0
+        self._deadline: int | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        """Done once the interface is gone: deleted by someone, or by `close`."""
+        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header)
+        self._loop.add_reader(self._plane.event_fd, self._drain)
+        self._loop.add_reader(self._plane.timer_fd, self._tick)
+        self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
+
+    def close(self) -> None:
+        """Stops everything; the interface ends with its last descriptor. Safe to call twice."""
+        if self._tun.fd < 0:
+            return
+        self._watch.close()
+        self._loop.remove_reader(self._plane.event_fd)
+        self._loop.remove_reader(self._plane.timer_fd)
+        self._plane.close()
+        self._close_sockets()
+        os.close(self._tun.fd)
+        self._tun = self._tun._replace(fd=-1)
+        self._lost()
+
+    def apply(self, change: DeviceChange) -> None:
+        """Applies the change whole, or raises HostError (the port, the mark) and applies nothing.
+
+        The port that is bound already is not bound anew. A whole configuration (one that names
+        a private key) which asks for any port keeps the one it was given: else `wg syncconf` of
+        an unchanged file would move the port each time.
+        """
+        port = self._port if change.listen_port is None else change.listen_port
+        if port == 0 and self._any_port and change.private_key is not None:
+            port = self._port
+        mark = self._fwmark if change.fwmark is None else change.fwmark
+        moves = port != self._port or (port == 0 and change.listen_port is not None)
+        missing = self._sockets is None and change.listen_port is not None
+        if self._up and (moves or missing):
+            self._attach(udp.open_sockets(port, mark))
+        elif mark != self._fwmark and self._sockets is not None:
+            self._sockets.set_mark(mark)
+            self._plane.forget_sources(None)
+        if not self._up:
+            self._port = port
+        if change.listen_port is not None:
+            self._any_port = change.listen_port == 0
+        self._fwmark = mark
+        self._device.configure(change, now())
+        self._arm()
+
+    @property
+    def status(self) -> DeviceStatus:
+        return DeviceStatus(self._device.private_key, self._port, self._fwmark)
+
+    @property
+    def peers(self) -> list[Peer]:
+        return list(self._device.peers.values())
+
+    def peer_status(self, peer: Peer) -> PeerStatus | None:
+        """None if the peer has been removed meanwhile."""
+        if self._device.peers.get(peer.public_key) is not peer:
+            return None
+        received, sent = self._plane.transfer(peer.id)
+        return PeerStatus(
+            peer.public_key,
+            peer.preshared_key,
+            self._plane.endpoint(peer.id),
+            peer.last_handshake,
+            received,
+            sent,
+            peer.persistent_keepalive,
+            tuple(peer.allowed_ips),
+        )
+
+    def _link_changed(self, up: bool, mtu: int) -> None:
+        self._plane.set_mtu(mtu)
+        if up == self._up:
+            return
+        self._up = up
+        if up:
+            try:
+                self._attach(udp.open_sockets(self._port, self._fwmark))
+            except HostError as error:
+                _log.error("%s is up without a socket: %s", self._tun.name, error.strerror)
+            self._device.up(now())
+        else:
+            self._device.down(now())
+            self._plane.attach_sockets(None, None)
+            self._close_sockets()
+        self._arm()
+
+    def _routes_changed(self) -> None:
+        self._plane.forget_sources(None)
+
+    def _attach(self, sockets: udp.Sockets) -> None:
+        self._plane.attach_sockets(
+            sockets.v4.fileno() if sockets.v4 else None, sockets.v6.fileno() if sockets.v6 else None
+        )
+        self._plane.forget_sources(None)
+        self._close_sockets()
+        self._sockets = sockets
+        self._port = sockets.port
+
+    def _close_sockets(self) -> None:
+        if self._sockets is not None:
+            self._sockets.close()
+        self._sockets = None
+
+    def _drain(self) -> None:
+        """Takes all events, then messages for `_SLICE`; the loop comes back for the rest."""
+        if self._tun.fd < 0:
+            return
+        at = now()
+        until = at.boot + _SLICE
+        for kind, peer in self._plane.take_events():
+            if kind == Event.TUN_LOST:
+                self._lost()
+            self._device.handle(kind, peer, at)
+        while item := self._plane.take_message():
+            self._device.receive(*item, at)
+            at = now()
+            if at.boot > until:
+                self._loop.call_soon(self._drain)
+                break
+        self._arm()
+
+    def _tick(self) -> None:
+        self._plane.clear_timer()
+        self._deadline = None
+        self._device.tick(now())
+        self._arm()
+
+    def _arm(self) -> None:
+        next_deadline = self._device.next_deadline()
+        deadline = next_deadline[0] if next_deadline else None
+        if deadline != self._deadline:
+            self._deadline = deadline
+            self._plane.set_timer(deadline)
+
+    def _lost(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+def now() -> Now:
+    """Both clocks: the one that counts suspend for the protocol, the wall's for timestamps."""
+    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
+
+
+def resolve(host: str, port: str) -> Endpoint:
+    """The first address of a host name or number; it may block for as long as DNS does."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)[0][4]
+    scope = int(found[3]) if len(found) == 4 else 0
+    return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)

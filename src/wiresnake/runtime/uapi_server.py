@@ -1,0 +1,257 @@
+"""Serves /var/run/wireguard/IFACE.sock, over which `wg` reads and configures a tunnel.
+
+Secrets pass here as text. So every buffer is a bytearray that is overwritten once it is read or
+sent, and asyncio's streams, which keep copies, are not used.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+
+from wiresnake.config.uapi import (
+    Piece,
+    SetParser,
+    UapiError,
+    device_pieces,
+    peer_pieces,
+    wipe,
+    write_get,
+)
+from wiresnake.errors import HostError
+from wiresnake.runtime.tunnel import Tunnel
+
+DIRECTORY = Path("/var/run/wireguard")
+
+_LINE_BYTES = 1 << 14
+"""The longest line, and what is parsed before the loop gets its turn: about 3 ms."""
+_OPERATION_BYTES = 1 << 27
+_CLIENTS = 256
+_PEERS_PER_SLICE = 100
+_IN_ATTRIB, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x400, 0x800
+
+_log = logging.getLogger(__name__)
+
+
+def listen(name: str) -> socket.socket:
+    """Binds the interface's socket, mode 0700. HostError if another daemon lives there."""
+    path = DIRECTORY / f"{name}.sock"
+    umask = os.umask(0o022)
+    try:
+        DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.umask(0o077)
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            _bind(one, path)
+            one.listen(socket.SOMAXCONN)
+        except OSError:
+            one.close()
+            raise
+    except HostError:
+        raise
+    except OSError as error:
+        what = f"cannot make {path}: {error.strerror}; run as root, with /var/run writable"
+        raise HostError(error.errno, what) from None
+    finally:
+        os.umask(umask)
+    return one
+
+
+def adopt(fd: int) -> socket.socket:
+    """Takes over a listening socket that another process bound (WG_UAPI_FD). HostError if none."""
+    try:
+        os.set_inheritable(fd, False)
+        one = socket.socket(fileno=fd)
+        if one.family != socket.AF_UNIX or not one.getsockname():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    except (OSError, OverflowError):
+        what = f"WG_UAPI_FD={fd} is no listening unix socket: pass an open one"
+        raise HostError(errno.EBADF, what) from None
+    return one
+
+
+class UapiServer:
+    """Serves a tunnel until `close`; `deleted` is done once the socket file is no longer ours."""
+
+    def __init__(self, tunnel: Tunnel, listener: socket.socket) -> None:
+        self._tunnel = tunnel
+        self._listener = listener
+        self._path = listener.getsockname()
+        self._inode = _inode(self._path)
+        self._loop = asyncio.get_running_loop()
+        self._clients: dict[asyncio.Task[None], None] = {}
+        self.deleted: asyncio.Future[None] = self._loop.create_future()
+        listener.setblocking(False)
+        self._watch = _watch_file(self._path)
+        self._loop.add_reader(self._watch, self._file_changed)
+        self._loop.add_reader(listener, self._accept)
+
+    def close(self) -> None:
+        """Ends every conversation and removes the socket file, if it is still ours."""
+        self._loop.remove_reader(self._watch)
+        self._loop.remove_reader(self._listener)
+        os.close(self._watch)
+        for client in self._clients:
+            client.cancel()
+        if self._inode is not None and _inode(self._path) == self._inode:
+            os.unlink(self._path)
+        self._listener.close()
+
+    def _file_changed(self) -> None:
+        os.read(self._watch, 4096)
+        if _inode(self._path) != self._inode and not self.deleted.done():
+            self.deleted.set_result(None)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                return
+            connection = None
+        if self._clients and (connection is None or len(self._clients) >= _CLIENTS):
+            next(iter(self._clients)).cancel()  # The one that has hung longest.
+        if connection is not None:
+            client = self._loop.create_task(self._converse(connection))
+            self._clients[client] = None
+            client.add_done_callback(self._clients.pop)
+
+    async def _converse(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        lines = _Lines(connection)
+        try:
+            while True:
+                start, end = await lines.take(new_operation=True)
+                operation = lines.buffer[start:end] if end - start == 5 else b""
+                if operation == b"get=1":
+                    reply = await self._get(lines)
+                elif operation == b"set=1":
+                    reply = await self._set(lines)
+                else:
+                    return
+                try:
+                    await self._loop.sock_sendall(connection, reply)
+                finally:
+                    wipe(reply)
+        except (EOFError, OSError):
+            pass
+        except UapiError as error:
+            _log.debug("UAPI: %s", error)
+            with contextlib.suppress(OSError):
+                await self._loop.sock_sendall(connection, b"errno=%d\n\n" % -error.errno)
+        finally:
+            wipe(lines.buffer)
+            connection.close()
+
+    async def _get(self, lines: "_Lines") -> bytearray:
+        start, end = await lines.take()
+        if start != end:
+            return bytearray(b"errno=%d\n\n" % errno.EINVAL)
+        pieces: list[Piece] = device_pieces(self._tunnel.status)
+        for count, peer in enumerate(self._tunnel.peers, 1):
+            if (status := self._tunnel.peer_status(peer)) is not None:
+                pieces += peer_pieces(status)
+            if count % _PEERS_PER_SLICE == 0:
+                await asyncio.sleep(0)
+        return write_get(pieces)
+
+    async def _set(self, lines: "_Lines") -> bytearray:
+        """Reads to the empty line even behind an error, so that the client hears of it."""
+        parser = SetParser(socket.if_nametoindex)
+        failure = 0
+        while True:
+            start, end = await lines.take()
+            if start == end:
+                break
+            if failure == 0:
+                try:
+                    parser.feed(lines.buffer, start, end)
+                except UapiError as error:
+                    _log.debug("UAPI set: %s", error)
+                    failure = error.errno
+        if failure == 0:
+            try:
+                self._tunnel.apply(parser.finish())
+            except HostError as error:
+                _log.error("%s", error.strerror)
+                failure = error.errno or errno.EIO
+        return bytearray(b"errno=%d\n\n" % -failure)
+
+
+class _Lines:
+    """Lines of a connection, within one buffer that never moves."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.buffer = bytearray(_LINE_BYTES)
+        self._connection = connection
+        self._start = self._end = 0
+        self._total = 0
+
+    async def take(self, new_operation: bool = False) -> tuple[int, int]:
+        """The next line's place in `buffer`, valid until the next call.
+
+        EOFError at the end, even within a line; UapiError (EIO) behind which nothing can be read
+        if the line or the operation is too long.
+        """
+        if new_operation:
+            self._total = 0
+        while (newline := self.buffer.find(b"\n", self._start, self._end)) < 0:
+            await self._fill()
+        line = self._start, newline
+        self._start = newline + 1
+        return line
+
+    async def _fill(self) -> None:
+        rest = self._end - self._start
+        with memoryview(self.buffer) as view:
+            view[:rest] = view[self._start : self._end]
+            view[rest : self._end] = bytes(self._end - rest)
+            self._start, self._end = 0, rest
+            if rest == len(view) or self._total > _OPERATION_BYTES:
+                raise UapiError(errno.EIO, "a line or an operation is too long")
+            with view[rest:] as free:
+                received = await asyncio.get_running_loop().sock_recv_into(self._connection, free)
+        if received == 0:
+            raise EOFError
+        self._end += received
+        self._total += received
+        await asyncio.sleep(0)
+
+
+def _bind(one: socket.socket, path: Path) -> None:
+    try:
+        one.bind(str(path))
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            what = f"{path} is in use by a running daemon: stop that one, or choose another name"
+            raise HostError(errno.EADDRINUSE, what)
+    path.unlink()
+    one.bind(str(path))
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _watch_file(path: str) -> int:
+    """An inotify descriptor that becomes readable when the file may have gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    # While the socket is open its inode lives, so that a deletion shows as IN_ATTRIB only.
+    events = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
+    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(path), events) < 0:
+        number = ctypes.get_errno()
+        raise HostError(number, f"cannot watch {path}: {os.strerror(number)}")
+    return fd

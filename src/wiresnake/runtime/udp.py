@@ -1,0 +1,127 @@
+"""Opens and configures the UDP sockets; the plane receives from them and sends through them."""
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+
+from wiresnake.errors import HostError
+
+_BUFFER_BYTES = 7 << 20
+_RANDOM_PORT_TRIES = 100
+_ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
+
+# <asm/socket.h>, <linux/in.h>, <linux/in6.h>, <linux/udp.h>
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_IP_PKTINFO, _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 8, 10, 23
+_PMTUDISC_DONT = 0
+_UDP_GRO = 104
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The sockets of one port; one family may be missing on this host, not both."""
+
+    v4: socket.socket | None
+    v6: socket.socket | None
+    port: int
+
+    @property
+    def all(self) -> list[socket.socket]:
+        return [one for one in (self.v4, self.v6) if one is not None]
+
+    def set_mark(self, mark: int) -> None:
+        """Changes the mark of the live sockets. HostError, and nothing changed, if refused."""
+        for one in self.all:
+            _set_mark(one, mark)
+
+    def close(self) -> None:
+        for one in self.all:
+            one.close()
+
+
+def open_sockets(port: int, mark: int) -> Sockets:
+    """Binds `port`, or any free one if 0, for both IP versions. HostError says why not."""
+    for attempt in range(_RANDOM_PORT_TRIES):
+        v4 = v6 = None
+        try:
+            v4 = _open(socket.AF_INET, port, mark)
+            bound = v4.getsockname()[1] if v4 else port
+            v6 = _open(socket.AF_INET6, bound, mark)
+        except OSError as error:
+            if v4 is not None:
+                v4.close()
+            taken = v4 is not None and error.errno == errno.EADDRINUSE
+            if taken and port == 0 and attempt + 1 < _RANDOM_PORT_TRIES:
+                continue  # IPv6 has the port that IPv4 was given: draw again.
+            raise _refusal(error, port) from None
+        one = v4 or v6
+        if one is None:
+            raise HostError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6")
+        return Sockets(v4, v6, one.getsockname()[1])
+    raise AssertionError("unreachable")
+
+
+def _open(family: int, port: int, mark: int) -> socket.socket | None:
+    """A bound socket; None if the host lacks the family."""
+    try:
+        one = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+    try:
+        _configure(one)
+        if mark:
+            _set_mark(one, mark)
+        one.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
+    except OSError as error:
+        one.close()
+        if family == socket.AF_INET6 and error.errno in _ABSENT:
+            return None
+        raise
+    return one
+
+
+def _configure(one: socket.socket) -> None:
+    for force, plain in (
+        (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
+    ):
+        try:
+            one.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+        except OSError:
+            one.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+    # The outer packet may be fragmented, as the kernel's: never DF.
+    if one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+    else:
+        one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        one.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+    major, minor = os.uname().release.split(".")[:2]
+    if (int(major), int(minor)) >= (5, 12):  # Before, a merged datagram could lose its PKTINFO.
+        one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+
+
+def _set_mark(one: socket.socket, mark: int) -> None:
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    except PermissionError as error:
+        what = f"not permitted to set fwmark {mark:#x}: run as root or with CAP_NET_ADMIN"
+        raise HostError(error.errno, what) from None
+
+
+def _refusal(error: OSError, port: int) -> HostError:
+    if isinstance(error, HostError):
+        return error
+    if error.errno == errno.EADDRINUSE:
+        what = f"UDP port {port} is in use: choose another listen port, or 0 for any"
+    elif error.errno == errno.EACCES:
+        what = f"not permitted to use UDP port {port}: take one above 1023, or run as root"
+    else:
+        what = f"cannot open UDP port {port}: {error.strerror}"
+    return HostError(error.errno, what)
