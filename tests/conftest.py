@@ -1,4 +1,4 @@
-"""What holds for every test: the host's network stays as it was, and what did not run is counted."""
+"""For every test: the host's network stays as it was, and what did not run is counted."""
 
 import os
 import re

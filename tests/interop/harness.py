@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -46,7 +45,7 @@ class Implementation:
 
     def start(self, host: Host, interface: str = "wg0") -> None:
         """Returns once the daemon answers, as a daemon must."""
-        host.run(self.program, interface, timeout=10)
+        host.run(Path(self.program), interface, timeout=10)
 
 
 OURS = Implementation("wiresnaked", str(Path(sys.executable).parent / "wiresnaked"), "run `make`")
@@ -74,7 +73,8 @@ class End:
     public: str = ""
 
     def __post_init__(self) -> None:
-        self.private, self.public = lab.keypair()
+        if not self.private:
+            self.private, self.public = lab.keypair()
 
     def wg(self, *words: str, text: str | None = None) -> str:
         return self.host.run("wg", *words, text=text).stdout
@@ -101,7 +101,7 @@ class End:
         """Addresses with their network, so that the other end is on the link."""
         for version, length in ((4, 24), (6, 64)):
             lab.address(self.host, self.interface, f"{self.inner[version]}/{length}")
-        self.host.run("ip", "link", "set", self.interface, "mtu", "1420", "up")
+        self.host.run(f"ip link set {self.interface} mtu 1420 up")
 
 
 def ends(left: Host, right: Host, *, mtu: int = 1500) -> tuple[End, End]:
@@ -164,7 +164,7 @@ def configure(
     a: End, b: End, *, outer: int = 4, psk: bool = False, allowed: str | None = None
 ) -> None:
     """Configures both ends with stock `wg` and brings their interfaces up."""
-    shared = subprocess.check_output(["wg", "genpsk"], text=True).strip() if psk else None
+    shared = lab.tool("wg genpsk") if psk else None
     for end, other, version in ((a, b, outer), (b, a, None)):
         text = configuration(end, other, outer=version, psk=shared, allowed=allowed)
         end.wg("setconf", end.interface, "/dev/stdin", text=text)
@@ -187,8 +187,8 @@ def count_pings(output: str) -> Pings:
 
 
 def ping(host: Host, target: str, *, count: int = 3, interval: float = 0.02) -> Pings:
-    words = f"ping -n -q -c {count} -i {interval} -W 2 {target}".split()
-    return count_pings(host.run(*words, check=False, timeout=60 + count * interval).stdout)
+    command = f"ping -n -q -c {count} -i {interval} -W 2 {target}"
+    return count_pings(host.run(command, check=False, timeout=60 + count * interval).stdout)
 
 
 def assert_pings(a: End, b: End) -> None:

@@ -17,4 +17,4 @@ TIMING = Timing(
 )
 
 if __name__ == "__main__":
-    sys.exit(wiresnaked.run(sys.argv[1], timing=TIMING))
+    wiresnaked.run(sys.argv[1], timing=TIMING)

@@ -23,7 +23,7 @@ RUNNER = str(Path(__file__).with_name("short_timers.py"))
 def begin(a: End, b: End, other: Implementation | None) -> None:
     """We begin, with short timers; the other end is a peer, or ourselves with short timers."""
     for end in (a, b) if other is None else (a,):
-        daemon = end.host.start(sys.executable, RUNNER, "wg0")
+        daemon = end.host.start(Path(sys.executable), RUNNER, "wg0")
         socket = f"/proc/{daemon.pid}/root/run/wireguard/wg0.sock"
         lab.wait_for("the daemon's socket", Path(socket).exists)
     if other is not None:
@@ -34,7 +34,7 @@ def begin(a: End, b: End, other: Implementation | None) -> None:
 
 def rekeys_without_loss(a: End, b: End) -> None:
     times = {a.handshake()}
-    pings = a.host.start(*"ping -n -q -i 0.005 -c 2400 -W 2".split(), b.inner[4])  # 12 s
+    pings = a.host.start("ping -n -q -i 0.005 -c 2400 -W 2", b.inner[4])  # 12 s
     while pings.popen.poll() is None:
         assert_tcp(a, b, size=16 << 20)
         times.add(a.handshake())

@@ -24,18 +24,16 @@ def move(end: End, version: int) -> None:
     """Another address, and then another port. The old address is gone, so nobody can use it."""
     length = 24 if version == 4 else 64
     lab.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
-    end.host.run(
-        "ip", "address", "delete", f"{end.outer[version]}/{length}", "dev", end.device
-    )
+    end.host.run(f"ip address delete {end.outer[version]}/{length} dev {end.device}")
     end.wg("set", end.interface, "listen-port", str(NEW_PORT))
     end.outer[version], end.port = NEW_OUTER[version], NEW_PORT
 
 
 def moves_unharmed(mover: End, other: End, version: int) -> None:
     """Both ping at 50 Hz: what is on its way in the moment of the move may be lost, no more."""
-    command = "ping -n -q -i 0.02 -c 100 -W 2".split()
+    command = "ping -n -q -i 0.02 -c 100 -W 2"
     running = [
-        end.host.start(*command, far.inner[4]) for end, far in ((mover, other), (other, mover))
+        end.host.start(command, far.inner[4]) for end, far in ((mover, other), (other, mover))
     ]
     lab.wait_for("traffic", lambda: mover.handshake() > 0)
     move(mover, version)

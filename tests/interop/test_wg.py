@@ -21,7 +21,7 @@ FIRST, SECOND, THIRD = (
     "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
     "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=",
 )
-PUBLIC = lab.tool("wg", "pubkey", text=PRIVATE) if not lab.missing_programs("wg") else ""
+PUBLIC = lab.tool("wg pubkey", text=PRIVATE) if not lab.missing_programs("wg") else ""
 
 INTERFACE = f"""[Interface]
 ListenPort = 51820
@@ -172,7 +172,7 @@ def test_interfaces(device: Device, ours: Implementation) -> None:
     assert device.wg("show", "interfaces") == "wg0\n"
     ours.start(device.host, "wg-second_1.x")
     assert sorted(device.wg("show", "interfaces").split()) == ["wg-second_1.x", "wg0"]
-    device.host.run("ip", "link", "delete", "wg0")
+    device.host.run("ip link delete wg0")
     lab.wait_for(
         "the deleted interface to vanish from the list",
         lambda: device.wg("show", "interfaces") == "wg-second_1.x\n",
@@ -265,7 +265,7 @@ def test_private_key_is_clamped(device: Device) -> None:
 
 def test_busy_port_is_an_error_and_keeps_the_old(full: Device) -> None:
     """wireguard-go then has no socket at all (compat 2c): ours keeps the tunnel alive."""
-    full.host.run("ip", "link", "set", "wg0", "up")
+    full.host.run("ip link set wg0 up")
     taken = lab.udp_socket(full.host, socket.AF_INET, 51999)
     with taken:
         assert "Address already in use" in full.refused("set", "wg0", "listen-port", "51999")
@@ -279,9 +279,7 @@ def test_missing_interface(device: Device) -> None:
 
 def test_many_allowed_ips(device: Device) -> None:
     """The kernel selftest's 130,560 addresses on one peer survive a round trip."""
-    addresses = [
-        f"{a}.{b}.{c}.0/24" for a in (10, 11) for b in range(255) for c in range(256)
-    ]
+    addresses = [f"{a}.{b}.{c}.0/24" for a in (10, 11) for b in range(255) for c in range(256)]
     lines = "".join(
         f"AllowedIPs = {', '.join(addresses[at : at + 64])}\n"
         for at in range(0, len(addresses), 64)

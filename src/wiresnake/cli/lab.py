@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -65,6 +66,12 @@ def program_path() -> str:
     return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
+def words(line: str | Path, *more: str | Path) -> list[str]:
+    """A command: a string is cut at its spaces, as in a shell; what follows is taken as it is."""
+    first = [str(line)] if isinstance(line, Path) else shlex.split(line)
+    return [*first, *map(str, more)]
+
+
 def missing_programs(*names: str) -> list[str]:
     return [name for name in names if shutil.which(name, path=program_path()) is None]
 
@@ -99,9 +106,9 @@ class Host:
     def __init__(self, name: str, *, kernel_wireguard: bool = True) -> None:
         self.name = name
         self.devices = 0
-        command = "unshare --net --mount --pid --fork --kill-child --mount-proc sh -c".split()
+        unshare = "unshare --net --mount --pid --fork --kill-child --mount-proc sh -c"
         self._first = subprocess.Popen(
-            [*command, FIRST_PROCESS],
+            words(unshare, FIRST_PROCESS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,7 +121,7 @@ class Host:
             raise LabError(f"no private namespaces here: {self._first.stderr.read().strip()}")
         self.pid = _only_child(self._first)
         if not kernel_wireguard:
-            self.run("sh", "-c", NO_KERNEL_WIREGUARD)
+            self.run("sh -c", NO_KERNEL_WIREGUARD)
 
     def close(self) -> None:
         """Ends every process in the host, and with the last the host itself."""
@@ -145,7 +152,7 @@ class Host:
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the host; `text` is its standard input."""
+        """Runs a command in the host (`words` says how it is written); `text` is its input."""
         popen = self._popen(command, env, stdin=text is not None, merge=False)
         try:
             output, errors = popen.communicate(text, timeout)
@@ -153,10 +160,12 @@ class Host:
             with contextlib.suppress(ProcessLookupError, LabError):
                 os.kill(_only_child(popen), signal.SIGKILL)
             popen.kill()
-            raise LabError(f"{self.name}: {_words(command)} took over {timeout} s") from None
+            raise LabError(
+                f"{self.name}: {' '.join(words(*command))} took over {timeout} s"
+            ) from None
         if check and popen.returncode:
             raise LabError(
-                f"{self.name}: {_words(command)} exited with {popen.returncode}: {errors}{output}"
+                f"{self.name}: {' '.join(words(*command))} exited with {popen.returncode}: {errors}{output}"
             )
         return subprocess.CompletedProcess(popen.args, popen.returncode, output, errors)
 
@@ -190,9 +199,8 @@ class Host:
         stdin: bool,
         merge: bool,
     ) -> subprocess.Popen[str]:
-        enter = f"nsenter --target {self.pid} --net --mount --pid".split()
         return subprocess.Popen(
-            [*enter, *map(str, command)],
+            words(f"nsenter --target {self.pid} --net --mount --pid --", *words(*command)),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -233,21 +241,18 @@ def cable(a: Host, b: Host, *, mtu: int = 1500) -> tuple[str, str]:
     for host in (a, b):
         ends.append(f"eth{host.devices}")
         host.devices += 1
-    add = f"ip link add {ends[0]} mtu {mtu} netns {a.pid} type veth"
-    peer = f"peer name {ends[1]} mtu {mtu} netns {b.pid}"
-    try:
-        subprocess.run([*add.split(), *peer.split()], check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        raise LabError(f"no cable: {error.stderr}") from error
+    tool(
+        f"ip link add {ends[0]} mtu {mtu} netns {a.pid} type veth"
+        f" peer name {ends[1]} mtu {mtu} netns {b.pid}"
+    )
     for host, device in zip((a, b), ends, strict=True):
-        host.run("ip", "link", "set", device, "up")
+        host.run(f"ip link set {device} up")
     return ends[0], ends[1]
 
 
 def address(host: Host, device: str, *addresses: str) -> None:
     for item in addresses:
-        words = ["nodad"] if ":" in item else []
-        host.run("ip", "address", "add", item, "dev", device, *words)
+        host.run(f"ip address add {item} dev {device}{' nodad' if ':' in item else ''}")
 
 
 def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> None:
@@ -262,18 +267,15 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> 
 def listens(host: Host, port: int) -> bool:
     """Whether something in the host accepts TCP connections at the port (by any address)."""
 
-    def look() -> bool:
-        tables = (Path(f"/proc/thread-self/net/{name}").read_text() for name in ("tcp", "tcp6"))
-        rows = (line.split() for table in tables for line in table.splitlines()[1:])
-        return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
-
-    return host.inside(look)
+    tables = (Path(f"/proc/{host.pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
 
 def keypair() -> tuple[str, str]:
     """A private and a public key in base64, made by stock `wg`."""
-    private = tool("wg", "genkey")
-    return private, tool("wg", "pubkey", text=private)
+    private = tool("wg genkey")
+    return private, tool("wg pubkey", text=private)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -293,16 +295,14 @@ def udp_socket(host: Host, family: socket.AddressFamily, port: int = 0) -> socke
     return host.inside(make)
 
 
-def tool(*command: str, text: str | None = None) -> str:
+def tool(line: str, *more: str | Path, text: str | None = None) -> str:
     """What a command prints, run outside of any host."""
-    done = subprocess.run(
-        command, input=text, check=True, capture_output=True, text=True, env=Host._environment()
-    )
+    command = words(line, *more)
+    env = Host._environment()
+    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}")
     return done.stdout.strip()
-
-
-def _words(command: tuple[str | Path, ...]) -> str:
-    return " ".join(map(str, command))
 
 
 def _only_child(popen: subprocess.Popen[str]) -> int:
