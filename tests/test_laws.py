@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from interop.harness import unavailable
 
-from tests.interop.harness import unavailable
 from wiresnake.cli import lab
 
 ROOT = Path(__file__).parents[1]

@@ -111,9 +111,7 @@ impl Gate {
             return Verdict::Queue;
         }
 
-        let (rest, mac2) = datagram
-            .split_last_chunk::<MAC>()
-            .expect("the length is right");
+        let (rest, mac2) = datagram.split_last_chunk::<MAC>().expect("the length is right");
         let (body, mac1) = rest.split_last_chunk::<MAC>().expect("the length is right");
         if mac(&identity.mac1_key, &[body]).verify_slice(mac1).is_err() {
             return Verdict::Drop;
@@ -153,11 +151,7 @@ impl Gate {
 
     /// 3 || receiver || nonce || XAEAD(cookie_key, nonce, cookie, mac1)
     fn reply(&self, receiver: &[u8], mac1: &[u8; MAC], cookie: &[u8; MAC]) -> [u8; 64] {
-        let key = &self
-            .identity
-            .as_ref()
-            .expect("its mac1 was checked")
-            .cookie_key;
+        let key = &self.identity.as_ref().expect("its mac1 was checked").cookie_key;
         let mut nonce = [0; 24];
         random(&mut nonce);
         let mut reply = [0; 64];
@@ -215,10 +209,7 @@ impl Limiter {
         if self.buckets.len() >= Limiter::CAPACITY && !self.buckets.contains_key(&subnet) {
             return false;
         }
-        let full = Bucket {
-            tokens: Limiter::MOST,
-            last: now,
-        };
+        let full = Bucket { tokens: Limiter::MOST, last: now };
         let bucket = self.buckets.entry(subnet).or_insert(full);
         let earned = now.saturating_sub(bucket.last);
         bucket.tokens = (bucket.tokens + earned).min(Limiter::MOST);
@@ -236,8 +227,265 @@ impl Limiter {
             return;
         }
         self.swept = now;
-        self.buckets
-            .retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
+        self.buckets.retain(|_, bucket| now.saturating_sub(bucket.last) < Limiter::IDLE);
         self.buckets.shrink_to(2 * self.buckets.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::open_cookie;
+
+    const PUBLIC: [u8; 32] = [9; 32];
+    const LENGTHS: [(u32, usize); 3] =
+        [(MESSAGE_INITIATION, 148), (MESSAGE_RESPONSE, 92), (MESSAGE_COOKIE, 64)];
+    const START: u64 = 1000 * SECOND;
+
+    fn gate() -> Gate {
+        let mut gate = Gate::new();
+        gate.set_identity(Some(PUBLIC));
+        gate
+    }
+
+    fn source(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// A message with a right mac1, and a mac2 if there is a cookie.
+    fn message(kind: u32, length: usize, body: u64, cookie: Option<&[u8]>) -> Vec<u8> {
+        let mut message = vec![0; length];
+        message[..4].copy_from_slice(&kind.to_le_bytes());
+        message[4..8].copy_from_slice(&0x1234_5678_u32.to_le_bytes());
+        message[8..16].copy_from_slice(&body.to_le_bytes());
+        let key = Blake2s256::new().chain_update(b"mac1----").chain_update(PUBLIC).finalize();
+        let (rest, mac2) = message.split_last_chunk_mut::<MAC>().unwrap();
+        let (body, mac1) = rest.split_last_chunk_mut::<MAC>().unwrap();
+        *mac1 = mac(&key, &[body]).finalize().into_bytes().into();
+        if let Some(cookie) = cookie {
+            *mac2 = mac(cookie, &[rest]).finalize().into_bytes().into();
+        }
+        message
+    }
+
+    fn initiation(body: u64, cookie: Option<&[u8]>) -> Vec<u8> {
+        message(MESSAGE_INITIATION, 148, body, cookie)
+    }
+
+    /// The cookie that the gate gives to the sender of the message.
+    fn cookie(gate: &mut Gate, source: &str, now: u64) -> Vec<u8> {
+        let message = initiation(now, None);
+        let verdict = gate.check(&message, &self::source(source), now, LOAD_THRESHOLD);
+        let Verdict::Reply(reply) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(reply[..8], [3, 0, 0, 0, 0x78, 0x56, 0x34, 0x12]);
+        let key = Blake2s256::new().chain_update(b"cookie--").chain_update(PUBLIC).finalize();
+        let nonce = reply[8..32].try_into().unwrap();
+        open_cookie(&key.into(), nonce, &reply[32..], &message[116..132]).unwrap()
+    }
+
+    #[test]
+    fn only_right_lengths_and_types_pass() {
+        let source = source("192.0.2.1:1");
+        for length in 0..=300 {
+            for kind in [0, 1, 2, 3, 4, 5, 0x0101, 0x0100_0001, 0x0100_0004, u32::MAX] {
+                let message = if length < 48 {
+                    vec![kind.to_le_bytes(); 75].concat()[..length].to_vec()
+                } else {
+                    message(kind, length, 0, None)
+                };
+                let expected = match (kind, length) {
+                    (4, 32..) => Verdict::Data,
+                    (1, 148) | (2, 92) | (3, 64) => Verdict::Queue,
+                    _ => Verdict::Drop,
+                };
+                assert_eq!(gate().check(&message, &source, 0, 0), expected, "{kind} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_handshake_passes_without_an_identity() {
+        let mut gate = gate();
+        gate.set_identity(None);
+        for (kind, length) in LENGTHS {
+            let message = message(kind, length, 0, None);
+            assert_eq!(gate.check(&message, &source("192.0.2.1:1"), 0, 0), Verdict::Drop);
+        }
+        assert_eq!(gate.check(&[4, 0, 0, 0].repeat(8), &source("[::1]:1"), 0, 0), Verdict::Data);
+    }
+
+    #[test]
+    fn wrong_mac1_is_silent() {
+        for queued in [0, LOAD_THRESHOLD, QUEUE_LIMIT] {
+            for i in 0..132 {
+                let mut message = initiation(0, None);
+                message[i] ^= 1;
+                let verdict = gate().check(&message, &source("192.0.2.1:1"), START, queued);
+                assert_eq!(verdict, Verdict::Drop);
+            }
+        }
+    }
+
+    #[test]
+    fn mac2_does_not_matter_without_load() {
+        for byte in [0, 7] {
+            let mut message = initiation(0, None);
+            message[132..].fill(byte);
+            let verdict = gate().check(&message, &source("192.0.2.1:1"), START, LOAD_THRESHOLD - 1);
+            assert_eq!(verdict, Verdict::Queue);
+        }
+    }
+
+    #[test]
+    fn copies_vanish() {
+        let mut gate = gate();
+        let source = source("192.0.2.1:1");
+        assert_eq!(gate.check(&initiation(0, None), &source, START, 0), Verdict::Queue);
+        for queued in [0, LOAD_THRESHOLD] {
+            assert_eq!(gate.check(&initiation(0, None), &source, START, queued), Verdict::Drop);
+        }
+        let now = START + 2 * SECOND;
+        for body in 1..=RECENT as u64 {
+            assert_eq!(gate.check(&initiation(body, None), &source, now, 0), Verdict::Queue);
+        }
+        assert_eq!(gate.check(&initiation(0, None), &source, now, 0), Verdict::Queue);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        for (kind, length) in LENGTHS {
+            let message = message(kind, length, 0, None);
+            let source = source("192.0.2.1:1");
+            assert_eq!(gate().check(&message, &source, START, QUEUE_LIMIT), Verdict::Drop);
+            let mut gate = gate();
+            let answer = gate.check(&message, &source, START, QUEUE_LIMIT - 1);
+            assert_eq!(answer == Verdict::Queue, kind == MESSAGE_COOKIE);
+        }
+    }
+
+    #[test]
+    fn load_lasts_a_second() {
+        let mut gate = gate();
+        let address = "192.0.2.1:1";
+        cookie(&mut gate, address, START);
+        let check =
+            |gate: &mut Gate, now| gate.check(&initiation(1, None), &source(address), now, 0);
+        assert!(matches!(check(&mut gate, START + SECOND - 1), Verdict::Reply(_)));
+        assert_eq!(check(&mut gate, START + SECOND), Verdict::Queue);
+    }
+
+    #[test]
+    fn a_cookie_is_of_one_address_and_port() {
+        for (address, same, others) in [
+            ("192.0.2.1:5", "[::ffff:192.0.2.1]:5", ["192.0.2.1:6", "192.0.2.2:5"]),
+            ("[2001:db8::1]:5", "[2001:db8::1]:5", ["[2001:db8::1]:6", "[2001:db8::2]:5"]),
+        ] {
+            let mut gate = gate();
+            let cookie = cookie(&mut gate, address, START);
+            let mut check = |body, address: &str| {
+                let message = initiation(body, Some(&cookie));
+                gate.check(&message, &source(address), START, LOAD_THRESHOLD)
+            };
+            assert_eq!(check(0, address), Verdict::Queue);
+            assert_eq!(check(1, same), Verdict::Queue);
+            for other in others {
+                assert!(matches!(check(2, other), Verdict::Reply(_)));
+            }
+        }
+    }
+
+    #[test]
+    fn responses_are_answered_too() {
+        let mut gate = gate();
+        let response = message(MESSAGE_RESPONSE, 92, 0, None);
+        let verdict = gate.check(&response, &source("192.0.2.1:1"), START, LOAD_THRESHOLD);
+        assert!(matches!(verdict, Verdict::Reply(_)));
+    }
+
+    #[test]
+    fn cookies_end_with_their_secret() {
+        let mut gate = gate();
+        let address = "192.0.2.1:5";
+        let old = cookie(&mut gate, address, START);
+        let mut check = |body, age| {
+            let message = initiation(body, Some(&old));
+            gate.check(&message, &source(address), START + age, LOAD_THRESHOLD)
+        };
+        assert_eq!(check(0, 120 * SECOND - 1), Verdict::Queue);
+        assert!(matches!(check(1, 120 * SECOND), Verdict::Reply(_)));
+        let new = cookie(&mut gate, address, START + 121 * SECOND);
+        assert_ne!(new, old);
+    }
+
+    #[test]
+    fn cookies_do_not_get_past_the_limiter() {
+        let mut gate = gate();
+        let address = "192.0.2.1:5";
+        let cookie = cookie(&mut gate, address, START);
+        let verdicts: Vec<_> = (0..7)
+            .map(|body| {
+                let message = initiation(body, Some(&cookie));
+                gate.check(&message, &source(address), START, LOAD_THRESHOLD)
+            })
+            .collect();
+        assert!(verdicts[..5].iter().all(|verdict| *verdict == Verdict::Queue));
+        assert!(verdicts[5..].iter().all(|verdict| *verdict == Verdict::Drop));
+    }
+
+    #[test]
+    fn the_limiter_counts_tokens() {
+        let steps = [
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (50, true),
+            (0, false),
+            (100, true),
+            (0, true),
+            (0, false),
+        ];
+        let mut limiter = Limiter::default();
+        let sources: Vec<IpAddr> = (0..7)
+            .flat_map(|i| [format!("192.0.2.{i}"), format!("2001:db8:0:{i}::1")])
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let mut now = START;
+        for (step, (wait, allowed)) in steps.into_iter().enumerate() {
+            now += wait * SECOND / 1000;
+            for source in &sources {
+                assert_eq!(limiter.allow(*source, now), allowed, "step {step}, {source}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_limiter_counts_networks_of_ipv6() {
+        let mut limiter = Limiter::default();
+        let mut allow = |text: &str| limiter.allow(text.parse().unwrap(), START);
+        for i in 0..5 {
+            assert!(allow(&format!("2001:db8::{i}")));
+        }
+        assert!(!allow("2001:db8::ffff:0:0:1"));
+        assert!(allow("2001:db8:0:1::1"));
+        for i in 0..5 {
+            assert!(allow(if i % 2 == 0 { "192.0.2.1" } else { "::ffff:192.0.2.1" }));
+        }
+        assert!(!allow("192.0.2.1"));
+    }
+
+    #[test]
+    fn the_limiter_is_bounded() {
+        let mut limiter = Limiter::default();
+        for i in 0..Limiter::CAPACITY as u32 {
+            assert!(limiter.allow(IpAddr::V4(i.into()), START));
+        }
+        assert!(!limiter.allow(IpAddr::V4(u32::MAX.into()), START));
+        assert!(limiter.allow(IpAddr::V4(0.into()), START + SECOND - 1));
+        assert!(limiter.allow(IpAddr::V4(u32::MAX.into()), START + SECOND));
+        assert_eq!(limiter.buckets.len(), 2);
+        assert!(limiter.buckets.capacity() < 100);
     }
 }

@@ -1,9 +1,19 @@
 //! The part of wiresnake that carries packets and keeps secrets. Every decision is Python's.
 
+pub mod allowed_ips;
 pub mod gate;
+pub mod inbound;
+pub mod ip;
+pub mod lock;
+pub mod offload;
+pub mod outbound;
+pub mod peer;
+pub mod plane;
 #[cfg(feature = "python")]
 mod py;
 pub mod replay;
 pub mod secret;
 pub mod session;
+pub mod table;
+pub mod tun;
 pub mod udp;

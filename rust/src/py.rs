@@ -2,20 +2,24 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::process;
 use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice, PyString};
 use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
+use crate::peer::Peer;
+use crate::plane::{Plane, now};
 use crate::secret::{self, Format, Malformed, PresharedKey, PrivateKey};
 use crate::secret::{SharedSecret, SymmetricState};
 use crate::session::{HEADER, OVERHEAD, Session};
-use crate::udp::Endpoint;
+use crate::tun::{Tun, duplicate};
+use crate::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -27,6 +31,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyEndpoint>()?;
     module.add_class::<PyGate>()?;
     module.add_class::<PyEntropy>()?;
+    module.add_class::<PyPlane>()?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)
 }
 
@@ -42,14 +47,12 @@ impl PyPrivateKey {
 
     #[staticmethod]
     fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        let key = read_key(py, &text, Format::Hex, PrivateKey::parse)?;
-        Ok(key.map(|key| PyPrivateKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Hex, PrivateKey::parse)?.map(PyPrivateKey))
     }
 
     #[staticmethod]
     fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        let key = read_key(py, &text, Format::Base64, PrivateKey::parse)?;
-        Ok(key.map(|key| PyPrivateKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Base64, PrivateKey::parse)?.map(PyPrivateKey))
     }
 
     #[getter]
@@ -63,17 +66,11 @@ impl PyPrivateKey {
     }
 
     fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Hex, |text| {
-            key.write(Format::Hex, text)
-        })
+        write_key(buffer, offset, Format::Hex, PrivateKey::write, self.0.get()?)
     }
 
     fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Base64, |text| {
-            key.write(Format::Base64, text)
-        })
+        write_key(buffer, offset, Format::Base64, PrivateKey::write, self.0.get()?)
     }
 
     fn __eq__(&self, other: &PyPrivateKey) -> PyResult<bool> {
@@ -101,28 +98,20 @@ impl PyPresharedKey {
 
     #[staticmethod]
     fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        let key = read_key(py, &text, Format::Hex, PresharedKey::parse)?;
-        Ok(key.map(|key| PyPresharedKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Hex, PresharedKey::parse)?.map(PyPresharedKey))
     }
 
     #[staticmethod]
     fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        let key = read_key(py, &text, Format::Base64, PresharedKey::parse)?;
-        Ok(key.map(|key| PyPresharedKey(Guarded::new(key))))
+        Ok(read_key(py, &text, Format::Base64, PresharedKey::parse)?.map(PyPresharedKey))
     }
 
     fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Hex, |text| {
-            key.write(Format::Hex, text)
-        })
+        write_key(buffer, offset, Format::Hex, PresharedKey::write, self.0.get()?)
     }
 
     fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        let key = self.0.get()?;
-        write_key(buffer, offset, Format::Base64, |text| {
-            key.write(Format::Base64, text)
-        })
+        write_key(buffer, offset, Format::Base64, PresharedKey::write, self.0.get()?)
     }
 
     fn __eq__(&self, other: &PyPresharedKey) -> PyResult<bool> {
@@ -207,10 +196,7 @@ impl PySymmetricState {
         py: Python<'py>,
         plaintext: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(
-            py,
-            &self.state_mut()?.encrypt_and_hash(plaintext),
-        ))
+        Ok(PyBytes::new(py, &self.state_mut()?.encrypt_and_hash(plaintext)))
     }
 
     fn decrypt_and_hash<'py>(
@@ -233,20 +219,9 @@ impl PySymmetricState {
         self.state()?;
         let state = self.0.get_mut()?.take().ok_or_else(split_already)?;
         let (first, second) = state.split();
-        let (send, receive) = if initiator {
-            (first, second)
-        } else {
-            (second, first)
-        };
-        let session = Session::new(
-            send,
-            receive,
-            local_index,
-            remote_index,
-            initiator,
-            created,
-            lifetimes,
-        );
+        let (send, receive) = if initiator { (first, second) } else { (second, first) };
+        let session =
+            Session::new(send, receive, local_index, remote_index, initiator, created, lifetimes);
         Ok(PySession(Guarded::new(Arc::new(session))))
     }
 
@@ -360,9 +335,7 @@ impl PyEndpoint {
         scope: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyEndpoint> {
         let Ok(ip) = host.parse::<IpAddr>() else {
-            return Err(PyValueError::new_err(format!(
-                "{host:?} is not a numeric IP address"
-            )));
+            return Err(PyValueError::new_err(format!("{host:?} is not a numeric IP address")));
         };
         let port = number(port, "a port", u16::MAX.into())? as u16;
         let scope = match scope {
@@ -375,10 +348,7 @@ impl PyEndpoint {
             }
             ip => SocketAddr::new(ip, port),
         };
-        Ok(PyEndpoint(Endpoint {
-            remote,
-            local: None,
-        }))
+        Ok(PyEndpoint(Endpoint { remote, local: None }))
     }
 
     #[getter]
@@ -431,8 +401,7 @@ impl PyGate {
     }
 
     fn set_identity(&mut self, public: Option<&[u8]>) -> PyResult<()> {
-        self.0
-            .set_identity(public.map(|key| exactly(key, "a public key")).transpose()?);
+        self.0.set_identity(public.map(|key| exactly(key, "a public key")).transpose()?);
         Ok(())
     }
 
@@ -444,10 +413,7 @@ impl PyGate {
         now: u64,
         queue_length: usize,
     ) -> Bound<'py, PyAny> {
-        match self
-            .0
-            .check(datagram, &source.get().0.remote, now, queue_length)
-        {
+        match self.0.check(datagram, &source.get().0.remote, now, queue_length) {
             Verdict::Drop => PyString::intern(py, "drop").into_any(),
             Verdict::Data => PyString::intern(py, "data").into_any(),
             Verdict::Queue => PyString::intern(py, "queue").into_any(),
@@ -472,9 +438,7 @@ impl PyEntropy {
 
     fn uniform(&self, limit: u64) -> PyResult<u64> {
         let Some(whole) = u64::MAX.checked_div(limit) else {
-            return Err(PyValueError::new_err(
-                "there is no integer from 0 up to, but below, 0",
-            ));
+            return Err(PyValueError::new_err("there is no integer from 0 up to, but below, 0"));
         };
         loop {
             let mut bytes = [0; 8];
@@ -496,12 +460,215 @@ fn open_cookie<'py>(
     sealed: &[u8],
     mac1: &[u8],
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let (key, nonce) = (
-        exactly(key, "a cookie key")?,
-        exactly(nonce, "a cookie nonce")?,
-    );
+    let (key, nonce) = (exactly(key, "a cookie key")?, exactly(nonce, "a cookie nonce")?);
     let cookie = secret::open_cookie(&key, &nonce, sealed, mac1);
     Ok(cookie.map(|cookie| PyBytes::new(py, &cookie)))
+}
+
+#[pyclass(name = "Plane", module = "wiresnake._native", frozen)]
+pub struct PyPlane(Guarded<Plane>);
+
+#[pymethods]
+impl PyPlane {
+    #[new]
+    fn new() -> PyResult<PyPlane> {
+        Ok(PyPlane(Guarded::new(Plane::new()?)))
+    }
+
+    #[getter]
+    fn event_fd(&self) -> PyResult<i32> {
+        Ok(self.plane()?.event_fd().as_raw_fd())
+    }
+
+    #[getter]
+    fn timer_fd(&self) -> PyResult<i32> {
+        Ok(self.plane()?.timer_fd().as_raw_fd())
+    }
+
+    fn set_timer(&self, deadline: Option<u64>) -> PyResult<()> {
+        Ok(self.plane()?.set_timer(deadline)?)
+    }
+
+    fn clear_timer(&self) -> PyResult<()> {
+        self.plane()?.clear_timer();
+        Ok(())
+    }
+
+    fn attach_tun(&self, fd: i32, mtu: usize, vnet_header: bool, uso: bool) -> PyResult<()> {
+        let tun = Tun::new(duplicate(fd)?, vnet_header, uso)?;
+        if self.plane()?.attach_tun(tun, mtu)? {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("this plane has a TUN device already"))
+    }
+
+    fn set_mtu(&self, mtu: usize) -> PyResult<()> {
+        self.plane()?.set_mtu(mtu);
+        Ok(())
+    }
+
+    fn attach_sockets(&self, py: Python<'_>, v4: Option<i32>, v6: Option<i32>) -> PyResult<()> {
+        let sockets = Sockets::new(v4.map(duplicate).transpose()?, v6.map(duplicate).transpose()?);
+        let plane = self.plane()?;
+        Ok(py.detach(|| plane.attach_sockets(sockets))?)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let plane = self.plane()?;
+        py.detach(|| plane.close());
+        Ok(())
+    }
+
+    fn set_identity(&self, public: Option<&[u8]>) -> PyResult<()> {
+        let public = public.map(|key| exactly(key, "a public key")).transpose()?;
+        self.plane()?.set_identity(public);
+        Ok(())
+    }
+
+    fn take_events(&self) -> PyResult<Vec<(u8, u32)>> {
+        Ok(self.plane()?.take_events())
+    }
+
+    fn take_message<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Option<(Bound<'py, PyBytes>, PyEndpoint)>> {
+        let message = self.plane()?.take_message();
+        Ok(message.map(|(bytes, source)| (PyBytes::new(py, &bytes), PyEndpoint(source))))
+    }
+
+    fn add_peer(&self) -> PyResult<u32> {
+        Ok(self.plane()?.add_peer())
+    }
+
+    fn remove_peer(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.remove_peer(&peer);
+        Ok(())
+    }
+
+    fn set_endpoint(&self, peer: u32, endpoint: Option<&Bound<'_, PyEndpoint>>) -> PyResult<()> {
+        let endpoint = endpoint.map(|endpoint| endpoint.get().0.clone());
+        self.peer(peer)?.1.set_endpoint(endpoint);
+        Ok(())
+    }
+
+    fn endpoint(&self, peer: u32) -> PyResult<Option<PyEndpoint>> {
+        Ok(self.peer(peer)?.1.endpoint().map(PyEndpoint))
+    }
+
+    fn forget_sources(&self, peer: Option<u32>) -> PyResult<()> {
+        match peer {
+            Some(peer) => self.peer(peer)?.1.forget_source(),
+            None => self.plane()?.forget_sources(),
+        }
+        Ok(())
+    }
+
+    fn allow(&self, peer: u32, prefix: &[u8], length: u8) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        if plane.allow(&peer, prefix, length) {
+            return Ok(());
+        }
+        let message = "a prefix is 4 or 16 bytes and a length of at most 32 or 128";
+        Err(PyValueError::new_err(message))
+    }
+
+    fn disallow(&self, prefix: &[u8], length: u8) -> PyResult<()> {
+        self.plane()?.disallow(prefix, length);
+        Ok(())
+    }
+
+    fn reserve(&self, peer: u32) -> PyResult<u32> {
+        let (plane, peer) = self.peer(peer)?;
+        Ok(plane.reserve(&peer))
+    }
+
+    fn release(&self, index: u32) -> PyResult<()> {
+        self.plane()?.release(index);
+        Ok(())
+    }
+
+    fn install(&self, peer: u32, session: &Bound<'_, PySession>) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.install(&peer, session.get().session()?.clone());
+        Ok(())
+    }
+
+    fn expire(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.expire(&peer);
+        Ok(())
+    }
+
+    fn wipe(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.wipe(&peer);
+        Ok(())
+    }
+
+    fn purge(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.purge(&peer);
+        Ok(())
+    }
+
+    fn send(&self, peer: u32, message: &[u8]) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.send(&peer, message);
+        Ok(())
+    }
+
+    fn send_staged(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.send_staged(&peer);
+        Ok(())
+    }
+
+    fn send_keepalive(&self, peer: u32) -> PyResult<()> {
+        let (plane, peer) = self.peer(peer)?;
+        plane.send_keepalive(&peer);
+        Ok(())
+    }
+
+    fn count_received(&self, peer: u32, length: usize) -> PyResult<()> {
+        self.peer(peer)?.1.count_received(length, false, now());
+        Ok(())
+    }
+
+    fn stamps(&self, peer: u32) -> PyResult<(u64, u64, u64, u64, u64, u64)> {
+        Ok(self.peer(peer)?.1.stamps().into())
+    }
+
+    fn disarm(&self, peer: u32, kind: u8, stamp: u64) -> PyResult<bool> {
+        Ok(self.peer(peer)?.1.disarm(kind, stamp))
+    }
+
+    fn transfer(&self, peer: u32) -> PyResult<(u64, u64)> {
+        Ok(self.peer(peer)?.1.transfer())
+    }
+}
+
+impl PyPlane {
+    fn plane(&self) -> PyResult<&Plane> {
+        self.0.get()
+    }
+
+    fn peer(&self, id: u32) -> PyResult<(&Plane, Arc<Peer>)> {
+        let plane = self.plane()?;
+        let peer = plane.peer(id).ok_or_else(|| PyKeyError::new_err(id))?;
+        Ok((plane, peer))
+    }
+}
+
+impl Drop for PyPlane {
+    fn drop(&mut self) {
+        if self.0.check().is_ok() {
+            self.0.value.close();
+        } else {
+            self.0.value.abandon();
+        }
+    }
 }
 
 /// A secret and the process it belongs to: a forked child has its counter too, and would seal a
@@ -513,10 +680,7 @@ struct Guarded<T> {
 
 impl<T> Guarded<T> {
     fn new(value: T) -> Guarded<T> {
-        Guarded {
-            value,
-            process: process::id(),
-        }
+        Guarded { value, process: process::id() }
     }
 
     fn get(&self) -> PyResult<&T> {
@@ -547,7 +711,7 @@ fn read_key<T>(
     text: &PyBuffer<u8>,
     format: Format,
     parse: fn(Format, &[u8]) -> Result<Option<T>, Malformed>,
-) -> PyResult<Option<T>> {
+) -> PyResult<Option<Guarded<T>>> {
     let mut copy = Zeroizing::new([0; 64]);
     let copy = &mut copy[..format.length()];
     let key = if text.len_bytes() == copy.len() {
@@ -556,19 +720,21 @@ fn read_key<T>(
     } else {
         Err(Malformed)
     };
-    key.map_err(|Malformed| {
+    let key = key.map_err(|Malformed| {
         PyValueError::new_err(match format {
             Format::Hex => "not a key: a key is 64 hexadecimal digits",
             Format::Base64 => "not a key: a key is 44 characters of base64 that end in '='",
         })
-    })
+    })?;
+    Ok(key.map(Guarded::new))
 }
 
-fn write_key(
+fn write_key<T>(
     buffer: &Bound<'_, PyAny>,
     offset: usize,
     format: Format,
-    write: impl FnOnce(&mut [u8]),
+    write: fn(&T, Format, &mut [u8]),
+    key: &T,
 ) -> PyResult<usize> {
     let py = buffer.py();
     let mut text = Zeroizing::new([0; 64]);
@@ -577,12 +743,9 @@ fn write_key(
     let slice = PySlice::new(py, offset.try_into()?, end.try_into()?, 1);
     let place = PyBuffer::<u8>::get(&PyMemoryView::from(buffer)?.get_item(slice)?)?;
     if place.len_bytes() != text.len() {
-        return Err(PyValueError::new_err(format!(
-            "a key needs {} bytes of buffer",
-            text.len()
-        )));
+        return Err(PyValueError::new_err(format!("a key needs {} bytes of buffer", text.len())));
     }
-    write(text);
+    write(key, format, text);
     place.copy_from_slice(py, text)?;
     Ok(end)
 }
@@ -596,8 +759,6 @@ fn number(value: &Bound<'_, PyAny>, what: &str, most: u64) -> PyResult<u64> {
     match value.extract::<u64>() {
         Ok(number) if number <= most => Ok(number),
         Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => Err(error),
-        _ => Err(PyValueError::new_err(format!(
-            "{what} is from 0 to {most}, not {value}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("{what} is from 0 to {most}, not {value}"))),
     }
 }

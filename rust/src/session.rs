@@ -71,11 +71,8 @@ impl Session {
     /// would pass the limit.
     pub fn claim(&self, count: u64) -> Option<u64> {
         // Not fetch_add: refused claims must not move the counter, least of all around its end.
-        let next = |counter: u64| {
-            counter
-                .checked_add(count)
-                .filter(|next| *next <= REJECT_AFTER_MESSAGES)
-        };
+        let next =
+            |counter: u64| counter.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
         self.counter.fetch_update(Relaxed, Relaxed, next).ok()
     }
 
@@ -131,5 +128,141 @@ impl Session {
 
     fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.created)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const START: u64 = 1000 * SECOND;
+
+    fn pair() -> (Session, Session) {
+        let key = |byte| AeadKey::new(&[byte; 32]);
+        let lifetimes = [120 * SECOND, 165 * SECOND, 180 * SECOND];
+        (
+            Session::new(key(1), key(2), 11, 22, true, START, lifetimes),
+            Session::new(key(2), key(1), 22, 11, false, START, lifetimes),
+        )
+    }
+
+    fn sealed(session: &Session, counter: u64, packet: &[u8]) -> Vec<u8> {
+        let mut message = [&[0; HEADER], packet, &[0; TAG]].concat();
+        session.seal_in_place(counter, &mut message);
+        message
+    }
+
+    #[test]
+    fn sealed_messages_open_once() {
+        let (initiator, responder) = pair();
+        let message = sealed(&initiator, 7, b"packet");
+        assert_eq!(message[..16], [4, 0, 0, 0, 22, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(responder.open_in_place(&mut message.clone(), START).unwrap(), b"packet");
+        assert!(responder.open_in_place(&mut message.clone(), START).is_none());
+        let keepalive = sealed(&responder, 0, b"");
+        assert_eq!(keepalive.len(), 32);
+        assert_eq!(initiator.open_in_place(&mut keepalive.clone(), START).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_forged_message_changes_nothing() {
+        let (initiator, responder) = pair();
+        let mut forged = sealed(&initiator, 1 << 40, b"packet");
+        forged[20] ^= 1;
+        assert!(responder.open_in_place(&mut forged, START).is_none());
+        for length in 0..32 {
+            assert!(responder.open_in_place(&mut vec![4; length], START).is_none());
+        }
+        assert!(responder.open_in_place(&mut sealed(&initiator, 0, b"packet"), START).is_some());
+    }
+
+    #[test]
+    fn sessions_end_with_age() {
+        let (initiator, responder) = pair();
+        for (age, alive) in [(0, true), (180 * SECOND - 1, true), (180 * SECOND, false)] {
+            assert_eq!(initiator.can_send(START + age), alive);
+            let mut message = sealed(&initiator, age, b"packet");
+            assert_eq!(responder.open_in_place(&mut message, START + age).is_some(), alive);
+        }
+        assert!(initiator.can_send(START - SECOND));
+    }
+
+    #[test]
+    fn expired_sessions_only_receive() {
+        let (initiator, responder) = pair();
+        initiator.expire();
+        assert!(!initiator.can_send(START));
+        assert!(!initiator.rekey_due(START + 170 * SECOND, true));
+        assert!(initiator.open_in_place(&mut sealed(&responder, 0, b"packet"), START).is_some());
+    }
+
+    #[test]
+    fn counters_end_before_they_repeat() {
+        let (session, _) = pair();
+        assert_eq!(session.claim(64), Some(0));
+        assert_eq!(session.claim(1), Some(64));
+        session.counter.store(REJECT_AFTER_MESSAGES - 2, Relaxed);
+        for _ in 0..10_000 {
+            assert_eq!(session.claim(3), None);
+            assert_eq!(session.claim(u64::MAX), None);
+        }
+        assert_eq!(session.claim(1), Some(REJECT_AFTER_MESSAGES - 2));
+        assert!(session.can_send(START));
+        assert_eq!(session.claim(1), Some(REJECT_AFTER_MESSAGES - 1));
+        assert!(!session.can_send(START));
+        assert_eq!(session.claim(1), None);
+    }
+
+    #[test]
+    fn the_greatest_counters_are_refused() {
+        let (initiator, responder) = pair();
+        let opens = |counter| {
+            responder.open_in_place(&mut sealed(&initiator, counter, b""), START).is_some()
+        };
+        assert!(!opens(u64::MAX));
+        assert!(!opens(u64::MAX - (1 << 13)));
+        assert!(opens(u64::MAX - (1 << 13) - 1));
+    }
+
+    #[test]
+    fn rekeys_are_due() {
+        let (initiator, responder) = pair();
+        assert!(!initiator.rekey_due(START + 120 * SECOND, true));
+        assert!(initiator.rekey_due(START + 120 * SECOND + 1, true));
+        assert!(initiator.rekey_due(START + 120 * SECOND + 1, true));
+        assert!(!initiator.rekey_due(START + 165 * SECOND, false));
+        assert!(initiator.rekey_due(START + 165 * SECOND + 1, false));
+        assert!(!initiator.rekey_due(START + 165 * SECOND + 1, false));
+        assert!(!responder.rekey_due(START + 179 * SECOND, true));
+        assert!(!responder.rekey_due(START + 179 * SECOND, false));
+        responder.counter.store(REKEY_AFTER_MESSAGES, Relaxed);
+        assert!(!responder.rekey_due(START, true));
+        responder.claim(1);
+        assert!(responder.rekey_due(START, true));
+    }
+
+    #[test]
+    fn threads_share_a_session() {
+        let (initiator, responder) = pair();
+        let accepted = AtomicUsize::new(0);
+        let messages: Vec<_> = (0..2000).map(|counter| sealed(&initiator, counter, b"")).collect();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for message in &messages {
+                        let mut message = message.clone();
+                        let opened = responder.open_in_place(&mut message, START);
+                        accepted.fetch_add(opened.is_some().into(), Relaxed);
+                        initiator.claim(3).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(accepted.into_inner(), messages.len());
+        assert_eq!(initiator.claim(1), Some(4 * 2000 * 3));
     }
 }

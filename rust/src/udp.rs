@@ -1,10 +1,339 @@
-//! UDP sockets: where datagrams go and come from.
+//! UDP sockets: where datagrams go and come from, many at a call where the kernel allows it.
+//!
+//! `unsafe` is the socket calls with ancillary data, which no safe crate offers for UDP_SEGMENT.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where a peer's datagrams go, and the local address that its last one reached (sticky source).
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub remote: SocketAddr,
     pub local: Option<IpAddr>,
+}
+
+/// A datagram, or several of one size from one source, as one call received them.
+pub struct Received {
+    pub length: usize,
+    /// Bytes a datagram; the last one may be shorter.
+    pub segment: usize,
+    pub source: Endpoint,
+    pub tos: u8,
+}
+
+/// The device's sockets, one a family; a host may lack either.
+pub struct Sockets {
+    pub v4: Option<OwnedFd>,
+    pub v6: Option<OwnedFd>,
+    /// Cleared once a device below refused UDP_SEGMENT (EIO: no checksum offload).
+    segmentation: AtomicBool,
+}
+
+impl Sockets {
+    pub fn new(v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> Self {
+        Sockets { v4, v6, segmentation: AtomicBool::new(true) }
+    }
+
+    pub fn each(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    /// Sends `data` as datagrams of `segment` bytes, the last one maybe shorter.
+    ///
+    /// What the kernel refuses to segment goes one by one, and `path_refuses` tells that the way
+    /// to this endpoint did so. A sticky source that is gone is dropped. Errors mean loss.
+    pub fn send(&self, message: &mut Outgoing<'_>) -> io::Result<()> {
+        let many = message.data.len() > message.segment;
+        if many && !message.path_refuses && self.segmentation.load(Ordering::Relaxed) {
+            match self.send_sticky(message, message.data, Some(message.segment as u16)) {
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EIO) => self.segmentation.store(false, Ordering::Relaxed),
+                    Some(libc::EMSGSIZE | libc::EINVAL | libc::EOPNOTSUPP) => {
+                        message.path_refuses = true;
+                    }
+                    _ => return Err(error),
+                },
+                sent => return sent,
+            }
+        }
+        let mut result = Ok(());
+        for datagram in message.data.chunks(message.segment.max(1)) {
+            result = result.and(self.send_sticky(message, datagram, None));
+        }
+        result
+    }
+
+    fn send_sticky(
+        &self,
+        message: &mut Outgoing<'_>,
+        data: &[u8],
+        segment: Option<u16>,
+    ) -> io::Result<()> {
+        let socket = match message.endpoint.remote {
+            SocketAddr::V4(_) => &self.v4,
+            SocketAddr::V6(_) => &self.v6,
+        };
+        let Some(socket) = socket else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
+        let sent = send(socket, message.endpoint, data, segment, message.tos, flags);
+        let Err(error) = &sent else { return sent };
+        let gone = [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENETUNREACH, libc::ENODEV];
+        let sticky = message.endpoint.local.is_some();
+        if sticky && error.raw_os_error().is_some_and(|code| gone.contains(&code)) {
+            message.endpoint.local = None;
+            return send(socket, message.endpoint, data, segment, message.tos, flags);
+        }
+        sent
+    }
+}
+
+/// What `Sockets::send` sends, and what it learns on the way.
+pub struct Outgoing<'a> {
+    pub endpoint: &'a mut Endpoint,
+    pub data: &'a [u8],
+    pub segment: usize,
+    pub tos: u8,
+    /// Wait for room in the socket's buffer: back-pressure, for the outbound thread only.
+    pub wait: bool,
+    pub path_refuses: bool,
+}
+
+/// Room for three control messages: packet info, TOS, segment size.
+#[repr(C, align(8))]
+struct Control([u8; 128]);
+
+fn send(
+    socket: &OwnedFd,
+    endpoint: &Endpoint,
+    data: &[u8],
+    segment: Option<u16>,
+    tos: u8,
+    flags: i32,
+) -> io::Result<()> {
+    let mut control = Control([0; 128]);
+    let mut used = 0;
+    // SAFETY: all-zero bytes are a valid value of these plain C structures.
+    let mut name: libc::sockaddr_storage = unsafe { zeroed() };
+    // SAFETY: as above.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    let name_length;
+    match endpoint.remote {
+        SocketAddr::V4(remote) => {
+            name_length = size_of::<libc::sockaddr_in>();
+            let plain = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: remote.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*remote.ip()).to_be() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: sockaddr_storage is larger than sockaddr_in and aligned for it.
+            unsafe { (&raw mut name).cast::<libc::sockaddr_in>().write(plain) };
+            if let Some(IpAddr::V4(local)) = endpoint.local {
+                // No interface: only the address sticks, a better route may take over.
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                put_control(&mut control, &mut used, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+            }
+            put_control(&mut control, &mut used, libc::IPPROTO_IP, libc::IP_TOS, i32::from(tos));
+        }
+        SocketAddr::V6(remote) => {
+            name_length = size_of::<libc::sockaddr_in6>();
+            let plain = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: remote.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: remote.ip().octets() },
+                sin6_scope_id: remote.scope_id(),
+            };
+            // SAFETY: sockaddr_storage is larger than sockaddr_in6 and aligned for it.
+            unsafe { (&raw mut name).cast::<libc::sockaddr_in6>().write(plain) };
+            if let Some(IpAddr::V6(local)) = endpoint.local {
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
+                    ipi6_ifindex: 0,
+                };
+                let kind = libc::IPV6_PKTINFO;
+                put_control(&mut control, &mut used, libc::IPPROTO_IPV6, kind, info);
+            }
+            let kind = libc::IPV6_TCLASS;
+            put_control(&mut control, &mut used, libc::IPPROTO_IPV6, kind, i32::from(tos));
+        }
+    }
+    if let Some(segment) = segment {
+        put_control(&mut control, &mut used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+    }
+    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    header.msg_name = (&raw mut name).cast();
+    header.msg_namelen = name_length as u32;
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = used;
+    loop {
+        // SAFETY: the header points to live, sized buffers, which sendmsg only reads.
+        if unsafe { libc::sendmsg(socket.as_raw_fd(), &header, flags) } >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn put_control<T>(control: &mut Control, used: &mut usize, level: i32, kind: i32, value: T) {
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
+    let (space, length) =
+        unsafe { (libc::CMSG_SPACE(size_of::<T>() as u32), libc::CMSG_LEN(size_of::<T>() as u32)) };
+    let (space, length) = (space as usize, length as usize);
+    let slot = &mut control.0[*used..*used + space];
+    let header = slot.as_mut_ptr().cast::<libc::cmsghdr>();
+    // SAFETY: the slot is CMSG_SPACE bytes, 8-aligned as every slot is a multiple of 8, and
+    // CMSG_DATA lies CMSG_LEN - size_of::<T>() into it.
+    unsafe {
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = length as _;
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+    }
+    *used += space;
+}
+
+/// Receives what is there, without waiting.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control([0; 128]);
+    // SAFETY: all-zero bytes are a valid value of these plain C structures.
+    let mut name: libc::sockaddr_storage = unsafe { zeroed() };
+    // SAFETY: as above.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    header.msg_name = (&raw mut name).cast();
+    header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    // SAFETY: the header points to live, sized buffers, exclusively borrowed for the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let remote = address(&name).ok_or(io::ErrorKind::InvalidData)?;
+    let mut received =
+        Received { length, segment: length, source: Endpoint { remote, local: None }, tos: 0 };
+    // SAFETY: recvmsg filled header and control; the macros stay within msg_controllen.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(&header) };
+    while !message.is_null() {
+        // SAFETY: the kernel wrote a whole control message here; each arm reads the type that
+        // belongs to its level and kind, unaligned.
+        unsafe {
+            let data = libc::CMSG_DATA(message);
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    let local = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+                    received.source.local = Some(local.into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    received.source.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => received.tos = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    received.tos = data.cast::<i32>().read_unaligned() as u8;
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let segment = data.cast::<i32>().read_unaligned();
+                    received.segment = usize::try_from(segment).unwrap_or(length).max(1);
+                }
+                _ => {}
+            }
+            message = libc::CMSG_NXTHDR(&header, message);
+        }
+    }
+    Ok(received)
+}
+
+fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which structure the kernel wrote.
+            let plain = unsafe { (&raw const *name).cast::<libc::sockaddr_in>().read() };
+            let ip = Ipv4Addr::from(u32::from_be(plain.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(plain.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let plain = unsafe { (&raw const *name).cast::<libc::sockaddr_in6>().read() };
+            let ip = Ipv6Addr::from(plain.sin6_addr.s6_addr);
+            let port = u16::from_be(plain.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, plain.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    fn pair(host: &str) -> (Sockets, UdpSocket, Endpoint) {
+        let ours = UdpSocket::bind((host, 0)).unwrap();
+        let theirs = UdpSocket::bind((host, 0)).unwrap();
+        let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), local: None };
+        let (v4, v6) =
+            if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
+        (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
+    }
+
+    #[test]
+    fn segments_arrive_one_by_one_and_a_lost_source_is_dropped() {
+        for (host, gone) in [("127.0.0.1", "203.0.113.7"), ("::1", "2001:db8::7")] {
+            for path_refuses in [false, true] {
+                let (sockets, theirs, mut endpoint) = pair(host);
+                endpoint.local = Some(gone.parse().unwrap());
+                let data: Vec<u8> = (0..250).collect();
+                let mut outgoing = Outgoing {
+                    endpoint: &mut endpoint,
+                    data: &data,
+                    segment: 100,
+                    tos: 2,
+                    wait: true,
+                    path_refuses,
+                };
+                sockets.send(&mut outgoing).unwrap();
+                assert_eq!(endpoint.local, None);
+                use std::os::fd::AsFd;
+                for part in data.chunks(100) {
+                    let mut buffer = [0; 2000];
+                    let received = receive(theirs.as_fd(), &mut buffer).unwrap();
+                    assert_eq!(&buffer[..received.length], part);
+                    assert_eq!(received.segment, part.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_family_is_an_error_not_a_panic() {
+        let sockets = Sockets::new(None, None);
+        let remote = "192.0.2.1:1".parse().unwrap();
+        let mut endpoint = Endpoint { remote, local: None };
+        let mut outgoing = Outgoing {
+            endpoint: &mut endpoint,
+            data: b"x",
+            segment: 1,
+            tos: 0,
+            wait: false,
+            path_refuses: false,
+        };
+        assert!(sockets.send(&mut outgoing).is_err());
+    }
 }

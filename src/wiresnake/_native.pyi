@@ -156,8 +156,10 @@ class Plane:
     def set_timer(self, deadline: int | None) -> None: ...
     def clear_timer(self) -> None:
         """Makes `timer_fd` unreadable again."""
-    def attach_tun(self, fd: int, mtu: int, vnet_header: bool) -> None:
-        """Duplicates `fd` and carries its packets out; once only."""
+    def attach_tun(self, fd: int, mtu: int, vnet_header: bool, uso: bool) -> None:
+        """Duplicates `fd`, makes it non-blocking, and carries its packets out; once only.
+
+        `vnet_header`: frames begin with a virtio header; `uso`: it may announce UDP segments."""
     def set_mtu(self, mtu: int) -> None: ...
     def attach_sockets(self, v4: int | None, v6: int | None) -> None:
         """Duplicates the UDP sockets and receives from them instead of those before."""

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
 
-from tests.interop.harness import OURS, PEERS, Implementation, unavailable
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
-
-MakeHost = Callable[..., Host]
 
 
 @pytest.fixture

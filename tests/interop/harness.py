@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -21,6 +21,7 @@ from wiresnake.cli.lab import Host
 
 ROOT = Path(__file__).parents[2]
 PORT = 51820
+MakeHost = Callable[..., Host]
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import (
+from interop.harness import (
     End,
     Implementation,
+    MakeHost,
     Wiretap,
     assert_pings,
     assert_tcp,
@@ -24,6 +23,7 @@ from tests.interop.harness import (
     count_pings,
     tunnel,
 )
+
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
@@ -111,7 +111,8 @@ def attack(make_host: MakeHost, ours: Implementation) -> Iterator[Attack]:
         struct.unpack_from("<I", data[-1], 4)[0],
     )
     yield made
-    for opened in (made.tap, *sockets.values()):
+    made.tap.close()
+    for opened in sockets.values():
         opened.close()
 
 

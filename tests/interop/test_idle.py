@@ -4,9 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import Implementation, Wiretap, assert_pings, tunnel
+from interop.harness import Implementation, MakeHost, Wiretap, assert_pings, tunnel
 
 
 def context_switches(pid: int) -> int:

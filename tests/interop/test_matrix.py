@@ -1,9 +1,7 @@
 """Ours against every other WireGuard: both roles, both IP versions, with and without PSK."""
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import Implementation, assert_pings, assert_tcp, tunnel
+from interop.harness import Implementation, MakeHost, assert_pings, assert_tcp, tunnel
 
 outer = pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 psk = pytest.mark.parametrize("psk", [False, True], ids=["no-psk", "psk"])

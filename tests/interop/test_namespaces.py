@@ -5,17 +5,18 @@ import stat
 import sys
 from pathlib import Path
 
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import (
+from interop.harness import (
     ROOT,
     End,
     Implementation,
+    MakeHost,
     assert_pings,
     assert_tcp,
     configuration,
     ends,
     unavailable,
 )
+
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 

@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import (
+from interop.harness import (
     End,
     Implementation,
+    MakeHost,
     assert_pings,
     assert_tcp,
     configure,
     count_pings,
     ends,
 )
+
 from wiresnake.cli import lab
 
 RUNNER = str(Path(__file__).with_name("short_timers.py"))

@@ -3,17 +3,17 @@
 from dataclasses import replace
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import (
+from interop.harness import (
     PORT,
     End,
     Implementation,
+    MakeHost,
     assert_pings,
     assert_tcp,
     count_pings,
     tunnel,
 )
+
 from wiresnake.cli import lab
 
 NEW_PORT = PORT + 7

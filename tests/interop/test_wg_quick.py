@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from tests.interop.conftest import MakeHost
-from tests.interop.harness import (
+from interop.harness import (
     PORT,
     End,
     Implementation,
+    MakeHost,
     Wiretap,
     assert_pings,
     assert_tcp,
@@ -19,6 +18,7 @@ from tests.interop.harness import (
     ends,
     ping,
 )
+
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 

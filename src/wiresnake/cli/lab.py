@@ -160,12 +160,10 @@ class Host:
             with contextlib.suppress(ProcessLookupError, LabError):
                 os.kill(_only_child(popen), signal.SIGKILL)
             popen.kill()
-            raise LabError(
-                f"{self.name}: {' '.join(words(*command))} took over {timeout} s"
-            ) from None
+            raise LabError(f"{self.name}: {_said(command)} took over {timeout} s") from None
         if check and popen.returncode:
             raise LabError(
-                f"{self.name}: {' '.join(words(*command))} exited with {popen.returncode}: {errors}{output}"
+                f"{self.name}: {_said(command)} exited with {popen.returncode}: {errors}{output}"
             )
         return subprocess.CompletedProcess(popen.args, popen.returncode, output, errors)
 
@@ -303,6 +301,10 @@ def tool(line: str, *more: str | Path, text: str | None = None) -> str:
     if done.returncode:
         raise LabError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}")
     return done.stdout.strip()
+
+
+def _said(command: tuple[str | Path, ...]) -> str:
+    return " ".join(words(*command))
 
 
 def _only_child(popen: subprocess.Popen[str]) -> int:

@@ -208,9 +208,12 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{name}={text} is not the number of a descriptor")
-    return int(text)
+    try:
+        fd = uapi.unsigned(text, 31)
+        os.fstat(fd)
+    except (ValueError, OSError):
+        raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
+    return fd
 
 
 def _start_logging(interface: str) -> None:

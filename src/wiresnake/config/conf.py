@@ -96,7 +96,7 @@ class _Reader:
         equals = line.find(b"=")
         key = _text(line[: max(equals, 0)])
         name = key.lower()
-        key = key if len(key) <= 30 else "..."  # It may be half of a secret.
+        key = key if len(key) < 30 and key.isalpha() else "..."  # It may be half of a secret.
         names = _PEER if self._section == "peer" else _DEVICE
         if equals < 0:
             raise _Mistake("neither a section nor 'Key = value'; comments start with '#'")

@@ -1,12 +1,13 @@
 """The userspace API's text (wireguard.com/xplatform): a `set` into a change, a status into a `get`.
 
 Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
-error text holds a value, or a key of unlikely length: it may be a secret. Rule 3: a `get` prints
-no endpoint that `wg` cannot read back: it crashes on a host name or an unknown zone, so a zone is
-a number.
+error text holds a value, or a key that is no word: it may be a secret. Rule 3: a `get` prints no
+endpoint that `wg` cannot read back: it crashes on a host name or an unknown zone, so a zone is a
+number.
 """
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from wiresnake.model import CLEAR, DeviceChange, DeviceStatus, PeerChange, PeerS
 
 Piece = bytes | PrivateKey | PresharedKey
 """A part of a reply: text, or a key that is yet to be written."""
+
+_NAME = re.compile("[a-z_]{1,29}")
 
 
 class UapiError(WiresnakeError):
@@ -46,6 +49,7 @@ class SetParser:
         if equals < 0:
             raise UapiError(errno.EPROTO, "a line without '='")
         key = buffer[start : min(equals, start + 30)].decode("ascii", "replace")
+        key = key if _NAME.fullmatch(key) else "..."
         try:
             if key in ("private_key", "preshared_key"):
                 with memoryview(buffer) as view, view[equals + 1 : end] as digits:

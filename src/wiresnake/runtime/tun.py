@@ -34,6 +34,8 @@ class Tun(NamedTuple):
     name: str
     mtu: int
     vnet_header: bool
+    uso: bool
+    """The kernel takes UDP super-packets, too."""
 
 
 def check_name(name: str) -> None:
@@ -51,41 +53,39 @@ def create(name: str) -> Tun:
     """Makes the interface `name`, which must not exist yet; it stays down. HostError if refused."""
     check_name(name)
     try:
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise _refusal(error, name) from None
     try:
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
-        _set_offloads(fd)
+        uso = _set_offloads(fd)
         _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
         _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
     except OSError as error:
         os.close(fd)
         raise _refusal(error, name) from None
     keep_quiet(name)
-    return Tun(fd, name, DEFAULT_MTU, vnet_header=True)
+    return Tun(fd, name, DEFAULT_MTU, vnet_header=True, uso=uso)
 
 
 def adopt(fd: int) -> Tun:
     """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
     try:
         os.set_inheritable(fd, False)
-        os.set_blocking(fd, False)
         name = name_of(fd)
         if name is None:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
         raw = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
         vnet_header = bool(struct.unpack_from("H", raw, 16)[0] & _IFF_VNET_HDR)
-        if vnet_header:
-            _set_offloads(fd)
+        uso = vnet_header and _set_offloads(fd)
         mtu = _configure(_SIOCGIFMTU, name, 0)
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EBADF
         what = f"WG_TUN_FD={fd} is no TUN device that can be used: pass an open one"
         raise HostError(number, what) from None
     keep_quiet(name)
-    return Tun(fd, name, mtu, vnet_header)
+    return Tun(fd, name, mtu, vnet_header, uso)
 
 
 def name_of(fd: int) -> str | None:
@@ -123,14 +123,16 @@ def keep_quiet(name: str) -> None:
             return
 
 
-def _set_offloads(fd: int) -> None:
+def _set_offloads(fd: int) -> bool:
+    """Asks for the largest packets that the kernel will give; whether UDP's are among them."""
     fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_BYTES))
     for offloads in (_CSUM | _TSO | _USO, _CSUM | _TSO, _CSUM):
         try:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
-            return
+            return bool(offloads & _USO)
         except OSError:  # USO needs Linux 6.2.
             continue
+    return False
 
 
 def _configure(request: int, name: str, value: int) -> int:

@@ -47,7 +47,7 @@ class Tunnel:
         self._deadline: int | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done once the interface is gone: deleted by someone, or by `close`."""
-        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header)
+        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)

@@ -1,0 +1,178 @@
+//! The way in: one receive, gate, table, open, roam, source check, merge, TUN. From top to bottom.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::gate::{Verdict, is_data};
+use crate::ip;
+use crate::lock::{lock, read, write};
+use crate::offload::{Coalescer, MAX_PACKET};
+use crate::outbound::Outbound;
+use crate::peer::{DATA_RECEIVED, Peer, SESSION_CONFIRMED};
+use crate::plane::{Shared, now};
+use crate::secret::scrub_stack;
+use crate::session::Session;
+use crate::table::Entry;
+use crate::tun::{Tun, wait};
+use crate::udp::{Endpoint, Outgoing, Received, Sockets, receive};
+
+/// Receive calls on one socket before the other one, and `stop`, get their turn.
+const FAIR: usize = 64;
+
+/// Receives from the sockets until `stop` becomes readable.
+pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
+    let Some(tun) = shared.tun.get().cloned() else {
+        return;
+    };
+    let mut buffer = vec![0; MAX_PACKET];
+    let mut inbound = Inbound::new(shared.clone(), tun);
+    loop {
+        let mut idle = true;
+        for socket in sockets.each() {
+            for _ in 0..FAIR {
+                // Errors are the network's news of other datagrams; they never end the loop.
+                let Ok(received) = receive(socket.as_fd(), &mut buffer) else {
+                    break;
+                };
+                idle = false;
+                inbound.carry(&mut buffer, &received, now());
+            }
+        }
+        if idle {
+            scrub_stack();
+        }
+        let fds = [sockets.v4.as_ref(), sockets.v6.as_ref()];
+        let [v4, v6] = fds.map(|fd| fd.map(AsFd::as_fd));
+        if let [_, _, true] = wait([v4, v6, Some(stop)]) {
+            return;
+        }
+    }
+}
+
+struct Inbound {
+    shared: Arc<Shared>,
+    tun: Arc<Tun>,
+    coalescer: Coalescer,
+    /// For what a first message of a session sets free.
+    outbound: Outbound,
+}
+
+impl Inbound {
+    fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> Self {
+        let coalescer = Coalescer::new(tun.vnet_header, tun.uso);
+        let outbound = Outbound::new(shared.clone(), false);
+        Inbound { shared, tun, coalescer, outbound }
+    }
+
+    /// Takes what one call received: datagrams of one size from one source.
+    fn carry(&mut self, buffer: &mut [u8], received: &Received, now: u64) {
+        let mut known: Option<(u32, Entry)> = None;
+        for datagram in buffer[..received.length].chunks_mut(received.segment.max(1)) {
+            if !is_data(datagram) {
+                self.look_at(datagram, &received.source, now);
+                continue;
+            }
+            let index = u32_at(datagram, 4);
+            if known.as_ref().is_none_or(|(held, _)| *held != index) {
+                let entry = read(&self.shared.table).lookup(index).cloned();
+                known = entry.map(|entry| (index, entry));
+            }
+            if let Some((_, Entry { peer, session: Some(session) })) = &known {
+                self.open(peer, session, datagram, received, now);
+            }
+        }
+        let tun = &self.tun;
+        self.coalescer.flush(&mut |frame| tun.write(frame));
+    }
+
+    /// Opens a data message; from the tag and the counter on, it is the peer's.
+    fn open(
+        &mut self,
+        peer: &Arc<Peer>,
+        session: &Arc<Session>,
+        datagram: &mut [u8],
+        received: &Received,
+        now: u64,
+    ) {
+        let length = datagram.len();
+        let Some(packet) = session.open_in_place(datagram, now) else {
+            return;
+        };
+        peer.move_endpoint(&received.source);
+        if peer.next_index.load(std::sync::atomic::Ordering::Relaxed) == session.local_index {
+            self.confirm(peer, session, now);
+        }
+        if session.rekey_due(now, false) {
+            self.shared.want_handshake(peer, now);
+        }
+        let data = !packet.is_empty();
+        let deliver = self.accepts(peer, packet);
+        // A packet from an address that is not the peer's proves that it lives, and no more.
+        let counted = if data && deliver.is_none() { 0 } else { length };
+        if peer.count_received(counted, data, now) {
+            self.shared.post(DATA_RECEIVED, peer.id);
+        }
+        if let Some(inner) = deliver {
+            let packet = &mut packet[..inner];
+            ip::decapsulate_ecn(packet, received.tos);
+            let tun = &self.tun;
+            self.coalescer.add(packet, &mut |frame| tun.write(frame));
+        }
+    }
+
+    /// The length of a packet without its padding, if its source belongs to this very peer: by
+    /// the longest match of the whole device, not within the peer's own list.
+    fn accepts(&self, peer: &Arc<Peer>, packet: &[u8]) -> Option<usize> {
+        let inner = ip::parse(packet)?;
+        let allowed = read(&self.shared.allowed);
+        let owner = allowed.lookup(inner.source)?;
+        Arc::ptr_eq(owner, peer).then_some(inner.length)
+    }
+
+    /// The first message of a session that we answered: it may be used from now on (§5.4.5,
+    /// kernel: wg_noise_received_with_keypair).
+    fn confirm(&mut self, peer: &Arc<Peer>, session: &Arc<Session>, now: u64) {
+        let mut sessions = peer.sessions();
+        if !sessions.next.as_ref().is_some_and(|next| Arc::ptr_eq(next, session)) {
+            return;
+        }
+        let oldest = sessions.confirm();
+        peer.next_index.store(0, std::sync::atomic::Ordering::Relaxed);
+        if let Some(oldest) = oldest {
+            write(&self.shared.table).remove(oldest.local_index);
+        }
+        peer.clear_wanted();
+        self.shared.post(SESSION_CONFIRMED, peer.id);
+        self.outbound.send_staged(peer, &mut sessions, now);
+    }
+
+    /// Whatever is not data: to the gate, and what passes to Python's queue.
+    fn look_at(&mut self, datagram: &[u8], source: &Endpoint, now: u64) {
+        let shared = &self.shared;
+        let waiting = lock(&shared.messages).len();
+        match lock(&shared.gate).check(datagram, &source.remote, now, waiting) {
+            Verdict::Queue if shared.expects(datagram) => {
+                lock(&shared.messages).push_back((datagram.into(), source.clone()));
+                shared.wake();
+            }
+            Verdict::Reply(reply) => {
+                if let Some(sockets) = &*read(&shared.sockets) {
+                    let mut endpoint = source.clone();
+                    let _ = sockets.send(&mut Outgoing {
+                        endpoint: &mut endpoint,
+                        data: &reply,
+                        segment: reply.len(),
+                        tos: 0,
+                        wait: false,
+                        path_refuses: false,
+                    });
+                }
+            }
+            Verdict::Drop | Verdict::Data | Verdict::Queue => {}
+        }
+    }
+}
+
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

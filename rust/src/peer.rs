@@ -1,0 +1,261 @@
+//! A peer, as far as packets go: sessions, staged packets, endpoint, counters and stamps.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use crate::lock::{lock, read, write};
+use crate::session::Session;
+use crate::udp::Endpoint;
+
+/// Segments that wait for a session; beyond it the oldest are dropped (kernel: MAX_STAGED_PACKETS).
+pub const MAX_STAGED: usize = 128;
+
+/// Event kinds, as protocol/plane.py describes them. The first three are armed.
+pub const HANDSHAKE_WANTED: u8 = 0;
+pub const DATA_SENT: u8 = 1;
+pub const DATA_RECEIVED: u8 = 2;
+pub const SESSION_CONFIRMED: u8 = 3;
+pub const TUN_LOST: u8 = 4;
+
+/// A frame that waits for a session, and how many segments it holds.
+pub struct Staged {
+    pub frame: Box<[u8]>,
+    pub segments: usize,
+}
+
+/// Sessions and staged packets: what install, wipe and sending must see as one.
+#[derive(Default)]
+pub struct Sessions {
+    pub previous: Option<Arc<Session>>,
+    pub current: Option<Arc<Session>>,
+    pub next: Option<Arc<Session>>,
+    staged: VecDeque<Staged>,
+    staged_segments: usize,
+}
+
+impl Sessions {
+    /// Keeps a frame for later; an empty one is a keepalive.
+    pub fn stage(&mut self, frame: &[u8], segments: usize) {
+        self.staged.push_back(Staged { frame: frame.into(), segments });
+        self.staged_segments += segments;
+        while self.staged_segments > MAX_STAGED && self.staged.len() > 1 {
+            self.unstage();
+        }
+    }
+
+    pub fn unstage(&mut self) -> Option<Staged> {
+        let staged = self.staged.pop_front()?;
+        self.staged_segments -= staged.segments;
+        Some(staged)
+    }
+
+    /// Puts back what `unstage` took.
+    pub fn restage(&mut self, staged: Staged) {
+        self.staged_segments += staged.segments;
+        self.staged.push_front(staged);
+    }
+
+    pub fn nothing_staged(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    pub fn purge(&mut self) {
+        self.staged = VecDeque::new();
+        self.staged_segments = 0;
+    }
+
+    /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those
+    /// that are no more.
+    pub fn begin(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
+        let mut gone = Vec::from_iter(self.previous.take());
+        let current = self.current.replace(session);
+        match self.next.take() {
+            // Ours overtook theirs: theirs becomes the previous one.
+            Some(next) => {
+                self.previous = Some(next);
+                gone.extend(current);
+            }
+            None => self.previous = current,
+        }
+        gone
+    }
+
+    /// A session that we answered waits for its first message. Returns those that are no more.
+    pub fn answer(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
+        let gone = [self.previous.take(), self.next.replace(session)];
+        gone.into_iter().flatten().collect()
+    }
+
+    /// That message came: next becomes current. Returns the previous one, which is no more.
+    pub fn confirm(&mut self) -> Option<Arc<Session>> {
+        let gone = self.previous.take();
+        self.previous = self.current.take();
+        self.current = self.next.take();
+        gone
+    }
+
+    /// Empties all three slots.
+    pub fn take(&mut self) -> Vec<Arc<Session>> {
+        let all = [self.previous.take(), self.current.take(), self.next.take()];
+        all.into_iter().flatten().collect()
+    }
+}
+
+/// When things last happened, in ns of CLOCK_BOOTTIME; protocol/plane.py says what each means.
+#[derive(Default)]
+struct Stamps {
+    data_sent: AtomicU64,
+    data_received: AtomicU64,
+    last_data_received: AtomicU64,
+    wanted: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+pub struct Peer {
+    pub id: u32,
+    endpoint: RwLock<Option<Endpoint>>,
+    sessions: Mutex<Sessions>,
+    /// The local index of `Sessions::next`, or 0: so that the first message of a session that we
+    /// answered is noticed without taking the lock for every packet.
+    pub next_index: AtomicU32,
+    /// How many allowed IPs lead here.
+    pub routes: AtomicU32,
+    stamps: Stamps,
+    armed: AtomicU8,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
+    pub unsegmented_until: AtomicU64,
+}
+
+impl Peer {
+    pub fn new(id: u32) -> Self {
+        Peer {
+            id,
+            endpoint: RwLock::default(),
+            sessions: Mutex::default(),
+            next_index: AtomicU32::new(0),
+            routes: AtomicU32::new(0),
+            stamps: Stamps::default(),
+            armed: AtomicU8::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            unsegmented_until: AtomicU64::new(0),
+        }
+    }
+
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
+    }
+
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        read(&self.endpoint).clone()
+    }
+
+    pub fn has_endpoint(&self) -> bool {
+        read(&self.endpoint).is_some()
+    }
+
+    pub fn set_endpoint(&self, endpoint: Option<Endpoint>) {
+        *write(&self.endpoint) = endpoint;
+    }
+
+    /// Roams: only ever called for an authenticated message.
+    pub fn move_endpoint(&self, source: &Endpoint) {
+        let current = read(&self.endpoint);
+        let same = current
+            .as_ref()
+            .is_some_and(|held| held.remote == source.remote && held.local == source.local);
+        drop(current);
+        if !same {
+            self.set_endpoint(Some(source.clone()));
+        }
+    }
+
+    pub fn forget_source(&self) {
+        if let Some(held) = &mut *write(&self.endpoint) {
+            held.local = None;
+        }
+    }
+
+    /// Something authenticated left: true if it is the first data that waits for an answer, to be
+    /// reported as DATA_SENT.
+    pub fn count_sent(&self, bytes: usize, data: bool, now: u64) -> bool {
+        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+        self.stamps.sent.store(now, Relaxed);
+        clear(&self.stamps.data_received);
+        data && set_first(&self.stamps.data_sent, now) && self.arm(DATA_SENT)
+    }
+
+    /// Something authenticated came: true if it is the first data that waits for an answer, to be
+    /// reported as DATA_RECEIVED.
+    pub fn count_received(&self, bytes: usize, data: bool, now: u64) -> bool {
+        self.received_bytes.fetch_add(bytes as u64, Relaxed);
+        self.stamps.received.store(now, Relaxed);
+        clear(&self.stamps.data_sent);
+        if !data {
+            return false;
+        }
+        self.stamps.last_data_received.store(now, Relaxed);
+        set_first(&self.stamps.data_received, now) && self.arm(DATA_RECEIVED)
+    }
+
+    /// A packet wants a handshake: true if that is to be reported.
+    pub fn want_handshake(&self, now: u64) -> bool {
+        self.stamps.wanted.store(now, Relaxed);
+        self.arm(HANDSHAKE_WANTED)
+    }
+
+    /// Sets the bit of an event kind; false if it was set.
+    fn arm(&self, kind: u8) -> bool {
+        self.armed.fetch_or(1 << kind, SeqCst) & (1 << kind) == 0
+    }
+
+    pub fn clear_wanted(&self) {
+        self.armed.fetch_and(!(1 << HANDSHAKE_WANTED), SeqCst);
+    }
+
+    /// Clears stamp and bit of DATA_SENT or DATA_RECEIVED, unless the stamp has moved.
+    pub fn disarm(&self, kind: u8, seen: u64) -> bool {
+        let stamp = match kind {
+            DATA_SENT => &self.stamps.data_sent,
+            _ => &self.stamps.data_received,
+        };
+        // The bit first: whoever sets the stamp after it finds the bit clear and posts.
+        self.armed.fetch_and(!(1 << kind), SeqCst);
+        if stamp.compare_exchange(seen, 0, SeqCst, SeqCst).is_ok() {
+            return true;
+        }
+        // It moved. If the mover found the bit clear it has posted, which is as good as armed.
+        self.armed.fetch_or(1 << kind, SeqCst);
+        false
+    }
+
+    /// The stamps in the order of protocol/plane.py.
+    pub fn stamps(&self) -> [u64; 6] {
+        let Stamps { data_sent, data_received, last_data_received, wanted, sent, received } =
+            &self.stamps;
+        [data_sent, data_received, last_data_received, wanted, sent, received]
+            .map(|stamp| stamp.load(Relaxed))
+    }
+
+    /// Bytes received and sent.
+    pub fn transfer(&self) -> (u64, u64) {
+        (self.received_bytes.load(Relaxed), self.sent_bytes.load(Relaxed))
+    }
+}
+
+/// Stores only where that changes something: the two directions share these cache lines.
+fn clear(stamp: &AtomicU64) {
+    if stamp.load(Relaxed) != 0 {
+        stamp.store(0, SeqCst);
+    }
+}
+
+/// Sets a stamp that is 0; true if it was.
+fn set_first(stamp: &AtomicU64, now: u64) -> bool {
+    stamp.load(Relaxed) == 0 && stamp.compare_exchange(0, now, SeqCst, SeqCst).is_ok()
+}

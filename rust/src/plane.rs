@@ -1,0 +1,386 @@
+//! The data plane as a whole: what its two threads share, and the calls that steer it.
+//!
+//! Locks are taken in the order sessions, table, allowed IPs, sockets, endpoint, and never across
+//! a wait, but for the outbound thread's wait for room in a socket's buffer.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::thread::{Builder, JoinHandle};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+
+use crate::allowed_ips::AllowedIps;
+use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE};
+use crate::inbound;
+use crate::lock::{lock, read, write};
+use crate::outbound::{self, Outbound};
+use crate::peer::{HANDSHAKE_WANTED, Peer, TUN_LOST};
+use crate::session::Session;
+use crate::table::Table;
+use crate::tun::Tun;
+use crate::udp::{Endpoint, Outgoing, Sockets};
+
+/// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
+const HANDSHAKE_TOS: u8 = 0x88;
+
+/// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What the threads and Python's calls have in common.
+pub struct Shared {
+    pub table: RwLock<Table>,
+    pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
+    pub gate: Mutex<Gate>,
+    /// Handshake messages that passed the gate; it bounds their number.
+    pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
+    pub sockets: RwLock<Option<Arc<Sockets>>>,
+    pub tun: OnceLock<Arc<Tun>>,
+    pub mtu: AtomicUsize,
+    events: Mutex<Vec<(u8, u32)>>,
+    event_fd: OwnedFd,
+}
+
+impl Shared {
+    /// Reports an event to Python. Armed bits bound how many there are.
+    pub fn post(&self, kind: u8, peer: u32) {
+        lock(&self.events).push((kind, peer));
+        self.wake();
+    }
+
+    pub fn want_handshake(&self, peer: &Peer, now: u64) {
+        if peer.want_handshake(now) {
+            self.post(HANDSHAKE_WANTED, peer.id);
+        }
+    }
+
+    pub fn wake(&self) {
+        signal(&self.event_fd);
+    }
+
+    /// Whether a message that passed the gate answers something: an initiation does not, a
+    /// response answers a handshake in flight, a cookie reply that or a response of ours.
+    pub fn expects(&self, message: &[u8]) -> bool {
+        let table = read(&self.table);
+        match inbound::u32_at(message, 0) {
+            MESSAGE_RESPONSE => table
+                .lookup(inbound::u32_at(message, 8))
+                .is_some_and(|entry| entry.session.is_none()),
+            MESSAGE_COOKIE => table.lookup(inbound::u32_at(message, 4)).is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// A thread, and the eventfd that ends it.
+struct Worker {
+    stop: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn spawn(
+        name: &str,
+        shared: Arc<Shared>,
+        run: impl FnOnce(BorrowedFd<'_>) + Send + 'static,
+    ) -> io::Result<Worker> {
+        let stop = Arc::new(new_eventfd()?);
+        let inner = stop.clone();
+        let thread = Builder::new().name(name.into()).spawn(move || {
+            // A device that is deaf but alive is the worst of all: its end must be noticed.
+            if catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
+                shared.post(TUN_LOST, 0);
+            }
+        })?;
+        Ok(Worker { stop, thread })
+    }
+
+    fn end(self) {
+        signal(&self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+pub struct Plane {
+    shared: Arc<Shared>,
+    timer: OwnedFd,
+    peers: RwLock<HashMap<u32, Arc<Peer>>>,
+    next_peer: Mutex<u32>,
+    /// For what Python's calls send.
+    outbound: Mutex<Outbound>,
+    outbound_thread: Mutex<Option<Worker>>,
+    inbound_thread: Mutex<Option<Worker>>,
+}
+
+impl Plane {
+    pub fn new() -> io::Result<Plane> {
+        let shared = Arc::new(Shared {
+            table: RwLock::default(),
+            allowed: RwLock::default(),
+            gate: Mutex::new(Gate::new()),
+            messages: Mutex::default(),
+            sockets: RwLock::default(),
+            tun: OnceLock::new(),
+            mtu: AtomicUsize::new(1420),
+            events: Mutex::default(),
+            event_fd: new_eventfd()?,
+        });
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Plane {
+            timer: timerfd_create(TimerfdClockId::Boottime, flags)?,
+            peers: RwLock::default(),
+            next_peer: Mutex::new(1),
+            outbound: Mutex::new(Outbound::new(shared.clone(), false)),
+            outbound_thread: Mutex::default(),
+            inbound_thread: Mutex::default(),
+            shared,
+        })
+    }
+
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.shared.event_fd.as_fd()
+    }
+
+    pub fn timer_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+
+    /// None stops the timer; a deadline that has passed fires at once.
+    pub fn set_timer(&self, deadline: Option<u64>) -> io::Result<()> {
+        let deadline = deadline.map_or(0, |deadline| deadline.max(1));
+        let it_value = Timespec {
+            tv_sec: (deadline / 1_000_000_000) as i64,
+            tv_nsec: (deadline % 1_000_000_000) as _,
+        };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let spec = Itimerspec { it_interval, it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec)?;
+        Ok(())
+    }
+
+    pub fn clear_timer(&self) {
+        drain(&self.timer);
+    }
+
+    /// Carries the device's packets from now on; false if there is a device already.
+    pub fn attach_tun(&self, tun: Tun, mtu: usize) -> io::Result<bool> {
+        self.set_mtu(mtu);
+        let tun = Arc::new(tun);
+        if self.shared.tun.set(tun.clone()).is_err() {
+            return Ok(false);
+        }
+        let shared = self.shared.clone();
+        let worker = Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
+            outbound::run(&shared, &tun, stop);
+        })?;
+        *lock(&self.outbound_thread) = Some(worker);
+        Ok(true)
+    }
+
+    pub fn set_mtu(&self, mtu: usize) {
+        self.shared.mtu.store(mtu, Relaxed);
+    }
+
+    /// Receives from these sockets instead of those before; none at all is silence.
+    pub fn attach_sockets(&self, sockets: Sockets) -> io::Result<()> {
+        let mut thread = lock(&self.inbound_thread);
+        *write(&self.shared.sockets) = None;
+        if let Some(worker) = thread.take() {
+            worker.end();
+        }
+        if sockets.each().next().is_none() {
+            return Ok(());
+        }
+        let (shared, sockets) = (self.shared.clone(), Arc::new(sockets));
+        *write(&shared.sockets) = Some(sockets.clone());
+        let worker = Worker::spawn("wiresnake-in", shared.clone(), move |stop| {
+            inbound::run(&shared, &sockets, stop);
+        })?;
+        *thread = Some(worker);
+        Ok(())
+    }
+
+    /// Ends both threads.
+    pub fn close(&self) {
+        let _ = self.attach_sockets(Sockets::new(None, None));
+        if let Some(worker) = lock(&self.outbound_thread).take() {
+            worker.end();
+        }
+    }
+
+    /// In a forked child there is nobody to join.
+    pub fn abandon(&self) {
+        std::mem::forget(lock(&self.inbound_thread).take());
+        std::mem::forget(lock(&self.outbound_thread).take());
+    }
+
+    pub fn set_identity(&self, public: Option<[u8; 32]>) {
+        lock(&self.shared.gate).set_identity(public);
+        if public.is_none() {
+            lock(&self.shared.messages).clear();
+        }
+    }
+
+    /// What has happened since the last call.
+    pub fn take_events(&self) -> Vec<(u8, u32)> {
+        drain(&self.shared.event_fd); // first: what comes behind it wakes again
+        std::mem::take(&mut lock(&self.shared.events))
+    }
+
+    pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
+        lock(&self.shared.messages).pop_front()
+    }
+
+    pub fn add_peer(&self) -> u32 {
+        let mut next = lock(&self.next_peer);
+        let id = *next;
+        *next += 1;
+        write(&self.peers).insert(id, Arc::new(Peer::new(id)));
+        id
+    }
+
+    pub fn peer(&self, id: u32) -> Option<Arc<Peer>> {
+        read(&self.peers).get(&id).cloned()
+    }
+
+    pub fn remove_peer(&self, peer: &Arc<Peer>) {
+        write(&self.peers).remove(&peer.id);
+        self.wipe(peer);
+        peer.sessions().purge();
+        write(&self.shared.table).remove_peer(peer);
+        if peer.routes.load(Relaxed) > 0 {
+            write(&self.shared.allowed).retain(|owner| !Arc::ptr_eq(owner, peer));
+        }
+    }
+
+    pub fn forget_sources(&self) {
+        for peer in read(&self.peers).values() {
+            peer.forget_source();
+        }
+    }
+
+    /// Routes a prefix to the peer, whosever it was; false if it is no prefix.
+    pub fn allow(&self, peer: &Arc<Peer>, prefix: &[u8], length: u8) -> bool {
+        let before = write(&self.shared.allowed).insert(prefix, length, peer.clone());
+        if let Some(Some(owner)) = &before {
+            owner.routes.fetch_sub(1, Relaxed);
+        }
+        peer.routes.fetch_add(u32::from(before.is_some()), Relaxed);
+        before.is_some()
+    }
+
+    pub fn disallow(&self, prefix: &[u8], length: u8) {
+        if let Some(owner) = write(&self.shared.allowed).remove(prefix, length) {
+            owner.routes.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub fn reserve(&self, peer: &Arc<Peer>) -> u32 {
+        write(&self.shared.table).reserve(peer)
+    }
+
+    pub fn release(&self, index: u32) {
+        write(&self.shared.table).release(index);
+    }
+
+    /// Puts a session in its place (kernel: add_new_keypair).
+    pub fn install(&self, peer: &Arc<Peer>, session: Arc<Session>) {
+        let mut sessions = peer.sessions();
+        write(&self.shared.table).install(peer, &session);
+        let initiator = session.initiator;
+        let gone = if initiator { sessions.begin(session) } else { sessions.answer(session) };
+        peer.next_index.store(sessions.next.as_ref().map_or(0, |next| next.local_index), Relaxed);
+        self.forget(gone);
+        if initiator {
+            peer.clear_wanted();
+            lock(&self.outbound).send_staged(peer, &mut sessions, now());
+        }
+    }
+
+    /// The sessions receive still, but send no more.
+    pub fn expire(&self, peer: &Peer) {
+        let sessions = peer.sessions();
+        for session in [&sessions.current, &sessions.next].into_iter().flatten() {
+            session.expire();
+        }
+    }
+
+    pub fn wipe(&self, peer: &Peer) {
+        let gone = peer.sessions().take();
+        peer.next_index.store(0, Relaxed);
+        peer.clear_wanted();
+        self.forget(gone);
+    }
+
+    pub fn purge(&self, peer: &Peer) {
+        peer.sessions().purge();
+        peer.clear_wanted();
+    }
+
+    /// Sends a handshake message to the peer.
+    pub fn send(&self, peer: &Peer, message: &[u8]) {
+        peer.count_sent(0, false, now()); // even if it goes nowhere: the timers are to run
+        let Some(mut endpoint) = peer.endpoint() else {
+            return;
+        };
+        let sticky = endpoint.local.is_some();
+        let Some(sockets) = read(&self.shared.sockets).clone() else {
+            return;
+        };
+        let sent = sockets.send(&mut Outgoing {
+            endpoint: &mut endpoint,
+            data: message,
+            segment: message.len(),
+            tos: HANDSHAKE_TOS,
+            wait: false,
+            path_refuses: false,
+        });
+        if sent.is_ok() {
+            peer.count_sent(message.len(), false, now());
+        }
+        if sticky && endpoint.local.is_none() {
+            peer.forget_source();
+        }
+    }
+
+    pub fn send_staged(&self, peer: &Arc<Peer>) {
+        let mut sessions = peer.sessions();
+        if !lock(&self.outbound).send_staged(peer, &mut sessions, now()) {
+            self.shared.want_handshake(peer, now());
+        }
+    }
+
+    pub fn send_keepalive(&self, peer: &Arc<Peer>) {
+        lock(&self.outbound).send_keepalive(peer, now());
+    }
+
+    fn forget(&self, gone: impl IntoIterator<Item = Arc<Session>>) {
+        let mut table = write(&self.shared.table);
+        for session in gone {
+            table.remove(session.local_index);
+        }
+    }
+}
+
+fn new_eventfd() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+fn signal(fd: &OwnedFd) {
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: readable as it is
+}
+
+fn drain(fd: &OwnedFd) {
+    let _ = rustix::io::read(fd, &mut [0u8; 8]);
+}

@@ -1,0 +1,491 @@
+"""The real plane on loopback sockets and a socket pair for a TUN device: no root, no namespaces.
+
+The test itself is the peer: it holds the other half of each session, so that it sees and sends
+every byte of the wire.
+"""
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from wiresnake._native import Endpoint, Plane, Session, SymmetricState
+from wiresnake.protocol.constants import Timing
+from wiresnake.protocol.plane import Event, Stamps
+
+VNET = bytes(10)
+US, THEM, STRANGER = "10.9.0.1", "10.9.0.2", "10.9.7.7"
+
+
+def boottime() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def ipv4(source: str, destination: str, payload: bytes, tos: int = 0, protocol: int = 17) -> bytes:
+    header = bytearray(
+        struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(payload), 0, 0x4000, 64, protocol, 0)
+    )
+    header += ip_address(source).packed + ip_address(destination).packed
+    total = sum(struct.unpack("!10H", header))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    header[10:12] = struct.pack("!H", total ^ 0xFFFF)
+    return bytes(header) + payload
+
+
+def ipv6(source: str, destination: str, payload: bytes) -> bytes:
+    header = struct.pack("!IHBB", 0x60000000, len(payload), 59, 64)
+    return header + ip_address(source).packed + ip_address(destination).packed + payload
+
+
+def readable(*sockets: socket.socket, timeout: float = 0.15) -> bool:
+    return bool(select.select(sockets, [], [], timeout)[0])
+
+
+class Rig:
+    """A plane with one peer, which is the test."""
+
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
+        self.host = "127.0.0.1" if family == socket.AF_INET else "::1"
+        self.plane = Plane()
+        self.app, tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.plane.attach_tun(tun.fileno(), 1420, True, True)
+        tun.close()
+        self.udp = self.bind(family)
+        if family == socket.AF_INET:
+            self.udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+            self.udp.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+            self.plane.attach_sockets(self.udp.fileno(), None)
+        else:
+            self.plane.attach_sockets(None, self.udp.fileno())
+        self.wire = self.bind(family)
+        self.peer = self.add_peer(f"{THEM}/32")
+        self.plane.set_endpoint(self.peer, self.endpoint(self.wire))
+
+    def bind(self, family: socket.AddressFamily) -> socket.socket:
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        udp.bind((self.host, 0))
+        return udp
+
+    def endpoint(self, udp: socket.socket) -> Endpoint:
+        return Endpoint(self.host, udp.getsockname()[1])
+
+    def add_peer(self, *networks: str) -> int:
+        peer = self.plane.add_peer()
+        for network in networks:
+            address, length = network.split("/")
+            self.plane.allow(peer, ip_address(address).packed, int(length))
+        return peer
+
+    def session(
+        self, initiator: bool = True, age: int = 0, peer: int | None = None, name: bytes = b"x"
+    ) -> Session:
+        """Installs a session in the plane; returns the other half."""
+        peer = self.peer if peer is None else peer
+        index = self.plane.reserve(peer)
+        created = boottime() - age
+        lifetimes = Timing().lifetimes
+        ours = SymmetricState(name).split(initiator, index, 77, created, lifetimes)
+        theirs = SymmetricState(name).split(not initiator, 77, index, created, lifetimes)
+        self.plane.install(peer, ours)
+        return theirs
+
+    def out(self, packet: bytes, header: bytes = VNET) -> None:
+        self.app.send(header + packet)
+
+    def datagrams(self, wire: socket.socket | None = None) -> list[bytes]:
+        wire = wire or self.wire
+        datagrams = []
+        while readable(wire):
+            datagrams.append(wire.recv(70_000))
+        return datagrams
+
+    def arrive(self, datagram: bytes, wire: socket.socket | None = None) -> None:
+        (wire or self.wire).sendto(datagram, self.udp.getsockname())
+
+    def delivered(self) -> list[bytes]:
+        packets = []
+        while readable(self.app):
+            packets.append(self.app.recv(70_000)[10:])
+        return packets
+
+    def seal(self, session: Session, packet: bytes) -> bytes:
+        message = session.seal(packet + bytes(-len(packet) % 16), boottime())
+        assert message is not None
+        return message
+
+    def events(self) -> list[tuple[int, int]]:
+        time.sleep(0.05)
+        return self.plane.take_events()
+
+    def stamps(self) -> Stamps:
+        return Stamps(*self.plane.stamps(self.peer))
+
+    def close(self) -> None:
+        self.plane.close()
+        for each in (self.app, self.udp, self.wire):
+            each.close()
+
+
+@pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    rig = Rig(request.param)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig4() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
+    theirs = rig.session()
+    packet = ipv4(US, THEM, b"hello")
+    rig.out(packet)
+    [datagram] = rig.datagrams()
+    assert len(datagram) == 16 + 32 + 16
+    assert theirs.open(datagram, boottime()) == packet + bytes(7)
+    answer = ipv4(THEM, US, b"world!")
+    rig.arrive(rig.seal(theirs, answer))
+    assert rig.delivered() == [answer]
+    assert rig.plane.transfer(rig.peer) == (64, 64)
+
+
+def test_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
+    packets = [ipv4(US, THEM, bytes([n])) for n in range(5)]
+    for packet in packets:
+        rig.out(packet)
+    assert rig.events() == [(Event.HANDSHAKE_WANTED, rig.peer)]
+    assert rig.stamps().wanted
+    assert rig.datagrams() == []
+    theirs = rig.session()
+    opened = [theirs.open(datagram, boottime()) for datagram in rig.datagrams()]
+    assert [plain[:21] for plain in opened if plain] == packets
+    rig.out(packets[0])
+    assert rig.events() == [(Event.DATA_SENT, rig.peer)]
+
+
+def test_128_packets_are_staged_and_the_oldest_dropped(rig4: Rig) -> None:
+    for n in range(150):
+        rig4.out(ipv4(US, THEM, n.to_bytes(2)))
+    time.sleep(0.2)
+    theirs = rig4.session()
+    opened = [theirs.open(datagram, boottime()) for datagram in rig4.datagrams()]
+    assert [int.from_bytes(plain[20:22]) for plain in opened if plain] == list(range(22, 150))
+
+
+def test_purge_drops_what_is_staged(rig4: Rig) -> None:
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    rig4.plane.purge(rig4.peer)
+    rig4.session()
+    assert rig4.datagrams() == []
+
+
+def test_c023_a_responder_waits_for_the_first_message(rig4: Rig) -> None:
+    theirs = rig4.session(initiator=False)
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.datagrams() == []
+    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    rig4.arrive(rig4.seal(theirs, b""))
+    [datagram] = rig4.datagrams()
+    assert theirs.open(datagram, boottime())
+    assert rig4.events() == [(Event.SESSION_CONFIRMED, rig4.peer), (Event.DATA_SENT, rig4.peer)]
+    rig4.arrive(rig4.seal(theirs, b""))
+    assert rig4.events() == []
+
+
+def test_c055_the_previous_session_still_opens(rig4: Rig) -> None:
+    old = rig4.session(name=b"old")
+    new = rig4.session(name=b"new")
+    packet = ipv4(THEM, US, b"in flight")
+    rig4.arrive(rig4.seal(old, packet))
+    assert rig4.delivered() == [packet]
+    rig4.out(ipv4(US, THEM, b"x"))
+    [datagram] = rig4.datagrams()
+    assert new.open(datagram, boottime())
+    rig4.session(name=b"newest")
+    rig4.arrive(rig4.seal(old, packet))
+    assert rig4.delivered() == []  # c025: at most three, the oldest is gone
+
+
+def test_c051_c056_replays_and_unknown_indices_are_nothing(rig4: Rig) -> None:
+    theirs = rig4.session()
+    message = rig4.seal(theirs, ipv4(THEM, US, b"once"))
+    rig4.arrive(message)
+    rig4.arrive(message)
+    assert len(rig4.delivered()) == 1
+    rig4.arrive(message[:4] + b"\x01\x02\x03\x04" + message[8:])
+    assert rig4.delivered() == []
+    assert rig4.datagrams() == []
+
+
+def test_c076_only_what_is_authentic_moves_the_endpoint(rig: Rig) -> None:
+    theirs = rig.session()
+    family = rig.wire.family
+    with rig.bind(family) as elsewhere:
+        replay = rig.seal(theirs, b"")
+        rig.arrive(replay)
+        time.sleep(0.05)
+        bad = bytearray(rig.seal(theirs, b""))
+        bad[-1] ^= 1
+        for datagram in (replay, bytes(bad), bytes(148), b"\x04" + bytes(31)):
+            rig.arrive(datagram, elsewhere)
+        time.sleep(0.05)
+        assert rig.plane.endpoint(rig.peer) == rig.endpoint(rig.wire)
+        rig.arrive(rig.seal(theirs, ipv4(STRANGER, US, b"wrong source, right key")), elsewhere)
+        assert rig.delivered() == []
+        assert rig.plane.endpoint(rig.peer) == rig.endpoint(elsewhere)
+        rig.out(ipv4(US, THEM, b"follow"))
+        assert len(rig.datagrams(elsewhere)) == 1
+        assert rig.datagrams() == []
+
+
+def test_c052_a_forged_counter_does_not_move_the_window(rig4: Rig) -> None:
+    theirs = rig4.session()
+    message = rig4.seal(theirs, ipv4(THEM, US, b"real"))
+    forged = bytearray(message)
+    forged[8:16] = (1 << 40).to_bytes(8, "little")
+    rig4.arrive(bytes(forged))
+    rig4.arrive(message)
+    assert len(rig4.delivered()) == 1
+
+
+def test_c086_the_source_check_is_device_wide(rig4: Rig) -> None:
+    wide = rig4.add_peer("10.9.0.0/16")
+    theirs = rig4.session(peer=wide, name=b"wide")
+    good = ipv4("10.9.1.1", US, b"mine")
+    rig4.arrive(rig4.seal(theirs, good))
+    assert rig4.delivered() == [good]
+    rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"the narrower peer's")))
+    assert rig4.delivered() == []
+    rig4.plane.disallow(ip_address(THEM).packed, 32)
+    rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"mine now")))
+    assert len(rig4.delivered()) == 1
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"\x45" + bytes(18),
+        ipv4(THEM, US, b"x")[:20].replace(b"\x00\x15", b"\x00\x13", 1),
+        ipv4(THEM, US, b"x").replace(b"\x00\x15", b"\x7f\xff", 1),
+        b"\x60" + bytes(3) + b"\xff\xff" + bytes(34),
+        b"\x55" + bytes(63),
+        bytes(64),
+    ],
+)
+def test_c058_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> None:
+    theirs = rig4.session()
+    rig4.arrive(rig4.seal(theirs, inner))
+    good = ipv4(THEM, US, b"after")
+    rig4.arrive(rig4.seal(theirs, good))
+    assert rig4.delivered() == [good]
+
+
+def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
+    rig4.out(ipv4(US, "10.77.0.1", b"nobody"))
+    [reply] = rig4.delivered()
+    assert reply[20:22] == b"\x03\x01"
+    assert reply[12:20] == ip_address("10.77.0.1").packed + ip_address(US).packed
+    rig4.add_peer("10.78.0.0/16")
+    rig4.out(ipv4(US, "10.78.0.1", b"no endpoint"))
+    assert rig4.delivered()[0][20:22] == b"\x03\x01"
+    rig4.out(ipv6("fd00::1", "fd00::2", b"nobody"))
+    assert rig4.delivered()[0][40:42] == b"\x01\x03"
+    for _ in range(300):
+        rig4.out(ipv4(US, "10.77.0.1", b"a flood"))
+    assert 0 < len(rig4.delivered()) < 120
+
+
+def test_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
+    theirs = rig.session()
+    payload = bytes(range(256)) * 40
+    header = bytearray(ipv4(US, THEM, b"", protocol=6))
+    tcp = struct.pack("!HHIIBBHHH", 1000, 2000, 1, 1, 0x50, 0x18, 1000, 0, 0)
+    header[2:4] = (40 + len(payload)).to_bytes(2)
+    vnet = struct.pack("=BBHHHH", 1, 1, 40, 1380, 20, 16)
+    rig.out(bytes(header) + tcp + payload, vnet)
+    datagrams = rig.datagrams()
+    assert [len(datagram) for datagram in datagrams[:-1]] == [1420 + 32] * 7
+    packets = [theirs.open(datagram, boottime()) for datagram in datagrams]
+    assert b"".join(packet[40:] for packet in packets if packet)[: len(payload)] == payload
+    lengths = [int.from_bytes(packet[2:4]) for packet in packets if packet]
+    back = SymmetricState(b"back")
+    index = rig.plane.reserve(rig.peer)
+    far = back.copy().split(False, 5, index, boottime(), Timing().lifetimes)
+    rig.plane.install(rig.peer, back.split(True, index, 5, boottime(), Timing().lifetimes))
+    rig.plane.disallow(ip_address(THEM).packed, 32)
+    rig.plane.allow(rig.peer, ip_address(US).packed, 32)
+    for packet, length in zip(packets, lengths, strict=True):
+        assert packet
+        rig.arrive(rig.seal(far, packet[:length]))
+    arrived = b"".join(packet[40:] for packet in rig.delivered())
+    assert arrived == payload
+
+
+def test_c085_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
+    theirs = rig.session()
+    for length in [*range(200), 1500, 4096, 4097, 9000, 65_000, 65_507]:
+        for first in (0, 1, 2, 3, 4, 5, 255):
+            rig.arrive((bytes([first, 0, 0, 0]) + bytes(length))[:length])
+    packet = ipv4(THEM, US, b"alive")
+    time.sleep(0.2)
+    rig.arrive(rig.seal(theirs, packet))
+    assert rig.delivered() == [packet]
+    assert rig.datagrams() == []
+
+
+def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
+    theirs = rig4.session()
+    for _ in range(100):
+        rig4.out(ipv4(US, THEM, b"ping"))
+        rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"pong")))
+    time.sleep(0.2)
+    events = rig4.events()
+    assert sorted(events) == [(Event.DATA_SENT, rig4.peer), (Event.DATA_RECEIVED, rig4.peer)]
+    rig4.arrive(rig4.seal(theirs, b""))
+    time.sleep(0.05)
+    assert rig4.stamps().data_sent == 0
+    assert not rig4.plane.disarm(rig4.peer, Event.DATA_SENT, 1)
+    assert rig4.plane.disarm(rig4.peer, Event.DATA_SENT, 0)
+    rig4.out(ipv4(US, THEM, b"again"))
+    assert rig4.events() == [(Event.DATA_SENT, rig4.peer)]
+    assert rig4.stamps().data_received == 0
+
+
+def test_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.plane.send_keepalive(rig4.peer)
+    [datagram] = rig4.datagrams()
+    assert len(datagram) == 32
+    assert theirs.open(datagram, boottime()) == b""
+    rig4.arrive(rig4.seal(theirs, b""))
+    assert rig4.events() == []
+    stamps = rig4.stamps()
+    assert stamps.data_sent == stamps.data_received == stamps.last_data_received == 0
+    assert stamps.sent
+    assert stamps.received
+    assert rig4.delivered() == []
+
+
+def test_c067_c068_an_old_session_asks_for_a_new_one(rig4: Rig) -> None:
+    second = 10**9
+    rig4.session(age=121 * second)
+    rig4.out(ipv4(US, THEM, b"still goes"))
+    assert (Event.HANDSHAKE_WANTED, rig4.peer) in rig4.events()
+    assert len(rig4.datagrams()) == 1
+    theirs = rig4.session(age=170 * second)
+    rig4.arrive(rig4.seal(theirs, b""))
+    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    confirmed = rig4.session(initiator=False, age=170 * second)
+    rig4.arrive(rig4.seal(confirmed, b""))
+    rig4.out(ipv4(US, THEM, b"a responder does not"))
+    assert (Event.HANDSHAKE_WANTED, rig4.peer) not in rig4.events()
+
+
+def test_c054_c069_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
+    theirs = rig4.session(age=181 * 10**9)
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.datagrams() == []
+    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    young = SymmetricState(b"x").split(False, 77, theirs.remote_index, boottime(), (10**12,) * 3)
+    rig4.arrive(rig4.seal(young, ipv4(THEM, US, b"late")))
+    assert rig4.delivered() == []
+
+
+def test_expire_and_wipe(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.plane.expire(rig4.peer)
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.datagrams() == []
+    packet = ipv4(THEM, US, b"still opens")
+    rig4.arrive(rig4.seal(theirs, packet))
+    assert rig4.delivered() == [packet]
+    rig4.plane.wipe(rig4.peer)
+    rig4.arrive(rig4.seal(theirs, packet))
+    assert rig4.delivered() == []
+
+
+def test_a_removed_peer_leaves_nothing(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.plane.remove_peer(rig4.peer)
+    with pytest.raises(KeyError):
+        rig4.plane.stamps(rig4.peer)
+    rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"x")))
+    assert rig4.delivered() == []
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.delivered()[0][20:22] == b"\x03\x01"
+
+
+def test_c095_c099_outer_tos(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.wire.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+
+    def outer() -> int:
+        assert readable(rig4.wire)
+        _, control, _, _ = rig4.wire.recvmsg(2000, 100)
+        return control[0][2][0]
+
+    for inner, expected in [(0, 0), (1, 1), (2, 2), (3, 2), (0xB8, 0), (0xBB, 2)]:
+        rig4.out(ipv4(US, THEM, b"x", tos=inner))
+        assert outer() == expected
+    rig4.plane.send(rig4.peer, bytes(148))
+    assert outer() == 0x88
+    rig4.wire.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 3)
+    rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"x", tos=2)))
+    assert rig4.delivered() == [ipv4(THEM, US, b"x", tos=3)]
+
+
+def test_the_end_of_the_tun_device_is_reported_once(rig4: Rig) -> None:
+    rig4.app.close()
+    deadline = time.monotonic() + 2
+    while not (events := rig4.events()) and time.monotonic() < deadline:
+        pass
+    assert events == [(Event.TUN_LOST, 0)]
+
+
+def test_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
+    theirs = rig4.session()
+    second = rig4.bind(socket.AF_INET)
+    rig4.plane.attach_sockets(second.fileno(), None)
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert readable(rig4.wire)
+    _, source = rig4.wire.recvfrom(2000)
+    assert source == second.getsockname()
+    packet = ipv4(THEM, US, b"x")
+    rig4.wire.sendto(rig4.seal(theirs, packet), second.getsockname())
+    assert rig4.delivered() == [packet]
+    rig4.plane.attach_sockets(None, None)
+    rig4.out(ipv4(US, THEM, b"x"))
+    assert rig4.datagrams() == []
+    second.close()
+
+
+def test_close_is_quick_and_can_be_repeated(rig4: Rig) -> None:
+    start = time.monotonic()
+    rig4.plane.close()
+    rig4.plane.close()
+    assert time.monotonic() - start < 1
+
+
+def test_the_timer_descriptor_fires_at_its_deadline() -> None:
+    plane = Plane()
+    plane.set_timer(boottime() + 50_000_000)
+    assert not select.select([plane.timer_fd], [], [], 0.01)[0]
+    assert select.select([plane.timer_fd], [], [], 1)[0]
+    plane.clear_timer()
+    assert not select.select([plane.timer_fd], [], [], 0.01)[0]
+    plane.set_timer(1)
+    assert select.select([plane.timer_fd], [], [], 1)[0]
+    plane.set_timer(None)
+    assert not select.select([plane.timer_fd], [], [], 0.01)[0]
+    plane.close()

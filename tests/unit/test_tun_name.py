@@ -1,0 +1,34 @@
+"""Which names an interface may have."""
+
+import pytest
+
+from wiresnake.errors import ConfigError
+from wiresnake.runtime.tun import check_name
+
+
+@pytest.mark.parametrize("name", ["wg0", "a", "x" * 15, "wg-0_1.5=+", "...", "\u00fc"])
+def test_good_names(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "x" * 16,
+        "\u00fc" * 8,
+        "a/b",
+        "../wg0",
+        "a b",
+        "a\t",
+        "a\n",
+        "a%d",
+        "a:b",
+        "\0",
+    ],
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name an interface"):
+        check_name(name)

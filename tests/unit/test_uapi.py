@@ -1,0 +1,302 @@
+"""The UAPI's text: every key, every errno, and that nothing else can happen."""
+
+import contextlib
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake.config.uapi import (
+    SetParser,
+    UapiError,
+    device_pieces,
+    endpoint_text,
+    peer_pieces,
+    wipe,
+    write_get,
+)
+from wiresnake.model import (
+    CLEAR,
+    DeviceChange,
+    DeviceStatus,
+    PeerChange,
+    PeerStatus,
+    Prefix,
+)
+
+KEY = "11" * 32
+PEER = bytes.fromhex(KEY)
+
+
+def zone(name: str) -> int:
+    if name != "eth9":
+        raise OSError(errno.ENODEV, "no such interface")
+    return 9
+
+
+def parse(*lines: str | bytes) -> DeviceChange:
+    text = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    buffer = bytearray(b"".join(line + b"\n" for line in text))
+    parser = SetParser(zone)
+    start = 0
+    for line in text:
+        parser.feed(buffer, start, start + len(line))
+        start += len(line) + 1
+    return parser.finish()
+
+
+def parse_peer(*lines: str) -> PeerChange:
+    [peer] = parse(f"public_key={KEY}", *lines).peers
+    return peer
+
+
+def prefixes(*texts: str) -> tuple[tuple[bool, Prefix], ...]:
+    return tuple((text[0] != "-", Prefix.parse(text.lstrip("-"))) for text in texts)
+
+
+def test_nothing_is_no_change() -> None:
+    assert parse() == DeviceChange()
+
+
+def test_device_keys() -> None:
+    change = parse("private_key=" + "aB" * 32, "listen_port=65535", "fwmark=4294967295")
+    assert isinstance(change.private_key, PrivateKey)
+    assert (change.listen_port, change.fwmark, change.replace_peers) == (65535, 0xFFFFFFFF, False)
+    assert parse("replace_peers=true").replace_peers
+    assert parse("listen_port=00051820").listen_port == 51820
+
+
+def test_zero_keys_clear() -> None:
+    assert parse("private_key=" + "0" * 64).private_key is CLEAR
+    assert parse_peer("preshared_key=" + "0" * 64).preshared_key is CLEAR
+
+
+def test_peer_keys() -> None:
+    peer = parse_peer(
+        "preshared_key=" + "22" * 32,
+        "endpoint=192.0.2.1:51820",
+        "persistent_keepalive_interval=25",
+        "protocol_version=1",
+        "update_only=true",
+        "allowed_ip=10.0.0.1/24",
+        "allowed_ip=-2001:db8::1/32",
+    )
+    assert isinstance(peer.preshared_key, PresharedKey)
+    assert peer.endpoint == Endpoint("192.0.2.1", 51820)
+    assert (peer.persistent_keepalive, peer.update_only, peer.remove) == (25, True, False)
+    assert peer.allowed_ips == prefixes("10.0.0.0/24", "-2001:db8::/32")
+    assert parse_peer("remove=true").remove
+
+
+def test_replace_allowed_ips_forgets_what_stood_before_it() -> None:
+    peer = parse_peer("allowed_ip=10.0.0.0/8", "replace_allowed_ips=true", "allowed_ip=10.1.0.0/16")
+    assert peer.replace_allowed_ips
+    assert peer.allowed_ips == prefixes("10.1.0.0/16")
+
+
+def test_a_peer_may_come_twice() -> None:
+    change = parse(f"public_key={KEY}", "allowed_ip=::/0", f"public_key={KEY}", "remove=true")
+    assert [(peer.remove, len(peer.allowed_ips)) for peer in change.peers] == [
+        (False, 1),
+        (True, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("[2001:db8::1]:1", Endpoint("2001:db8::1", 1)),
+        ("[fe80::1%3]:51820", Endpoint("fe80::1", 51820, 3)),
+        ("[fe80::1%eth9]:51820", Endpoint("fe80::1", 51820, 9)),
+    ],
+)
+def test_ipv6_endpoints(text: str, endpoint: Endpoint) -> None:
+    parsed = parse_peer(f"endpoint={text}").endpoint
+    assert parsed == endpoint
+    assert parsed.scope == endpoint.scope
+
+
+DEVICE_MISTAKES = [
+    "private_key=" + "1" * 63,
+    "private_key=" + "1" * 65,
+    "private_key=" + "g" * 64,
+    "private_key=",
+    "listen_port=65536",
+    "listen_port=70000",
+    "listen_port=-1",
+    "listen_port=+1",
+    "listen_port=1_0",
+    "listen_port= 1",
+    "listen_port=",
+    "listen_port=" + "9" * 100,
+    "fwmark=0x10",
+    "fwmark=4294967296",
+    "fwmark=off",
+    "replace_peers=1",
+    "replace_peers=false",
+    "public_key=" + "1" * 62,
+    "public_key=" + "11 " * 21 + "1",
+    "unknown=1",
+    "=",
+    "preshared_key=" + "1" * 64,
+    "allowed_ip=10.0.0.0/8",
+    "errno=0",
+]
+PEER_MISTAKES = [
+    "private_key=" + "1" * 64,
+    "preshared_key=" + "1" * 60,
+    "listen_port=1",
+    "fwmark=1",
+    "replace_peers=true",
+    "remove=yes",
+    "update_only=false",
+    "replace_allowed_ips=1",
+    "protocol_version=2",
+    "persistent_keepalive_interval=70000",
+    "persistent_keepalive_interval=off",
+    "allowed_ip=10.0.0.1",
+    "allowed_ip=10.0.0.0/33",
+    "allowed_ip=::/129",
+    "allowed_ip=10.0.0.0/255.0.0.0",
+    "allowed_ip=10.0.0/8",
+    "allowed_ip=fe80::1%3/64",
+    "allowed_ip=+10.0.0.0/8",
+    "allowed_ip=--10.0.0.0/8",
+    "allowed_ip=",
+    "allowed_ip=/",
+    "endpoint=example.com:51820",
+    "endpoint=192.0.2.1",
+    "endpoint=192.0.2.1:65536",
+    "endpoint=2001:db8::1:51820",
+    "endpoint=[192.0.2.1]:51820",
+    "endpoint=[fe80::1%]:51820",
+    "endpoint=[fe80::1%nope]:51820",
+    "endpoint=192.0.2.1%3:51820",
+    "endpoint=:51820",
+    "endpoint=",
+    "last_handshake_time_sec=1",
+]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[line] for line in DEVICE_MISTAKES] + [[f"public_key={KEY}", line] for line in PEER_MISTAKES],
+    ids=lambda lines: lines[-1][:40],
+)
+def test_bad_values_are_einval(lines: list[str]) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse(*lines)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_line_without_equals_is_eproto() -> None:
+    with pytest.raises(UapiError) as caught:
+        parse("listen_port")
+    assert caught.value.errno == errno.EPROTO
+
+
+@pytest.mark.parametrize("line", ["private_key=", "preshared_key=", "secret=", ""])
+def test_no_error_shows_a_value(line: str) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse(line + "5e" * 33)
+    assert "5e5e" not in str(caught.value)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=8))
+def test_any_bytes_give_a_change_or_an_error(lines: list[bytes]) -> None:
+    with contextlib.suppress(UapiError):
+        parse(*(line.replace(b"\n", b"") for line in lines))
+
+
+VALUES = st.sampled_from(
+    [
+        KEY,
+        "0" * 64,
+        "true",
+        "1",
+        "10.0.0.0/8",
+        "-::/0",
+        "[::1%3]:5",
+        "1.2.3.4:5",
+        "",
+        "\N{PILE OF POO}",
+    ]
+)
+KEYS = st.sampled_from(
+    [line.partition("=")[0] for line in DEVICE_MISTAKES + PEER_MISTAKES] + ["public_key"]
+)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES | st.text(max_size=20)), max_size=12))
+def test_any_values_give_a_change_or_an_error(lines: list[tuple[str, str]]) -> None:
+    with contextlib.suppress(UapiError):
+        parse(*(f"{key}={value}".replace("\n", "") for key, value in lines))
+
+
+def test_get_of_nothing() -> None:
+    assert write_get(device_pieces(DeviceStatus(None, 0, 0))) == b"errno=0\n\n"
+
+
+def test_get_in_order() -> None:
+    private = PrivateKey.from_hex(b"40" * 32)
+    preshared = PresharedKey.from_hex(b"23" * 32)
+    assert private is not None
+    first = PeerStatus(
+        PEER,
+        preshared,
+        Endpoint("fe80::1", 51820, 3),
+        1_700_000_000_500_000_000,
+        7,
+        8,
+        25,
+        (Prefix.parse("10.0.0.0/8"), Prefix.parse("::/0")),
+    )
+    second = PeerStatus(PEER, None, None, 0, 0, 0, 0, ())
+    pieces = device_pieces(DeviceStatus(private, 51820, 0xCA6C))
+    reply = write_get(pieces + peer_pieces(first) + peer_pieces(second))
+    assert reply.decode().splitlines() == [
+        "private_key=" + "40" * 32,
+        "listen_port=51820",
+        "fwmark=51820",
+        f"public_key={KEY}",
+        "preshared_key=" + "23" * 32,
+        "protocol_version=1",
+        "endpoint=[fe80::1%3]:51820",
+        "last_handshake_time_sec=1700000000",
+        "last_handshake_time_nsec=500000000",
+        "tx_bytes=8",
+        "rx_bytes=7",
+        "persistent_keepalive_interval=25",
+        "allowed_ip=10.0.0.0/8",
+        "allowed_ip=::/0",
+        f"public_key={KEY}",
+        "preshared_key=" + "0" * 64,
+        "protocol_version=1",
+        "last_handshake_time_sec=0",
+        "last_handshake_time_nsec=0",
+        "tx_bytes=0",
+        "rx_bytes=0",
+        "persistent_keepalive_interval=0",
+        "errno=0",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        (Endpoint("192.0.2.1", 5), "192.0.2.1:5"),
+        (Endpoint("2001:db8::1", 5), "[2001:db8::1]:5"),
+        (Endpoint("fe80::1", 5, 4), "[fe80::1%4]:5"),
+    ],
+)
+def test_endpoint_text(endpoint: Endpoint, text: str) -> None:
+    assert endpoint_text(endpoint) == text
+
+
+def test_wipe() -> None:
+    buffer = bytearray(b"secret")
+    wipe(buffer)
+    assert buffer == bytes(6)
