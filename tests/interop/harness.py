@@ -200,15 +200,24 @@ def assert_pings(a: End, b: End) -> None:
             assert not pings.lost, f"{end.host.name} to {other.inner[version]}: {pings}"
 
 
-def assert_tcp(a: End, b: End, version: int = 4, *, size: int = 4 << 20) -> None:
-    """A TCP connection carries other random bytes each way at the same time, unchanged."""
+def assert_tcp(
+    a: End, b: End, version: int = 4, *, size: int = 4 << 20, window: int | None = None
+) -> None:
+    """A TCP connection carries other random bytes each way at the same time, unchanged.
+
+    A window keeps the sender from filling the queues on the way, which then drop other packets.
+    """
     target = b.inner[version]
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
-    server = b.host.inside(lambda: socket.create_server((target, 0), family=family))
+    server, client = (end.host.inside(lambda: socket.socket(family)) for end in (b, a))
     with server:
-        server.settimeout(10)
-        port = server.getsockname()[1]
-        client = a.host.inside(lambda: socket.create_connection((target, port), 10))
+        for one in (server, client):
+            one.settimeout(10)
+            if window is not None:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window // 2)
+        server.bind((target, 0))
+        server.listen()
+        client.connect(server.getsockname())
         accepted, _ = server.accept()
     with client, accepted:
         streams = [_Stream(client, accepted, size), _Stream(accepted, client, size)]

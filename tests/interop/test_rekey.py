@@ -1,6 +1,7 @@
 """Sessions are replaced while traffic flows, and no packet is lost over it."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def rekeys_without_loss(a: End, b: End) -> None:
     times = {a.handshake()}
     pings = a.host.start("ping -n -q -i 0.005 -c 2400 -W 2", b.inner[4])  # 12 s
     while pings.popen.poll() is None:
-        assert_tcp(a, b, size=16 << 20)
+        assert_tcp(a, b, window=64 << 10)  # without it a slower peer drops packets
         times.add(a.handshake())
     counted = count_pings(pings.wait(5)[1])
     assert len(times) > 3, f"too few handshakes to prove anything: {times}"
@@ -62,13 +63,6 @@ def test_expired_session_is_not_used(make_host: MakeHost) -> None:
     a, b = ends(make_host("a"), make_host("b"))
     begin(a, b, None)
     first = a.handshake()
-    lab.wait_for("a handshake later than the first", lambda: later(a, b, first), timeout=20)
-
-
-def later(a: End, b: End, first: int) -> bool:
-    """Pings once every nine seconds: each time the session is too old to send with."""
-    import time
-
     time.sleep(9)
     assert_pings(a, b)
-    return a.handshake() > first
+    assert a.handshake() > first
