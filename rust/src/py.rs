@@ -490,8 +490,7 @@ impl PyPlane {
     }
 
     fn clear_timer(&self) -> PyResult<()> {
-        self.plane()?.clear_timer();
-        Ok(())
+        self.plane().map(|plane| plane.clear_timer())
     }
 
     fn attach_tun(&self, fd: i32, mtu: usize, vnet_header: bool, uso: bool) -> PyResult<()> {
@@ -503,8 +502,7 @@ impl PyPlane {
     }
 
     fn set_mtu(&self, mtu: usize) -> PyResult<()> {
-        self.plane()?.set_mtu(mtu);
-        Ok(())
+        self.plane().map(|plane| plane.set_mtu(mtu))
     }
 
     fn attach_sockets(&self, py: Python<'_>, v4: Option<i32>, v6: Option<i32>) -> PyResult<()> {
@@ -521,8 +519,7 @@ impl PyPlane {
 
     fn set_identity(&self, public: Option<&[u8]>) -> PyResult<()> {
         let public = public.map(|key| exactly(key, "a public key")).transpose()?;
-        self.plane()?.set_identity(public);
-        Ok(())
+        self.plane().map(|plane| plane.set_identity(public))
     }
 
     fn take_events(&self) -> PyResult<Vec<(u8, u32)>> {
@@ -542,9 +539,7 @@ impl PyPlane {
     }
 
     fn remove_peer(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.remove_peer(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.remove_peer(&peer))
     }
 
     fn set_endpoint(&self, peer: u32, endpoint: Option<&Bound<'_, PyEndpoint>>) -> PyResult<()> {
@@ -575,60 +570,44 @@ impl PyPlane {
     }
 
     fn disallow(&self, prefix: &[u8], length: u8) -> PyResult<()> {
-        self.plane()?.disallow(prefix, length);
-        Ok(())
+        self.plane().map(|plane| plane.disallow(prefix, length))
     }
 
     fn reserve(&self, peer: u32) -> PyResult<u32> {
-        let (plane, peer) = self.peer(peer)?;
-        Ok(plane.reserve(&peer))
+        self.peer(peer).map(|(plane, peer)| plane.reserve(&peer))
     }
 
     fn release(&self, index: u32) -> PyResult<()> {
-        self.plane()?.release(index);
-        Ok(())
+        self.plane().map(|plane| plane.release(index))
     }
 
     fn install(&self, peer: u32, session: &Bound<'_, PySession>) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.install(&peer, session.get().session()?.clone());
-        Ok(())
+        let session = session.get().session()?.clone();
+        self.peer(peer).map(|(plane, peer)| plane.install(&peer, session))
     }
 
     fn expire(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.expire(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.expire(&peer))
     }
 
     fn wipe(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.wipe(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.wipe(&peer))
     }
 
     fn purge(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.purge(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.purge(&peer))
     }
 
     fn send(&self, peer: u32, message: &[u8]) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.send(&peer, message);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.send(&peer, message))
     }
 
     fn send_staged(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.send_staged(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.send_staged(&peer))
     }
 
     fn send_keepalive(&self, peer: u32) -> PyResult<()> {
-        let (plane, peer) = self.peer(peer)?;
-        plane.send_keepalive(&peer);
-        Ok(())
+        self.peer(peer).map(|(plane, peer)| plane.send_keepalive(&peer))
     }
 
     fn count_received(&self, peer: u32, length: usize) -> PyResult<()> {

@@ -306,6 +306,29 @@ def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     assert KEY[:12] not in log
 
 
+@pytest.mark.skipif(shutil.which("wg-quick") is None, reason="needs the program wg-quick")
+@pytest.mark.skipif(Path("/sys/module/wireguard").exists(), reason="wg-quick takes the kernel's")
+def test_wg_quick_takes_it(
+    home: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As WG_QUICK_USERSPACE_IMPLEMENTATION, under the name by which users will give it."""
+    program = tmp_path / "wiresnaked"
+    program.write_text(f'#!/bin/sh\nexec {" ".join(DAEMON)} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("WG_QUICK_USERSPACE_IMPLEMENTATION", str(program))
+    key, interface = run("wg", "genkey").strip(), unique("w")
+    file = tmp_path / f"{interface}.conf"
+    file.write_text(f"[Interface]\nPrivateKey={key}\nAddress=10.7.0.1/24\nMTU=1380\n")
+    file.chmod(0o600)
+    home("wg-quick", "up", str(file))
+    assert run("wg", "show", interface, "private-key").strip() == key
+    details = home("ip", "address", "show", interface)
+    assert "mtu 1380" in details
+    assert re.findall("inet6? [^ ]+", details) == ["inet 10.7.0.1/24"]
+    home("wg-quick", "down", str(file))
+    wait(lambda: not home.pids(), 1, "the daemon ends")
+
+
 # What it refuses to start with
 
 
@@ -661,6 +684,11 @@ def test_following_without_permission(
     run("wg", "set", name, "listen-port", "7000")
     home("ip", "link", "set", name, "netns", away.name)
     wait(lambda: "1B58" in home("cat", "/proc/net/udp"), 1, "taken as up")
+    home("ip", "link", "set", "lo", "mtu", 60000)  # Another interface's event says nothing new.
+    away("ip", "link", "set", name, "netns", home.name)
+    wait(lambda: "1B58" not in home("cat", "/proc/net/udp"), 1, "seen again at home")
+    home("ip", "link", "set", name, "netns", away.name)
+    wait(lambda: "1B58" in home("cat", "/proc/net/udp"), 1, "taken as up again")
     away("ip", "link", "delete", name)
     assert process.wait(1) == 0
-    assert process.communicate()[1].count("cannot follow") == 1
+    assert process.communicate()[1].count("cannot follow") == 2

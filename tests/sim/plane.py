@@ -283,7 +283,8 @@ class FakePlane:
         padded = slot.session.open(datagram, now)
         if padded is None:
             return
-        # Authenticated and new: only from here on may the datagram change anything.
+        # Authenticated and new: only from here on may the datagram change anything. It is counted
+        # before a confirmed session sends what is staged: that data waits for an answer of its own.
         peer.endpoint, peer.sticky = source, True
         self._count_received(peer, len(datagram))
         assert len(padded) == len(datagram) - DATA_HEADER_SIZE - TAG_SIZE

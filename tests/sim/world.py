@@ -73,7 +73,7 @@ class Datagram:
 
     @property
     def kind(self) -> int:
-        return self.message[0]
+        return self.message[0] if self.message else 0
 
 
 class Node:
@@ -87,7 +87,7 @@ class Node:
         self.endpoint = Endpoint(f"192.0.2.{number}", 51820)
         self.key = private_key(name)
         self.plane = FakePlane(lambda: world.boot, self._transmit, seed=number)
-        self.device = Device(self.plane, Entropy(f"entropy of {name}"), timing)
+        self.device = Device(self.plane, Entropy(f"entropy of {name} {world.seed}"), timing)
         self.hung_until = 0
         """Until then Python does nothing; the plane carries on."""
         self.deaf: Callable[[Datagram], bool] = lambda datagram: False
@@ -155,6 +155,7 @@ class World:
         self.nodes: dict[Endpoint, Node] = {}
         self.log: list[Datagram] = []
         """All that was ever sent."""
+        self.seed = seed
         self.random = Random(seed)
         self._order = count()
         self._flying: list[tuple[int, int, Datagram]] = []

@@ -70,7 +70,7 @@ class Device:
     def handle(self, event: int, peer_id: int, now: Now) -> None:
         """Takes note of an event of the plane; late, of a peer that is gone, it is nothing."""
         peer = self._by_id.get(peer_id)
-        if peer is not None and event != Event.TUN_LOST:
+        if peer is not None and event < Event.TUN_LOST:
             peer.handle(Event(event), now)
 
     def tick(self, now: Now) -> None:

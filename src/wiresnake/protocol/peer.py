@@ -73,8 +73,10 @@ class Peer:
     """Retries in this series of initiations."""
     _last_wanted: int = 0
     """`Stamps.wanted` at the last look."""
-    _last_derived: int = _LONG_AGO
-    """When a session was last installed as initiator."""
+    _answered: int = _LONG_AGO
+    """When the last session was derived that we answered."""
+    _derived: int = _LONG_AGO
+    """When the session was derived that is in use, as far as we have heard."""
     _keepalive_sent: int | None = None
     """`Stamps.sent` after a passive keepalive that another shall follow."""
 
@@ -103,6 +105,7 @@ class Peer:
         for kind in Event.DATA_SENT, Event.DATA_RECEIVED:
             self._disarm(kind)
         self._last_sent, self._attempts = _LONG_AGO, 0
+        self._answered = self._derived = _LONG_AGO
         self._keepalive_sent, self.wants_handshake = None, False
 
     def forget(self) -> None:
@@ -115,7 +118,7 @@ class Peer:
         """The device's own key is another: nothing that rests on the old one is sent any more."""
         self._static_static, self._knows_static_static = None, False
         self._drop_handshake()
-        self._last_sent = _LONG_AGO
+        self._last_sent = self._answered = self._derived = _LONG_AGO
         self.around.plane.expire(self.id)
 
     def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
@@ -157,6 +160,7 @@ class Peer:
             return
         self._claim(index)
         self._install(initiated.state, False, index, initiated.index, now)
+        self._answered = now.boot
         plane.send(self.id, self._cookies.add_macs(response.pack(), now.boot))
 
     def complete(self, response: Response, source: Endpoint, now: Now) -> None:
@@ -172,7 +176,7 @@ class Peer:
         self._handshake = None  # Its index is the session's now.
         _, sent = plane.transfer(self.id)
         self._install(state, True, handshake.index, response.sender, now)
-        self._last_derived = now.boot
+        self._derived = now.boot
         self._finish_series(now)
         # The responder may not send before it hears from us: with nothing staged, a keepalive.
         if plane.transfer(self.id)[1] == sent:
@@ -186,12 +190,13 @@ class Peer:
 
     def handle(self, event: Event, now: Now) -> None:
         if event is Event.HANDSHAKE_WANTED:
-            wanted = self._stamps().wanted
-            # A session that was installed while the event waited has cleared it already.
-            if wanted > self._last_derived:
-                self._last_wanted, self.wants_handshake = wanted, True
+            if now.boot - self._derived < self.around.timing.rekey_timeout:
+                self._forget_wish()
+            else:
+                self._last_wanted, self.wants_handshake = self._stamps().wanted, True
                 self._begin_series(now)
         elif event is Event.SESSION_CONFIRMED:
+            self._derived = max(self._derived, self._answered)
             self._finish_series(now)
         elif not self.around.up:
             self._disarm(event)
@@ -201,6 +206,15 @@ class Peer:
             self._watch_data_sent(self._stamps().data_sent or now.boot)
         elif event is Event.DATA_RECEIVED:
             self._watch_data_received(self._stamps().data_received or now.boot)
+
+    def _forget_wish(self) -> None:
+        """A thread that still held the session before has asked, but the one in use is new.
+
+        The event may have been posted before the new session cleared the bit, or after it. Once
+        what is staged has left with the new session, `purge` clears the bit and drops nothing.
+        """
+        self.around.plane.send_staged(self.id)
+        self.around.plane.purge(self.id)
 
     # Deadlines.
 

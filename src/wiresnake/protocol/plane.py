@@ -75,7 +75,7 @@ class Plane(Protocol):
         """Drops the sticky local address of the peer's endpoint (None: of every peer's)."""
 
     def allow(self, peer: int, prefix: bytes, length: int) -> None:
-        """Routes prefix/length (4 or 16 bytes, host bits zero) to the peer, taking it from another."""
+        """Routes prefix/length (4 or 16 bytes, host bits zero) to the peer, and to no other."""
 
     def disallow(self, prefix: bytes, length: int) -> None:
         """Removes the route; nothing happens if there is none."""
@@ -92,6 +92,7 @@ class Plane(Protocol):
         As initiator: it becomes current, what was next (else current) becomes previous, and
         staged packets leave. As responder: it becomes next, and previous and the old next are
         wiped; the first authenticated message makes it current (and posts SESSION_CONFIRMED).
+        That message is counted as received before what is staged leaves.
         """
 
     def expire(self, peer: int) -> None:

@@ -50,6 +50,7 @@ class LinkWatch:
         self._on_link, self._on_gone, self._on_routes = on_link, on_gone, on_routes
         self._state: tuple[bool, int] | None = None
         self._index = 0
+        self._lost_sight = False
         self._home = os.stat("/proc/self/ns/net").st_ino
         self._place = self._home
         self._loop = asyncio.get_running_loop()
@@ -71,11 +72,8 @@ class LinkWatch:
             if error.errno == errno.EAGAIN:
                 return
             data = b""
-        if (
-            not data
-            or not self._index
-            or any(_index_of(one) == self._index for one in _split(data))
-        ):
+        known = data and self._index
+        if not known or any(_index_of(one) == self._index for one in _split(data)):
             self._refresh()
 
     def _routes_changed(self) -> None:
@@ -92,12 +90,15 @@ class LinkWatch:
             return
         try:
             self._index, up, mtu = self._look(name)
+            self._lost_sight = False
         except OSError as error:
             if tun.name_of(self._tun) is None:
                 self._on_gone()
                 return
-            _log.error("cannot follow %s to its namespace, taken as up: %s", name, error.strerror)
-            self._index = -1
+            if not self._lost_sight:
+                _log.error("cannot follow %s, taken as up: %s", name, error.strerror)
+            self._lost_sight = True
+            self._index = 0  # It may come home under any.
             up, mtu = True, self._state[1] if self._state else tun.DEFAULT_MTU
         if self._state != (up, mtu):
             self._state = (up, mtu)
@@ -107,15 +108,15 @@ class LinkWatch:
         """Index, up, and MTU, wherever the interface is."""
         try:
             namespace = tun.namespace_of(self._tun)
-        except PermissionError:
+        except OSError:
             return _query(name, None)  # Still right for as long as the interface is at home.
         try:
             place = os.fstat(namespace).st_ino
             if place != self._place:
-                self._place = place
                 _visit(namespace, lambda: tun.keep_quiet(name))  # A move resets its settings.
                 away = int(place != self._home)
                 self._links.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, away)
+                self._place = place
             return _query(name, None if place == self._home else _identify(namespace))
         finally:
             os.close(namespace)

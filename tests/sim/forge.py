@@ -1,0 +1,63 @@
+"""Messages of people who do not follow the protocol."""
+
+from wiresnake._native import PresharedKey, PrivateKey, SymmetricState
+from wiresnake.protocol.constants import CONSTRUCTION, IDENTIFIER
+from wiresnake.protocol.cookie import Cookies
+from wiresnake.protocol.messages import Initiation, Response
+from wiresnake.protocol.noise import Handshake, Identity, create_initiation
+
+LOW_ORDER = bytes(32)
+NOTHING = bytes(32)
+"""What X25519 with a low-order point gives: an attacker can compute all that follows."""
+
+
+def initiation(
+    private: PrivateKey, target: bytes, ephemeral: PrivateKey, timestamp: bytes, index: int = 1
+) -> tuple[Handshake, bytes]:
+    """An initiation with both MACs, of any key and with any timestamp."""
+    shared = private.exchange(target)
+    assert shared is not None
+    own = Identity(private, private.public)
+    created = create_initiation(own, target, shared, ephemeral, timestamp, index)
+    assert created is not None
+    return created[0], with_macs(created[1].pack(), target)
+
+
+def low_order_initiation(
+    private: PrivateKey, target: bytes, point: bytes, timestamp: bytes, index: int = 1
+) -> bytes:
+    """One that is right in all but its ephemeral key: without the check it would be accepted."""
+    state = SymmetricState(CONSTRUCTION)
+    state.mix_hash(IDENTIFIER)
+    state.mix_hash(target)
+    state.mix_hash(point)
+    state.mix_key(point)
+    state.mix_key(NOTHING)
+    static = state.encrypt_and_hash(private.public)
+    shared = private.exchange(target)
+    assert shared is not None
+    state.mix_key(shared)
+    message = Initiation(index, point, static, state.encrypt_and_hash(timestamp))
+    return with_macs(message.pack(), target)
+
+
+def low_order_response(
+    state: SymmetricState,
+    psk: PresharedKey | None,
+    receiver: int,
+    target: bytes,
+    point: bytes,
+    index: int = 1,
+) -> bytes:
+    """A responder's answer with such an ephemeral key; `state` is as after the initiation."""
+    state.mix_hash(point)
+    state.mix_key(point)
+    state.mix_key(NOTHING)
+    state.mix_key(NOTHING)
+    state.mix_key_and_hash(psk)
+    message = Response(index, receiver, point, state.encrypt_and_hash(b""))
+    return with_macs(message.pack(), target)
+
+
+def with_macs(message: bytes, target: bytes) -> bytes:
+    return Cookies(target).add_macs(message, 0)

@@ -1,0 +1,133 @@
+"""What the user changes, and what it does to what is running."""
+
+from sim.world import World, introduce, preshared_key, private_key
+
+from wiresnake._native import Endpoint
+from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.protocol.constants import SECOND
+from wiresnake.protocol.plane import Event
+
+
+def test_c103_own_public_key_as_a_peer_is_ignored() -> None:
+    world = World()
+    alice = world.node("alice")
+    alice.configure(PeerChange(alice.key.public))
+    assert not alice.device.peers and not alice.plane.peers
+
+
+def test_c103_a_private_key_removes_the_peer_of_the_same_key() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.configure(key=bob.key)
+    assert not alice.device.peers and not alice.plane.peers and not alice.plane.routes
+    alice.configure(PeerChange(bob.key.public))
+    assert not alice.device.peers
+
+
+def test_c103_a_private_key_expires_the_sessions() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.configure(key=private_key("another"))
+    start = world.boot
+    alice.send(bob)
+    assert [datagram.kind for datagram in world.sent(alice, since=start)] == [1]
+    bob.send(alice)
+    world.run(SECOND)
+    assert len(alice.plane.delivered) == 1, "what is on its way is still received"
+
+
+def test_the_same_private_key_again_changes_nothing() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.configure(key=private_key("alice"))
+    start = world.boot
+    alice.send(bob)
+    assert [datagram.kind for datagram in world.sent(alice, since=start)] == [4]
+
+
+def test_update_only_and_remove_of_a_stranger_do_nothing() -> None:
+    world = World()
+    alice, bob = world.node("alice"), world.node("bob")
+    alice.configure(
+        PeerChange(bob.key.public, update_only=True), PeerChange(bob.key.public, remove=True)
+    )
+    assert not alice.device.peers
+
+
+def test_replace_peers_forgets_all_others() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    carol = private_key("carol").public
+    change = DeviceChange(replace_peers=True, peers=(PeerChange(carol),))
+    alice.device.configure(change, world.now)
+    assert list(alice.device.peers) == [carol]
+    assert len(alice.plane.peers) == 1 and not alice.plane.table and not alice.plane.routes
+    world.settle()
+
+
+def test_values_that_are_not_given_stay() -> None:
+    world = World()
+    alice, bob = world.node("alice"), world.node("bob")
+    psk = preshared_key("psk")
+    introduce(alice, bob, keepalive=25, psk=psk)
+    alice.configure(PeerChange(bob.key.public))
+    peer = alice.peer(bob)
+    assert (peer.preshared_key, peer.persistent_keepalive) == (psk, 25)
+    assert list(peer.allowed_ips) == [Prefix.parse(bob.address)]
+    alice.configure(PeerChange(bob.key.public, preshared_key=CLEAR))
+    assert peer.preshared_key is None
+
+
+def test_events_and_deadlines_of_a_removed_peer_are_nothing() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.send(bob)
+    gone = alice.peer(bob).id
+    alice.configure(PeerChange(bob.key.public, remove=True))
+    assert alice.device.next_deadline() is None
+    for event in Event:
+        alice.device.handle(event, gone, world.now)
+    bob.send(alice)
+    world.run(60 * SECOND)
+    assert not alice.plane.events and alice.device.next_deadline() is None
+
+
+def test_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.configure(PeerChange(bob.key.public, remove=True))
+    introduce(alice, bob)
+    packet = alice.send(bob, b"again")
+    world.run(SECOND)
+    assert bob.plane.delivered[-1] == packet
+
+
+def test_c013_an_endpoint_that_comes_late_is_used_at_the_next_try() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.configure(PeerChange(bob.key.public, endpoint=Endpoint("203.0.113.77", 1)))
+    packet = alice.send(bob)
+    world.run(SECOND)
+    alice.configure(PeerChange(bob.key.public, endpoint=bob.endpoint))
+    world.run(5 * SECOND)
+    assert bob.plane.delivered == [packet]
+
+
+def test_last_handshake_is_wall_time_on_both_sides() -> None:
+    world = World()
+    alice, bob = world.pair()
+    assert alice.peer(bob).last_handshake == 0
+    start = world.now.wall
+    alice.send(bob)
+    world.run(60 * SECOND)
+    assert alice.peer(bob).last_handshake == start + 2 * world.link.delay
+    assert bob.peer(alice).last_handshake == start + 3 * world.link.delay

@@ -1,0 +1,425 @@
+"""Handshakes between whole devices (conformance A)."""
+
+from itertools import pairwise
+
+import pytest
+from sim.forge import initiation, low_order_initiation, low_order_response, with_macs
+from sim.world import MILLISECOND, Datagram, Node, World, introduce, preshared_key, private_key
+
+from wiresnake._native import Endpoint
+from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.protocol.constants import SECOND
+from wiresnake.protocol.messages import Initiation, Response
+from wiresnake.protocol.noise import Identity, consume_initiation, tai64n
+
+LOW_ORDER_POINTS = [
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+]
+ELSEWHERE = Endpoint("203.0.113.9", 9)
+
+
+def sizes(datagrams: list[Datagram]) -> list[int]:
+    return [len(datagram.message) for datagram in datagrams]
+
+
+def reserved(node: Node) -> int:
+    """Indices that wait for a session."""
+    return sum(len(peer.reserved) for peer in node.plane.peers.values())
+
+
+def answers(world: World, node: Node, message: bytes, source: Endpoint = ELSEWHERE) -> bool:
+    """Whether the node sends anything at all on being sent the message."""
+    before = len(world.sent(node))
+    world.inject(message, source, node.endpoint)
+    return len(world.sent(node)) > before
+
+
+def strangers_view(world: World) -> tuple[Node, bytes, Endpoint]:
+    """A node that knows a peer which is not there: the test plays it."""
+    bob = world.node("bob")
+    mallory = private_key("mallory")
+    bob.configure(PeerChange(mallory.public, allowed_ips=((True, Prefix.parse("10.9.9.9")),)))
+    return bob, mallory.public, ELSEWHERE
+
+
+def test_a_packet_brings_up_a_session_and_arrives() -> None:
+    world = World()
+    alice, bob = world.pair()
+    packet = alice.send(bob, b"hello")
+    world.run(SECOND)
+    assert bob.plane.delivered == [packet]
+    assert sizes(world.sent(alice)) == [148, 64] and sizes(world.sent(bob)) == [92]
+    assert (reserved(alice), reserved(bob)) == (0, 0)
+    assert len(alice.plane.table) == len(bob.plane.table) == 1
+
+
+def test_c006_wrong_psk_leaves_the_live_session_alone() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.configure(PeerChange(bob.key.public, preshared_key=preshared_key("one-sided")))
+    for _ in range(150):
+        alice.send(bob)
+        world.run(SECOND)
+    assert len(bob.plane.delivered) == 151
+    assert len(world.sent(alice, 1)) > 2, "rekeys were tried"
+    assert alice.fake(bob).current is not None
+    session = alice.fake(bob).current
+    assert session is not None and session.session.created < world.boot - 140 * SECOND
+
+
+def test_c006_the_same_psk_on_both_sides_works() -> None:
+    world = World()
+    alice, bob = world.node("alice"), world.node("bob")
+    introduce(alice, bob, psk=preshared_key("psk"))
+    introduce(bob, alice, psk=preshared_key("psk"))
+    packet = alice.send(bob)
+    world.run(SECOND)
+    assert bob.plane.delivered == [packet]
+
+
+def test_c009_a_replayed_initiation_is_nothing() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    recorded = world.sent(alice, 1)[0].message
+    for wait in (0, 1, 300, 1000):  # The gate has forgotten the mac1 when 256 others came.
+        world.run(wait * SECOND)
+        for number in range(300):
+            stamp = tai64n(number)
+            noise = initiation(private_key("x"), bob.key.public, private_key(str(number)), stamp)
+            world.inject(noise[1], ELSEWHERE, bob.endpoint)
+        moved = bob.plane.endpoint(bob.peer(alice).id)
+        assert not answers(world, bob, recorded)
+        assert bob.plane.endpoint(bob.peer(alice).id) == moved == alice.endpoint
+
+
+@pytest.mark.parametrize(("second", "accepted"), [(1, True), (0, False), (-1, False)])
+def test_c009_timestamps_must_grow(second: int, accepted: bool) -> None:
+    world = World()
+    bob, _, _ = strangers_view(world)
+    key, moment = private_key("mallory"), world.now.wall
+    first = initiation(key, bob.key.public, private_key("1"), tai64n(moment))[1]
+    after = initiation(key, bob.key.public, private_key("2"), tai64n(moment + second * SECOND))[1]
+    assert answers(world, bob, first)
+    world.run(SECOND)
+    assert answers(world, bob, after) == accepted
+
+
+def test_c010_a_timestamp_is_an_opaque_number() -> None:
+    world = World()
+    bob, _, _ = strangers_view(world)
+    key = private_key("mallory")
+    for number, stamp in enumerate([bytes(11) + b"\1", b"\x40" + b"\xff" * 11, b"\xff" * 12]):
+        world.run(SECOND)
+        message = initiation(key, bob.key.public, private_key(str(number)), stamp)[1]
+        assert answers(world, bob, message)
+
+
+def test_c011_at_most_one_initiation_per_20_ms() -> None:
+    world = World()
+    bob, _, _ = strangers_view(world)
+    key = private_key("mallory")
+    taken = []
+    for millisecond in range(100):
+        stamp = millisecond.to_bytes(12)[:11] + bytes([millisecond + 1])
+        message = initiation(key, bob.key.public, private_key(str(millisecond)), stamp)[1]
+        if answers(world, bob, message):
+            taken.append(millisecond)
+        world.run(MILLISECOND)
+    assert taken == [0, 20, 40, 60, 80]
+
+
+def test_c012_only_what_authenticated_raises_the_timestamp() -> None:
+    world = World()
+    bob, _, _ = strangers_view(world)
+    key = private_key("mallory")
+    _, good = initiation(key, bob.key.public, private_key("1"), tai64n(world.now.wall))
+    parsed = Initiation.parse(initiation(key, bob.key.public, private_key("2"), b"\xff" * 12)[1])
+    assert parsed is not None
+    forged = parsed._replace(timestamp=parsed.timestamp[:-1] + b"\0")
+    assert not answers(world, bob, with_macs(forged.pack(), bob.key.public))
+    assert bob.plane.endpoint(1) is None
+    assert answers(world, bob, good)
+
+
+def test_c013_no_initiation_sooner_than_5_s_after_an_initiation() -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: True
+    for _ in range(600):
+        alice.send(bob)
+        world.run(100 * MILLISECOND)
+    moments = [datagram.time for datagram in world.sent(alice, 1)]
+    assert len(moments) > 10
+    assert all(later - earlier >= 5 * SECOND for earlier, later in pairwise(moments))
+
+
+def test_c013_nor_after_a_response() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.deaf = lambda datagram: datagram.kind == 2
+    alice.send(bob)
+    world.run(SECOND)
+    bob.send(alice)
+    world.run(30 * SECOND)
+    response, first = world.sent(bob, 2)[0], world.sent(bob, 1)
+    assert first, "the packet that came too early is not forgotten"
+    last_response = max(d.time for d in world.sent(bob, 2) if d.time < first[0].time)
+    assert first[0].time - last_response >= 5 * SECOND
+    assert response.time < first[0].time
+
+
+def test_c014_indices_are_fresh_and_unique() -> None:
+    """That they are random too is for the plane that makes them: rust/src/table.rs."""
+    world = World()
+    alice, bob = world.pair()
+    for _ in range(50):
+        alice.send(bob)
+        world.run(125 * SECOND)
+    indices = [int.from_bytes(datagram.message[4:8]) for datagram in world.sent(alice, 1)]
+    assert len(indices) >= 50
+    assert len(set(indices)) == len(indices)
+    steps = {after - before for before, after in pairwise(indices)}
+    assert len(steps) == len(indices) - 1
+
+
+def test_c016_a_response_that_answers_nothing_is_nothing() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.deaf = lambda datagram: True
+    alice.send(bob)
+    world.run(7 * SECOND)
+    first, second = (datagram.message for datagram in world.sent(bob, 2))
+    alice.deaf = lambda datagram: False
+    assert not answers(world, alice, first), "the handshake was replaced"
+    unknown = Response.parse(second)
+    assert unknown is not None
+    assert not answers(world, alice, second[:8] + bytes(4) + second[12:])
+    assert alice.plane.endpoint(alice.peer(bob).id) == bob.endpoint
+    assert answers(world, alice, second)
+
+
+def test_c017_two_valid_responses_make_one_session() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(15 * MILLISECOND)
+    world.run(10 * MILLISECOND)
+    response = world.sent(bob, 2)[0]
+    session = alice.fake(bob).current
+    assert session is not None
+    handled = alice.fake(bob).received
+    world.run(SECOND)
+    # The gate would swallow the copy: hand it to the device itself.
+    alice.device.receive(response.message, bob.endpoint, world.now)
+    assert alice.fake(bob).current is session
+    assert alice.fake(bob).received == handled
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS)
+def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> None:
+    world = World()
+    bob, _, _ = strangers_view(world)
+    stamp = tai64n(world.now.wall)
+    message = low_order_initiation(private_key("mallory"), bob.key.public, point, stamp)
+    assert not answers(world, bob, message)
+    assert reserved(bob) == 0 and not bob.plane.table
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS)
+def test_c018_low_order_ephemeral_in_a_consistent_response(point: bytes) -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    sent = Initiation.parse(world.sent(alice, 1)[0].message)
+    assert sent is not None
+    own = Identity(bob.key, bob.key.public)
+    initiated = consume_initiation(own, sent, bob.key.exchange)
+    assert initiated is not None
+    message = low_order_response(initiated.state, None, sent.sender, alice.key.public, point)
+    assert not answers(world, alice, message)
+    assert alice.fake(bob).current is None
+    assert reserved(alice) == 1, "the handshake is still in flight"
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS)
+def test_c019_low_order_peer_is_accepted_and_never_sent_to(point: bytes) -> None:
+    world = World()
+    alice = world.node("alice")
+    alice.configure(
+        PeerChange(
+            point,
+            endpoint=ELSEWHERE,
+            persistent_keepalive=1,
+            allowed_ips=((True, Prefix.parse("10.9.9.9")),),
+        )
+    )
+    world.run(300 * SECOND)
+    assert point in alice.device.peers
+    assert not world.log
+    assert not alice.plane.table
+
+
+def test_c020_a_new_private_key_changes_the_static_static_secret() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    changed = private_key("alice's new key")
+    bob.configure(
+        PeerChange(alice.key.public, remove=True),
+        PeerChange(changed.public, allowed_ips=((True, Prefix.parse(alice.address)),)),
+    )
+    alice.configure(key=changed)
+    packet = alice.send(bob, b"after")
+    world.run(SECOND)
+    assert bob.plane.delivered[-1] == packet
+
+
+def test_c022_without_a_private_key_nothing_is_sent_or_processed() -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.configure(PeerChange(alice.key.public, persistent_keepalive=3))
+    world.run(SECOND)
+    alice.device.configure(DeviceChange(private_key=CLEAR), world.now)
+    assert alice.device.private_key is None
+    start = world.boot
+    packet = alice.send(bob, b"patience")
+    world.run(400 * SECOND)
+    assert not world.sent(alice, since=start + 1)
+    begin = world.boot
+    alice.configure(key=alice.key)
+    assert [datagram.time for datagram in world.sent(alice, 1, begin)] == [begin]
+    world.run(SECOND)
+    assert packet in bob.plane.delivered
+
+
+def test_c023_the_responder_sends_nothing_before_it_hears_from_the_initiator() -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: datagram.kind == 4
+    alice.send(bob)
+    world.run(SECOND)
+    bob.send(alice, b"from bob")
+    world.run(3 * SECOND)
+    assert not world.sent(bob, 4)
+    fake = bob.fake(alice)
+    assert fake.current is None and fake.next is not None
+    bob.deaf = lambda datagram: False
+    alice.send(bob)
+    world.run(SECOND)
+    assert len(alice.plane.delivered) == 1
+    assert fake.current is not None and fake.next is None
+
+
+def test_c024_the_initiator_confirms_with_staged_packets_or_one_keepalive() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.configure(PeerChange(bob.key.public, persistent_keepalive=20))
+    world.run(SECOND)
+    assert sizes(world.sent(alice)) == [148, 32], "the staged keepalive, and no second one"
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    alice.send(bob)
+    world.run(SECOND)
+    assert sizes(world.sent(alice)) == [148, 64, 64]
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    alice.plane.purge(alice.peer(bob).id)
+    world.run(SECOND)
+    assert sizes(world.sent(alice)) == [148, 32]
+
+
+def test_c025_never_more_than_three_sessions() -> None:
+    world = World()
+    alice, bob = world.pair()
+    for round_number in range(200):
+        (alice if round_number % 3 else bob).send(bob if round_number % 3 else alice)
+        world.run((round_number % 7) * 40 * SECOND)
+        for node, other in ((alice, bob), (bob, alice)):
+            assert len(node.fake(other).slots()) <= 3
+            assert len(node.plane.table) <= 4
+
+
+def test_c026_the_session_takes_the_handshakes_index() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    index = int.from_bytes(world.sent(alice, 1)[0].message[4:8], "little")
+    session = alice.fake(bob).current
+    assert session is not None and session.session.local_index == index
+    assert list(alice.plane.table) == [index]
+
+
+def test_c027_an_abandoned_handshake_frees_its_index() -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    for _ in range(40):
+        world.run(20 * SECOND)
+        assert reserved(alice) <= 1
+    world.settle()
+    assert reserved(alice) == 0 and not alice.plane.table
+    assert not alice.device._around.indices
+
+
+@pytest.mark.parametrize("how", ["remove", "down", "key", "replace", "answered"])
+def test_c027_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    assert reserved(alice) == 1
+    if how == "remove":
+        alice.configure(PeerChange(bob.key.public, remove=True))
+        assert not alice.plane.table and not alice.device._around.indices
+    elif how == "down":
+        alice.down()
+        assert reserved(alice) == 0
+    elif how == "key":
+        alice.configure(key=private_key("another"))
+        assert reserved(alice) == 1, "the packet still wants a handshake, now by the new key"
+        assert len(world.sent(alice, 1)) == 2
+    elif how == "replace":
+        world.run(6 * SECOND)
+        assert reserved(alice) == 1
+    else:
+        world.run(SECOND)
+        bob.send(alice)
+        world.run(SECOND)
+        assert reserved(alice) == 0, "there is one handshake per peer"
+
+
+def test_c028_an_unknown_key_is_met_with_silence() -> None:
+    world = World()
+    bob = world.node("bob")
+    stamp = tai64n(world.now.wall)
+    message = initiation(private_key("x"), bob.key.public, private_key("e"), stamp)[1]
+    assert not answers(world, bob, message)
+
+
+def test_both_initiate_at_once_and_get_through() -> None:
+    for seed in range(20):
+        world = World(seed)
+        alice, bob = world.pair()
+        one, other = alice.send(bob), bob.send(alice)
+        world.run(30 * SECOND)
+        assert bob.plane.delivered == [one]
+        assert alice.plane.delivered == [other]

@@ -1,0 +1,195 @@
+"""Races between the plane's threads and Python: no wake-up is lost, and none comes twice."""
+
+from collections.abc import Callable
+
+import pytest
+from sim.world import MILLISECOND, Link, Node, World, private_key
+
+from wiresnake.model import PeerChange
+from wiresnake.protocol.constants import SECOND
+from wiresnake.protocol.plane import Event
+
+
+def connected() -> tuple[World, Node, Node]:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(20 * SECOND)
+    return world, alice, bob
+
+
+def before_disarm(node: Node, kind: Event, what: Callable[[], object]) -> list[bool]:
+    """Lets something happen once, between Python's look at the stamps and its `disarm`."""
+    real, results = node.plane.disarm, list[bool]()
+
+    def disarm(peer: int, asked: int, stamp: int) -> bool:
+        if asked == kind and not results:
+            results.append(False)
+            what()
+            results[0] = real(peer, asked, stamp)
+            return results[0]
+        return real(peer, asked, stamp)
+
+    setattr(node.plane, "disarm", disarm)  # noqa: B010  # To mypy a method is no variable.
+    return results
+
+
+def test_data_is_sent_just_before_the_disarm() -> None:
+    world, alice, bob = connected()
+    alice.send(bob)
+    world.run(5 * SECOND)
+    bob.send(alice)
+    world.run(SECOND)
+    alice.deaf = bob.deaf = lambda datagram: True
+    moment = []
+
+    def race() -> None:
+        moment.append(world.boot)
+        alice.send(bob)
+
+    results = before_disarm(alice, Event.DATA_SENT, race)
+    world.run(60 * SECOND)
+    assert results == [False]
+    begun = next(d.time for d in world.sent(alice, 1) if d.time > moment[0])
+    assert 15 * SECOND <= begun - moment[0] <= 15 * SECOND + SECOND // 3
+
+
+def test_data_is_received_just_before_the_disarm() -> None:
+    world, alice, bob = connected()
+    bob.send(alice)
+    world.run(5 * SECOND)
+    alice.send(bob)
+    world.run(SECOND)
+    moment = []
+
+    def race() -> None:
+        [message] = [seal(bob, alice)]
+        moment.append(world.boot)
+        alice.plane.receive_datagram(message, bob.endpoint)
+
+    results = before_disarm(alice, Event.DATA_RECEIVED, race)
+    world.run(60 * SECOND)
+    assert results == [False]
+    assert [d.time - moment[0] for d in world.sent(alice, 4) if d.time > moment[0]] == [10 * SECOND]
+
+
+def seal(node: Node, other: Node) -> bytes:
+    slot = node.fake(other).current
+    assert slot is not None
+    packet = bytes([0x45, 0, 0, 20]) + bytes(8) + bytes([10, 0, 0, 2, 10, 0, 0, 1]) + bytes(12)
+    message = slot.session.seal(packet, node.world.boot)
+    assert message is not None
+    return message
+
+
+def test_a_wish_that_the_session_fulfilled_before_python_saw_it_starts_nothing() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(11 * SECOND // 1000)
+    [response] = world.sent(bob, 2)
+    alice.deaf = lambda datagram: True
+    alice.plane.purge(alice.peer(bob).id)  # Clears the bit,
+    alice.plane.send_keepalive(alice.peer(bob).id)  # so that this is another event.
+    world.boot += 1
+    alice.device.receive(response.message, bob.endpoint, world.now)
+    alice.work()
+    world.run(30 * SECOND)
+    assert len(world.sent(alice, 1)) == 1
+    assert not alice.fake(bob).armed & {Event.HANDSHAKE_WANTED}
+
+
+@pytest.mark.parametrize("role", ["initiator", "responder"])
+def test_a_thread_that_still_held_the_old_session_wants_a_handshake(role: str) -> None:
+    """The plane's thread seals with the old session while Python installs the new one, which
+    clears the bit; then the thread finds a rekey due. The bit must not stay set for ever: no
+    rekey would follow at 120 s, and no handshake at 180 s."""
+    world, alice, bob = connected()
+    node, other = (alice, bob) if role == "initiator" else (bob, alice)
+    world.run(110 * SECOND)
+    alice.send(bob)
+    world.run(30 * MILLISECOND)
+    assert len(world.sent(alice, 1)) == 2
+    node.plane._want_handshake(node.fake(other))
+    packet = node.send(other, b"not lost")
+    assert not node.fake(other).armed & {Event.HANDSHAKE_WANTED}
+    world.run(100 * SECOND)
+    assert other.plane.delivered[-1] == packet
+    assert len(world.sent(alice, 1)) + len(world.sent(bob, 1)) == 2, "no handshake too many"
+    world.run(100 * SECOND)
+    start = world.boot
+    packet = node.send(other, b"after 180 s")
+    world.run(SECOND)
+    assert len(world.sent(node, 1, start)) == 1
+    assert other.plane.delivered[-1] == packet
+
+
+def test_a_wish_while_the_answered_session_waits_for_confirmation_is_kept() -> None:
+    """Confirmed 179 s late, dead a second later, and Python sees both events only then."""
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: datagram.kind == 4
+    alice.send(bob)
+    world.run(178 * SECOND)
+    session = bob.fake(alice).next
+    if session is None:
+        pytest.fail("bob answered")
+    bob.deaf = lambda datagram: False
+    alice.deaf = lambda datagram: True
+    bob.hung_until = world.boot + 10 * SECOND
+    alice.plane.send_keepalive(alice.peer(bob).id)
+    world.run(session.session.created + 181 * SECOND - world.boot)
+    start = world.boot
+    bob.plane.send_keepalive(bob.peer(alice).id)
+    world.run(20 * SECOND)
+    assert world.sent(bob, 1, start)
+
+
+def test_python_hangs_longer_than_any_deadline() -> None:
+    world, alice, bob = connected()
+    for node in (alice, bob):
+        node.hung_until = world.boot + 400 * SECOND
+    for _ in range(300):
+        alice.send(bob)
+        bob.send(alice)
+        world.run(SECOND)
+    world.run(110 * SECOND)
+    packets = alice.send(bob, b"back"), bob.send(alice, b"back")
+    world.run(10 * SECOND)
+    assert (bob.plane.delivered[-1], alice.plane.delivered[-1]) == packets
+    world.settle()
+    assert not alice.fake(bob).armed and not bob.fake(alice).armed
+
+
+def test_no_session_for_the_passive_keepalive() -> None:
+    """The session is gone when the keepalive is due: a handshake begins, and it ends."""
+    world, alice, bob = connected()
+    bob.send(alice)
+    world.run(5 * SECOND)
+    alice.plane.wipe(alice.peer(bob).id)
+    bob.deaf = lambda datagram: True
+    world.settle()
+    assert len(world.sent(alice, 1)) == 21
+    assert not alice.fake(bob).armed and not alice.fake(bob).staged
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_retry_with_jitter_when_they_collide(seed: int) -> None:
+    world = World(seed, Link(delay=SECOND // 20))
+    alice, bob = world.pair()
+    packets = alice.send(bob), bob.send(alice)
+    world.run(25 * SECOND)
+    assert (bob.plane.delivered, alice.plane.delivered) == ([packets[0]], [packets[1]])
+
+
+def test_a_key_that_comes_while_the_interface_is_down_is_used_when_it_is_up() -> None:
+    world = World()
+    alice, bob = world.pair()
+    alice.down()
+    alice.configure(key=private_key("another"))
+    alice.configure(key=alice.key)
+    alice.configure(PeerChange(bob.key.public, persistent_keepalive=25))
+    assert not world.log
+    alice.up()
+    world.run(SECOND)
+    assert bob.fake(alice).current is not None

@@ -1,0 +1,85 @@
+"""The UDP sockets' options, and what happens when a port is taken."""
+
+import errno
+import socket
+
+import pytest
+
+from wiresnake.errors import HostError
+from wiresnake.runtime import udp
+
+IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, UDP_GRO = 8, 10, 23, 104
+
+
+def test_both_families_share_a_free_port() -> None:
+    sockets = udp.open_sockets(0, 0)
+    try:
+        assert sockets.v4 is not None
+        assert sockets.v4.getsockname()[1] == sockets.port != 0
+        assert sockets.v4.getsockopt(socket.IPPROTO_IP, IP_PKTINFO) == 1
+        assert sockets.v4.getsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS) == 1
+        assert sockets.v4.getsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER) == 0
+        if sockets.v6 is not None:
+            assert sockets.v6.getsockname()[1] == sockets.port
+            for option in (socket.IPV6_V6ONLY, socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS):
+                assert sockets.v6.getsockopt(socket.IPPROTO_IPV6, option) == 1
+            assert sockets.v6.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) == 0
+        assert not any(one.get_inheritable() for one in sockets.all)
+    finally:
+        sockets.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_port_that_is_taken(family: socket.AddressFamily) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        if family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(HostError, match=f"UDP port {port} is in use") as caught:
+            udp.open_sockets(port, 0)
+        assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize(("failures", "opens"), [(99, True), (100, False)])
+def test_a_free_port_is_drawn_again_when_ipv6_has_it(
+    monkeypatch: pytest.MonkeyPatch, failures: int, opens: bool
+) -> None:
+    drawn: list[int] = []
+
+    def fake_open(family: int, port: int, mark: int) -> socket.socket | None:
+        if family == socket.AF_INET6:
+            drawn.append(port)
+            if len(drawn) <= failures:
+                raise OSError(errno.EADDRINUSE, "in use")
+            return None
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        one.bind(("127.0.0.1", 0))
+        return one
+
+    monkeypatch.setattr(udp, "_open", fake_open)
+    if opens:
+        sockets = udp.open_sockets(0, 0)
+        assert sockets.port == drawn[-1]
+        sockets.close()
+    else:
+        with pytest.raises(HostError):
+            udp.open_sockets(0, 0)
+    assert len(drawn) == 100
+
+
+@pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
+def test_one_family_is_enough(
+    monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily
+) -> None:
+    real = socket.socket
+
+    def without(family: int, kind: int) -> socket.socket:
+        if family == missing:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return real(family, kind)
+
+    monkeypatch.setattr(socket, "socket", without)
+    sockets = udp.open_sockets(0, 0)
+    assert len(sockets.all) == 1
+    sockets.close()
