@@ -121,8 +121,10 @@ pub struct Peer {
     /// The local index of `Sessions::next`, or 0: so that the first message of a session that we
     /// answered is noticed without taking the lock for every packet.
     pub next_index: AtomicU32,
-    /// How many allowed IPs lead here.
+    /// How many allowed IPs lead here, and how many indices of handshakes in flight: a removed
+    /// peer without any costs no search.
     pub routes: AtomicU32,
+    pub reserved: AtomicU32,
     stamps: Stamps,
     armed: AtomicU8,
     received_bytes: AtomicU64,
@@ -139,6 +141,7 @@ impl Peer {
             sessions: Mutex::default(),
             next_index: AtomicU32::new(0),
             routes: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
             stamps: Stamps::default(),
             armed: AtomicU8::new(0),
             received_bytes: AtomicU64::new(0),

@@ -258,7 +258,7 @@ impl Plane {
         write(&self.peers).remove(&peer.id);
         self.wipe(peer);
         peer.sessions().purge();
-        write(&self.shared.table).remove_peer(peer);
+        write(&self.shared.table).release_all(peer);
         if peer.routes.load(Relaxed) > 0 {
             write(&self.shared.allowed).retain(|owner| !Arc::ptr_eq(owner, peer));
         }

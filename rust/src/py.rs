@@ -35,26 +35,56 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(open_cookie, module)?)
 }
 
-#[pyclass(name = "PrivateKey", module = "wiresnake._native", frozen)]
-pub struct PyPrivateKey(Guarded<PrivateKey>);
+/// A key's handle: it is read from text and written as text, and nothing else leaves it.
+macro_rules! key_handle {
+    ($handle:ident, $key:ident, $name:literal, { $($more:tt)* }) => {
+        #[pyclass(name = $name, module = "wiresnake._native", frozen)]
+        pub struct $handle(Guarded<$key>);
 
-#[pymethods]
-impl PyPrivateKey {
-    #[staticmethod]
-    fn generate() -> PyPrivateKey {
-        PyPrivateKey(Guarded::new(PrivateKey::generate()))
-    }
+        #[pymethods]
+        impl $handle {
+            #[staticmethod]
+            fn generate() -> $handle {
+                $handle(Guarded::new($key::generate()))
+            }
 
-    #[staticmethod]
-    fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        Ok(read_key(py, &text, Format::Hex, PrivateKey::parse)?.map(PyPrivateKey))
-    }
+            #[staticmethod]
+            fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<$handle>> {
+                Ok(read_key(py, &text, Format::Hex, $key::parse)?.map($handle))
+            }
 
-    #[staticmethod]
-    fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPrivateKey>> {
-        Ok(read_key(py, &text, Format::Base64, PrivateKey::parse)?.map(PyPrivateKey))
-    }
+            #[staticmethod]
+            fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<$handle>> {
+                Ok(read_key(py, &text, Format::Base64, $key::parse)?.map($handle))
+            }
 
+            fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
+                write_key(buffer, offset, Format::Hex, $key::write, self.0.get()?)
+            }
+
+            fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
+                write_key(buffer, offset, Format::Base64, $key::write, self.0.get()?)
+            }
+
+            fn __eq__(&self, other: &$handle) -> PyResult<bool> {
+                Ok(self.0.get()? == other.0.get()?)
+            }
+
+            fn __repr__(&self) -> &'static str {
+                concat!($name, "(hidden)")
+            }
+
+            fn __reduce__(&self) -> PyResult<()> {
+                no_copies()
+            }
+
+            $($more)*
+        }
+    };
+}
+
+key_handle!(PyPresharedKey, PresharedKey, "PresharedKey", {});
+key_handle!(PyPrivateKey, PrivateKey, "PrivateKey", {
     #[getter]
     fn public<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, self.0.get()?.public()))
@@ -64,68 +94,7 @@ impl PyPrivateKey {
         let result = self.0.get()?.exchange(&exactly(public, "a public key")?);
         Ok(result.map(|result| PySharedSecret(Guarded::new(result))))
     }
-
-    fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        write_key(buffer, offset, Format::Hex, PrivateKey::write, self.0.get()?)
-    }
-
-    fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        write_key(buffer, offset, Format::Base64, PrivateKey::write, self.0.get()?)
-    }
-
-    fn __eq__(&self, other: &PyPrivateKey) -> PyResult<bool> {
-        Ok(self.0.get()? == other.0.get()?)
-    }
-
-    fn __repr__(&self) -> &'static str {
-        "PrivateKey(hidden)"
-    }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        no_copies()
-    }
-}
-
-#[pyclass(name = "PresharedKey", module = "wiresnake._native", frozen)]
-pub struct PyPresharedKey(Guarded<PresharedKey>);
-
-#[pymethods]
-impl PyPresharedKey {
-    #[staticmethod]
-    fn generate() -> PyPresharedKey {
-        PyPresharedKey(Guarded::new(PresharedKey::generate()))
-    }
-
-    #[staticmethod]
-    fn from_hex(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        Ok(read_key(py, &text, Format::Hex, PresharedKey::parse)?.map(PyPresharedKey))
-    }
-
-    #[staticmethod]
-    fn from_base64(py: Python<'_>, text: PyBuffer<u8>) -> PyResult<Option<PyPresharedKey>> {
-        Ok(read_key(py, &text, Format::Base64, PresharedKey::parse)?.map(PyPresharedKey))
-    }
-
-    fn write_hex(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        write_key(buffer, offset, Format::Hex, PresharedKey::write, self.0.get()?)
-    }
-
-    fn write_base64(&self, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
-        write_key(buffer, offset, Format::Base64, PresharedKey::write, self.0.get()?)
-    }
-
-    fn __eq__(&self, other: &PyPresharedKey) -> PyResult<bool> {
-        Ok(self.0.get()? == other.0.get()?)
-    }
-
-    fn __repr__(&self) -> &'static str {
-        "PresharedKey(hidden)"
-    }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        no_copies()
-    }
-}
+});
 
 #[pyclass(name = "SharedSecret", module = "wiresnake._native", frozen)]
 pub struct PySharedSecret(Guarded<SharedSecret>);

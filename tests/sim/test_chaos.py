@@ -38,7 +38,7 @@ class Watch:
             assert len(peer.slots()) <= 3
             assert len(peer.staged) <= 128
         assert len(node.plane.table) <= 4 * len(node.plane.peers)
-        assert len(node.device._around.indices) <= len(node.plane.peers)
+        assert len(node.device._around.indices) <= 2 * len(node.plane.peers)
         assert seals_of_old_keys(node.plane, self.world.boot) == 0
 
     def check_wake_ups(self, node: Node) -> None:

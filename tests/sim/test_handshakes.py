@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import pytest
 from sim.forge import initiation, low_order_initiation, low_order_response, with_macs
-from sim.world import MILLISECOND, Datagram, Node, World, introduce, preshared_key, private_key
+from sim.world import (
+    MILLISECOND,
+    Datagram,
+    Link,
+    Node,
+    World,
+    introduce,
+    preshared_key,
+    private_key,
+)
 
 from wiresnake._native import Endpoint
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
@@ -404,7 +413,11 @@ def test_c027_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
         world.run(SECOND)
         bob.send(alice)
         world.run(SECOND)
-        assert reserved(alice) == 0, "there is one handshake per peer"
+        insists = alice.key.public > bob.key.public
+        assert reserved(alice) == insists and bob.plane.delivered == []
+        bob.deaf = lambda datagram: False
+        world.settle()
+        assert reserved(alice) == 0 and not alice.device._around.indices
 
 
 def test_c028_an_unknown_key_is_met_with_silence() -> None:
@@ -415,11 +428,34 @@ def test_c028_an_unknown_key_is_met_with_silence() -> None:
     assert not answers(world, bob, message)
 
 
-def test_both_initiate_at_once_and_get_through() -> None:
-    for seed in range(20):
-        world = World(seed)
+@pytest.mark.parametrize("delay", [1, 100, 600, 2000])
+def test_both_initiate_at_once_and_get_through_at_once(delay: int) -> None:
+    for seed in range(10):
+        world = World(seed, Link(delay=delay * MILLISECOND))
         alice, bob = world.pair()
-        one, other = alice.send(bob), bob.send(alice)
-        world.run(30 * SECOND)
-        assert bob.plane.delivered == [one]
-        assert alice.plane.delivered == [other]
+        packets = alice.send(bob), bob.send(alice)
+        world.run(4 * delay * MILLISECOND)
+        assert (bob.plane.delivered, alice.plane.delivered) == ([packets[0]], [packets[1]])
+        assert len(world.sent(alice, 1)) == len(world.sent(bob, 1)) == 1
+        one, other = alice.fake(bob).current, bob.fake(alice).current
+        assert one is not None and other is not None
+        assert one.session.local_index == other.session.remote_index, "one session, not two"
+        for node in (alice, bob):
+            assert reserved(node) == 0
+            assert len(node.device._around.indices) == 1
+
+
+@pytest.mark.parametrize("insists", ["alice", "bob"])
+def test_both_initiate_at_once_and_one_of_them_is_a_kernel(insists: str) -> None:
+    """The kernel, here bob, has forgotten its own initiation, and drops our response to that."""
+    world = World(link=Link(delay=100 * MILLISECOND))
+    names = sorted(["one", "other"], key=lambda name: private_key(name).public)
+    nodes = [world.node(name) for name in names]
+    bob, alice = nodes if insists == "alice" else nodes[::-1]
+    introduce(alice, bob)
+    introduce(bob, alice)
+    packets = alice.send(bob), bob.send(alice)
+    world.run(50 * MILLISECOND)
+    bob.peer(alice)._drop_handshake()
+    world.run((350 if insists == "alice" else 20_000) * MILLISECOND)
+    assert (bob.plane.delivered, alice.plane.delivered) == ([packets[0]], [packets[1]])

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from sim.world import MILLISECOND, Link, Node, World, private_key
+from sim.world import MILLISECOND, Node, World, private_key
 
 from wiresnake.model import PeerChange
 from wiresnake.protocol.constants import SECOND
@@ -171,15 +171,6 @@ def test_no_session_for_the_passive_keepalive() -> None:
     world.settle()
     assert len(world.sent(alice, 1)) == 21
     assert not alice.fake(bob).armed and not alice.fake(bob).staged
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_both_retry_with_jitter_when_they_collide(seed: int) -> None:
-    world = World(seed, Link(delay=SECOND // 20))
-    alice, bob = world.pair()
-    packets = alice.send(bob), bob.send(alice)
-    world.run(25 * SECOND)
-    assert (bob.plane.delivered, alice.plane.delivered) == ([packets[0]], [packets[1]])
 
 
 def test_a_key_that_comes_while_the_interface_is_down_is_used_when_it_is_up() -> None:

@@ -133,8 +133,8 @@ class Device:
             plane.send_staged(peer.id)
 
     def _remove(self, peer: Peer) -> None:
-        for prefix in peer.allowed_ips:
-            del self._routes[prefix]
+        for prefix in list(peer.allowed_ips):
+            self._disallow(peer, prefix)
         del self.peers[peer.public_key], self._by_id[peer.id]
         peer.forget()
 

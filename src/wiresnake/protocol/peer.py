@@ -37,7 +37,7 @@ class Surroundings:
     up: bool = False
     identity: noise.Identity | None = None
     indices: "dict[int, Peer]" = field(default_factory=dict)
-    """Whose last handshake message had this sender index: for responses and cookie replies."""
+    """Whose handshake in flight, or last handshake message, has this sender index."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class Peer:
 
     _handshake: noise.Handshake | None = field(default=None, repr=False)
     _index: int | None = None
-    """Sender index of the last handshake message, our key in `Surroundings.indices`."""
+    """Sender index of the last handshake message."""
     _cookies: Cookies = field(init=False, repr=False)
     _static_static: SharedSecret | None = field(default=None, repr=False)
     _knows_static_static: bool = False
@@ -149,8 +149,11 @@ class Peer:
         plane = self.around.plane
         plane.count_received(self.id, INITIATION_SIZE)
         plane.set_endpoint(self.id, source)
-        # There is one handshake per peer: an initiation of ours is now void, as in the kernel.
-        self._drop_handshake()
+        # The kernel forgets an initiation of its own now, so that two who initiate at once answer
+        # each other in vain, again and again where the way is long. One of the two must insist.
+        identity = self.around.identity
+        if identity is None or identity.public < self.public_key:
+            self._drop_handshake()
         self._last_sent = now.boot
         index = plane.reserve(self.id)
         ephemeral = self.around.entropy.private_key()
@@ -174,6 +177,8 @@ class Peer:
         plane.count_received(self.id, RESPONSE_SIZE)
         plane.set_endpoint(self.id, source)
         self._handshake = None  # Its index is the session's now.
+        if self._index != handshake.index:
+            self._unclaim(handshake.index)
         _, sent = plane.transfer(self.id)
         self._install(state, True, handshake.index, response.sender, now)
         self._derived = now.boot
@@ -322,9 +327,8 @@ class Peer:
             return False
         allowed = self._last_sent + timing.rekey_timeout
         if now.boot < allowed:
-            # Jitter here too: two peers that have just answered each other would collide for ever.
             if not self.around.timers.is_set(self.id, Timer.RETRANSMIT):
-                self._arm(Timer.RETRANSMIT, allowed + self._jitter())
+                self._arm(Timer.RETRANSMIT, allowed)
             return False
         self._last_sent = now.boot
         self._arm(Timer.RETRANSMIT, now.boot + timing.rekey_timeout + self._jitter())
@@ -358,21 +362,25 @@ class Peer:
         self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
 
     def _claim(self, index: int) -> None:
-        self._unclaim()
+        in_flight = None if self._handshake is None else self._handshake.index
+        if self._index is not None and self._index != in_flight:
+            self._unclaim(self._index)
         self._index = index
         self.around.indices[index] = self
 
-    def _unclaim(self) -> None:
+    def _unclaim(self, index: int) -> None:
         # The plane may have given the index to another peer since.
-        if self._index is not None and self.around.indices.get(self._index) is self:
-            del self.around.indices[self._index]
-        self._index = None
+        if self.around.indices.get(index) is self:
+            del self.around.indices[index]
 
     def _drop_handshake(self) -> None:
         if self._handshake is not None:
             self.around.plane.release(self._handshake.index)
+            self._unclaim(self._handshake.index)
             self._handshake = None
-        self._unclaim()
+        if self._index is not None:
+            self._unclaim(self._index)
+            self._index = None
 
     # Small helpers.
 
