@@ -1,7 +1,9 @@
 """Hosts for a test, and the implementations that it may need."""
 
 import contextlib
+import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,14 +13,37 @@ from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
+CLONE_NEWNS = 0x00020000
 
-@pytest.fixture
-def make_host() -> Iterator[MakeHost]:
-    """Makes hosts that are gone after the test, whatever happens in it."""
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[None]:
+    """What all of these tests need; and a /run of their own, so that the machine's stays as it is.
+
+    Daemons leave sockets in /run/wireguard, and `ip netns` names in /run/netns.
+    """
     if os.geteuid() != 0:
         unavailable("needs root, for network namespaces: sudo make test")
-    if missing := lab.missing_programs("ip", "wg", "ping", "nsenter", "nft"):
+    if missing := lab.missing_programs("ip", "wg", "wg-quick", "ping", "nsenter", "nft", "setpriv"):
         unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = os.getcwd()
+    with open("/proc/self/ns/mnt", "rb") as namespace:
+        if libc.unshare(CLONE_NEWNS):
+            unavailable(f"mount namespaces are refused here: {os.strerror(ctypes.get_errno())}")
+        subprocess.run(lab.words("mount --make-rprivate /"), check=True)
+        subprocess.run(lab.words("mount -t tmpfs -o mode=755 tmpfs /run"), check=True)
+        try:
+            yield
+        finally:
+            if libc.setns(namespace.fileno(), CLONE_NEWNS):
+                raise OSError(ctypes.get_errno(), "no way back to the machine's mounts")
+            os.chdir(here)
+
+
+@pytest.fixture
+def make_host(machine: None) -> Iterator[MakeHost]:
+    """Makes hosts that are gone after the test, whatever happens in it."""
     with contextlib.ExitStack() as stack:
 
         def make(name: str = "host", *, kernel_wireguard: bool = True) -> Host:
