@@ -5,7 +5,7 @@ A secret never crosses: Python holds handles, which compare in constant time, ha
 repr, no hash, and refuse to be pickled. A handle that crossed a fork raises RuntimeError on use.
 """
 
-from typing import Literal, final
+from typing import Literal, Self, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -50,7 +50,7 @@ class SharedSecret:
 class SymmetricState:
     """Noise's SymmetricState (Noise specification, section 5.2): ck, h and k, wiped on drop."""
 
-    def __init__(self, protocol_name: bytes) -> None: ...
+    def __new__(cls, protocol_name: bytes) -> Self: ...
     def copy(self) -> SymmetricState: ...
     @property
     def hash(self) -> bytes:
@@ -101,7 +101,7 @@ class Endpoint:
     Equal when address, port and scope are. ValueError if `host` is not a numeric address.
     """
 
-    def __init__(self, host: str, port: int, scope: int = 0) -> None: ...
+    def __new__(cls, host: str, port: int, scope: int | None = None) -> Self: ...
     @property
     def host(self) -> str: ...
     @property

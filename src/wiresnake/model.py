@@ -68,7 +68,7 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What to do to a device: one UAPI `set`, or a configuration file. Applied whole or not at all."""
+    """What to do to a device: one UAPI `set`, or a file. Applied whole or not at all."""
 
     private_key: PrivateKey | Clear | None = None
     listen_port: int | None = None

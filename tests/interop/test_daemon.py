@@ -8,7 +8,6 @@ import errno
 import itertools
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -23,17 +22,10 @@ import pytest
 
 RUN = Path("/var/run/wireguard")
 DAEMON = [sys.executable, "-m", "wiresnake.cli.wiresnaked"]
-PROGRAMS = ("ip", "wg", "setpriv")
 KEY = "40" * 32
 PEER = "11" * 32
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(
-        any(shutil.which(program) is None for program in PROGRAMS),
-        reason=f"needs the programs {', '.join(PROGRAMS)}",
-    ),
-]
+pytestmark = pytest.mark.usefixtures("machine")
 _numbers = itertools.count()
 
 
@@ -306,7 +298,6 @@ def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     assert KEY[:12] not in log
 
 
-@pytest.mark.skipif(shutil.which("wg-quick") is None, reason="needs the program wg-quick")
 @pytest.mark.skipif(Path("/sys/module/wireguard").exists(), reason="wg-quick takes the kernel's")
 def test_wg_quick_takes_it(
     home: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

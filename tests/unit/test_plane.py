@@ -334,7 +334,7 @@ def test_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
 
 def test_c085_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
     theirs = rig.session()
-    for length in [*range(0, 200), 1500, 4096, 4097, 9000, 65_000, 65_507]:
+    for length in [*range(200), 1500, 4096, 4097, 9000, 65_000, 65_507]:
         for first in (0, 1, 2, 3, 4, 5, 255):
             rig.arrive((bytes([first, 0, 0, 0]) + bytes(length))[:length])
     packet = ipv4(THEM, US, b"alive")

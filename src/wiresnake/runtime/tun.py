@@ -1,5 +1,6 @@
 """Opens the TUN device and configures it; the plane carries its packets."""
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -61,7 +62,8 @@ def create(name: str) -> Tun:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
         uso = _set_offloads(fd)
         _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
-        _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
+        with contextlib.suppress(PermissionError):  # Refused in a user namespace; 500 then.
+            _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
     except OSError as error:
         os.close(fd)
         raise _refusal(error, name) from None
@@ -146,7 +148,9 @@ def _refusal(error: OSError, name: str) -> HostError:
     match error.errno:
         case errno.EBUSY | errno.EINVAL | errno.EEXIST:
             what = f"the interface exists already: choose another name or 'ip link delete {name}'"
-        case errno.EPERM | errno.EACCES:
+        case errno.EACCES:
+            what = "permission denied for /dev/net/tun: run as root, or let users open it"
+        case errno.EPERM:
             what = "not permitted to make a TUN device: run as root or with CAP_NET_ADMIN"
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             what = (

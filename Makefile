@@ -1,0 +1,77 @@
+# Each target sets up what it needs, once. CI calls these same targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+
+CRATE := --locked --manifest-path rust/Cargo.toml
+RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
+STAMPS := .stamps
+
+.PHONY: help setup packages demo test lint types rust unit sim laws interop bench wheel clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: packages $(STAMPS)/native $(STAMPS)/wireguard-go ## Bring all that building and testing need
+
+demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: under a minute
+	wiresnake demo
+
+test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
+	pytest tests
+
+lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
+	ruff check
+	ruff format --check
+	cargo fmt --manifest-path rust/Cargo.toml --check
+	cargo clippy --quiet $(CRATE) --all-targets -- -D warnings
+	cargo clippy --quiet $(CRATE) --features python -- -D warnings
+
+types: $(STAMPS)/native ## mypy --strict
+	mypy
+
+rust: $(STAMPS)/rust ## The Rust side's own tests
+	cargo test --quiet $(CRATE)
+
+unit: $(STAMPS)/native ## Unit tests
+	pytest tests/unit
+
+sim: $(STAMPS)/native ## Simulation: many devices, a virtual clock, a bad network
+	pytest tests/sim
+
+laws: packages $(STAMPS)/native ## The laws of the code base
+	pytest tests/test_laws.py
+
+interop: setup ## Against every other WireGuard, in network namespaces (root)
+	pytest tests/interop
+
+bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
+	python -m bench $(if $(QUICK),--quick)
+
+wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
+	maturin build --release --out dist
+
+clean: ## Remove all that was built or set up here
+	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+
+packages:
+	@tools/setup packages
+
+$(STAMPS)/venv: requirements-dev.txt tools/setup | packages
+	tools/setup venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/rust: rust/Cargo.toml
+	tools/setup rust
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/native: $(STAMPS)/venv $(STAMPS)/rust pyproject.toml $(RUST_SOURCES)
+	tools/setup native
+	@touch $@
+
+$(STAMPS)/wireguard-go: $(STAMPS)/venv
+	tools/setup wireguard_go
+	@touch $@

@@ -1,0 +1,325 @@
+"""Hosts of our own on one machine: private namespaces, joined by virtual cables.
+
+The demonstration, the interop tests and the benchmark all run in such hosts, so none of them
+touches the machine's own network. A host has a network, processes, /run and /sys of its own. It
+lives as long as its first process, which lives as long as we do: nothing can be left behind.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+# The first process. It ignores SIGCHLD, so that orphans leave no zombies, and reads a pipe from
+# us: when that closes it ends, and the kernel ends every process of its namespace.
+FIRST_PROCESS = """
+set -e
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t sysfs sysfs /sys 2>/dev/null || true
+ip link set lo up
+sysctl -q -w net.ipv4.conf.all.promote_secondaries=1
+sysctl -q -w net.ipv6.conf.default.accept_dad=0
+echo ready
+exec env --ignore-signal=CHLD cat
+"""
+
+# Stock wg-quick takes the kernel's WireGuard where there is one. A host that is to use another
+# must have none: this stands in for `ip`, and an empty directory for /sys/module.
+NO_KERNEL_WIREGUARD = """
+set -e
+ip=$(readlink -f "$(command -v ip)")
+cat "$ip" >/run/real-ip
+cat >/run/ip <<'END'
+#!/bin/sh
+case "$*" in
+*"link add"*"type wireguard"*) echo "Error: Unknown device type." >&2; exit 2 ;;
+esac
+exec /run/real-ip "$@"
+END
+chmod 755 /run/ip /run/real-ip
+mount --bind /run/ip "$ip"
+[ ! -e /sys/module/wireguard ] || mount -t tmpfs tmpfs /sys/module
+"""
+
+CLONE_NEWNET = 0x40000000
+
+
+class LabError(Exception):
+    """A command in a host failed, or the machine refuses namespaces."""
+
+
+def program_path() -> str:
+    """PATH with the administrator's folders, which an ordinary user's often lacks."""
+    return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def words(line: str | Path, *more: str | Path) -> list[str]:
+    """A command: a string is cut at its spaces, as in a shell; what follows is taken as it is."""
+    first = [str(line)] if isinstance(line, Path) else shlex.split(line)
+    return [*first, *map(str, more)]
+
+
+def missing_programs(*names: str) -> list[str]:
+    return [name for name in names if shutil.which(name, path=program_path()) is None]
+
+
+class Process:
+    """A running program in a host. `pid` is the program's own, as seen from outside."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self.popen = popen
+        self.pid = _only_child(popen)
+
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 5) -> tuple[int, str]:
+        """Ends the program; returns its exit code and what it printed."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float) -> tuple[int, str]:
+        try:
+            output, _ = self.popen.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            output, _ = self.popen.communicate()
+            raise LabError(f"{self.popen.args!r} did not end in {timeout} s: {output}") from None
+        return self.popen.returncode, output or ""
+
+
+class Host:
+    """A host of our own. Use it as a context manager, or call `close`."""
+
+    def __init__(self, name: str, *, kernel_wireguard: bool = True) -> None:
+        self.name = name
+        self.devices = 0
+        unshare = "unshare --net --mount --pid --fork --kill-child --mount-proc sh -c"
+        self._first = subprocess.Popen(
+            words(unshare, FIRST_PROCESS),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment(),
+        )
+        assert self._first.stdout is not None
+        assert self._first.stderr is not None
+        if self._first.stdout.readline() != "ready\n":
+            raise LabError(f"no private namespaces here: {self._first.stderr.read().strip()}")
+        self.pid = _only_child(self._first)
+        if not kernel_wireguard:
+            self.run("sh -c", NO_KERNEL_WIREGUARD)
+
+    def close(self) -> None:
+        """Ends every process in the host, and with the last the host itself."""
+        assert self._first.stdin is not None
+        self._first.stdin.close()
+        try:
+            self._first.wait(5)
+        except subprocess.TimeoutExpired:
+            self._first.kill()
+            self._first.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(
+        self,
+        *command: str | Path,
+        check: bool = True,
+        text: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the host (`words` says how it is written); `text` is its input."""
+        popen = self._popen(command, env, stdin=text is not None, merge=False)
+        try:
+            output, errors = popen.communicate(text, timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError, LabError):
+                os.kill(_only_child(popen), signal.SIGKILL)
+            popen.kill()
+            raise LabError(f"{self.name}: {_said(command)} took over {timeout} s") from None
+        if check and popen.returncode:
+            raise LabError(
+                f"{self.name}: {_said(command)} exited with {popen.returncode}: {errors}{output}"
+            )
+        return subprocess.CompletedProcess(popen.args, popen.returncode, output, errors)
+
+    def start(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Process:
+        """Starts a command that stays; its errors join its output."""
+        return Process(self._popen(command, env, stdin=False, merge=True))
+
+    def output(self, *command: str | Path) -> str:
+        return self.run(*command).stdout
+
+    def inside(self, function: Callable[[], T]) -> T:
+        """Calls the function in the host's network; sockets that it makes stay there."""
+        return inside(self.pid, function)
+
+    def processes(self, name: str) -> list[int]:
+        """The host's processes whose command line has that word, pids as seen from outside."""
+        found = []
+        own = os.readlink(f"/proc/{self.pid}/ns/pid")
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == own:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if any(Path(os.fsdecode(word)).name == name for word in words):
+                        found.append(int(entry.name))
+        return found
+
+    def _popen(
+        self,
+        command: tuple[str | Path, ...],
+        env: Mapping[str, str] | None,
+        stdin: bool,
+        merge: bool,
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            words(f"nsenter --target {self.pid} --net --mount --pid --", *words(*command)),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+            text=True,
+            env=self._environment() | dict(env or {}),
+        )
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return os.environ | {"PATH": program_path(), "LC_ALL": "C.UTF-8"}
+
+
+def inside(pid: int, function: Callable[[], T]) -> T:
+    """Calls the function in the network of that process, in a thread that ends thereafter."""
+    answer: list[T] = []
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+                if _libc().setns(namespace.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            answer.append(function())
+        except BaseException as error:  # handed to the caller, whatever it is
+            errors.append(error)
+
+    thread = Thread(target=enter)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return answer[0]
+
+
+def cable(a: Host, b: Host, *, mtu: int = 1500) -> tuple[str, str]:
+    """Joins two hosts; returns the names of the two new devices, which are up."""
+    ends = []
+    for host in (a, b):
+        ends.append(f"eth{host.devices}")
+        host.devices += 1
+    tool(
+        f"ip link add {ends[0]} mtu {mtu} netns {a.pid} type veth"
+        f" peer name {ends[1]} mtu {mtu} netns {b.pid}"
+    )
+    for host, device in zip((a, b), ends, strict=True):
+        host.run(f"ip link set {device} up")
+    return ends[0], ends[1]
+
+
+def address(host: Host, device: str, *addresses: str) -> None:
+    for item in addresses:
+        host.run(f"ip address add {item} dev {device}{' nodad' if ':' in item else ''}")
+
+
+def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> None:
+    """Looks until the condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {timeout} s: {what}")
+        time.sleep(0.01)
+
+
+def listens(host: Host, port: int) -> bool:
+    """Whether something in the host accepts TCP connections at the port (by any address)."""
+
+    tables = (Path(f"/proc/{host.pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+
+
+def keypair() -> tuple[str, str]:
+    """A private and a public key in base64, made by stock `wg`."""
+    private = tool("wg genkey")
+    return private, tool("wg pubkey", text=private)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def udp_socket(host: Host, family: socket.AddressFamily, port: int = 0) -> socket.socket:
+    """A bound UDP socket of the host."""
+
+    def make() -> socket.socket:
+        new = socket.socket(family, socket.SOCK_DGRAM)
+        new.bind(("", port))
+        return new
+
+    return host.inside(make)
+
+
+def tool(line: str, *more: str | Path, text: str | None = None) -> str:
+    """What a command prints, run outside of any host."""
+    command = words(line, *more)
+    env = Host._environment()
+    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}")
+    return done.stdout.strip()
+
+
+def _said(command: tuple[str | Path, ...]) -> str:
+    return " ".join(words(*command))
+
+
+def _only_child(popen: subprocess.Popen[str]) -> int:
+    """The process that unshare or nsenter made: both fork before they start the program."""
+    children = Path(f"/proc/{popen.pid}/task/{popen.pid}/children")
+    for _ in range(500):
+        with contextlib.suppress(OSError):
+            if pids := children.read_text().split():
+                return int(pids[0])
+        if popen.poll() is not None:
+            break
+        time.sleep(0.002)
+    return popen.pid
+
+
+@functools.cache
+def _libc() -> Any:  # ctypes makes its functions from nothing
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,72 @@
+"""For every test: the host's network stays as it was, and what did not run is counted."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wiresnake.cli.lab import program_path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ours",
+        metavar="PROGRAM",
+        help="run the interop tests with this daemon in our place: a test of the tests",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: waits for real time to pass, a minute or more")
+
+
+NETWORK = (
+    "ip -o link",
+    "ip -o address",
+    "ip -4 route show table all",
+    "ip -6 route show table all",
+    "ip -4 rule",
+    "ip -6 rule",
+    "nft list ruleset",
+)
+
+
+def network_state() -> dict[str, str]:
+    """All that a careless test could leave behind, without what changes by itself."""
+    state = {}
+    for command in NETWORK:
+        words = command.split()
+        if shutil.which(words[0], path=program_path()):
+            env = os.environ | {"PATH": program_path()}
+            done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+            state[command] = re.sub(r"(expires|valid_lft|preferred_lft) \S+", "", done.stdout)
+    for folder in ("/run/wireguard", "/run/netns", "/etc/wireguard"):
+        if os.access(folder, os.R_OK):
+            state[folder] = " ".join(sorted(path.name for path in Path(folder).iterdir()))
+    return state
+
+
+@pytest.fixture(scope="session", autouse=True)
+def network_left_as_it_was() -> Iterator[None]:
+    """Law 7: everything in namespaces that the tests made."""
+    before = network_state()
+    yield
+    assert network_state() == before
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why tests did not run, each reason with its number: a skip must not hide in a dot."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        terminalreporter.section(f"did not run: {reasons.total()}")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count:5} {reason}")

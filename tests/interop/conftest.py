@@ -1,0 +1,69 @@
+"""Hosts for a test, and the implementations that it may need."""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+CLONE_NEWNS = 0x00020000
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[None]:
+    """What all of these tests need; and a /run of their own, so that the machine's stays as it is.
+
+    Daemons leave sockets in /run/wireguard, and `ip netns` names in /run/netns.
+    """
+    if os.geteuid() != 0:
+        unavailable("needs root, for network namespaces: sudo make test")
+    if missing := lab.missing_programs("ip", "wg", "wg-quick", "ping", "nsenter", "nft", "setpriv"):
+        unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = os.getcwd()
+    with open("/proc/self/ns/mnt", "rb") as namespace:
+        if libc.unshare(CLONE_NEWNS):
+            unavailable(f"mount namespaces are refused here: {os.strerror(ctypes.get_errno())}")
+        subprocess.run(lab.words("mount --make-rprivate /"), check=True)
+        subprocess.run(lab.words("mount -t tmpfs -o mode=755 tmpfs /run"), check=True)
+        try:
+            yield
+        finally:
+            if libc.setns(namespace.fileno(), CLONE_NEWNS):
+                raise OSError(ctypes.get_errno(), "no way back to the machine's mounts")
+            os.chdir(here)
+
+
+@pytest.fixture
+def make_host(machine: None) -> Iterator[MakeHost]:
+    """Makes hosts that are gone after the test, whatever happens in it."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str = "host", *, kernel_wireguard: bool = True) -> Host:
+            host = Host(name, kernel_wireguard=kernel_wireguard)
+            return stack.enter_context(host)
+
+        yield make
+
+
+@pytest.fixture
+def ours(pytestconfig: pytest.Config) -> Implementation:
+    other = pytestconfig.getoption("--ours")
+    found = replace(OURS, program=other) if other else OURS
+    found.need()
+    return found
+
+
+@pytest.fixture(params=PEERS, ids=lambda peer: peer.name)
+def peer(request: pytest.FixtureRequest) -> Implementation:
+    """Each other implementation in turn."""
+    found: Implementation = request.param
+    found.need()
+    return found

@@ -1,0 +1,391 @@
+"""Tunnels between hosts of our own, each end run by any WireGuard, all driven by stock `wg`."""
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import re
+import socket
+import stat
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import pytest
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+ROOT = Path(__file__).parents[2]
+PORT = 51820
+MakeHost = Callable[..., Host]
+
+
+def unavailable(reason: str) -> NoReturn:
+    """What the test needs is missing: a skip that says so, but a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have everything: {reason}")
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A daemon that takes an interface's name, as wireguard-go does."""
+
+    name: str
+    program: str
+    hint: str
+
+    def need(self) -> None:
+        if not lab.missing_programs(self.program):
+            return
+        unavailable(f"{self.name} is missing: {self.hint}")
+
+    def start(self, host: Host, interface: str = "wg0") -> None:
+        """Returns once the daemon answers, as a daemon must."""
+        host.run(Path(self.program), interface, timeout=10)
+
+
+OURS = Implementation("wiresnaked", str(Path(sys.executable).parent / "wiresnaked"), "run `make`")
+GO_DEBIAN = Implementation("wireguard-go", "wireguard-go", "apt-get install wireguard-go")
+GO_NEW = Implementation(
+    "wireguard-go-new", str(ROOT / ".tools/wireguard-go-new"), "tools/setup wireguard_go"
+)
+PEERS = (GO_DEBIAN, GO_NEW)
+
+
+@dataclass
+class End:
+    """One end of a tunnel."""
+
+    host: Host
+    device: str
+    """Its end of the cable."""
+    outer: dict[int, str]
+    """Its addresses on the cable, by IP version."""
+    inner: dict[int, str]
+    """Its addresses in the tunnel, by IP version."""
+    interface: str = "wg0"
+    port: int = PORT
+    private: str = ""
+    public: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.private:
+            self.private, self.public = lab.keypair()
+
+    def wg(self, *words: str, text: str | None = None) -> str:
+        return self.host.run("wg", *words, text=text).stdout
+
+    def show(self, what: str) -> list[list[str]]:
+        """The fields of each peer's line of `wg show INTERFACE WHAT`."""
+        return [line.split() for line in self.wg("show", self.interface, what).splitlines()]
+
+    def transfer(self) -> tuple[int, int]:
+        _, received, sent = self.show("transfer")[0]
+        return int(received), int(sent)
+
+    def handshake(self) -> int:
+        return int(self.show("latest-handshakes")[0][1])
+
+    def endpoint(self, version: int) -> str:
+        outer = self.outer[version]
+        return f"[{outer}]:{self.port}" if version == 6 else f"{outer}:{self.port}"
+
+    def peer_endpoint(self) -> str:
+        return self.show("endpoints")[0][1]
+
+    def up(self) -> None:
+        """Addresses with their network, so that the other end is on the link."""
+        for version, length in ((4, 24), (6, 64)):
+            lab.address(self.host, self.interface, f"{self.inner[version]}/{length}")
+        self.host.run(f"ip link set {self.interface} mtu 1420 up")
+
+
+def ends(left: Host, right: Host, *, mtu: int = 1500) -> tuple[End, End]:
+    """Two hosts on a cable, with addresses, without a tunnel as yet."""
+    made = []
+    for number, (host, device) in enumerate(
+        zip((left, right), lab.cable(left, right, mtu=mtu), strict=True), start=1
+    ):
+        outer = {4: f"192.0.2.{number}", 6: f"2001:db8::{number}"}
+        lab.address(host, device, f"{outer[4]}/24", f"{outer[6]}/64")
+        made.append(End(host, device, outer, {4: f"10.9.0.{number}", 6: f"fd09::{number}"}))
+    return made[0], made[1]
+
+
+def configuration(
+    end: End,
+    other: End,
+    *,
+    outer: int | None = None,
+    psk: str | None = None,
+    allowed: str | None = None,
+    extra: str = "",
+) -> str:
+    """What `wg setconf` reads. With an outer IP version the end knows where the other is."""
+    lines = [
+        "[Interface]",
+        f"PrivateKey = {end.private}",
+        f"ListenPort = {end.port}",
+        "[Peer]",
+        f"PublicKey = {other.public}",
+        f"AllowedIPs = {allowed or f'{other.inner[4]}/32, {other.inner[6]}/128'}",
+    ]
+    if outer is not None:
+        lines.append(f"Endpoint = {other.endpoint(outer)}")
+    if psk is not None:
+        lines.append(f"PresharedKey = {psk}")
+    return "\n".join([*lines, extra, ""])
+
+
+def tunnel(
+    left: Host,
+    right: Host,
+    initiator: Implementation,
+    responder: Implementation,
+    *,
+    outer: int = 4,
+    psk: bool = False,
+    mtu: int = 1500,
+    allowed: str | None = None,
+) -> tuple[End, End]:
+    """A tunnel whose left end alone knows where the other is: so it has to begin."""
+    a, b = ends(left, right, mtu=mtu)
+    initiator.start(left)
+    responder.start(right)
+    configure(a, b, outer=outer, psk=psk, allowed=allowed)
+    return a, b
+
+
+def configure(
+    a: End, b: End, *, outer: int = 4, psk: bool = False, allowed: str | None = None
+) -> None:
+    """Configures both ends with stock `wg` and brings their interfaces up."""
+    shared = lab.tool("wg genpsk") if psk else None
+    for end, other, version in ((a, b, outer), (b, a, None)):
+        text = configuration(end, other, outer=version, psk=shared, allowed=allowed)
+        end.wg("setconf", end.interface, "/dev/stdin", text=text)
+        end.up()
+
+
+class Pings(NamedTuple):
+    sent: int
+    received: int
+
+    @property
+    def lost(self) -> int:
+        return self.sent - self.received
+
+
+def count_pings(output: str) -> Pings:
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+    assert found is not None, output
+    return Pings(int(found[1]), int(found[2]))
+
+
+def ping(host: Host, target: str, *, count: int = 3, interval: float = 0.02) -> Pings:
+    command = f"ping -n -q -c {count} -i {interval} -W 2 {target}"
+    return count_pings(host.run(command, check=False, timeout=60 + count * interval).stdout)
+
+
+def assert_pings(a: End, b: End) -> None:
+    """Each end reaches the other in both IP versions, and nothing is lost."""
+    for end, other in ((a, b), (b, a)):
+        for version in (4, 6):
+            pings = ping(end.host, other.inner[version])
+            assert not pings.lost, f"{end.host.name} to {other.inner[version]}: {pings}"
+
+
+def assert_tcp(
+    a: End, b: End, version: int = 4, *, size: int = 4 << 20, window: int | None = None
+) -> None:
+    """A TCP connection carries other random bytes each way at the same time, unchanged.
+
+    A window keeps the sender from filling the queues on the way, which then drop other packets.
+    """
+    target = b.inner[version]
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    server, client = (end.host.inside(lambda: socket.socket(family)) for end in (b, a))
+    with server:
+        for one in (server, client):
+            one.settimeout(10)
+            if window is not None:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window // 2)
+        server.bind((target, 0))
+        server.listen()
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+    with client, accepted:
+        streams = [_Stream(client, accepted, size), _Stream(accepted, client, size)]
+        for stream in streams:
+            stream.join()
+    for stream in streams:
+        assert not stream.error, stream.error
+        assert stream.received == stream.sent
+
+
+@dataclass
+class _Stream:
+    """One direction of a connection: a thread that sends and one that receives."""
+
+    source: socket.socket
+    target: socket.socket
+    size: int
+    sent: str = ""
+    received: str = ""
+    error: str = ""
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for end in (self.source, self.target):
+            end.settimeout(20)
+        self.threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join()
+
+    def _send(self) -> None:
+        data = os.urandom(self.size)
+        self.sent = hashlib.sha256(data).hexdigest()
+        try:
+            self.source.sendall(data)
+            self.source.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.error = f"sending: {error!r}"
+
+    def _receive(self) -> None:
+        digest = hashlib.sha256()
+        try:
+            while data := self.target.recv(1 << 16):
+                digest.update(data)
+        except OSError as error:
+            self.error = f"receiving: {error!r}"
+        self.received = digest.hexdigest()
+
+
+class Datagram(NamedTuple):
+    """A UDP datagram seen on a cable; anything that is not UDP has ports 0 and its whole body."""
+
+    protocol: int
+    source: str
+    target: str
+    source_port: int
+    target_port: int
+    payload: bytes
+
+
+class Wiretap:
+    """All IP packets of a device, both directions; ARP and neighbour discovery left out.
+
+    It counts on a device's far side that the near side sees too: the cable loses nothing.
+    """
+
+    IPV4, IPV6 = 0x0800, 0x86DD
+
+    def __init__(self, host: Host, device: str) -> None:
+        def make() -> socket.socket:
+            tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+            with contextlib.suppress(OSError):  # more than the limit needs root outside
+                tap.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+            tap.bind((device, 3))  # ETH_P_ALL
+            return tap
+
+        self.socket = host.inside(make)
+        self.socket.setblocking(False)
+
+    def packets(self) -> list[Datagram]:
+        """What has passed since the last call."""
+        return list(self._drain())
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _drain(self) -> Iterator[Datagram]:
+        while True:
+            try:
+                data, (_, protocol, *_) = self.socket.recvfrom(1 << 17)
+            except BlockingIOError:
+                return
+            if protocol == self.IPV4:
+                yield _ipv4(data)
+            elif protocol == self.IPV6:
+                packet = _ipv6(data)
+                if not (packet.protocol in (0, 58) and packet.payload[:1] in _NEIGHBOURS):
+                    yield packet
+
+
+# Types of ICMPv6 that a link needs by itself: MLD, router and neighbour discovery. MLD reports
+# come behind a hop-by-hop header, whose first byte says that ICMPv6 follows.
+_NEIGHBOURS = tuple(bytes([kind]) for kind in (58, 130, 131, 132, 133, 134, 135, 136, 143))
+
+
+def _ipv4(data: bytes) -> Datagram:
+    source, target = (str(ipaddress.ip_address(data[at : at + 4])) for at in (12, 16))
+    first = not int.from_bytes(data[6:8]) & 0x1FFF
+    return _datagram(data[9] if first else 44, source, target, data[(data[0] & 15) * 4 :])
+
+
+def _ipv6(data: bytes) -> Datagram:
+    source, target = (str(ipaddress.ip_address(data[at : at + 16])) for at in (8, 24))
+    return _datagram(data[6], source, target, data[40:])
+
+
+def _datagram(protocol: int, source: str, target: str, body: bytes) -> Datagram:
+    if protocol != socket.IPPROTO_UDP:
+        return Datagram(protocol, source, target, 0, 0, body)
+    source_port, target_port = struct.unpack_from(">HH", body)
+    return Datagram(protocol, source, target, source_port, target_port, body[8:])
+
+
+# A device node of our own on a tmpfs; the machine's is never touched.
+OWN_NODE = """
+set -e
+mkdir -p /run/dev
+mount -t tmpfs -o dev tmpfs /run/dev
+mknod /run/dev/tun c 10 200
+chmod {mode} /run/dev/tun
+mkdir -p /dev/net 2>/dev/null || true
+mount --bind /run/dev/tun /dev/net/tun
+"""
+
+# An ordinary user must be able to read Python and this tree, wherever they lie (in root's home,
+# say): a closed folder on the way gets an open one on top that holds just the needed parts.
+OPEN_FOLDER = """
+set -e
+n=0
+for needed in {needed}; do
+    n=$((n + 1)); mkdir -p /run/keep/$n; mount --bind "$needed" /run/keep/$n
+done
+mount -t tmpfs -o mode=755 tmpfs {closed}
+n=0
+for needed in {needed}; do
+    n=$((n + 1)); mkdir -p "$needed"; mount --bind /run/keep/$n "$needed"
+done
+"""
+USER = "65534"
+
+
+def as_user(host: Host, mode: str) -> list[str]:
+    """Gives the host a /dev/net/tun of that mode; returns the command that becomes a user."""
+    host.run("sh -c", OWN_NODE.format(mode=mode))
+    needed = [str(ROOT), str(Path(sys.base_prefix).resolve())]
+    closed: dict[str, list[str]] = {}
+    for path in needed:
+        for parent in reversed(Path(path).parents):
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                closed.setdefault(str(parent), []).append(path)
+                break
+    for folder, parts in closed.items():
+        host.run("sh -c", OPEN_FOLDER.format(closed=folder, needed=" ".join(parts)))
+    command = lab.words(f"setpriv --reuid {USER} --regid {USER} --clear-groups")
+    if host.run(*command, sys.executable, "-c", "import wiresnake", check=False).returncode:
+        unavailable("an ordinary user cannot read this tree: its files are closed to others")
+    return command

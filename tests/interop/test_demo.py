@@ -1,0 +1,46 @@
+"""The demonstration itself, as root and as an ordinary user."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from interop.harness import MakeHost, as_user, unavailable
+
+from wiresnake.cli import lab
+
+DEMO = str(Path(sys.executable).with_name("wiresnake"))
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["root", "user"])
+def test_demo(make_host: MakeHost, user: bool) -> None:
+    """In a host of our own, so that nothing of the machine can be in its way or left behind."""
+    host = make_host()
+    become = as_user(host, "666") if user else []
+    if user:
+        namespaces = lab.words("unshare --user --map-root-user true")
+        if host.run(*become, *namespaces, check=False).returncode:
+            unavailable("user namespaces are closed here: sysctl kernel.unprivileged_userns_clone")
+    done = host.run(*become, DEMO, "demo", check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"throughput +[0-9.]+ Gbit/s", done.stdout)
+    assert re.search(r"stranger +0 answers to 30 datagrams", done.stdout)
+    lost = re.search(r"roaming +(\d+) of 300 pings lost", done.stdout)
+    assert lost is not None
+    assert int(lost[1]) <= 5
+    assert user == ("Not root" in done.stdout)
+    assert "\033" not in done.stdout, "colours although this is no terminal"
+    assert not host.processes("wiresnaked")
+
+
+def test_demo_with_a_closed_device_node(make_host: MakeHost) -> None:
+    host = make_host()
+    done = host.run(*as_user(host, "600"), DEMO, "demo", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("wiresnake demo: /dev/net/tun is closed to you: run this as root")
+
+
+def test_help_and_version() -> None:
+    for option in ("--help", "--version"):
+        assert "wiresnake" in subprocess.check_output([DEMO, option], text=True)

@@ -1,0 +1,191 @@
+"""The laws of the code base (ARCHITECTURE.md), each a test."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from interop.harness import unavailable
+
+from wiresnake.cli import lab
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/wiresnake"
+RUST = ROOT / "rust/src"
+
+PURE = ("protocol", "config")
+IMPURE_MODULES = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
+UNSAFE_FILES = {"tun.rs", "udp.rs", "secret.rs"}
+CORE = ("protocol", "config", "runtime", "errors.py", "keys.py", "model.py")
+CORE_LINES = 4000
+
+
+def python_files(*names: str) -> list[Path]:
+    found = [path for name in names for path in sorted((PACKAGE / name).rglob("*.py"))]
+    return found + [PACKAGE / name for name in names if (PACKAGE / name).is_file()]
+
+
+def rust_files() -> list[Path]:
+    return sorted(RUST.rglob("*.rs"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+# Rust read just well enough: comments, strings and characters are one token each, so that a
+# brace or a word inside of them does not count.
+RUST_TOKEN = re.compile(
+    r"""
+      //[^\n]* | /\*.*?\*/
+    | b?r(?P<hashes>\#*)".*?"(?P=hashes)
+    | b?"(?:\\.|[^"\\])*"
+    | b?'(?:\\.[^']*|[^'\\])'
+    | \#!?\[ | \w+ | \s+ | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+TEST_ONLY = re.compile(r"#\[cfg\((?:all\(\s*)?test\b[^\]]*\]")
+
+
+def rust_tokens(text: str) -> Iterator[tuple[int, str]]:
+    for match in RUST_TOKEN.finditer(text):
+        yield match.start(), match[0]
+
+
+def without_tests(text: str) -> str:
+    """Rust source without the items that only tests compile."""
+    while match := TEST_ONLY.search(text):
+        text = text[: match.start()] + text[_item_end(text, match.end()) :]
+    return text
+
+
+def _item_end(text: str, start: int) -> int:
+    """Behind the item at `start`: its semicolon, or the brace that closes its body."""
+    depth = 0
+    for at, token in rust_tokens(text[start:]):
+        if token in ("{", "(", "[", "#["):
+            depth += 1
+        elif token in ("}", ")", "]"):
+            depth -= 1
+        if not depth and token in ("}", ";"):
+            end = start + at + 1
+            return end + text.startswith(";", end)  # as in `use a::{b, c};`
+    return len(text)
+
+
+def test_without_tests_reads_rust() -> None:
+    text = """fn a() { let c = '{'; let s = "}"; }
+#[cfg(test)]
+#[allow(dead_code)]
+mod tests {
+    const RAW: &str = r#"}"}"#; // }
+    fn b<'a>(x: &'a str) -> char { '}' }
+}
+#[cfg(test)]
+use x::{y, z};
+fn c() {}
+"""
+    assert without_tests(text) == """fn a() { let c = '{'; let s = "}"; }\n\n\nfn c() {}\n"""
+
+
+@pytest.mark.parametrize("path", python_files(*PURE), ids=lambda path: path.stem)
+def test_pure_code_imports_nothing_of_the_world(path: Path) -> None:
+    """Law 1."""
+    assert not {name.partition(".")[0] for name in imports(path)} & IMPURE_MODULES
+
+
+def test_only_py_rs_names_pyo3() -> None:
+    """Law 2: the rest of the Rust side could serve another language."""
+    naming = {
+        path.name
+        for path in rust_files()
+        if any(token == "pyo3" for _, token in rust_tokens(path.read_text()))
+    }
+    assert naming <= {"py.rs"}
+
+
+@pytest.mark.parametrize("path", rust_files(), ids=lambda path: path.name)
+def test_unsafe_has_its_place_and_its_reason(path: Path) -> None:
+    """Law 2: in three files, and each with a SAFETY comment above or at its beginning."""
+    text = path.read_text()
+    lines = text.splitlines()
+    for at, token in rust_tokens(text):
+        if token != "unsafe":
+            continue
+        assert path.name in UNSAFE_FILES, f"unsafe in {path.name}"
+        number = text.count("\n", 0, at)
+        assert _explained(lines, number), f"{path.name}:{number + 1}: unsafe without // SAFETY:"
+
+
+def _explained(lines: list[str], number: int) -> bool:
+    """A comment may stand above the statement that the block belongs to, or begin the block."""
+    if "SAFETY:" in lines[number] or "SAFETY:" in "".join(lines[number + 1 : number + 2]):
+        return True
+    above = number - 1
+    while above >= 0 and not re.search(r"[;{}]\s*(//.*)?$", lines[above]):
+        if "SAFETY:" in lines[above]:
+            return True
+        above -= 1
+    return False
+
+
+def test_core_stays_small(tmp_path: Path) -> None:
+    """Law 6, as cloc counts: all that it takes to be WireGuard."""
+    if lab.missing_programs("cloc"):
+        unavailable("cloc is missing: apt-get install cloc")
+    for path in (*python_files(*CORE), *rust_files()):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text()
+        copy.write_text(without_tests(text) if path.suffix == ".rs" else text)
+    command = ["cloc", "--json", "--skip-uniqueness", str(tmp_path)]
+    counted = json.loads(subprocess.check_output(command, text=True))
+    lines = {name: counted[name]["code"] for name in ("Python", "Rust")}
+    print(f"core: {lines}, {sum(lines.values())} of {CORE_LINES}")
+    assert sum(lines.values()) < CORE_LINES, lines
+
+
+def test_stub_tells_the_truth() -> None:
+    """`_native.pyi` against the extension itself: names, parameters, kinds."""
+    command = [sys.executable, "-m", "mypy.stubtest", "wiresnake._native", "--concise"]
+    allowed = ROOT / "tests/stubtest-allowed.txt"
+    done = subprocess.run(
+        [*command, "--allowlist", str(allowed)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_version() -> None:
+    project, crate = (
+        tomllib.loads((ROOT / name).read_text()) for name in ("pyproject.toml", "rust/Cargo.toml")
+    )
+    assert project["project"]["version"] == crate["package"]["version"]
+
+
+def test_no_path_of_one_machine() -> None:
+    """Files must not know where they lie, nor whose home that is."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    homes = (str(ROOT) + "/", str(Path.home()) + "/.")
+    for name in filter(None, names):
+        path = ROOT / name
+        if path.is_file():
+            text = path.read_bytes().decode(errors="replace")
+            assert not any(home in text for home in homes), name
