@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from sim.world import MILLISECOND, Node, World, private_key
+from sim.world import Node, World, private_key
 
 from wiresnake.model import PeerChange
 from wiresnake.protocol.constants import SECOND
