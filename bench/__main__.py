@@ -112,6 +112,7 @@ def tunnel(daemon: Path, a: Host, b: Host) -> list[int]:
         host.run("wg setconf wg0 /dev/stdin", text=text)
         lab.address(host, "wg0", f"10.9.0.{index + 1}/24")
         host.run("ip link set wg0 mtu 1420 up")
+    lab.await_tunnel(a, b)
     return pids
 
 

@@ -171,6 +171,8 @@ def configure(
         text = configuration(end, other, outer=version, psk=shared, allowed=allowed)
         end.wg("setconf", end.interface, "/dev/stdin", text=text)
         end.up()
+    for end in (a, b):
+        lab.await_tunnel(end.host, port=end.port)
 
 
 class Pings(NamedTuple):

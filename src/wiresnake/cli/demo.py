@@ -109,6 +109,7 @@ def _show(folder: Path) -> None:
         _heading("2. Up, by stock wg-quick with WG_QUICK_USERSPACE_IMPLEMENTATION=wiresnaked")
         for site in (near, far):
             _quote(site.host.name, site.quick("up"))
+        lab.await_tunnel(laptop, server)
 
         _heading("3. Ping through the tunnel")
         for target in ("10.9.0.2", "fd09::2"):

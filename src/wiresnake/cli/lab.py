@@ -262,12 +262,18 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> 
         time.sleep(0.01)
 
 
-def listens(host: Host, port: int) -> bool:
-    """Whether something in the host accepts TCP connections at the port (by any address)."""
-
-    tables = (Path(f"/proc/{host.pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+def listens(host: Host, port: int, protocol: str = "tcp") -> bool:
+    """Whether something in the host accepts TCP, or has bound UDP, at the port (by any address)."""
+    state = {"tcp": "0A", "udp": "07"}[protocol]
+    tables = (Path(f"/proc/{host.pid}/net/{protocol}{family}").read_text() for family in ("", "6"))
     rows = (line.split() for table in tables for line in table.splitlines()[1:])
-    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+    return any(row[3] == state and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+
+
+def await_tunnel(*hosts: Host, port: int = 51820) -> None:
+    """Waits for what the kernel does at once and a daemon a moment after `ip link set up`: its
+    socket is open. An initiation that came before would be lost, and the next be 5 s later."""
+    wait_for("the tunnels' sockets", lambda: all(listens(host, port, "udp") for host in hosts))
 
 
 def keypair() -> tuple[str, str]:
