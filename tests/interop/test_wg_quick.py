@@ -1,7 +1,7 @@
 """Stock wg-quick, with WG_QUICK_USERSPACE_IMPLEMENTATION naming our daemon."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,13 @@ class Quick:
     file: Path
     implementation: Implementation
 
-    def __call__(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": self.implementation.program}
-        return self.host.run("wg-quick", command, self.file, env=env, check=check)
+    def __call__(
+        self, command: str, *, env: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        ours = {"WG_QUICK_USERSPACE_IMPLEMENTATION": self.implementation.program}
+        return self.host.run(
+            "wg-quick", command, self.file, env={**ours, **(env or {})}, check=check
+        )
 
     def write(self, text: str) -> None:
         self.file.touch(mode=0o600)
@@ -188,6 +192,22 @@ def test_hooks_and_own_table(make_site: MakeSite, tmp_path: Path) -> None:
     site.quick("down")
     assert_gone(site, before)
     assert log.read_text() == "PreUp wg0\nPostUp wg0\nPreDown wg0\nPostDown wg0\n"
+
+
+def test_dns(make_site: MakeSite, tmp_path: Path) -> None:
+    """wg-quick hands the servers to resolvconf: here to one that only writes down its orders."""
+    log, stub = tmp_path / "orders", tmp_path / "resolvconf"
+    stub.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ "$1" = -d ] || cat >>{log}\n')
+    stub.chmod(0o755)
+    site = make_site("10.9.0.0/24", "DNS = 10.9.0.53, fd09::53, example.net\n")
+    host = site.us.host
+    host.run("sh -c", f"real=$(command -v resolvconf) || exit 0; mount --bind {stub} $real")
+    path = {"PATH": f"{lab.program_path()}:{tmp_path}"}
+    site.quick("up", env=path)
+    site.quick("down", env=path)
+    assert log.read_text() == (
+        "-a wg0 -m 0 -x\nnameserver 10.9.0.53\nnameserver fd09::53\nsearch example.net\n-d wg0 -f\n"
+    )
 
 
 def test_failed_up_leaves_nothing(make_site: MakeSite) -> None:
