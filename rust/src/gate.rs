@@ -25,6 +25,10 @@ const SECOND: u64 = 1_000_000_000;
 const LOAD_LASTS: u64 = SECOND;
 const COOKIE_SECRET_LIFETIME: u64 = 120 * SECOND;
 const MAC: usize = 16;
+/// Cookie replies are made by the thread that carries data: 20,000 a second leave it most of its
+/// time, whatever the flood.
+const REPLY_COST: u64 = SECOND / 20_000;
+const REPLIES_AT_ONCE: u64 = 200;
 const RECENT: usize = 256;
 
 #[derive(Debug, PartialEq)]
@@ -50,6 +54,7 @@ pub struct Gate {
     cookie_secret: Zeroizing<[u8; 32]>,
     cookie_secret_ends: u64,
     limiter: Limiter,
+    replies: Bucket,
 }
 
 struct Identity {
@@ -67,6 +72,7 @@ impl Gate {
             cookie_secret: Zeroizing::new([0; 32]),
             cookie_secret_ends: 0,
             limiter: Limiter::default(),
+            replies: Bucket::default(),
         }
     }
 
@@ -122,6 +128,9 @@ impl Gate {
         if now < self.loaded_until {
             let cookie = self.cookie(source, now);
             if mac(&cookie, &[rest]).verify_slice(mac2).is_err() {
+                if !self.replies.take(now, REPLY_COST, REPLIES_AT_ONCE * REPLY_COST) {
+                    return Verdict::Drop;
+                }
                 return Verdict::Reply(self.reply(&datagram[4..8], mac1, &cookie));
             }
             if !self.limiter.allow(source.ip(), now) {
@@ -188,10 +197,23 @@ enum Subnet {
     V6([u8; 8]),
 }
 
-/// Tokens are nanoseconds, so that they grow with the clock.
+/// Tokens are nanoseconds, so that they grow with the clock: a bucket not yet used is full.
+#[derive(Default)]
 struct Bucket {
     tokens: u64,
     last: u64,
+}
+
+impl Bucket {
+    /// Takes `cost` tokens if there are so many, of `most` at the most.
+    fn take(&mut self, now: u64, cost: u64, most: u64) -> bool {
+        let earned = now.saturating_sub(self.last);
+        self.tokens = (self.tokens + earned).min(most);
+        self.last = now;
+        let left = self.tokens.checked_sub(cost);
+        self.tokens = left.unwrap_or(self.tokens);
+        left.is_some()
+    }
 }
 
 impl Limiter {
@@ -209,16 +231,7 @@ impl Limiter {
         if self.buckets.len() >= Limiter::CAPACITY && !self.buckets.contains_key(&subnet) {
             return false;
         }
-        let full = Bucket { tokens: Limiter::MOST, last: now };
-        let bucket = self.buckets.entry(subnet).or_insert(full);
-        let earned = now.saturating_sub(bucket.last);
-        bucket.tokens = (bucket.tokens + earned).min(Limiter::MOST);
-        bucket.last = now;
-        match bucket.tokens.checked_sub(Limiter::COST) {
-            Some(left) => bucket.tokens = left,
-            None => return false,
-        }
-        true
+        self.buckets.entry(subnet).or_default().take(now, Limiter::COST, Limiter::MOST)
     }
 
     /// Forgets idle buckets, which are full again, once a second.

@@ -22,7 +22,7 @@ const FAIR: usize = 64;
 
 /// Receives from the sockets until `stop` becomes readable.
 pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
-    let Some(tun) = shared.tun.get().cloned() else {
+    let Some(tun) = read(&shared.tun).clone() else {
         return;
     };
     let mut buffer = vec![0; MAX_PACKET];
@@ -60,7 +60,7 @@ struct Inbound {
 
 impl Inbound {
     fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> Self {
-        let coalescer = Coalescer::new(tun.vnet_header, tun.uso);
+        let coalescer = Coalescer::new(tun.merges());
         let outbound = Outbound::new(shared.clone(), false);
         Inbound { shared, tun, coalescer, outbound }
     }
@@ -84,6 +84,7 @@ impl Inbound {
         }
         let tun = &self.tun;
         self.coalescer.flush(&mut |frame| tun.write(frame));
+        self.coalescer.merge = tun.merges();
     }
 
     /// Opens a data message; from the tag and the counter on, it is the peer's.

@@ -26,6 +26,11 @@ const CWR: u8 = 0x80;
 /// The largest IP packet, and so the largest frame behind its virtio header.
 pub const MAX_PACKET: usize = 65_535;
 
+/// Whether a frame is of several segments.
+pub fn is_merged(frame: &[u8]) -> bool {
+    frame[1] != GSO_NONE
+}
+
 /// A packet from the TUN device, and how it falls into segments.
 pub struct Segments<'a> {
     packet: &'a [u8],
@@ -59,7 +64,7 @@ impl<'a> Segments<'a> {
             GSO_UDP_L4 => (UDP, 8),
             _ => return None,
         };
-        if size == 0 || start < ip_header.max(20) || start + shortest > length {
+        if size == 0 || ip_header < 20 || start < ip_header || start + shortest > length {
             return None;
         }
         let header = match protocol {
@@ -214,21 +219,20 @@ pub struct Coalescer {
     next_sequence: u32,
     /// The last packet was short or pushed: the frame takes no more.
     closed: bool,
-    merge: bool,
-    merge_udp: bool,
+    /// Whether to merge at all, and UDP too.
+    pub merge: (bool, bool),
 }
 
 impl Coalescer {
-    /// `merge` is off for a device without virtio headers, `merge_udp` for one without USO.
-    pub fn new(merge: bool, merge_udp: bool) -> Self {
+    pub fn new(merge: (bool, bool)) -> Self {
         let frame = vec![0; VNET_HEADER + MAX_PACKET].into_boxed_slice();
         let (used, flow, count, next_sequence, closed) = (VNET_HEADER, None, 0, 0, false);
-        Coalescer { frame, used, flow, count, next_sequence, closed, merge, merge_udp }
+        Coalescer { frame, used, flow, count, next_sequence, closed, merge }
     }
 
     /// Takes a packet that `ip::parse` accepted; writes what cannot wait any longer.
     pub fn add(&mut self, packet: &[u8], write: &mut impl FnMut(&mut [u8])) {
-        let Some(flow) = self.merge.then(|| Flow::of(packet, self.merge_udp)).flatten() else {
+        let Some(flow) = self.merge.0.then(|| Flow::of(packet, self.merge.1)).flatten() else {
             self.flush(write);
             self.frame[..VNET_HEADER].fill(0);
             self.frame[VNET_HEADER..][..packet.len()].copy_from_slice(packet);
@@ -361,7 +365,7 @@ mod tests {
     fn coalesce(packets: &[Vec<u8>], merge_udp: bool) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut write = |frame: &mut [u8]| frames.push(frame.to_vec());
-        let mut coalescer = Coalescer::new(true, merge_udp);
+        let mut coalescer = Coalescer::new((true, merge_udp));
         for packet in packets {
             coalescer.add(packet, &mut write);
         }

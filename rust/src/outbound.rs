@@ -1,5 +1,6 @@
 //! The way out: TUN, allowed IPs, session, split and seal, one send. Read from top to bottom.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +21,11 @@ const MAX_BATCH: usize = 65_487;
 const MAX_SEGMENTS: usize = 64;
 
 /// How long a path that refused UDP_SEGMENT is spared it.
-const UNSEGMENTED: u64 = 60_000_000_000;
+const UNSEGMENTED: u64 = 10_000_000_000;
+
+/// Frames before the batch must leave and `stop` gets its turn: frames that are staged or refused
+/// would else hold back, for as long as they flood, what was sealed before them.
+const FAIR: usize = 64;
 
 /// ICMP errors, one every 10 ms on average, in bursts of 50 at the most.
 const ICMP_COST: u64 = 10_000_000;
@@ -31,16 +36,21 @@ pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
     let mut outbound = Outbound::new(shared.clone(), true);
     let mut frame = vec![0; VNET_HEADER + MAX_PACKET];
     loop {
-        match tun.read(&mut frame) {
-            Frame::Length(length) => outbound.carry(&mut frame[..length], now()),
-            Frame::Lost => return shared.post(TUN_LOST, 0),
-            Frame::Nothing => {
-                outbound.flush(now());
-                scrub_stack();
-                if let [_, true] = wait([Some(tun.as_fd()), Some(stop)]) {
-                    return;
+        for _ in 0..FAIR {
+            match tun.read(&mut frame) {
+                Frame::Length(length) => outbound.carry(&mut frame[..length], now()),
+                Frame::Skipped => {}
+                Frame::Nothing => {
+                    scrub_stack();
+                    break;
                 }
+                Frame::Lost => return shared.post(TUN_LOST, 0),
             }
+        }
+        outbound.flush(now());
+        outbound.congested = false;
+        if let [_, true] = wait([Some(tun.as_fd()), Some(stop)]) {
+            return;
         }
     }
 }
@@ -73,8 +83,11 @@ impl Batch {
 pub struct Outbound {
     shared: Arc<Shared>,
     batch: Batch,
-    /// Wait for room in the socket's buffer.
+    /// Wait for room in the socket's buffer, for as long as the socket allows: back-pressure.
+    /// After one wait in vain the rest of the round goes without: one slow link must not hold up
+    /// every peer.
     wait: bool,
+    congested: bool,
     icmp_paid_until: u64,
 }
 
@@ -83,7 +96,7 @@ impl Outbound {
         let buffer =
             vec![0; MAX_BATCH.max(OVERHEAD + MAX_PACKET.next_multiple_of(16))].into_boxed_slice();
         let batch = Batch { peer: None, buffer, used: 0, stride: 0, count: 0, tos: 0, data: false };
-        Outbound { shared, batch, wait, icmp_paid_until: 0 }
+        Outbound { shared, batch, wait, congested: false, icmp_paid_until: 0 }
     }
 
     /// Routes a frame from the TUN device to its peer. What is not IP is dropped.
@@ -128,7 +141,8 @@ impl Outbound {
         while let Some(mut staged) = sessions.unstage() {
             let Some((session, counter)) = claim(sessions, staged.segments, now) else {
                 sessions.restage(staged);
-                return self.shared.want_handshake(peer, now);
+                self.shared.want_handshake(peer, now);
+                break;
             };
             match Segments::new(&mut staged.frame) {
                 Some(segments) => self.seal(peer, &session, counter, &segments, now),
@@ -142,12 +156,11 @@ impl Outbound {
     }
 
     /// Stages a keepalive where nothing else waits, and sends what is staged.
-    pub fn send_keepalive(&mut self, peer: &Arc<Peer>, now: u64) {
-        let mut sessions = peer.sessions();
+    pub fn send_keepalive(&mut self, peer: &Arc<Peer>, sessions: &mut Sessions, now: u64) {
         if sessions.nothing_staged() {
             sessions.stage(&[], 1);
         }
-        self.send_staged(peer, &mut sessions, now);
+        self.send_staged(peer, sessions, now);
     }
 
     fn seal(
@@ -198,10 +211,12 @@ impl Outbound {
                 data: &buffer[..*used],
                 segment: *stride,
                 tos: *tos,
-                wait: self.wait,
+                wait: self.wait && !self.congested,
                 path_refuses: spared,
             };
             let sent = sockets.send(&mut outgoing);
+            let full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            self.congested |= sent.as_ref().is_err_and(full);
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
             }
@@ -225,9 +240,9 @@ impl Outbound {
         if paid_until > now {
             return;
         }
-        if let (Some(tun), Some(reply)) = (self.shared.tun.get(), ip::unreachable(packet)) {
+        if let (Some(tun), Some(reply)) = (&*read(&self.shared.tun), ip::unreachable(packet)) {
             self.icmp_paid_until = paid_until;
-            tun.write(&[&[0; VNET_HEADER][..], &reply].concat());
+            tun.write(&mut [&[0; VNET_HEADER][..], &reply].concat());
         }
     }
 }

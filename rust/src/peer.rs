@@ -18,6 +18,7 @@ pub const DATA_SENT: u8 = 1;
 pub const DATA_RECEIVED: u8 = 2;
 pub const SESSION_CONFIRMED: u8 = 3;
 pub const TUN_LOST: u8 = 4;
+pub const THREAD_LOST: u8 = 5;
 
 /// A frame that waits for a session, and how many segments it holds.
 pub struct Staged {
@@ -114,6 +115,7 @@ struct Stamps {
     received: AtomicU64,
 }
 
+#[derive(Default)]
 pub struct Peer {
     pub id: u32,
     endpoint: RwLock<Option<Endpoint>>,
@@ -135,19 +137,7 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(id: u32) -> Self {
-        Peer {
-            id,
-            endpoint: RwLock::default(),
-            sessions: Mutex::default(),
-            next_index: AtomicU32::new(0),
-            routes: AtomicU32::new(0),
-            reserved: AtomicU32::new(0),
-            stamps: Stamps::default(),
-            armed: AtomicU8::new(0),
-            received_bytes: AtomicU64::new(0),
-            sent_bytes: AtomicU64::new(0),
-            unsegmented_until: AtomicU64::new(0),
-        }
+        Peer { id, ..Peer::default() }
     }
 
     pub fn sessions(&self) -> MutexGuard<'_, Sessions> {

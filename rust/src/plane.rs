@@ -1,6 +1,6 @@
 //! The data plane as a whole: what its two threads share, and the calls that steer it.
 //!
-//! Locks are taken in the order sessions, table, allowed IPs, sockets, endpoint, and never across
+//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, and never across
 //! a wait, but for the outbound thread's wait for room in a socket's buffer.
 
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -23,7 +23,7 @@ use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE};
 use crate::inbound;
 use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
-use crate::peer::{HANDSHAKE_WANTED, Peer, TUN_LOST};
+use crate::peer::{HANDSHAKE_WANTED, Peer, THREAD_LOST};
 use crate::session::Session;
 use crate::table::Table;
 use crate::tun::Tun;
@@ -46,7 +46,7 @@ pub struct Shared {
     /// Handshake messages that passed the gate; it bounds their number.
     pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
     pub sockets: RwLock<Option<Arc<Sockets>>>,
-    pub tun: OnceLock<Arc<Tun>>,
+    pub tun: RwLock<Option<Arc<Tun>>>,
     pub mtu: AtomicUsize,
     events: Mutex<Vec<(u8, u32)>>,
     event_fd: OwnedFd,
@@ -109,7 +109,7 @@ impl Worker {
         let thread = Builder::new().name(name.into()).spawn(move || {
             // A device that is deaf but alive is the worst of all: its end must be noticed.
             if catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
-                shared.post(TUN_LOST, 0);
+                shared.post(THREAD_LOST, 0);
             }
         })?;
         Ok(Worker { stop, thread })
@@ -140,7 +140,7 @@ impl Plane {
             gate: Mutex::new(Gate::new()),
             messages: Mutex::default(),
             sockets: RwLock::default(),
-            tun: OnceLock::new(),
+            tun: RwLock::default(),
             mtu: AtomicUsize::new(1420),
             events: Mutex::default(),
             event_fd: new_eventfd()?,
@@ -186,9 +186,11 @@ impl Plane {
     pub fn attach_tun(&self, tun: Tun, mtu: usize) -> io::Result<bool> {
         self.set_mtu(mtu);
         let tun = Arc::new(tun);
-        if self.shared.tun.set(tun.clone()).is_err() {
+        let mut held = write(&self.shared.tun);
+        if held.is_some() {
             return Ok(false);
         }
+        *held = Some(tun.clone());
         let shared = self.shared.clone();
         let worker = Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
             outbound::run(&shared, &tun, stop);
@@ -220,9 +222,10 @@ impl Plane {
         Ok(())
     }
 
-    /// Ends both threads.
+    /// Ends both threads, and lets go of the sockets and of the device.
     pub fn close(&self) {
-        let _ = self.attach_sockets(Sockets::new(None, None));
+        let _ = self.attach_sockets(Sockets::default());
+        *write(&self.shared.tun) = None;
         if let Some(worker) = lock(&self.outbound_thread).take() {
             worker.end();
         }
@@ -370,7 +373,8 @@ impl Plane {
     }
 
     pub fn send_keepalive(&self, peer: &Arc<Peer>) {
-        lock(&self.outbound).send_keepalive(peer, now());
+        let mut sessions = peer.sessions();
+        lock(&self.outbound).send_keepalive(peer, &mut sessions, now());
     }
 
     fn forget(&self, gone: impl IntoIterator<Item = Arc<Session>>) {
@@ -469,6 +473,6 @@ mod tests {
         std::panic::set_hook(Box::new(|_| ()));
         Worker::spawn("doomed", shared, |_| panic!("on purpose")).unwrap().end();
         let _ = std::panic::take_hook();
-        assert_eq!(plane.take_events(), [(TUN_LOST, 0)]);
+        assert_eq!(plane.take_events(), [(THREAD_LOST, 0)]);
     }
 }

@@ -2,24 +2,28 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 
-use crate::offload::VNET_HEADER;
+use crate::offload::{Segments, VNET_HEADER, is_merged};
 
 /// A device that Python opened and configured. Frames always carry a virtio header here: for a
 /// device without, it is put in front on reading and left out on writing.
 pub struct Tun {
     fd: OwnedFd,
-    pub vnet_header: bool,
-    /// The kernel takes UDP super-packets too (USO, Linux 6.2).
-    pub uso: bool,
+    vnet_header: bool,
+    /// The kernel takes super-packets, of TCP and of UDP (USO, Linux 6.2).
+    merges: AtomicBool,
+    uso: bool,
 }
 
 /// What a read brought.
 pub enum Frame {
     Length(usize),
+    /// A packet that the kernel could not hand over.
+    Skipped,
     Nothing,
     /// The device is gone.
     Lost,
@@ -28,7 +32,12 @@ pub enum Frame {
 impl Tun {
     pub fn new(fd: OwnedFd, vnet_header: bool, uso: bool) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
-        Ok(Tun { fd, vnet_header, uso })
+        Ok(Tun { fd, vnet_header, merges: AtomicBool::new(vnet_header), uso })
+    }
+
+    /// Whether packets may be merged before they are written: any, and those of UDP.
+    pub fn merges(&self) -> (bool, bool) {
+        (self.merges.load(Relaxed), self.uso)
     }
 
     /// Reads a frame without waiting.
@@ -37,15 +46,29 @@ impl Tun {
         frame[..skip].fill(0);
         match read(&self.fd, &mut frame[skip..]) {
             Ok(length) if length > 0 => Frame::Length(skip + length),
-            // EIO is what a device answers while it is down.
-            Err(Errno::AGAIN | Errno::INTR | Errno::IO) => Frame::Nothing,
-            Ok(_) | Err(_) => Frame::Lost,
+            Ok(_) | Err(Errno::BADFD | Errno::BADF | Errno::FAULT) => Frame::Lost,
+            Err(Errno::INVAL) => Frame::Skipped,
+            // EIO among them: a device that is down.
+            Err(_) => Frame::Nothing,
         }
     }
 
     /// Writes a frame; a device that is down or full loses it, as a network card does.
-    pub fn write(&self, frame: &[u8]) {
-        let _ = write(&self.fd, &frame[self.skip()..]);
+    ///
+    /// Some kernels take the offloads but not a merged frame: it goes as the packets that it was
+    /// made of, and no more are merged.
+    pub fn write(&self, frame: &mut [u8]) {
+        let refused = write(&self.fd, &frame[self.skip()..]) == Err(Errno::INVAL);
+        if !refused || !is_merged(frame) {
+            return;
+        }
+        self.merges.store(false, Relaxed);
+        let Some(segments) = Segments::new(frame) else { return };
+        for number in 0..segments.count() {
+            let mut packet = vec![0; VNET_HEADER + segments.length(number)];
+            segments.write(number, &mut packet[VNET_HEADER..]);
+            let _ = write(&self.fd, &packet);
+        }
     }
 
     fn skip(&self) -> usize {

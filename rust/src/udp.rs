@@ -6,7 +6,6 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where a peer's datagrams go, and the local address that its last one reached (sticky source).
 #[derive(Clone, Debug)]
@@ -25,18 +24,13 @@ pub struct Received {
 }
 
 /// The device's sockets, one a family; a host may lack either.
+#[derive(Default)]
 pub struct Sockets {
     pub v4: Option<OwnedFd>,
     pub v6: Option<OwnedFd>,
-    /// Cleared once a device below refused UDP_SEGMENT (EIO: no checksum offload).
-    segmentation: AtomicBool,
 }
 
 impl Sockets {
-    pub fn new(v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> Self {
-        Sockets { v4, v6, segmentation: AtomicBool::new(true) }
-    }
-
     pub fn each(&self) -> impl Iterator<Item = &OwnedFd> {
         self.v4.iter().chain(&self.v6)
     }
@@ -47,16 +41,13 @@ impl Sockets {
     /// to this endpoint did so. A sticky source that is gone is dropped. Errors mean loss.
     pub fn send(&self, message: &mut Outgoing<'_>) -> io::Result<()> {
         let many = message.data.len() > message.segment;
-        if many && !message.path_refuses && self.segmentation.load(Ordering::Relaxed) {
-            match self.send_sticky(message, message.data, Some(message.segment as u16)) {
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EIO) => self.segmentation.store(false, Ordering::Relaxed),
-                    Some(libc::EMSGSIZE | libc::EINVAL | libc::EOPNOTSUPP) => {
-                        message.path_refuses = true;
-                    }
-                    _ => return Err(error),
-                },
-                sent => return sent,
+        if many && !message.path_refuses {
+            let sent = self.send_sticky(message, message.data, Some(message.segment as u16));
+            // A path MTU below the segment, or a device without checksum offload.
+            let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
+            match sent.as_ref().err().and_then(io::Error::raw_os_error) {
+                Some(code) if refusals.contains(&code) => message.path_refuses = true,
+                _ => return sent,
             }
         }
         let mut result = Ok(());
@@ -83,10 +74,15 @@ impl Sockets {
         let sent = send(socket, message.endpoint, data, segment, message.tos, flags);
         let Err(error) = &sent else { return sent };
         let gone = [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENETUNREACH, libc::ENODEV];
-        let sticky = message.endpoint.local.is_some();
-        if sticky && error.raw_os_error().is_some_and(|code| gone.contains(&code)) {
-            message.endpoint.local = None;
-            return send(socket, message.endpoint, data, segment, message.tos, flags);
+        if message.endpoint.local.is_some()
+            && error.raw_os_error().is_some_and(|code| gone.contains(&code))
+        {
+            let local = message.endpoint.local.take();
+            let again = send(socket, message.endpoint, data, segment, message.tos, flags);
+            if again.is_err() {
+                message.endpoint.local = local; // it was not to blame
+            }
+            return again;
         }
         sent
     }
@@ -290,7 +286,7 @@ mod tests {
         let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), local: None };
         let (v4, v6) =
             if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
-        (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
+        (Sockets { v4: v4.map(Into::into), v6: v6.map(Into::into) }, theirs, endpoint)
     }
 
     #[test]
@@ -323,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_missing_family_is_an_error_not_a_panic() {
-        let sockets = Sockets::new(None, None);
+        let sockets = Sockets::default();
         let remote = "192.0.2.1:1".parse().unwrap();
         let mut endpoint = Endpoint { remote, local: None };
         let mut outgoing = Outgoing {

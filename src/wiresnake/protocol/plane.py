@@ -31,6 +31,8 @@ class Event(IntEnum):
     """The first authenticated message of a session that we answered: next became current."""
     TUN_LOST = 4
     """The TUN device is gone; the peer is 0 and means nothing."""
+    THREAD_LOST = 5
+    """A thread of the plane has failed, which is a bug: it can carry no more. The peer is 0."""
 
 
 class Stamps(NamedTuple):
