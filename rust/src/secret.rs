@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::mem::{MaybeUninit, needs_drop};
 
+use base64ct::{Base64, Encoding};
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, Payload};
@@ -272,62 +273,22 @@ impl Format {
         scrubbed(|| self.encode(key, text));
     }
 
-    /// No branch and no address depends on a character, but for the branch on whether all are right.
+    /// In constant time, by both crates: no branch and no address depends on a character.
     fn decode(self, text: &[u8]) -> Result<Secret, Malformed> {
         let mut key = Secret::zero();
-        let mut wrong = 0;
-        match self {
-            Format::Hex => {
-                for (byte, digits) in key.0.iter_mut().zip(text.chunks_exact(2)) {
-                    let (high, low) = (hex_value(digits[0]), hex_value(digits[1]));
-                    wrong |= high | low;
-                    *byte = (high << 4 | low) as u8;
-                }
-            }
-            Format::Base64 => {
-                for (bytes, digits) in key.0.chunks_mut(3).zip(text.chunks_exact(4)) {
-                    // The last group is two bytes: its fourth character is the padding.
-                    let count = bytes.len() + 1;
-                    let mut bits = 0;
-                    for digit in &digits[..count] {
-                        let value = base64_value(*digit);
-                        wrong |= value;
-                        bits = bits << 6 | value & 63;
-                    }
-                    bits <<= 6 * (4 - count);
-                    for (i, byte) in bytes.iter_mut().enumerate() {
-                        *byte = (bits >> (16 - 8 * i)) as u8;
-                    }
-                    if count < 4 {
-                        // Negative if it has bits that no byte takes, or no padding.
-                        wrong |= -(bits & 0xff) | -i32::from(digits[3] ^ b'=');
-                    }
-                }
-            }
-        }
-        // Every wrong value is negative, and no right one is.
-        if black_box(wrong) < 0 { Err(Malformed) } else { Ok(key) }
+        let whole = match self {
+            Format::Hex => base16ct::mixed::decode(text, &mut *key.0).is_ok(),
+            Format::Base64 => Base64::decode(text, &mut *key.0).is_ok_and(|key| key.len() == 32),
+        };
+        if whole { Ok(key) } else { Err(Malformed) }
     }
 
     fn encode(self, key: &Secret, text: &mut [u8]) {
+        let room = "the length was checked";
         match self {
-            Format::Hex => {
-                for (digits, byte) in text.chunks_exact_mut(2).zip(key.0.iter()) {
-                    digits[0] = hex_digit(byte >> 4);
-                    digits[1] = hex_digit(byte & 15);
-                }
-            }
-            Format::Base64 => {
-                for (digits, bytes) in text.chunks_exact_mut(4).zip(key.0.chunks(3)) {
-                    let byte = |i| u32::from(*bytes.get(i).unwrap_or(&0));
-                    let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-                    for (i, digit) in digits.iter_mut().enumerate() {
-                        *digit = base64_digit((bits >> (18 - 6 * i)) as u8 & 63);
-                    }
-                }
-                text[43] = b'=';
-            }
-        }
+            Format::Hex => base16ct::lower::encode(&*key.0, text).expect(room).len(),
+            Format::Base64 => Base64::encode(&*key.0, text).expect(room).len(),
+        };
     }
 }
 
@@ -437,41 +398,6 @@ fn nonce(counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&counter.to_le_bytes());
     nonce
-}
-
-/// All ones if low <= c <= high, else 0.
-fn between(c: i32, low: u8, high: u8) -> i32 {
-    black_box(((i32::from(low) - 1 - c) & (c - i32::from(high) - 1)) >> 31)
-}
-
-/// A digit's value, -1 if it is none.
-fn hex_value(digit: u8) -> i32 {
-    let c = i32::from(digit);
-    (between(c, b'0', b'9') & (c - 47))
-        + (between(c, b'A', b'F') & (c - 54))
-        + (between(c, b'a', b'f') & (c - 86))
-        - 1
-}
-
-fn base64_value(digit: u8) -> i32 {
-    let c = i32::from(digit);
-    (between(c, b'A', b'Z') & (c - 64))
-        + (between(c, b'a', b'z') & (c - 70))
-        + (between(c, b'0', b'9') & (c + 5))
-        + (between(c, b'+', b'+') & 63)
-        + (between(c, b'/', b'/') & 64)
-        - 1
-}
-
-fn hex_digit(value: u8) -> u8 {
-    let v = i32::from(value);
-    (v + 48 + (black_box((9 - v) >> 31) & 39)) as u8
-}
-
-fn base64_digit(value: u8) -> u8 {
-    let v = i32::from(value);
-    let past = |last: i32| black_box((last - v) >> 31);
-    (v + 65 + (past(25) & 6) - (past(51) & 75) - (past(61) & 15) + (past(62) & 3)) as u8
 }
 
 #[cfg(test)]
@@ -708,20 +634,15 @@ mod tests {
     }
 
     #[test]
-    fn digits_have_the_right_values() {
+    fn every_character_is_judged() {
         let base64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         for c in 0..=255_u8 {
-            let value = (c as char).to_digit(16).map_or(-1, |value| value as i32);
-            assert_eq!(hex_value(c), value);
-            let value =
-                base64.iter().position(|digit| *digit == c).map_or(-1, |value| value as i32);
-            assert_eq!(base64_value(c), value);
-        }
-        for (value, digit) in base64.iter().enumerate() {
-            assert_eq!(base64_digit(value as u8), *digit);
-        }
-        for (value, digit) in b"0123456789abcdef".iter().enumerate() {
-            assert_eq!(hex_digit(value as u8), *digit);
+            let mut text = [b'A'; 44];
+            (text[0], text[43]) = (c, b'=');
+            assert_eq!(Format::Base64.parse(&text).is_ok(), base64.contains(&c), "{c}");
+            let mut text = [b'0'; 64];
+            text[63] = c;
+            assert_eq!(Format::Hex.parse(&text).is_ok(), c.is_ascii_hexdigit(), "{c}");
         }
     }
 
