@@ -26,12 +26,10 @@ impl<T> Family<T> {
         Family { routes: HashMap::new(), counts: vec![0; longest + 1], lengths: Vec::new() }
     }
 
-    fn insert(&mut self, network: Network, value: T) -> Option<T> {
-        let old = self.routes.insert(network, value);
-        if old.is_none() {
+    fn insert(&mut self, network: Network, value: T) {
+        if self.routes.insert(network, value).is_none() {
             self.count(network.length, 1);
         }
-        old
     }
 
     fn remove(&mut self, network: Network) -> Option<T> {
@@ -75,10 +73,11 @@ impl<T> Default for AllowedIps<T> {
 }
 
 impl<T> AllowedIps<T> {
-    /// Routes address/length to `value`; returns whose it was. None for what is no network.
-    pub fn insert(&mut self, address: &[u8], length: u8, value: T) -> Option<Option<T>> {
-        let (family, bits) = self.family(address, length)?;
-        Some(family.insert(masked(bits, length), value))
+    /// Routes address/length to `value`, whosever it was; false for what is no network.
+    pub fn insert(&mut self, address: &[u8], length: u8, value: T) -> bool {
+        let Some((family, bits)) = self.family(address, length) else { return false };
+        family.insert(masked(bits, length), value);
+        true
     }
 
     pub fn remove(&mut self, address: &[u8], length: u8) -> Option<T> {
@@ -89,17 +88,6 @@ impl<T> AllowedIps<T> {
     pub fn lookup(&self, address: &[u8]) -> Option<&T> {
         let family = if address.len() == 4 { &self.v4 } else { &self.v6 };
         family.lookup(to_bits(address)?)
-    }
-
-    /// Removes every route whose value does not pass: for a removed peer.
-    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        for family in [&mut self.v4, &mut self.v6] {
-            let gone: Vec<Network> =
-                family.routes.iter().filter(|(_, v)| !keep(v)).map(|(n, _)| *n).collect();
-            for network in gone {
-                family.remove(network);
-            }
-        }
     }
 
     fn family(&mut self, address: &[u8], length: u8) -> Option<(&mut Family<T>, Bits)> {
@@ -132,16 +120,16 @@ mod tests {
         for (net, length, peer) in
             [("192.168.4.0", 24, 'a'), ("192.168.4.4", 32, 'b'), ("192.168.0.0", 16, 'c')]
         {
-            assert_eq!(table.insert(&v4(net), length, peer), Some(None));
+            assert!(table.insert(&v4(net), length, peer));
         }
         table.insert(&v4("0.0.0.0"), 0, 'z');
         assert_eq!(table.lookup(&v4("192.168.4.20")), Some(&'a'));
         assert_eq!(table.lookup(&v4("192.168.4.4")), Some(&'b'));
         assert_eq!(table.lookup(&v4("192.168.200.182")), Some(&'c'));
         assert_eq!(table.lookup(&v4("8.8.8.8")), Some(&'z'));
-        assert_eq!(table.insert(&v4("192.168.4.77"), 24, 'd'), Some(Some('a')));
+        assert!(table.insert(&v4("192.168.4.77"), 24, 'd'));
         assert_eq!(table.lookup(&v4("192.168.4.20")), Some(&'d'));
-        table.retain(|peer| *peer != 'd');
+        assert_eq!(table.remove(&v4("192.168.4.0"), 24), Some('d'));
         assert_eq!(table.lookup(&v4("192.168.4.20")), Some(&'c'));
         assert_eq!(table.remove(&v4("0.0.0.0"), 0), Some('z'));
         assert_eq!(table.lookup(&v4("8.8.8.8")), None);
@@ -154,9 +142,9 @@ mod tests {
         table.insert(&any6, 0, 6);
         assert_eq!(table.lookup(&v4("1.2.3.4")), None);
         assert_eq!(table.lookup(&Ipv6Addr::LOCALHOST.octets()), Some(&6));
-        assert_eq!(table.insert(&v4("1.2.3.4"), 33, 4), None);
-        assert_eq!(table.insert(&any6, 129, 4), None);
-        assert_eq!(table.insert(&[1, 2, 3], 8, 4), None);
+        assert!(!table.insert(&v4("1.2.3.4"), 33, 4));
+        assert!(!table.insert(&any6, 129, 4));
+        assert!(!table.insert(&[1, 2, 3], 8, 4));
         assert_eq!(table.lookup(&[]), None);
     }
 

@@ -161,14 +161,7 @@ impl Inbound {
             Verdict::Reply(reply) => {
                 if let Some(sockets) = &*read(&shared.sockets) {
                     let mut endpoint = source.clone();
-                    let _ = sockets.send(&mut Outgoing {
-                        endpoint: &mut endpoint,
-                        data: &reply,
-                        segment: reply.len(),
-                        tos: 0,
-                        wait: false,
-                        path_refuses: false,
-                    });
+                    let _ = sockets.send(&mut Outgoing::message(&mut endpoint, &reply, 0));
                 }
             }
             Verdict::Drop | Verdict::Data | Verdict::Queue => {}

@@ -123,10 +123,6 @@ pub struct Peer {
     /// The local index of `Sessions::next`, or 0: so that the first message of a session that we
     /// answered is noticed without taking the lock for every packet.
     pub next_index: AtomicU32,
-    /// How many allowed IPs lead here, and how many indices of handshakes in flight: a removed
-    /// peer without any costs no search.
-    pub routes: AtomicU32,
-    pub reserved: AtomicU32,
     stamps: Stamps,
     armed: AtomicU8,
     received_bytes: AtomicU64,

@@ -269,11 +269,7 @@ impl Plane {
     pub fn remove_peer(&self, peer: &Arc<Peer>) {
         write(&self.peers).remove(&peer.id);
         self.wipe(peer);
-        peer.sessions().purge();
-        write(&self.shared.table).release_all(peer);
-        if peer.routes.load(Relaxed) > 0 {
-            write(&self.shared.allowed).retain(|owner| !Arc::ptr_eq(owner, peer));
-        }
+        self.purge(peer);
     }
 
     pub fn forget_sources(&self) {
@@ -284,18 +280,11 @@ impl Plane {
 
     /// Routes a prefix to the peer, whosever it was; false if it is no prefix.
     pub fn allow(&self, peer: &Arc<Peer>, prefix: &[u8], length: u8) -> bool {
-        let before = write(&self.shared.allowed).insert(prefix, length, peer.clone());
-        if let Some(Some(owner)) = &before {
-            owner.routes.fetch_sub(1, Relaxed);
-        }
-        peer.routes.fetch_add(u32::from(before.is_some()), Relaxed);
-        before.is_some()
+        write(&self.shared.allowed).insert(prefix, length, peer.clone())
     }
 
     pub fn disallow(&self, prefix: &[u8], length: u8) {
-        if let Some(owner) = write(&self.shared.allowed).remove(prefix, length) {
-            owner.routes.fetch_sub(1, Relaxed);
-        }
+        write(&self.shared.allowed).remove(prefix, length);
     }
 
     pub fn reserve(&self, peer: &Arc<Peer>) -> u32 {
@@ -351,14 +340,7 @@ impl Plane {
         let Some(sockets) = read(&self.shared.sockets).clone() else {
             return;
         };
-        let sent = sockets.send(&mut Outgoing {
-            endpoint: &mut endpoint,
-            data: message,
-            segment: message.len(),
-            tos: HANDSHAKE_TOS,
-            wait: false,
-            path_refuses: false,
-        });
+        let sent = sockets.send(&mut Outgoing::message(&mut endpoint, message, HANDSHAKE_TOS));
         if sent.is_ok() {
             peer.count_sent(message.len(), false, now());
         }
@@ -462,8 +444,8 @@ mod tests {
         indices.sort_unstable();
         indices.dedup();
         assert_eq!(indices.len(), 10_000);
-        plane.remove_peer(&peer);
-        assert!(indices.iter().all(|index| read(&plane.shared.table).lookup(*index).is_none()));
+        plane.release(indices[0]);
+        assert!(read(&plane.shared.table).lookup(indices[0]).is_none());
     }
 
     #[test]

@@ -74,9 +74,6 @@ macro_rules! key_handle {
                 concat!($name, "(hidden)")
             }
 
-            fn __reduce__(&self) -> PyResult<()> {
-                no_copies()
-            }
 
             $($more)*
         }
@@ -107,10 +104,6 @@ impl PySharedSecret {
 
     fn __repr__(&self) -> &'static str {
         "SharedSecret(hidden)"
-    }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        no_copies()
     }
 }
 
@@ -197,10 +190,6 @@ impl PySymmetricState {
     fn __repr__(&self) -> &'static str {
         "SymmetricState(hidden)"
     }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        no_copies()
-    }
 }
 
 impl PySymmetricState {
@@ -284,10 +273,6 @@ impl PySession {
 
     fn __repr__(&self) -> &'static str {
         "Session(hidden)"
-    }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        no_copies()
     }
 }
 
@@ -649,10 +634,6 @@ impl<T> Guarded<T> {
         let message = "a key or session crossed a fork; make a new one in this process";
         Err(PyRuntimeError::new_err(message))
     }
-}
-
-fn no_copies() -> PyResult<()> {
-    Err(PyTypeError::new_err("a secret cannot be pickled or copied"))
 }
 
 fn read_key<T>(

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::peer::Peer;
 use crate::secret;
@@ -30,7 +29,6 @@ impl Table {
             let index = u32::from_le_bytes(bytes);
             if let std::collections::hash_map::Entry::Vacant(slot) = self.entries.entry(index) {
                 slot.insert(Entry { peer: peer.clone(), session: None });
-                peer.reserved.fetch_add(1, Relaxed);
                 return index;
             }
         }
@@ -38,7 +36,6 @@ impl Table {
 
     /// Puts the session where its index was reserved: the handshake ends there.
     pub fn install(&mut self, peer: &Arc<Peer>, session: &Arc<Session>) {
-        self.release(session.local_index);
         let entry = Entry { peer: peer.clone(), session: Some(session.clone()) };
         self.entries.insert(session.local_index, entry);
     }
@@ -49,22 +46,12 @@ impl Table {
 
     /// Frees an index, unless a session has taken it.
     pub fn release(&mut self, index: u32) {
-        if let Some(entry) = self.entries.get(&index)
-            && entry.session.is_none()
-        {
-            entry.peer.reserved.fetch_sub(1, Relaxed);
+        if self.entries.get(&index).is_some_and(|entry| entry.session.is_none()) {
             self.entries.remove(&index);
         }
     }
 
     pub fn lookup(&self, index: u32) -> Option<&Entry> {
         self.entries.get(&index)
-    }
-
-    /// Frees the indices that a removed peer had reserved.
-    pub fn release_all(&mut self, peer: &Arc<Peer>) {
-        if peer.reserved.load(Relaxed) > 0 {
-            self.entries.retain(|_, entry| !Arc::ptr_eq(&entry.peer, peer));
-        }
     }
 }

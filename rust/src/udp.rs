@@ -99,6 +99,14 @@ pub struct Outgoing<'a> {
     pub path_refuses: bool,
 }
 
+impl<'a> Outgoing<'a> {
+    /// A handshake message or a cookie reply: one datagram, lost if there is no room.
+    pub fn message(endpoint: &'a mut Endpoint, data: &'a [u8], tos: u8) -> Self {
+        let segment = data.len();
+        Outgoing { endpoint, data, segment, tos, wait: false, path_refuses: false }
+    }
+}
+
 /// Room for three control messages: packet info, TOS, segment size.
 #[repr(C, align(8))]
 struct Control([u8; 128]);
@@ -322,14 +330,6 @@ mod tests {
         let sockets = Sockets::default();
         let remote = "192.0.2.1:1".parse().unwrap();
         let mut endpoint = Endpoint { remote, local: None };
-        let mut outgoing = Outgoing {
-            endpoint: &mut endpoint,
-            data: b"x",
-            segment: 1,
-            tos: 0,
-            wait: false,
-            path_refuses: false,
-        };
-        assert!(sockets.send(&mut outgoing).is_err());
+        assert!(sockets.send(&mut Outgoing::message(&mut endpoint, b"x", 0)).is_err());
     }
 }

@@ -140,7 +140,8 @@ class FakePlane:
 
     def remove_peer(self, peer: int) -> None:
         gone = self.peers.pop(peer)
-        self.routes = {key: owner for key, owner in self.routes.items() if owner is not gone}
+        assert gone not in self.routes.values()
+        assert not gone.reserved
         self.table = {key: entry for key, entry in self.table.items() if entry[0] is not gone}
 
     def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None:

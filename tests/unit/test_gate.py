@@ -70,8 +70,17 @@ def test_without_a_cookie_there_is_an_answer_for_every_message_but_copies() -> N
     gate_ = gate()
     assert gate_.check(initiation(0), SOURCE, START, 0) == "queue"
     assert gate_.check(initiation(0), SOURCE, START, LOAD) == "drop"
-    for body in range(1, 300):
+    for body in range(1, 200):
         assert isinstance(gate_.check(initiation(body), SOURCE, START, LOAD), bytes)
+
+
+def test_cookie_replies_are_20_000_a_second_and_200_at_once() -> None:
+    gate_ = gate()
+    verdicts = [gate_.check(initiation(body), SOURCE, START, LOAD) for body in range(300)]
+    assert [isinstance(verdict, bytes) for verdict in verdicts] == [True] * 200 + [False] * 100
+    later = START + 1_000_000
+    verdicts = [gate_.check(initiation(body), SOURCE, later, LOAD) for body in range(300, 400)]
+    assert sum(isinstance(verdict, bytes) for verdict in verdicts) == 20
 
 
 def test_identity_can_change() -> None:

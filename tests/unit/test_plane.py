@@ -417,6 +417,7 @@ def test_expire_and_wipe(rig4: Rig) -> None:
 
 def test_a_removed_peer_leaves_nothing(rig4: Rig) -> None:
     theirs = rig4.session()
+    rig4.plane.disallow(ip_address(THEM).packed, 32)
     rig4.plane.remove_peer(rig4.peer)
     with pytest.raises(KeyError):
         rig4.plane.stamps(rig4.peer)

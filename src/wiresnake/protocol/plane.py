@@ -68,7 +68,8 @@ class Plane(Protocol):
     def add_peer(self) -> int: ...
 
     def remove_peer(self, peer: int) -> None:
-        """Forgets the peer, its allowed IPs, reserved indices, sessions and staged packets."""
+        """Forgets the peer, its sessions and staged packets. Its allowed IPs must be disallowed
+        before, and its reserved indices released."""
 
     def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None: ...
     def endpoint(self, peer: int) -> Endpoint | None: ...
