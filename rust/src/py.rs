@@ -460,8 +460,7 @@ impl PyPlane {
     }
 
     fn attach_sockets(&self, py: Python<'_>, v4: Option<i32>, v6: Option<i32>) -> PyResult<()> {
-        let sockets =
-            Sockets { v4: v4.map(duplicate).transpose()?, v6: v6.map(duplicate).transpose()? };
+        let sockets = Sockets::new(v4.map(duplicate).transpose()?, v6.map(duplicate).transpose()?);
         let plane = self.plane()?;
         Ok(py.detach(|| plane.attach_sockets(sockets))?)
     }

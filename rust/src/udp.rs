@@ -28,9 +28,17 @@ pub struct Received {
 pub struct Sockets {
     pub v4: Option<OwnedFd>,
     pub v6: Option<OwnedFd>,
+    /// The kernel knows UDP_SEGMENT (Linux 4.18). One that does not would ignore the request and
+    /// send all the datagrams as one.
+    segmentation: bool,
 }
 
 impl Sockets {
+    pub fn new(v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> Self {
+        let segmentation = v4.iter().chain(&v6).all(knows_segmentation);
+        Sockets { v4, v6, segmentation }
+    }
+
     pub fn each(&self) -> impl Iterator<Item = &OwnedFd> {
         self.v4.iter().chain(&self.v6)
     }
@@ -41,7 +49,7 @@ impl Sockets {
     /// to this endpoint did so. A sticky source that is gone is dropped. Errors mean loss.
     pub fn send(&self, message: &mut Outgoing<'_>) -> io::Result<()> {
         let many = message.data.len() > message.segment;
-        if many && !message.path_refuses {
+        if many && self.segmentation && !message.path_refuses {
             let sent = self.send_sticky(message, message.data, Some(message.segment as u16));
             // A path MTU below the segment, or a device without checksum offload.
             let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
@@ -105,6 +113,16 @@ impl<'a> Outgoing<'a> {
         let segment = data.len();
         Outgoing { endpoint, data, segment, tos, wait: false, path_refuses: false }
     }
+}
+
+fn knows_segmentation(socket: &OwnedFd) -> bool {
+    let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: value and length are live, and the length is the value's.
+    let result = unsafe {
+        let value = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, value, &mut length)
+    };
+    result == 0
 }
 
 /// Room for three control messages: packet info, TOS, segment size.
@@ -294,14 +312,15 @@ mod tests {
         let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), local: None };
         let (v4, v6) =
             if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
-        (Sockets { v4: v4.map(Into::into), v6: v6.map(Into::into) }, theirs, endpoint)
+        (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
     }
 
     #[test]
     fn segments_arrive_one_by_one_and_a_lost_source_is_dropped() {
         for (host, gone) in [("127.0.0.1", "203.0.113.7"), ("::1", "2001:db8::7")] {
-            for path_refuses in [false, true] {
-                let (sockets, theirs, mut endpoint) = pair(host);
+            for (path_refuses, segmentation) in [(false, true), (true, true), (false, false)] {
+                let (mut sockets, theirs, mut endpoint) = pair(host);
+                assert!(std::mem::replace(&mut sockets.segmentation, segmentation));
                 endpoint.local = Some(gone.parse().unwrap());
                 let data: Vec<u8> = (0..250).collect();
                 let mut outgoing = Outgoing {
