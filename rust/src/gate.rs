@@ -45,6 +45,11 @@ pub fn is_data(datagram: &[u8]) -> bool {
     datagram.len() >= 32 && datagram[..4] == MESSAGE_DATA.to_le_bytes()
 }
 
+/// The little-endian word at `at` in a message whose length was checked.
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 pub struct Gate {
     identity: Option<Identity>,
     /// The mac1s last queued: a copy of such a message is worth no work and no answer.

@@ -4,15 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::gate::{Verdict, is_data};
+use crate::gate::{Verdict, is_data, u32_at};
 use crate::ip;
 use crate::lock::{lock, read, write};
 use crate::offload::{Coalescer, MAX_PACKET};
 use crate::outbound::Outbound;
 use crate::peer::{DATA_RECEIVED, Peer, SESSION_CONFIRMED};
-use crate::plane::{Shared, now};
 use crate::secret::scrub_stack;
 use crate::session::Session;
+use crate::shared::{Shared, now};
 use crate::table::Entry;
 use crate::tun::{Tun, wait};
 use crate::udp::{Endpoint, Outgoing, Received, Sockets, receive};
@@ -167,8 +167,4 @@ impl Inbound {
             Verdict::Drop | Verdict::Data | Verdict::Queue => {}
         }
     }
-}
-
-pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

@@ -14,6 +14,7 @@ mod py;
 pub mod replay;
 pub mod secret;
 pub mod session;
+pub mod shared;
 pub mod table;
 pub mod tun;
 pub mod udp;

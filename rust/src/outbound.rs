@@ -9,9 +9,9 @@ use crate::ip;
 use crate::lock::read;
 use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
-use crate::plane::{Shared, now};
 use crate::secret::scrub_stack;
 use crate::session::{HEADER, OVERHEAD, Session};
+use crate::shared::{Shared, now};
 use crate::tun::{Frame, Tun, wait};
 use crate::udp::Outgoing;
 

@@ -1,96 +1,29 @@
-//! The data plane as a whole: what its two threads share, and the calls that steer it.
-//!
-//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, and never across
-//! a wait, but for the outbound thread's wait for room in a socket's buffer.
+//! The data plane as a whole: its two threads, and the calls that steer it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{Builder, JoinHandle};
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
-use crate::allowed_ips::AllowedIps;
-use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE};
 use crate::inbound;
 use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
-use crate::peer::{HANDSHAKE_WANTED, Peer, THREAD_LOST};
+use crate::peer::{Peer, THREAD_LOST};
 use crate::session::Session;
-use crate::table::Table;
+use crate::shared::{Shared, drain, new_eventfd, now, signal};
 use crate::tun::Tun;
 use crate::udp::{Endpoint, Outgoing, Sockets};
 
 /// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
 const HANDSHAKE_TOS: u8 = 0x88;
-
-/// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
-pub fn now() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// What the threads and Python's calls have in common.
-pub struct Shared {
-    pub table: RwLock<Table>,
-    pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
-    pub gate: Mutex<Gate>,
-    /// Handshake messages that passed the gate; it bounds their number.
-    pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
-    pub sockets: RwLock<Option<Arc<Sockets>>>,
-    pub tun: RwLock<Option<Arc<Tun>>>,
-    pub mtu: AtomicUsize,
-    events: Mutex<Vec<(u8, u32)>>,
-    event_fd: OwnedFd,
-}
-
-impl Shared {
-    /// Reports an event to Python. Armed bits bound how many there are.
-    pub fn post(&self, kind: u8, peer: u32) {
-        lock(&self.events).push((kind, peer));
-        self.wake();
-    }
-
-    /// The caller holds the lock of the peer's sessions.
-    pub fn want_handshake(&self, peer: &Peer, now: u64) {
-        if peer.want_handshake(now) {
-            self.post(HANDSHAKE_WANTED, peer.id);
-        }
-    }
-
-    /// The session is due for a rekey; that matters while no newer one has taken its place.
-    pub fn want_rekey(&self, peer: &Peer, session: &Arc<Session>, now: u64) {
-        let sessions = peer.sessions();
-        if sessions.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
-            self.want_handshake(peer, now);
-        }
-    }
-
-    pub fn wake(&self) {
-        signal(&self.event_fd);
-    }
-
-    /// Whether a message that passed the gate answers something: an initiation does not, a
-    /// response answers a handshake in flight, a cookie reply that or a response of ours.
-    pub fn expects(&self, message: &[u8]) -> bool {
-        let table = read(&self.table);
-        match inbound::u32_at(message, 0) {
-            MESSAGE_RESPONSE => table
-                .lookup(inbound::u32_at(message, 8))
-                .is_some_and(|entry| entry.session.is_none()),
-            MESSAGE_COOKIE => table.lookup(inbound::u32_at(message, 4)).is_some(),
-            _ => true,
-        }
-    }
-}
 
 /// A thread, and the eventfd that ends it.
 struct Worker {
@@ -134,17 +67,7 @@ pub struct Plane {
 
 impl Plane {
     pub fn new() -> io::Result<Plane> {
-        let shared = Arc::new(Shared {
-            table: RwLock::default(),
-            allowed: RwLock::default(),
-            gate: Mutex::new(Gate::new()),
-            messages: Mutex::default(),
-            sockets: RwLock::default(),
-            tun: RwLock::default(),
-            mtu: AtomicUsize::new(1420),
-            events: Mutex::default(),
-            event_fd: new_eventfd()?,
-        });
+        let shared = Arc::new(Shared::new()?);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Plane {
             timer: timerfd_create(TimerfdClockId::Boottime, flags)?,
@@ -158,7 +81,7 @@ impl Plane {
     }
 
     pub fn event_fd(&self) -> BorrowedFd<'_> {
-        self.shared.event_fd.as_fd()
+        self.shared.event_fd()
     }
 
     pub fn timer_fd(&self) -> BorrowedFd<'_> {
@@ -244,10 +167,8 @@ impl Plane {
         }
     }
 
-    /// What has happened since the last call.
     pub fn take_events(&self) -> Vec<(u8, u32)> {
-        drain(&self.shared.event_fd); // first: what comes behind it wakes again
-        std::mem::take(&mut lock(&self.shared.events))
+        self.shared.take_events()
     }
 
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
@@ -365,18 +286,6 @@ impl Plane {
             table.remove(session.local_index);
         }
     }
-}
-
-fn new_eventfd() -> io::Result<OwnedFd> {
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
-}
-
-fn signal(fd: &OwnedFd) {
-    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: readable as it is
-}
-
-fn drain(fd: &OwnedFd) {
-    let _ = rustix::io::read(fd, &mut [0u8; 8]);
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
 use crate::peer::Peer;
-use crate::plane::{Plane, now};
+use crate::plane::Plane;
 use crate::secret::{self, Format, Malformed, PresharedKey, PrivateKey};
 use crate::secret::{SharedSecret, SymmetricState};
 use crate::session::{HEADER, OVERHEAD, Session};
+use crate::shared::now;
 use crate::tun::{Tun, duplicate};
 use crate::udp::{Endpoint, Sockets};
 

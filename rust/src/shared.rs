@@ -1,0 +1,119 @@
+//! What the two threads and Python's calls have in common.
+//!
+//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, and never
+//! across a wait, but for the outbound thread's short one for room in a socket's buffer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, RwLock};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::allowed_ips::AllowedIps;
+use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
+use crate::lock::{lock, read};
+use crate::peer::{HANDSHAKE_WANTED, Peer};
+use crate::session::Session;
+use crate::table::Table;
+use crate::tun::Tun;
+use crate::udp::{Endpoint, Sockets};
+
+/// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What the threads and Python's calls have in common.
+pub struct Shared {
+    pub table: RwLock<Table>,
+    pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
+    pub gate: Mutex<Gate>,
+    /// Handshake messages that passed the gate; it bounds their number.
+    pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
+    pub sockets: RwLock<Option<Arc<Sockets>>>,
+    pub tun: RwLock<Option<Arc<Tun>>>,
+    pub mtu: AtomicUsize,
+    events: Mutex<Vec<(u8, u32)>>,
+    event_fd: OwnedFd,
+}
+
+impl Shared {
+    pub fn new() -> io::Result<Shared> {
+        Ok(Shared {
+            table: RwLock::default(),
+            allowed: RwLock::default(),
+            gate: Mutex::new(Gate::new()),
+            messages: Mutex::default(),
+            sockets: RwLock::default(),
+            tun: RwLock::default(),
+            mtu: AtomicUsize::new(1420),
+            events: Mutex::default(),
+            event_fd: new_eventfd()?,
+        })
+    }
+
+    /// Readable while events or messages wait.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.event_fd.as_fd()
+    }
+
+    /// What has happened since the last call.
+    pub fn take_events(&self) -> Vec<(u8, u32)> {
+        drain(&self.event_fd); // first: what comes behind it wakes again
+        std::mem::take(&mut lock(&self.events))
+    }
+
+    /// Reports an event to Python. Armed bits bound how many there are.
+    pub fn post(&self, kind: u8, peer: u32) {
+        lock(&self.events).push((kind, peer));
+        self.wake();
+    }
+
+    /// The caller holds the lock of the peer's sessions.
+    pub fn want_handshake(&self, peer: &Peer, now: u64) {
+        if peer.want_handshake(now) {
+            self.post(HANDSHAKE_WANTED, peer.id);
+        }
+    }
+
+    /// The session is due for a rekey; that matters while no newer one has taken its place.
+    pub fn want_rekey(&self, peer: &Peer, session: &Arc<Session>, now: u64) {
+        let sessions = peer.sessions();
+        if sessions.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            self.want_handshake(peer, now);
+        }
+    }
+
+    pub fn wake(&self) {
+        signal(&self.event_fd);
+    }
+
+    /// Whether a message that passed the gate answers something: an initiation does not, a
+    /// response answers a handshake in flight, a cookie reply that or a response of ours.
+    pub fn expects(&self, message: &[u8]) -> bool {
+        let table = read(&self.table);
+        match u32_at(message, 0) {
+            MESSAGE_RESPONSE => {
+                table.lookup(u32_at(message, 8)).is_some_and(|entry| entry.session.is_none())
+            }
+            MESSAGE_COOKIE => table.lookup(u32_at(message, 4)).is_some(),
+            _ => true,
+        }
+    }
+}
+
+pub fn new_eventfd() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+pub fn signal(fd: &OwnedFd) {
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: readable as it is
+}
+
+pub fn drain(fd: &OwnedFd) {
+    let _ = rustix::io::read(fd, &mut [0u8; 8]);
+}
