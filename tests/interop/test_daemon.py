@@ -3,6 +3,7 @@
 Every test makes its own network namespaces and ends its own processes; a name is used once.
 """
 
+import base64
 import contextlib
 import errno
 import itertools
@@ -298,6 +299,52 @@ def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     assert KEY[:12] not in log
 
 
+def count_in_memory(daemon: Daemon, *needles: bytes) -> int:
+    """How often any of these is in the daemon's writable memory."""
+    process = Path("/proc", str(daemon.process.pid))
+    found = 0
+    with (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            place, access = line.split()[:2]
+            start, end = (int(number, 16) for number in place.split("-"))
+            if access.startswith("rw"):
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    data = memory.read(end - start)
+                    found += sum(map(data.count, needles))
+    return found
+
+
+@pytest.mark.parametrize("way", ["config", "set", "setconf"])
+def test_keys_that_are_taken_back_leave_memory(
+    make_daemon: Callable[..., Daemon], tmp_path: Path, way: str
+) -> None:
+    private, preshared = run("wg", "genkey").strip(), run("wg", "genpsk").strip()
+    peer = run("wg", "pubkey", text=run("wg", "genkey")).strip()
+    file = tmp_path / "wg.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey={private}\n[Peer]\nPublicKey={peer}\nPresharedKey={preshared}\n"
+        "Endpoint=127.0.0.1:9\nPersistentKeepalive=1\nAllowedIPs=10.0.0.0/8\n"
+    )
+    daemon = make_daemon(*(["--config", str(file)] if way == "config" else []))
+    if way == "setconf":
+        run("wg", "setconf", daemon.interface, file)
+    elif way == "set":
+        (tmp_path / "key").write_text(private)
+        (tmp_path / "psk").write_text(preshared)
+        daemon.wg("private-key", tmp_path / "key", "peer", peer, "preshared-key", tmp_path / "psk",
+                  "endpoint", "127.0.0.1:9", "persistent-keepalive", 1)  # fmt: skip
+    daemon.link("up")
+    wait(lambda: daemon.show("transfer").split()[2] != "0", 2, "a handshake begins")
+    assert preshared in run("wg", "showconf", daemon.interface)
+    for key in private, preshared:
+        assert count_in_memory(daemon, base64.b64decode(key)) > 0
+    daemon.wg("private-key", "/dev/null", "peer", peer, "remove")
+    for key in private, preshared:
+        raw = base64.b64decode(key)
+        assert count_in_memory(daemon, raw, raw.hex().encode(), key.encode()) == 0
+
+
 @pytest.mark.skipif(Path("/sys/module/wireguard").exists(), reason="wg-quick takes the kernel's")
 def test_wg_quick_takes_it(
     home: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,7 +398,8 @@ def test_a_stale_socket_is_replaced(daemon: Daemon) -> None:
 
 def test_without_permission(home: Namespace) -> None:
     unprivileged = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
-    assert "CAP_NET_ADMIN" in refused(home, *unprivileged, *DAEMON, unique("w"))
+    for name in unique("w"), os.fsdecode(b"w\xff"):
+        assert "CAP_NET_ADMIN" in refused(home, *unprivileged, *DAEMON, name)
 
 
 def test_without_a_tun_driver(home: Namespace) -> None:
@@ -365,6 +413,10 @@ def test_a_bad_configuration(home: Namespace, tmp_path: Path) -> None:
     file.write_text("[Interface]\nAddress = 10.0.0.1/24\n")
     assert f"{file}:2:1: 'Address'" in refused(home, *DAEMON, "--config", str(file), unique("w"))
     assert "cannot read" in refused(home, *DAEMON, "--config", "/nonexistent", unique("w"))
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/null"):
+        message = refused(home, *DAEMON, "--config", str(path), unique("w"))
+        assert "only a regular file" in message or "Is a directory" in message
 
 
 @pytest.mark.parametrize("name", ["WG_TUN_FD", "WG_UAPI_FD"])
