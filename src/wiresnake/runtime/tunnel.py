@@ -127,9 +127,9 @@ class Tunnel:
                 _log.error("%s is up without a socket: %s", self._tun.name, error.strerror)
             self._device.up(now())
         else:
-            self._device.down(now())
             self._plane.attach_sockets(None, None)
             self._close_sockets()
+            self._device.down(now())
         self._arm()
 
     def _routes_changed(self) -> None:
