@@ -55,7 +55,7 @@ def test_receiving_merged_datagrams_is_optional(
     monkeypatch: pytest.MonkeyPatch, release: str, error: int, merges: int
 ) -> None:
     class Socket(socket.socket):
-        def setsockopt(self, *words: object) -> None:  # type: ignore[override]
+        def setsockopt(self, *words: object) -> None:
             if error and words[1] == UDP_GRO:
                 raise OSError(error, os.strerror(error))
             super().setsockopt(*words)  # type: ignore[call-overload]

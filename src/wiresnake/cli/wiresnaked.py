@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Runs the interface until SIGINT, SIGTERM, or its deletion or that of its socket file.
 
-    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start.
+    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start, or go on.
     """
 
     async def serve() -> None:
@@ -95,6 +95,8 @@ def run(
                 await asyncio.wait(
                     (stopped, tunnel.closed, server.deleted), return_when=asyncio.FIRST_COMPLETED
                 )
+                if tunnel.closed.done():
+                    tunnel.closed.result()
             finally:
                 server.close()
         finally:
