@@ -9,6 +9,7 @@ import errno
 import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -558,6 +559,25 @@ def test_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
         begin = time.monotonic()
         assert talk(daemon, "get=1\n\n") == ["errno=0\n\n"]
         assert time.monotonic() - begin < 1
+
+
+def test_without_descriptors_it_waits_for_better_times(daemon: Daemon) -> None:
+    pid = daemon.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[1]))
+
+    def ticks() -> int:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15]))
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        connection.connect(str(daemon.path))
+        connection.sendall(b"get=1\n\n")
+        before = ticks()
+        time.sleep(0.5)
+        assert ticks() - before < 10
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert connection.recv(100) == b"errno=0\n\n"
 
 
 def test_a_large_set_lets_others_be_served(daemon: Daemon) -> None:
