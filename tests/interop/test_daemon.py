@@ -378,9 +378,11 @@ def test_bad_names(home: Namespace, name: str) -> None:
 
 @pytest.mark.parametrize("options", [[], ["-f"]], ids=["background", "foreground"])
 def test_an_existing_interface(home: Namespace, options: list[str]) -> None:
-    assert "exists already" in refused(home, *DAEMON, *options, "lo")
     home("ip", "tuntap", "add", "mode", "tun", "name", "tun9")
-    assert "exists already" in refused(home, *DAEMON, *options, "tun9")
+    for name in ("lo", "tun9"):
+        message = refused(home, *DAEMON, *options, name)
+        assert "exists already: choose another name" in message
+        assert "delete" not in message
 
 
 def test_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:
@@ -446,6 +448,35 @@ os.execv({sys.executable!r}, {[*DAEMON, name]!r})
     assert run("wg", "show", name, "listen-port") == "7777\n"
     home("ip", "link", "delete", name)
     wait(lambda: not (RUN / f"{name}.sock").exists(), 1, "the socket file goes")
+
+
+@pytest.mark.parametrize("flags", [0x1002, 0x0001], ids=["TAP", "TUN with packet information"])
+def test_a_device_that_cannot_be_taken_over(home: Namespace, flags: int) -> None:
+    name = unique("w")
+    opener = f"""
+import fcntl, os, struct
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", {name.encode()!r}, {flags}))
+os.set_inheritable(fd, True)
+os.environ.update(WG_TUN_FD=str(fd))
+os.execv({sys.executable!r}, {[*DAEMON, name]!r})
+"""
+    assert "IFF_TUN and IFF_NO_PI" in refused(home, sys.executable, "-c", opener)
+
+
+def test_settings_that_cannot_be_written_are_said_once(home: Namespace) -> None:
+    freeze = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    name = unique("w")
+    process = subprocess.Popen(
+        home.command("unshare", "-m", "sh", "-c", freeze, "sh", *DAEMON, "-f", name),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait((RUN / f"{name}.sock").exists, 10)
+    process.terminate()
+    said = process.communicate(timeout=5)[1]
+    assert said.count("\n") == 1
+    assert f"cannot set /proc/sys/net/ipv6/conf/{name}/addr_gen_mode to 1: Read-only" in said
 
 
 def test_a_configuration_is_applied_first(
