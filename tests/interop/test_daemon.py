@@ -725,6 +725,35 @@ def test_the_interface(daemon: Daemon) -> None:
     assert daemon.namespace("cat", setting) == "0\n"
 
 
+def test_only_what_takes_a_route_away_forgets_the_sources(home: Namespace) -> None:
+    """A new address, or an old one's new lifetime (SLAAC), does not."""
+    watcher = """
+import asyncio, subprocess
+from wiresnake.runtime import link, tun
+def ip(words):
+    subprocess.run(["ip", *words.split()], check=True)
+async def main():
+    device, heard = tun.create("wlink"), []
+    watch = link.LinkWatch(device.fd, print, print, lambda: heard.append(1))
+    ip("link set lo up")
+    ip("address add 10.1.1.1/32 dev lo")
+    for words in (
+        "address change 10.1.1.1/32 dev lo valid_lft 1000 preferred_lft 500",
+        "address change 10.1.1.1/32 dev lo valid_lft 900 preferred_lft 400",
+        "route add 10.1.2.0/24 dev lo",
+        "address delete 10.1.1.1/32 dev lo",
+    ):
+        await asyncio.sleep(0.1)
+        heard.clear()
+        ip(words)
+        await asyncio.sleep(0.1)
+        print("heard", bool(heard))
+asyncio.run(main())
+"""
+    said = re.findall("heard (.*)", home(sys.executable, "-c", watcher))
+    assert said == ["False", "False", "True", "True"]
+
+
 def test_it_follows_the_interface_elsewhere(
     daemon: Daemon, make_namespace: Callable[[], Namespace]
 ) -> None:
