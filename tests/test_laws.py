@@ -23,7 +23,7 @@ PURE = ("protocol", "config")
 IMPURE_MODULES = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
 UNSAFE_FILES = {"tun.rs", "udp.rs", "secret.rs"}
 CORE = ("protocol", "config", "runtime", "errors.py", "keys.py", "model.py")
-CORE_LINES = 4900  # ARCHITECTURE.md says why it is not 4,000
+CORE_LINES = 5000  # ARCHITECTURE.md says why it is not 4,000
 
 
 def python_files(*names: str) -> list[Path]:

@@ -3,11 +3,13 @@
 Every test makes its own network namespaces and ends its own processes; a name is used once.
 """
 
+import base64
 import contextlib
 import errno
 import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -298,6 +300,52 @@ def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     assert KEY[:12] not in log
 
 
+def count_in_memory(daemon: Daemon, *needles: bytes) -> int:
+    """How often any of these is in the daemon's writable memory."""
+    process = Path("/proc", str(daemon.process.pid))
+    found = 0
+    with (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            place, access = line.split()[:2]
+            start, end = (int(number, 16) for number in place.split("-"))
+            if access.startswith("rw"):
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    data = memory.read(end - start)
+                    found += sum(map(data.count, needles))
+    return found
+
+
+@pytest.mark.parametrize("way", ["config", "set", "setconf"])
+def test_keys_that_are_taken_back_leave_memory(
+    make_daemon: Callable[..., Daemon], tmp_path: Path, way: str
+) -> None:
+    private, preshared = run("wg", "genkey").strip(), run("wg", "genpsk").strip()
+    peer = run("wg", "pubkey", text=run("wg", "genkey")).strip()
+    file = tmp_path / "wg.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey={private}\n[Peer]\nPublicKey={peer}\nPresharedKey={preshared}\n"
+        "Endpoint=127.0.0.1:9\nPersistentKeepalive=1\nAllowedIPs=10.0.0.0/8\n"
+    )
+    daemon = make_daemon(*(["--config", str(file)] if way == "config" else []))
+    if way == "setconf":
+        run("wg", "setconf", daemon.interface, file)
+    elif way == "set":
+        (tmp_path / "key").write_text(private)
+        (tmp_path / "psk").write_text(preshared)
+        daemon.wg("private-key", tmp_path / "key", "peer", peer, "preshared-key", tmp_path / "psk",
+                  "endpoint", "127.0.0.1:9", "persistent-keepalive", 1)  # fmt: skip
+    daemon.link("up")
+    wait(lambda: daemon.show("transfer").split()[2] != "0", 2, "a handshake begins")
+    assert preshared in run("wg", "showconf", daemon.interface)
+    for key in private, preshared:
+        assert count_in_memory(daemon, base64.b64decode(key)) > 0
+    daemon.wg("private-key", "/dev/null", "peer", peer, "remove")
+    for key in private, preshared:
+        raw = base64.b64decode(key)
+        assert count_in_memory(daemon, raw, raw.hex().encode(), key.encode()) == 0
+
+
 @pytest.mark.skipif(Path("/sys/module/wireguard").exists(), reason="wg-quick takes the kernel's")
 def test_wg_quick_takes_it(
     home: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,9 +378,11 @@ def test_bad_names(home: Namespace, name: str) -> None:
 
 @pytest.mark.parametrize("options", [[], ["-f"]], ids=["background", "foreground"])
 def test_an_existing_interface(home: Namespace, options: list[str]) -> None:
-    assert "exists already" in refused(home, *DAEMON, *options, "lo")
     home("ip", "tuntap", "add", "mode", "tun", "name", "tun9")
-    assert "exists already" in refused(home, *DAEMON, *options, "tun9")
+    for name in ("lo", "tun9"):
+        message = refused(home, *DAEMON, *options, name)
+        assert "exists already: choose another name" in message
+        assert "delete" not in message
 
 
 def test_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:
@@ -351,7 +401,8 @@ def test_a_stale_socket_is_replaced(daemon: Daemon) -> None:
 
 def test_without_permission(home: Namespace) -> None:
     unprivileged = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
-    assert "CAP_NET_ADMIN" in refused(home, *unprivileged, *DAEMON, unique("w"))
+    for name in unique("w"), os.fsdecode(b"w\xff"):
+        assert "CAP_NET_ADMIN" in refused(home, *unprivileged, *DAEMON, name)
 
 
 def test_without_a_tun_driver(home: Namespace) -> None:
@@ -365,6 +416,10 @@ def test_a_bad_configuration(home: Namespace, tmp_path: Path) -> None:
     file.write_text("[Interface]\nAddress = 10.0.0.1/24\n")
     assert f"{file}:2:1: 'Address'" in refused(home, *DAEMON, "--config", str(file), unique("w"))
     assert "cannot read" in refused(home, *DAEMON, "--config", "/nonexistent", unique("w"))
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/null"):
+        message = refused(home, *DAEMON, "--config", str(path), unique("w"))
+        assert "only a regular file" in message or "Is a directory" in message
 
 
 @pytest.mark.parametrize("name", ["WG_TUN_FD", "WG_UAPI_FD"])
@@ -393,6 +448,35 @@ os.execv({sys.executable!r}, {[*DAEMON, name]!r})
     assert run("wg", "show", name, "listen-port") == "7777\n"
     home("ip", "link", "delete", name)
     wait(lambda: not (RUN / f"{name}.sock").exists(), 1, "the socket file goes")
+
+
+@pytest.mark.parametrize("flags", [0x1002, 0x0001], ids=["TAP", "TUN with packet information"])
+def test_a_device_that_cannot_be_taken_over(home: Namespace, flags: int) -> None:
+    name = unique("w")
+    opener = f"""
+import fcntl, os, struct
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", {name.encode()!r}, {flags}))
+os.set_inheritable(fd, True)
+os.environ.update(WG_TUN_FD=str(fd))
+os.execv({sys.executable!r}, {[*DAEMON, name]!r})
+"""
+    assert "IFF_TUN and IFF_NO_PI" in refused(home, sys.executable, "-c", opener)
+
+
+def test_settings_that_cannot_be_written_are_said_once(home: Namespace) -> None:
+    freeze = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    name = unique("w")
+    process = subprocess.Popen(
+        home.command("unshare", "-m", "sh", "-c", freeze, "sh", *DAEMON, "-f", name),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait((RUN / f"{name}.sock").exists, 10)
+    process.terminate()
+    said = process.communicate(timeout=5)[1]
+    assert said.count("\n") == 1
+    assert f"cannot set /proc/sys/net/ipv6/conf/{name}/addr_gen_mode to 1: Read-only" in said
 
 
 def test_a_configuration_is_applied_first(
@@ -508,6 +592,25 @@ def test_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
         assert time.monotonic() - begin < 1
 
 
+def test_without_descriptors_it_waits_for_better_times(daemon: Daemon) -> None:
+    pid = daemon.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[1]))
+
+    def ticks() -> int:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15]))
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        connection.connect(str(daemon.path))
+        connection.sendall(b"get=1\n\n")
+        before = ticks()
+        time.sleep(0.5)
+        assert ticks() - before < 10
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert connection.recv(100) == b"errno=0\n\n"
+
+
 def test_a_large_set_lets_others_be_served(daemon: Daemon) -> None:
     allowed = "".join(f"allowed_ip=10.{a}.{b}.0/24\n" for a in range(250) for b in range(256))
     large = f"set=1\npublic_key={PEER}\nallowed_ip=::/0\n{allowed}\n"
@@ -620,6 +723,35 @@ def test_the_interface(daemon: Daemon) -> None:
     assert "inet6" not in daemon.namespace("ip", "address", "show", daemon.interface)
     setting = f"/proc/sys/net/ipv4/conf/{daemon.interface}/send_redirects"
     assert daemon.namespace("cat", setting) == "0\n"
+
+
+def test_only_what_takes_a_route_away_forgets_the_sources(home: Namespace) -> None:
+    """A new address, or an old one's new lifetime (SLAAC), does not."""
+    watcher = """
+import asyncio, subprocess
+from wiresnake.runtime import link, tun
+def ip(words):
+    subprocess.run(["ip", *words.split()], check=True)
+async def main():
+    device, heard = tun.create("wlink"), []
+    watch = link.LinkWatch(device.fd, print, print, lambda: heard.append(1))
+    ip("link set lo up")
+    ip("address add 10.1.1.1/32 dev lo")
+    for words in (
+        "address change 10.1.1.1/32 dev lo valid_lft 1000 preferred_lft 500",
+        "address change 10.1.1.1/32 dev lo valid_lft 900 preferred_lft 400",
+        "route add 10.1.2.0/24 dev lo",
+        "address delete 10.1.1.1/32 dev lo",
+    ):
+        await asyncio.sleep(0.1)
+        heard.clear()
+        ip(words)
+        await asyncio.sleep(0.1)
+        print("heard", bool(heard))
+asyncio.run(main())
+"""
+    said = re.findall("heard (.*)", home(sys.executable, "-c", watcher))
+    assert said == ["False", "False", "True", "True"]
 
 
 def test_it_follows_the_interface_elsewhere(

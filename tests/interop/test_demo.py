@@ -1,6 +1,7 @@
 """The demonstration itself, as root and as an ordinary user."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_demo(make_host: MakeHost, user: bool) -> None:
     assert user == ("Not root" in done.stdout)
     assert "\033" not in done.stdout, "colours although this is no terminal"
     assert not host.processes("wiresnaked")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_demo_cleans_up_when_ended(
+    make_host: MakeHost, tmp_path: Path, number: signal.Signals
+) -> None:
+    demo = make_host().start(DEMO, "demo", env={"TMPDIR": str(tmp_path)})
+    lab.wait_for("the demo's files", lambda: any(tmp_path.glob("*/server/wg0.conf")))
+    code, said = demo.stop(number, 20)
+    assert code == 1
+    assert said.endswith("wiresnake demo: interrupted; nothing is left behind.\n")
+    assert not any(tmp_path.iterdir())
 
 
 def test_demo_with_a_closed_device_node(make_host: MakeHost) -> None:

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from sim.world import MILLISECOND, Link, Node, World, introduce, private_key
 
+from wiresnake._native import Endpoint
 from wiresnake.model import DeviceChange, PeerChange, Prefix
 from wiresnake.protocol.constants import SECOND, Timing
 from wiresnake.protocol.timers import Now
@@ -422,3 +423,20 @@ def test_three_devices_do_not_disturb_each_other() -> None:
     world.run(60 * SECOND)
     assert [len(node.plane.delivered) for node in nodes] == [2, 2, 2]
     assert private_key("alice").public == nodes[0].key.public
+
+
+def test_many_deadlines_at_once_are_looked_at_in_slices() -> None:
+    world = World()
+    node = world.node("alice")
+    for number in range(100):
+        public = private_key(f"peer {number}").public
+        node.configure(
+            PeerChange(public, endpoint=Endpoint("203.0.113.9", 9), persistent_keepalive=25)
+        )
+    world.boot += 60 * SECOND
+    slices = []
+    while (due := node.device.next_deadline()) is not None and due[0] <= world.boot:
+        node.device.tick(world.now)
+        slices.append(len(world.sent(node, 1, world.boot)))
+    assert slices[-1] == 100
+    assert max(after - before for before, after in pairwise([0, *slices])) <= 20

@@ -73,6 +73,21 @@ def test_data_is_received_just_before_the_disarm() -> None:
     assert [d.time - moment[0] for d in world.sent(alice, 4) if d.time > moment[0]] == [10 * SECOND]
 
 
+@pytest.mark.parametrize("kind", [Event.DATA_SENT, Event.DATA_RECEIVED])
+def test_a_packet_is_on_its_way_while_the_interface_goes_down(kind: Event) -> None:
+    world, alice, bob = connected()
+    alice.send(bob)
+    world.run(5 * SECOND)
+    bob.send(alice)
+    world.run(SECOND)
+    assert kind in alice.fake(bob).armed
+    stamp = kind.name.lower()
+    results = before_disarm(alice, kind, lambda: setattr(alice.fake(bob), stamp, world.boot))
+    alice.down()
+    assert results == [False]
+    assert kind not in alice.fake(bob).armed
+
+
 def seal(node: Node, other: Node) -> bytes:
     slot = node.fake(other).current
     assert slot is not None

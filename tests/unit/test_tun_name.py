@@ -32,3 +32,9 @@ def test_good_names(name: str) -> None:
 def test_bad_names(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot name an interface"):
         check_name(name)
+
+
+@pytest.mark.parametrize("name", ["all", "default"])
+def test_names_that_proc_sys_uses_otherwise(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name an interface: /proc/sys"):
+        check_name(name)

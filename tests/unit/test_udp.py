@@ -1,7 +1,9 @@
 """The UDP sockets' options, and what happens when a port is taken."""
 
 import errno
+import os
 import socket
+import struct
 
 import pytest
 
@@ -27,6 +29,44 @@ def test_both_families_share_a_free_port() -> None:
         assert not any(one.get_inheritable() for one in sockets.all)
     finally:
         sockets.close()
+
+
+def test_sending_waits_for_room_but_not_long() -> None:
+    sockets = udp.open_sockets(0, 0)
+    for one in sockets.all:
+        raw = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+        seconds, microseconds = struct.unpack("ll", raw)
+        assert (seconds, 1000 <= microseconds <= 10_000) == (0, True)  # The kernel counts jiffies.
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 << 20
+    sockets.close()
+
+
+@pytest.mark.parametrize(
+    ("release", "error", "merges"),
+    [
+        ("5.11.22-generic", 0, 0),
+        ("5.12-rc1", 0, 1),
+        ("6.1.0", 0, 1),
+        ("6.1.0", errno.ENOPROTOOPT, 0),
+        ("custom", 0, 0),
+    ],
+)
+def test_receiving_merged_datagrams_is_optional(
+    monkeypatch: pytest.MonkeyPatch, release: str, error: int, merges: int
+) -> None:
+    class Socket(socket.socket):
+        def setsockopt(self, *words: object) -> None:
+            if error and words[1] == UDP_GRO:
+                raise OSError(error, os.strerror(error))
+            super().setsockopt(*words)  # type: ignore[call-overload]
+
+    uname = os.uname_result(("Linux", "host", release, "", ""))
+    monkeypatch.setattr(os, "uname", lambda: uname)
+    monkeypatch.setattr(socket, "socket", Socket)
+    sockets = udp.open_sockets(0, 0)
+    for one in sockets.all:
+        assert one.getsockopt(socket.IPPROTO_UDP, UDP_GRO) == merges
+    sockets.close()
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

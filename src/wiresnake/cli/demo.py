@@ -81,7 +81,8 @@ def run() -> int:
         return _fail(f"no /dev/net/tun ({error.strerror}): as root, 'modprobe tun'")
     if os.geteuid() != 0:
         return _become_root_in_a_namespace()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="wiresnake-demo-") as folder:
             _show(Path(folder))

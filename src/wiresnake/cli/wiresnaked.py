@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Runs the interface until SIGINT, SIGTERM, or its deletion or that of its socket file.
 
-    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start.
+    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start, or go on.
     """
 
     async def serve() -> None:
@@ -79,8 +79,8 @@ def run(
         loop.set_exception_handler(_log_failure)
         tunnel = Tunnel(device, timing)
         try:
-            if change is not None:
-                tunnel.apply(change)
+            while changes:
+                tunnel.apply(changes.pop())  # No other reference: the keys in it can be wiped.
             if uapi_fd is None:
                 listener = uapi_server.listen(device.name)
             else:
@@ -95,6 +95,8 @@ def run(
                 await asyncio.wait(
                     (stopped, tunnel.closed, server.deleted), return_when=asyncio.FIRST_COMPLETED
                 )
+                if tunnel.closed.done():
+                    tunnel.closed.result()
             finally:
                 server.close()
         finally:
@@ -102,7 +104,7 @@ def run(
 
     _start_logging(interface)
     _protect_memory()
-    change = _read_config(config) if config is not None else None
+    changes = [_read_config(config)] if config is not None else []
     device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
     asyncio.run(serve())
 
@@ -162,7 +164,7 @@ def _run_child(
         report = _guard(serve, ready)
         code = 1 if report else 0
         if report and writer >= 0:
-            os.write(writer, report.encode())
+            os.write(writer, report.encode(errors="backslashreplace"))
         elif report:
             logging.getLogger(__name__).error("%s", report)
     finally:
@@ -188,7 +190,7 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
 def _read_config(path: str) -> DeviceChange:
     """Reads a file of `wg setconf` without leaving a copy of its secrets."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise HostError(errno.EINVAL, f"cannot read {path}: only a regular file will do")
@@ -202,6 +204,10 @@ def _read_config(path: str) -> DeviceChange:
         return conf.parse(text, resolve, name=path)
     finally:
         uapi.wipe(text)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:

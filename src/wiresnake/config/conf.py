@@ -33,14 +33,11 @@ class _Mistake(Exception):
         self.line = line
 
 
-def parse(
-    text: bytearray, resolve: Resolve, *, name: str = "configuration", append: bool = False
-) -> DeviceChange:
+def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> DeviceChange:
     """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
 
-    As `wg setconf` does, the change replaces everything: what the file lacks is zero. With
-    `append`, as `wg addconf`, it touches only what the file names. If a peer comes twice, its
-    last AllowedIPs win.
+    As `wg setconf` does, the change replaces everything: what the file lacks is zero. If a peer
+    comes twice, its last AllowedIPs win.
     """
     reader = _Reader(resolve)
     begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
@@ -66,8 +63,6 @@ def parse(
         change = reader.finish()
     except _Mistake as mistake:
         raise ConfigError(f"{name}:{mistake.line}:1: {mistake}") from None
-    if append:
-        return change
     return replace(
         change,
         private_key=change.private_key or CLEAR,
@@ -87,6 +82,7 @@ class _Reader:
         self._peer: PeerChange | None = None
         self._peer_line = 0
         self._peers: list[PeerChange] = []
+        self._allowed: list[tuple[bool, Prefix]] = []
 
     def feed(self, line: bytearray, number: int) -> None:
         """Takes a line without comment and whitespace."""
@@ -141,8 +137,9 @@ class _Reader:
         if self._peer is not None:
             if not self._peer.public_key:
                 raise _Mistake("this [Peer] has no PublicKey; add one", self._peer_line)
-            self._peers.append(self._peer)
+            self._peers.append(replace(self._peer, allowed_ips=tuple(self._allowed)))
         self._peer = None
+        self._allowed.clear()
 
     def _opened(self) -> PeerChange:
         assert self._peer is not None
@@ -160,8 +157,8 @@ class _Reader:
             case "publickey":
                 return replace(peer, public_key=public_key(value))
             case "allowedips":
-                added = tuple((True, Prefix.parse(part)) for part in value.split(","))
-                return replace(peer, allowed_ips=peer.allowed_ips + added)
+                self._allowed += [(True, Prefix.parse(part)) for part in value.split(",")]
+                return peer
             case "persistentkeepalive":
                 seconds = 0 if value.lower() == "off" else unsigned(value, 16)
                 return replace(peer, persistent_keepalive=seconds)

@@ -4,6 +4,9 @@ Rule 1: the user's change cannot fail, it was checked when it was read.
 Rule 2: a message that does not fit is nothing. No exception, no log, no answer.
 """
 
+from itertools import islice
+from typing import Final
+
 from wiresnake._native import Endpoint, PrivateKey, SharedSecret
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.protocol import noise
@@ -12,6 +15,9 @@ from wiresnake.protocol.messages import CookieReply, Initiation, Response
 from wiresnake.protocol.peer import Peer, Surroundings
 from wiresnake.protocol.plane import Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
+
+_DEADLINES_PER_TICK: Final = 20
+"""Each may cost an initiation, 0.2 ms: thousands at once must not hold up everything else."""
 
 
 class Device:
@@ -74,8 +80,8 @@ class Device:
             peer.handle(Event(event), now)
 
     def tick(self, now: Now) -> None:
-        """Looks at every peer whose deadline has passed."""
-        for peer_id, timer in self._around.timers.expired(now.boot):
+        """Looks at peers whose deadline has passed, a few; `next_deadline` tells of the rest."""
+        for peer_id, timer in islice(self._around.timers.expired(now.boot), _DEADLINES_PER_TICK):
             self._by_id[peer_id].expire(timer, now)
 
     def next_deadline(self) -> tuple[int, str] | None:

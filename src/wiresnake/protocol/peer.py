@@ -99,7 +99,8 @@ class Peer:
         self._drop_handshake()
         self.around.timers.cancel_all(self.id)
         for kind in Event.DATA_SENT, Event.DATA_RECEIVED:
-            self._disarm(kind)
+            while not self._disarm(kind):  # A stamp that moves later would find no deadline.
+                pass
         self._last_sent, self._attempts = _LONG_AGO, 0
         self._keepalive_sent, self.wants_handshake = None, False
 
@@ -195,7 +196,8 @@ class Peer:
         elif event is Event.SESSION_CONFIRMED:
             self._finish_series(now)
         elif not self.around.up:
-            self._disarm(event)
+            while not self._disarm(event):
+                pass
         # The stamp is 0 again if an answer was quicker than this event. All the same, the event
         # stays armed until the deadline: so a ping-pong causes one per deadline, not one per ping.
         elif event is Event.DATA_SENT:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from wiresnake.runtime import tun
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWNSID, _RTM_GETNSID = 16, 17, 18, 88, 90
+_RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWNSID, _RTM_GETNSID = 18, 20, 88, 90
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NLMSG_ERROR, _NLM_F_REQUEST, _NLM_F_ACK = 2, 1, 4
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 
 class LinkWatch:
-    """Calls `on_link(up, mtu)` when either changed, `on_gone()` once, and `on_routes()` when an
-    address or a route changed in the namespace of birth. Needs a running loop."""
+    """Calls `on_link(up, mtu)` when either changed, `on_gone()` once, and `on_routes()` when a
+    route changed or an address went in the namespace of birth. Needs a running loop."""
 
     def __init__(
         self,
@@ -77,11 +77,15 @@ class LinkWatch:
             self._refresh()
 
     def _routes_changed(self) -> None:
+        changed = False
         try:
-            while self._routes.recv(_RECEIVE_BYTES):
-                pass
-        except OSError:  # EAGAIN: all read. ENOBUFS: some lost, which changes nothing.
-            self._on_routes()
+            while data := self._routes.recv(_RECEIVE_BYTES):
+                # A new address takes no route away; SLAAC repeats each with every advertisement.
+                kinds = {struct.unpack_from("H", one, 4)[0] for one in _split(data)}
+                changed |= kinds != {_RTM_NEWADDR}
+        except OSError as error:  # EAGAIN: all read. ENOBUFS: some lost.
+            if changed or error.errno != errno.EAGAIN:
+                self._on_routes()
 
     def _refresh(self) -> None:
         name = tun.name_of(self._tun)

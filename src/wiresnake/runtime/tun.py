@@ -48,6 +48,11 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name an interface: take 1 to 15 bytes without '/', ':', '%' and "
             "whitespace, as in wg0"
         )
+    if name in ("all", "default"):
+        raise ConfigError(
+            f"{name!r} cannot name an interface: /proc/sys/net/ipv4/conf has another use for it; "
+            "take another name, as in wg0"
+        )
 
 
 def create(name: str) -> Tun:
@@ -78,13 +83,20 @@ def adopt(fd: int) -> Tun:
         name = name_of(fd)
         if name is None:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
-        raw = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
-        vnet_header = bool(struct.unpack_from("H", raw, 16)[0] & _IFF_VNET_HDR)
+        flags = struct.unpack_from("H", fcntl.ioctl(fd, _TUNGETIFF, bytes(40)), 16)[0]
+        with contextlib.suppress(OSError):  # That has IFF_NOFILTER in the place of IFF_NO_PI.
+            flags = int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
+        if not (flags & _IFF_TUN and flags & _IFF_NO_PI):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        vnet_header = bool(flags & _IFF_VNET_HDR)
         uso = vnet_header and _set_offloads(fd)
         mtu = _configure(_SIOCGIFMTU, name, 0)
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EBADF
-        what = f"WG_TUN_FD={fd} is no TUN device that can be used: pass an open one"
+        what = (
+            f"WG_TUN_FD={fd} is no TUN device that can be used: pass an open one, made with "
+            "IFF_TUN and IFF_NO_PI, not IFF_TAP"
+        )
         raise HostError(number, what) from None
     keep_quiet(name)
     return Tun(fd, name, mtu, vnet_header, uso)
@@ -121,7 +133,9 @@ def keep_quiet(name: str) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            _log.info("cannot set %s to %s: %s", setting, value, error.strerror)
+            what = "cannot set %s to %s: %s; the kernel may send packets of its own through %s: "
+            remedy = "let the daemon write there, or set it otherwise"
+            _log.error(what + remedy, setting, value, error.strerror, name)
             return
 
 
@@ -147,7 +161,7 @@ def _configure(request: int, name: str, value: int) -> int:
 def _refusal(error: OSError, name: str) -> HostError:
     match error.errno:
         case errno.EBUSY | errno.EINVAL | errno.EEXIST:
-            what = f"the interface exists already: choose another name or 'ip link delete {name}'"
+            what = "an interface of this name exists already: choose another name"
         case errno.EACCES:
             what = "permission denied for /dev/net/tun: run as root, or let users open it"
         case errno.EPERM:

@@ -5,10 +5,13 @@ and socket.c: the interface's state is the device's state, and a port once chose
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
 import time
+from collections import deque
+from collections.abc import Callable
 
 from wiresnake._native import Endpoint, Entropy, Plane
 from wiresnake.errors import HostError
@@ -23,7 +26,7 @@ from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
-"""Handshake messages hold the loop for this many ns at most."""
+"""Events and handshake messages hold the loop for this many ns at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +48,11 @@ class Tunnel:
         self._any_port = True
         self._fwmark = 0
         self._deadline: int | None = None
+        self._events: deque[tuple[int, int]] = deque()
+        self._backlog = False
+        """`_SLICE` was over before the events and messages were."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        """Done once the interface is gone: deleted by someone, or by `close`."""
+        """Done once the interface is gone: deleted by someone, or by `close`; or HostError."""
         self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
@@ -59,8 +65,8 @@ class Tunnel:
         self._watch.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
+        self._detach()
         self._plane.close()
-        self._close_sockets()
         os.close(self._tun.fd)
         self._tun = self._tun._replace(fd=-1)
         self._lost()
@@ -123,58 +129,77 @@ class Tunnel:
         if up:
             try:
                 self._attach(udp.open_sockets(self._port, self._fwmark))
-            except HostError as error:
+            except OSError as error:
                 _log.error("%s is up without a socket: %s", self._tun.name, error.strerror)
             self._device.up(now())
         else:
+            self._detach()
             self._device.down(now())
-            self._plane.attach_sockets(None, None)
-            self._close_sockets()
         self._arm()
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
 
     def _attach(self, sockets: udp.Sockets) -> None:
-        self._plane.attach_sockets(
-            sockets.v4.fileno() if sockets.v4 else None, sockets.v6.fileno() if sockets.v6 else None
-        )
-        self._plane.forget_sources(None)
-        self._close_sockets()
+        """OSError, and there is no socket at all, if the plane can have no thread for them."""
+        self._detach()
         self._sockets = sockets
+        try:
+            v4, v6 = sockets.v4, sockets.v6
+            self._plane.attach_sockets(v4.fileno() if v4 else None, v6.fileno() if v6 else None)
+        except OSError:
+            self._detach()
+            raise
+        self._plane.forget_sources(None)
         self._port = sockets.port
 
-    def _close_sockets(self) -> None:
+    def _detach(self) -> None:
+        self._plane.attach_sockets(None, None)
         if self._sockets is not None:
             self._sockets.close()
         self._sockets = None
 
     def _drain(self) -> None:
-        """Takes all events, then messages for `_SLICE`; the loop comes back for the rest."""
+        """Takes events and messages for `_SLICE`; the timer comes at once for the rest."""
         if self._tun.fd < 0:
             return
         at = now()
         until = at.boot + _SLICE
-        for kind, peer in self._plane.take_events():
-            if kind == Event.TUN_LOST:
-                self._lost()
-            self._device.handle(kind, peer, at)
-        while item := self._plane.take_message():
-            self._device.receive(*item, at)
+        self._events.extend(self._plane.take_events())
+        self._backlog = True
+        while self._backlog and at.boot < until:
+            if self._events:
+                self._survive(self._handle, *self._events.popleft(), at)
+            if message := self._plane.take_message():
+                self._survive(self._device.receive, *message, at)
+            self._backlog = bool(message or self._events)
             at = now()
-            if at.boot > until:
-                self._loop.call_soon(self._drain)
-                break
         self._arm()
+
+    def _handle(self, kind: int, peer: int, at: Now) -> None:
+        if kind == Event.TUN_LOST:
+            self._lost()
+        elif kind == Event.THREAD_LOST and not self.closed.done():
+            what = "a thread that carries packets has failed; this is a bug, please report it"
+            self.closed.set_exception(HostError(errno.EIO, what))
+        self._device.handle(kind, peer, at)
 
     def _tick(self) -> None:
         self._plane.clear_timer()
         self._deadline = None
-        self._device.tick(now())
-        self._arm()
+        self._survive(self._device.tick, now())
+        self._drain()
+
+    def _survive(self, action: Callable[..., None], *arguments: object) -> None:
+        """A defect that one peer meets is reported, and the others do not notice."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            context = {"message": "the device failed", "exception": error}
+            self._loop.call_exception_handler(context)
 
     def _arm(self) -> None:
-        next_deadline = self._device.next_deadline()
+        next_deadline = (1, "") if self._backlog else self._device.next_deadline()
         deadline = next_deadline[0] if next_deadline else None
         if deadline != self._deadline:
             self._deadline = deadline

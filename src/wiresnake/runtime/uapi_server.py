@@ -32,6 +32,7 @@ _LINE_BYTES = 1 << 14
 _OPERATION_BYTES = 1 << 27
 _CLIENTS = 256
 _PEERS_PER_SLICE = 100
+_PAUSE = 0.1
 _IN_ATTRIB, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x400, 0x800
 
 _log = logging.getLogger(__name__)
@@ -66,10 +67,12 @@ def adopt(fd: int) -> socket.socket:
     try:
         os.set_inheritable(fd, False)
         one = socket.socket(fileno=fd)
-        if one.family != socket.AF_UNIX or not one.getsockname():
+        kind = one.family, one.type, one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        name = one.getsockname()
+        if kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1) or not isinstance(name, str):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     except (OSError, OverflowError):
-        what = f"WG_UAPI_FD={fd} is no listening unix socket: pass an open one"
+        what = f"WG_UAPI_FD={fd} is no listening unix stream socket in a file: pass an open one"
         raise HostError(errno.EBADF, what) from None
     return one
 
@@ -86,7 +89,11 @@ class UapiServer:
         self._clients: dict[asyncio.Task[None], None] = {}
         self.deleted: asyncio.Future[None] = self._loop.create_future()
         listener.setblocking(False)
-        self._watch = _watch_file(self._path)
+        try:
+            self._watch = _watch_file(self._path)
+        except OSError:
+            self._remove_file()
+            raise
         self._loop.add_reader(self._watch, self._file_changed)
         self._loop.add_reader(listener, self._accept)
 
@@ -97,9 +104,12 @@ class UapiServer:
         os.close(self._watch)
         for client in self._clients:
             client.cancel()
+        self._remove_file()
+        self._listener.close()
+
+    def _remove_file(self) -> None:
         if self._inode is not None and _inode(self._path) == self._inode:
             os.unlink(self._path)
-        self._listener.close()
 
     def _file_changed(self) -> None:
         os.read(self._watch, 4096)
@@ -109,16 +119,23 @@ class UapiServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                return
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:  # EMFILE and the like: it stays readable, and nothing but time may help.
             connection = None
+            if not self._clients:
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_PAUSE, self._resume)
         if self._clients and (connection is None or len(self._clients) >= _CLIENTS):
             next(iter(self._clients)).cancel()  # The one that has hung longest.
         if connection is not None:
             client = self._loop.create_task(self._converse(connection))
             self._clients[client] = None
             client.add_done_callback(self._clients.pop)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
 
     async def _converse(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -176,7 +193,7 @@ class UapiServer:
         if failure == 0:
             try:
                 self._tunnel.apply(parser.finish())
-            except HostError as error:
+            except OSError as error:
                 _log.error("%s", error.strerror)
                 failure = error.errno or errno.EIO
         return bytearray(b"errno=%d\n\n" % -failure)

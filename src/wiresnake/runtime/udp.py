@@ -1,13 +1,18 @@
 """Opens and configures the UDP sockets; the plane receives from them and sends through them."""
 
+import contextlib
 import errno
 import os
+import re
 import socket
+import struct
 from dataclasses import dataclass
 
 from wiresnake.errors import HostError
 
-_BUFFER_BYTES = 7 << 20
+_RECEIVE_BYTES, _SEND_BYTES = 7 << 20, 1 << 20
+_SEND_TIMEOUT = struct.pack("ll", 0, 5000)
+"""struct timeval: how long sending waits for room; then the datagram is lost, as in a qdisc."""
 _RANDOM_PORT_TRIES = 100
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -84,14 +89,15 @@ def _open(family: int, port: int, mark: int) -> socket.socket | None:
 
 
 def _configure(one: socket.socket) -> None:
-    for force, plain in (
-        (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
-        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
+    for force, plain, size in (
+        (_SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BYTES),
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BYTES),
     ):
         try:
-            one.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+            one.setsockopt(socket.SOL_SOCKET, force, size)
         except OSError:
-            one.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+            one.setsockopt(socket.SOL_SOCKET, plain, size)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
     # The outer packet may be fragmented, as the kernel's: never DF.
     if one.family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -102,9 +108,10 @@ def _configure(one: socket.socket) -> None:
         one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-    major, minor = os.uname().release.split(".")[:2]
-    if (int(major), int(minor)) >= (5, 12):  # Before, a merged datagram could lose its PKTINFO.
-        one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+    release = [int(number) for number in re.findall("[0-9]+", os.uname().release)]
+    if release >= [5, 12]:  # Before, a merged datagram could lose its PKTINFO.
+        with contextlib.suppress(OSError):  # Not everything that says Linux has it: gVisor.
+            one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
 
 
 def _set_mark(one: socket.socket, mark: int) -> None:
