@@ -13,6 +13,7 @@ from interop.harness import (
     Implementation,
     MakeHost,
     assert_pings,
+    configuration,
     count_pings,
     tunnel,
     unavailable,
@@ -51,6 +52,19 @@ def seconds_to_end(ours: Implementation, host: Host) -> float:
             break
         time.sleep(0.005)
     return time.monotonic() - begun
+
+
+def third(a: End, host: Host) -> End:
+    """Another end on another cable to `a`."""
+    near, far = lab.cable(a.host, host)
+    lab.address(a.host, near, "198.51.100.1/24")
+    lab.address(host, far, "198.51.100.3/24")
+    return End(host, far, {4: "198.51.100.3"}, {4: "10.9.0.3", 6: "fd09::3"})
+
+
+def add_peer(a: End, c: End) -> None:
+    section = configuration(a, c, outer=4).partition("[Peer]")
+    a.wg("addconf", a.interface, "/dev/stdin", text="[Peer]" + section[2])
 
 
 def longest(output: str) -> float:
@@ -95,6 +109,31 @@ def test_sigterm_is_heard_on_a_slow_road(make_host: MakeHost, ours: Implementati
     ended = seconds_to_end(ours, a.host)
     flooding.stop(signal.SIGKILL)
     assert ended <= 1, f"{ended:.1f} s"
+
+
+def test_a_slow_road_does_not_hold_up_another_peer(
+    make_host: MakeHost, ours: Implementation
+) -> None:
+    a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
+    c = third(a, make_host("c"))
+    ours.start(c.host)
+    c.wg("setconf", "wg0", "/dev/stdin", text=configuration(c, a))
+    c.up()
+    add_peer(a, c)
+    lab.await_tunnel(c.host)
+    assert_pings(a, b)
+    assert_pings(a, c)
+    slow_down(a)
+    flooding = flood(a.host, b.inner[4])
+    await_full(a)
+    command = "ping -n -q -c 30 -i 0.04 -W 1"
+    flooded = count_pings(a.host.run(command, c.inner[4], check=False).stdout)
+    flooding.stop(signal.SIGKILL)
+    calm = count_pings(a.host.run(command, c.inner[4], check=False).stdout)
+    # While the flood lasts, the queue of the interface itself is full, too, and drops some.
+    said = f"to the other peer: {flooded} in the flood, {calm} when only the slow road is full"
+    assert calm.received >= 0.9 * calm.sent, said
+    assert flooded.received >= 0.5 * flooded.sent, said
 
 
 def test_floods_to_nobody_leave_the_others_alone(make_host: MakeHost, ours: Implementation) -> None:
