@@ -75,8 +75,9 @@ def longest(output: str) -> float:
 
 
 def slow_down(end: End) -> None:
-    """The end's cable carries 200 kbit/s, and its queue holds more than a socket may send."""
-    command = f"tc qdisc add dev {end.device} root tbf rate 200kbit burst 70k limit 200mb"
+    """The end's cable carries 50 kbit/s, and its queue holds more than a socket may
+    send: whoever waits for room waits for seconds."""
+    command = f"tc qdisc add dev {end.device} root tbf rate 50kbit burst 70k limit 200mb"
     done = end.host.run(command, check=False)
     if "qdisc kind is unknown" in done.stderr:
         pytest.skip("this kernel has no sch_tbf")
