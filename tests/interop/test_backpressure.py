@@ -74,10 +74,9 @@ def longest(output: str) -> float:
     return float(found[1])
 
 
-def slow_down(end: End) -> None:
-    """The end's cable carries 50 kbit/s, and its queue holds more than a socket may
-    send: whoever waits for room waits for seconds."""
-    command = f"tc qdisc add dev {end.device} root tbf rate 50kbit burst 70k limit 200mb"
+def slow_down(end: End, limit: str) -> None:
+    """The end's cable carries 50 kbit/s: whoever waits for room in its queue waits for seconds."""
+    command = f"tc qdisc add dev {end.device} root tbf rate 50kbit burst 70k limit {limit}"
     done = end.host.run(command, check=False)
     if "qdisc kind is unknown" in done.stderr:
         pytest.skip("this kernel has no sch_tbf")
@@ -86,7 +85,7 @@ def slow_down(end: End) -> None:
 
 
 def await_full(end: End) -> None:
-    """Until the queue grows no more: the daemon's socket has no room."""
+    """Until the queue grows no more: it is full, or the daemon's socket has no room."""
 
     def queued() -> int:
         shown = end.host.output(f"tc -s qdisc show dev {end.device}")
@@ -104,7 +103,7 @@ def await_full(end: End) -> None:
 def test_sigterm_is_heard_on_a_slow_road(make_host: MakeHost, ours: Implementation) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_pings(a, b)
-    slow_down(a)
+    slow_down(a, "1gb")  # more than a socket may send
     flooding = flood(a.host, b.inner[4])
     await_full(a)
     ended = seconds_to_end(ours, a.host)
@@ -124,7 +123,7 @@ def test_a_slow_road_does_not_hold_up_another_peer(
     lab.await_tunnel(c.host)
     assert_pings(a, b)
     assert_pings(a, c)
-    slow_down(a)
+    slow_down(a, "20mb")
     flooding = flood(a.host, b.inner[4])
     await_full(a)
     command = "ping -n -q -c 30 -i 0.04 -W 1"

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from wiresnake.errors import HostError
 
-_RECEIVE_BYTES, _SEND_BYTES = 7 << 20, 1 << 20
+_RECEIVE_BYTES = 7 << 20
+_SEND_BYTES = 64 << 20
+"""Room for a thousand super-datagrams: the queue of an interface is full before the socket is, and
+one slow road does not take the room of all others. So the kernel's WireGuard; a user gets less."""
 _SEND_TIMEOUT = struct.pack("ll", 0, 5000)
 """struct timeval: how long sending waits for room; then the datagram is lost, as in a qdisc."""
 _RANDOM_PORT_TRIES = 100
