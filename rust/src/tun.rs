@@ -100,3 +100,40 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(fcntl_dupfd_cloexec(borrowed, 0)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::tests::ipv4;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    /// An eventfd answers EINVAL to whatever is not eight bytes, as some kernels do to merged frames.
+    #[test]
+    fn no_more_is_merged_once_a_merged_frame_is_refused() {
+        let refusing = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let tun = Tun::new(refusing, true, true).unwrap();
+        let mut tcp = vec![0; 20 + 30];
+        tcp[12] = 5 << 4;
+        let single = [vec![0; VNET_HEADER], ipv4(6, &tcp)].concat();
+        tun.write(&mut single.clone());
+        assert_eq!(tun.merges(), (true, true));
+        let mut merged = single;
+        merged[1] = 1;
+        for (at, value) in [(2, 40u16), (4, 10), (6, 20), (8, 16)] {
+            merged[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        }
+        tun.write(&mut merged);
+        assert_eq!(tun.merges(), (false, true));
+    }
+
+    #[test]
+    fn a_failed_read_loses_a_packet_and_not_the_device() {
+        let read = |fd| Tun::new(fd, true, true).unwrap().read(&mut [0; 7]);
+        let empty = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        assert!(matches!(read(empty), Frame::Skipped)); // EINVAL: fewer than eight bytes of room
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(matches!(read(ours.try_clone().unwrap().into()), Frame::Nothing));
+        drop(theirs);
+        assert!(matches!(read(ours.into()), Frame::Lost));
+    }
+}

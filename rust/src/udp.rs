@@ -344,6 +344,19 @@ mod tests {
         }
     }
 
+    /// Nobody can be sent to at port 0 (EINVAL): the source is not to blame, and stays.
+    #[test]
+    fn a_source_that_is_not_to_blame_stays_and_a_refusal_is_of_the_path() {
+        let (sockets, _, mut endpoint) = pair("127.0.0.1");
+        endpoint.remote.set_port(0);
+        endpoint.local = Some(Ipv4Addr::LOCALHOST.into());
+        let mut outgoing = Outgoing::message(&mut endpoint, &[0; 200], 0);
+        outgoing.segment = 100;
+        assert!(sockets.send(&mut outgoing).is_err());
+        assert!(outgoing.path_refuses && sockets.segmentation);
+        assert_eq!(endpoint.local, Some(Ipv4Addr::LOCALHOST.into()));
+    }
+
     #[test]
     fn a_missing_family_is_an_error_not_a_panic() {
         let sockets = Sockets::default();
