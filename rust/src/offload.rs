@@ -506,7 +506,7 @@ mod tests {
                 for at in [5, 7, 9] {
                     frame[at] = 0;
                 }
-                frame[VNET_HEADER] = [0x45, 0x60][round % 2];
+                frame[VNET_HEADER] = [0x45, 0x60, 0x41, 0x4f][round / 5 % 4];
                 let length = (frame.len() - VNET_HEADER) as u16;
                 ip::put_be16(&mut frame, VNET_HEADER + 2, length);
                 ip::put_be16(&mut frame, VNET_HEADER + 4, length.saturating_sub(40));

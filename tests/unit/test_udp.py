@@ -37,6 +37,8 @@ def test_sending_waits_for_room_but_not_long() -> None:
         raw = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
         seconds, microseconds = struct.unpack("ll", raw)
         assert (seconds, 1000 <= microseconds <= 10_000) == (0, True)  # The kernel counts jiffies.
+        # The kernel doubles what it is asked for; a user gets less.
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * (64 << 20)
     sockets.close()
 
 
