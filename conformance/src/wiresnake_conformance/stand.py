@@ -398,6 +398,8 @@ class Stand:
 
     def wg(self, *words: str, text: str | None = None, check: bool = True) -> str:
         """What stock `wg` prints; a refusal is the end of the check unless it is expected."""
+        if words[0] != "show":
+            self.log(f"wg {' '.join(words)}")
         done = self.run(["wg", *words], text=text)
         if check and done.returncode:
             raise Failed(f"could not be configured: `wg {' '.join(words)}`: {done.stderr.strip()}")
@@ -471,7 +473,10 @@ class Stand:
 
     def alive(self) -> bool:
         """Whether the interface is there and the device still answers."""
-        return not self.run(["wg", "show", self.interface, "public-key"], timeout=5).returncode
+        with contextlib.suppress(Failed):
+            done = self.run(["wg", "show", self.interface, "public-key"], timeout=5)
+            return not done.returncode
+        return False
 
     def last_words(self) -> str:
         """The end of what a daemon printed."""
@@ -644,8 +649,8 @@ class Stand:
         deadline = time.monotonic() + 10
         while not (Path(f"/var/run/wireguard/{self.interface}.sock").exists() and self.alive()):
             if daemon.poll() or time.monotonic() > deadline:
-                code = "is not ready after 10 s" if daemon.poll() is None else "ended"
-                raise Failed(f"could not be started: {code}: {self.last_words()}")
+                why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
+                raise Failed(f"could not be started: {why}: {self.last_words()}")
             time.sleep(0.02)
 
     def _await_socket(self) -> None:
