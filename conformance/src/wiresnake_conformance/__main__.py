@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import checks, items
 from .report import Report
-from .run import Outcome, run
+from .run import WAITING, Outcome, run
 from .stand import Subject
 from .verdict import CHECKS, Check, Result
 
@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="explain each item, with its source")
     for form in ("json", "junit", "markdown"):
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form} too")
+    parser.add_argument("--judge", metavar="LABEL", help="let only that one decide the exit code")
+    parser.add_argument("--quick", action="store_true", help="without the checks that wait")
     parser.add_argument("--verbose", action="store_true", help="the evidence of what passes, too")
     arguments = parser.parse_args()
 
@@ -57,6 +59,8 @@ def main() -> int:
     if unknown := [number for number in arguments.item if number not in known]:
         return _cannot(f"no item {unknown[0]}; --list shows them")
     chosen = [one for one in CHECKS if not arguments.item or one.number in arguments.item]
+    if arguments.quick:
+        chosen = [one for one in chosen if one.seconds <= WAITING]
     if arguments.list:
         _list(known, chosen, arguments.item)
         return 0
@@ -73,6 +77,8 @@ def main() -> int:
         return _cannot("name what to test: --daemon COMMAND, --kernel or --interface NAME")
     if len({subject.label for subject in subjects}) < len(subjects):
         return _cannot("two implementations have the same label: write --daemon LABEL=COMMAND")
+    if arguments.judge and arguments.judge not in (subject.label for subject in subjects):
+        return _cannot(f"--judge {arguments.judge}: none of what is tested has that label")
     if os.geteuid():
         return _cannot("needs root, for network namespaces and packet sockets")
     if missing := [name for name in ("wg", "ip", "ss", "mount") if not shutil.which(name)]:
@@ -95,8 +101,10 @@ def main() -> int:
     print(report.text())
     for form in ("json", "junit", "markdown"):
         if path := getattr(arguments, form):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(getattr(report, form)())
-    results = {outcome.result for outcome in outcomes}
+    judged = [o for o in outcomes if arguments.judge in (None, o.subject)]
+    results = {outcome.result for outcome in judged}
     if Result.ERROR in results:
         return 2
     return int(bool(results & {Result.DIFFERS, Result.FAILED}))
