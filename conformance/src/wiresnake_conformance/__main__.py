@@ -81,7 +81,7 @@ def main() -> int:
         return _cannot(f"--judge {arguments.judge}: none of what is tested has that label")
     if os.geteuid():
         return _cannot("needs root, for network namespaces and packet sockets")
-    if missing := [name for name in ("wg", "ip", "ss", "mount") if not shutil.which(name)]:
+    if missing := [name for name in ("wg", "ip", "mount") if not shutil.which(name)]:
         packages = "wireguard-tools iproute2 mount"
         return _cannot(f"missing: {', '.join(missing)} (Debian: apt-get install {packages})")
     for subject in subjects:

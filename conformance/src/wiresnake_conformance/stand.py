@@ -8,7 +8,6 @@ packet socket on the interface itself: what the host's own stack does with them 
 import contextlib
 import errno
 import os
-import re
 import signal
 import socket
 import struct
@@ -351,28 +350,30 @@ class Stand:
         namespaces.unshare(namespaces.NEWNS | namespaces.NEWNET)
         _prepare_mounts()
         self.network = namespaces.network()
-        _tool("ip link set lo up")
         self._start()
-        _tool("ip link add d0 type veth peer name w0")
         namespaces.unshare(namespaces.NEWNET)
-        self._at_device(f"ip link set w0 netns {os.getpid()}")
-        _tool("ip link set lo up")
-        for where, name, number in ((self._at_device, "d0", 1), (_tool, "w0", 2)):
-            where(f"ip link set {name} addrgenmode none up")
-            where(f"ip address add 192.0.2.{number}/24 dev {name}")
-            where(f"ip address add 2001:db8::{number}/64 dev {name} nodad")
-            where(f"ip address add fe80::{number}/64 dev {name} nodad")
-        _tool("ip route add local 198.51.100.0/24 dev lo")
-        _tool("ip route add local 2001:db8:1::/48 dev lo")
-        self._at_device("ip route add 198.51.100.0/24 via 192.0.2.2")
-        self._at_device("ip route add 2001:db8:1::/48 via 2001:db8::2")
+        self._at_device(
+            "ip -batch -",
+            f"""link set lo up
+            link add d0 type veth peer name w0 netns {os.getpid()}
+            {_addresses("d0", 1)}
+            route add 198.51.100.0/24 via {self.world[4]}
+            route add 2001:db8:1::/48 via {self.world[6]}
+            link set {self.interface} addrgenmode none mtu 1420""",
+        )
+        _tool(
+            "ip -batch -",
+            f"""link set lo up
+            {_addresses("w0", 2)}
+            route add local 198.51.100.0/24 dev lo
+            route add local 2001:db8:1::/48 dev lo""",
+        )
         self.wg(
             "setconf",
             self.interface,
             "/dev/stdin",
             text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
         )
-        self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
         self.link(up=True)
         self._open_tunnel()
         return self
@@ -657,7 +658,9 @@ class Stand:
         """A daemon opens its sockets a moment after its link came up."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            if re.search(rf":{self.port}\s", self._at_device("ss -Hnlu")):
+            with namespaces.inside(self.network):
+                rows = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+            if any(row.split()[1].endswith(f":{self.port:04X}") for row in rows):
                 return
             time.sleep(0.01)
         raise Failed("no UDP socket on its port within 5 s of being up")
@@ -673,8 +676,8 @@ class Stand:
         """Whether a packet out of the tunnel is of this check."""
         return True
 
-    def _at_device(self, line: str) -> str:
-        done = self.run(line.split())
+    def _at_device(self, line: str, text: str | None = None) -> str:
+        done = self.run(line.split(), text=text)
         if done.returncode:
             raise Failed(f"at the device: `{line}`: {done.stderr.strip()}")
         return done.stdout
@@ -741,8 +744,16 @@ def _prepare_mounts() -> None:
         _tool("mount -t sysfs sysfs /sys")
 
 
-def _tool(line: str) -> str:
-    done = subprocess.run(line.split(), capture_output=True, text=True, check=False)
+def _addresses(device: str, number: int) -> str:
+    """Lines for `ip -batch` that bring up an end of the cable."""
+    return f"""link set {device} addrgenmode none up
+        address add 192.0.2.{number}/24 dev {device}
+        address add 2001:db8::{number}/64 dev {device} nodad
+        address add fe80::{number}/64 dev {device} nodad"""
+
+
+def _tool(line: str, text: str | None = None) -> str:
+    done = subprocess.run(line.split(), input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"`{line}`: {done.stderr.strip()}")
     return done.stdout
