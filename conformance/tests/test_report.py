@@ -1,6 +1,7 @@
 """The forms of the report, from outcomes made up."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -78,3 +79,15 @@ def test_junit_counts(report: Report) -> None:
 
 def test_items_are_a_hundred_and_six() -> None:
     assert list(items.load()) == list(range(1, 107))
+
+
+def test_another_run_stands_beside(report: Report) -> None:
+    other = replace(
+        report,
+        outcomes=[replace(each, subject=f"old {each.subject}") for each in report.outcomes],
+        versions={f"old {label}": version for label, version in report.versions.items()},
+    )
+    both = report.beside(other.json())
+    assert list(both.versions) == ["good", "bad", "old good", "old bad"]
+    assert both.result(85, "old bad") == Result.FAILED
+    assert both.text().count("got <another>") == 2

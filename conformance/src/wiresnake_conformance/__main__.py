@@ -49,6 +49,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="explain each item, with its source")
     for form in ("json", "junit", "markdown"):
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form} too")
+    parser.add_argument(
+        "--beside", type=Path, metavar="FILE", help="put the columns of another run's JSON beside"
+    )
     parser.add_argument("--judge", metavar="LABEL", help="let only that one decide the exit code")
     parser.add_argument("--quick", action="store_true", help="without the checks that wait")
     parser.add_argument("--verbose", action="store_true", help="the evidence of what passes, too")
@@ -79,6 +82,10 @@ def main() -> int:
         return _cannot("two implementations have the same label: write --daemon LABEL=COMMAND")
     if arguments.judge and arguments.judge not in (subject.label for subject in subjects):
         return _cannot(f"--judge {arguments.judge}: none of what is tested has that label")
+    try:
+        other = arguments.beside.read_text() if arguments.beside else ""
+    except OSError as error:
+        return _cannot(f"--beside {arguments.beside}: {error.strerror}")
     if os.geteuid():
         return _cannot("needs root, for network namespaces and packet sockets")
     if missing := [name for name in ("wg", "ip", "mount") if not shutil.which(name)]:
@@ -97,6 +104,8 @@ def main() -> int:
         datetime.date.today().isoformat(),
         f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
     )
+    if other:
+        report = report.beside(other)
     print()
     print(report.text())
     for form in ("json", "junit", "markdown"):

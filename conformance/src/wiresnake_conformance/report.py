@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from xml.etree import ElementTree
 
 from .items import Item
@@ -25,6 +25,23 @@ class Report:
     date: str
     machine: str
 
+    def beside(self, written: str) -> "Report":
+        """The same with the columns of another run, read from its JSON."""
+        other = json.loads(written)
+        chosen = {(check.number, check.name) for check in self.checks}
+        outcomes = [
+            Outcome(label, item["number"], **outcome | {"result": Result(outcome["result"])})
+            for item in other["items"]
+            for label, found in item["results"].items()
+            for outcome in found["checks"]
+            if (item["number"], outcome["check"]) in chosen
+        ]
+        return replace(
+            self,
+            outcomes=[*self.outcomes, *outcomes],
+            versions=self.versions | other["implementations"],
+        )
+
     @property
     def numbers(self) -> list[int]:
         return sorted({check.number for check in self.checks})
@@ -35,7 +52,7 @@ class Report:
     def result(self, number: int, label: str) -> Result:
         """An item's: that of its worst check."""
         found = {outcome.result for outcome in self.of(number, label)}
-        return next(result for result in WORST if result in found)
+        return next((result for result in WORST if result in found), Result.NOT_APPLICABLE)
 
     def differences(self) -> Iterable[Outcome]:
         bad = (Result.DIFFERS, Result.FAILED, Result.ERROR)
