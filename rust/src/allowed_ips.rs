@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_prefix_wins_and_duplicates_move() {
+    fn c087_longest_prefix_wins_and_duplicates_move() {
         let mut table = AllowedIps::default();
         for (net, length, peer) in
             [("192.168.4.0", 24, 'a'), ("192.168.4.4", 32, 'b'), ("192.168.0.0", 16, 'c')]
@@ -150,7 +150,7 @@ mod tests {
 
     /// Against the obvious: every route tried, the longest that covers the address kept.
     #[test]
-    fn random_tables_agree_with_a_naive_one() {
+    fn c087_random_tables_agree_with_a_naive_one() {
         let mut seed = 0x9e37_79b9_7f4a_7c15u64;
         let mut random = move || {
             seed ^= seed << 13;

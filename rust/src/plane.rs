@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_thread_is_reported() {
+    fn c085_a_panic_in_a_thread_is_reported() {
         let plane = Plane::new().unwrap();
         let shared = plane.shared.clone();
         std::panic::set_hook(Box::new(|_| ()));

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_messages_open_once() {
+    fn c046_c051_sealed_messages_open_once() {
         let (initiator, responder) = pair();
         let message = sealed(&initiator, 7, b"packet");
         assert_eq!(message[..16], [4, 0, 0, 0, 22, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_message_changes_nothing() {
+    fn c052_a_forged_message_changes_nothing() {
         let (initiator, responder) = pair();
         let mut forged = sealed(&initiator, 1 << 40, b"packet");
         forged[20] ^= 1;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_end_with_age() {
+    fn c054_c069_sessions_end_with_age() {
         let (initiator, responder) = pair();
         for (age, alive) in [(0, true), (180 * SECOND - 1, true), (180 * SECOND, false)] {
             assert_eq!(initiator.can_send(START + age), alive);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_sessions_only_receive() {
+    fn c103_expired_sessions_only_receive() {
         let (initiator, responder) = pair();
         initiator.expire();
         assert!(!initiator.can_send(START));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_end_before_they_repeat() {
+    fn c047_c048_counters_end_before_they_repeat() {
         let (session, _) = pair();
         assert_eq!(session.claim(64), Some(0));
         assert_eq!(session.claim(1), Some(64));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_counters_are_refused() {
+    fn c050_the_greatest_counters_are_refused() {
         let (initiator, responder) = pair();
         let opens = |counter| {
             responder.open_in_place(&mut sealed(&initiator, counter, b""), START).is_some()
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn rekeys_are_due() {
+    fn c049_c067_c068_rekeys_are_due() {
         let (initiator, responder) = pair();
         assert!(!initiator.rekey_due(START + 120 * SECOND, true));
         assert!(initiator.rekey_due(START + 120 * SECOND + 1, true));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_session() {
+    fn c053_threads_share_a_session() {
         let (initiator, responder) = pair();
         let accepted = AtomicUsize::new(0);
         let messages: Vec<_> = (0..2000).map(|counter| sealed(&initiator, counter, b"")).collect();

@@ -38,7 +38,7 @@ def test_c103_a_private_key_expires_the_sessions() -> None:
     assert len(alice.plane.delivered) == 1, "what is on its way is still received"
 
 
-def test_the_same_private_key_again_changes_nothing() -> None:
+def test_c103_the_same_private_key_again_changes_nothing() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -49,7 +49,7 @@ def test_the_same_private_key_again_changes_nothing() -> None:
     assert [datagram.kind for datagram in world.sent(alice, since=start)] == [4]
 
 
-def test_update_only_and_remove_of_a_stranger_do_nothing() -> None:
+def test_c102_update_only_and_remove_of_a_stranger_do_nothing() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     alice.configure(
@@ -70,7 +70,7 @@ def test_replace_peers_forgets_all_others() -> None:
     world.settle()
 
 
-def test_values_that_are_not_given_stay() -> None:
+def test_c104_values_that_are_not_given_stay() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     psk = preshared_key("psk")
@@ -99,7 +99,7 @@ def test_events_and_deadlines_of_a_removed_peer_are_nothing() -> None:
     assert not alice.plane.events and alice.device.next_deadline() is None
 
 
-def test_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
+def test_c013_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)

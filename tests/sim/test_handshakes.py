@@ -60,7 +60,7 @@ def strangers_view(world: World) -> tuple[Node, bytes, Endpoint]:
     return bob, mallory.public, ELSEWHERE
 
 
-def test_a_packet_brings_up_a_session_and_arrives() -> None:
+def test_c023_c024_a_packet_brings_up_a_session_and_arrives() -> None:
     world = World()
     alice, bob = world.pair()
     packet = alice.send(bob, b"hello")

@@ -146,7 +146,7 @@ def rig4() -> Iterator[Rig]:
     rig.close()
 
 
-def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
+def test_c097_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     theirs = rig.session()
     packet = ipv4(US, THEM, b"hello")
     rig.out(packet)
@@ -159,7 +159,7 @@ def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     assert rig.plane.transfer(rig.peer) == (64, 64)
 
 
-def test_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
+def test_c024_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
     packets = [ipv4(US, THEM, bytes([n])) for n in range(5)]
     for packet in packets:
         rig.out(packet)
@@ -306,7 +306,7 @@ def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
     assert 0 < len(rig4.delivered()) < 120
 
 
-def test_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
+def test_c060_c100_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
     theirs = rig.session()
     payload = bytes(range(256)) * 40
     header = bytearray(ipv4(US, THEM, b"", protocol=6))
@@ -362,7 +362,7 @@ def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
     assert rig4.stamps().data_received == 0
 
 
-def test_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
+def test_c057_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.send_keepalive(rig4.peer)
     [datagram] = rig4.datagrams()
@@ -402,7 +402,7 @@ def test_c054_c069_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
     assert rig4.delivered() == []
 
 
-def test_expire_and_wipe(rig4: Rig) -> None:
+def test_c070_c103_expire_and_wipe(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.expire(rig4.peer)
     rig4.out(ipv4(US, THEM, b"x"))
@@ -454,7 +454,7 @@ def test_the_end_of_the_tun_device_is_reported_once(rig4: Rig) -> None:
     assert events == [(Event.TUN_LOST, 0)]
 
 
-def test_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
+def test_c083_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
     theirs = rig4.session()
     second = rig4.bind(socket.AF_INET)
     rig4.plane.attach_sockets(second.fileno(), None)
