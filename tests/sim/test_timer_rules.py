@@ -361,6 +361,16 @@ def test_c074_clocks_that_run_backwards_never_raise() -> None:
         alice.device.configure(DeviceChange(private_key=alice.key), now)
 
 
+def test_c074_a_step_back_revives_no_key() -> None:
+    world, alice, bob, _ = connected()
+    world.boot += 200 * SECOND
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    start, world.boot = world.boot, world.boot - 150 * SECOND
+    alice.send(bob)
+    assert not world.sent(alice, 4, start - 150 * SECOND)
+
+
 def test_c075_10_000_peers_wait_without_work() -> None:
     world = World()
     alice = world.node("alice")
