@@ -647,7 +647,7 @@ def test_a_port_set_while_down_is_remembered(daemon: Daemon) -> None:
     wait(lambda: 7000 in daemon.sockets(), 1, "the port is bound")
 
 
-def test_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
+def test_c083_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
     daemon.wg("listen-port", 7000)
     daemon.link("up")
     wait(lambda: 7000 in daemon.sockets(), 1)
