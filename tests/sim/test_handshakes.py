@@ -4,7 +4,13 @@ import sys
 from itertools import pairwise
 
 import pytest
-from sim.forge import initiation, low_order_initiation, low_order_response, with_macs
+from sim.forge import (
+    initiation,
+    low_order_initiation,
+    low_order_response,
+    low_order_static_initiation,
+    with_macs,
+)
 from sim.world import (
     MILLISECOND,
     Datagram,
@@ -272,6 +278,17 @@ def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> No
     message = low_order_initiation(private_key("mallory"), bob.key.public, point, stamp)
     assert not answers(world, bob, message)
     assert reserved(bob) == 0 and not bob.plane.table
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS)
+def test_c018_low_order_static_in_a_consistent_initiation(point: bytes) -> None:
+    world = World()
+    bob = world.node("bob")
+    bob.configure(PeerChange(point, allowed_ips=((True, Prefix.parse("10.9.9.9")),)))
+    stamp = tai64n(world.now.wall)
+    message = low_order_static_initiation(bob.key.public, private_key("e"), point, stamp)
+    assert not answers(world, bob, message)
+    assert bob.plane.endpoint(1) is None and not bob.plane.table
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
