@@ -42,8 +42,8 @@ unit: $(STAMPS)/native ## Unit tests
 sim: $(STAMPS)/native ## Simulation: many devices, a virtual clock, a bad network
 	pytest tests/sim
 
-laws: packages $(STAMPS)/native ## The laws of the code base
-	pytest tests/test_laws.py
+laws: packages $(STAMPS)/native ## The laws of the code base, and the page of conformance
+	pytest tests/test_laws.py tests/test_conformance.py
 
 interop: setup ## Against every other WireGuard, in network namespaces (root)
 	pytest tests/interop

@@ -141,6 +141,18 @@ def _explained(lines: list[str], number: int) -> bool:
     return False
 
 
+def test_c044_all_chance_is_of_the_operating_system() -> None:
+    """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it anew for
+    every byte. So before that nothing is created and no handshake is made."""
+    chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
+    for path in rust_files():
+        naming = chance & {token for _, token in rust_tokens(without_tests(path.read_text()))}
+        assert naming <= ({"SystemRandom"} if path.name == "secret.rs" else set()), path
+    for path in python_files(*CORE):
+        assert not {"random", "secrets", "uuid"} & set(imports(path)), path
+        assert not re.search(r"\b(urandom|getrandom)\b", path.read_text()), path
+
+
 def test_core_stays_small(tmp_path: Path) -> None:
     """Law 6, as cloc counts: all that it takes to be WireGuard."""
     if lab.missing_programs("cloc"):

@@ -108,14 +108,14 @@ fn to_bits(address: &[u8]) -> Option<Bits> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn v4(text: &str) -> [u8; 4] {
         text.parse::<Ipv4Addr>().unwrap().octets()
     }
 
     #[test]
-    fn longest_prefix_wins_and_duplicates_move() {
+    fn c087_longest_prefix_wins_and_duplicates_move() {
         let mut table = AllowedIps::default();
         for (net, length, peer) in
             [("192.168.4.0", 24, 'a'), ("192.168.4.4", 32, 'b'), ("192.168.0.0", 16, 'c')]
@@ -135,6 +135,109 @@ mod tests {
         assert_eq!(table.lookup(&v4("8.8.8.8")), None);
     }
 
+    /// The tables, lookups and removals with which the other implementations test theirs.
+    #[test]
+    fn c087_lookups_of_the_kernels_selftest() {
+        let bytes = |text: &str| match text.parse::<IpAddr>().unwrap() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let mut table = AllowedIps::default();
+        let insert = |table: &mut AllowedIps<char>, peer, networks: &str| {
+            for network in networks.split(' ') {
+                let (address, length) = network.split_once('/').unwrap();
+                assert!(table.insert(&bytes(address), length.parse().unwrap(), peer));
+            }
+        };
+        for (peer, networks) in [
+            ('a', "192.168.4.0/24"),
+            ('b', "192.168.4.4/32"),
+            ('c', "192.168.0.0/16"),
+            ('d', "192.95.5.64/27"),
+            ('c', "192.95.5.65/27"), // takes the one before, by its masked bits
+            ('d', "2607:5300:6000:6b00::c05f:543/128"),
+            ('c', "2607:5300:6000:6b00::/64"),
+            ('e', "0.0.0.0/0 ::/0"),
+            ('f', "::/0"), // takes the one before
+            ('g', "2404:6800::/32"),
+            ('h', "2404:6800:4004:800:dead:beef:dead:beef/64"),
+            ('a', "2404:6800:4004:800:dead:beef:dead:beef/128"),
+            ('c', "2444:6800:40e4:800:deae:beef:def:beef/128"),
+            ('b', "2444:6800:f0e4:800:eeae:beef::/98"),
+            ('g', "64.15.112.0/20"),
+            ('h', "64.15.123.211/25"),
+            ('a', "10.0.0.0/25"),
+            ('b', "10.0.0.128/25"),
+            ('a', "10.1.0.0/30"),
+            ('b', "10.1.0.4/30"),
+            ('c', "10.1.0.8/29"),
+            ('d', "10.1.0.16/29"),
+        ] {
+            insert(&mut table, peer, networks);
+        }
+        let expected = [
+            ('a', "192.168.4.20 192.168.4.0 2404:6800:4004:800:dead:beef:dead:beef"),
+            ('a', "10.0.0.52 10.1.0.2"),
+            ('b', "192.168.4.4 10.0.0.220 10.1.0.6"),
+            ('c', "192.168.200.182 192.95.5.68 2607:5300:6000:6b00::c02e:1ee 10.1.0.10"),
+            ('d', "2607:5300:6000:6b00::c05f:543 10.1.0.20"),
+            ('e', "192.95.5.96"),
+            ('f', "2607:5300:6000:6b01:: 2404:67ff:4004:806:0:1234:0:5678"),
+            ('f', "2404:6801:4004:806:0:1234:0:5678"),
+            ('g', "2404:6800:4004:806::1006 2404:6800:4004:806:0:1234:0:5678"),
+            ('g', "64.15.116.26 64.15.127.3 64.15.123.1"),
+            ('h', "2404:6800:4004:800:0:1234:0:5678 2404:6800:4004:800::"),
+            ('h', "2404:6800:4004:800:1010:1010:1010:1010 64.15.123.128 64.15.123.129"),
+        ];
+        let mut positive = 0;
+        for (peer, addresses) in expected {
+            for address in addresses.split(' ') {
+                assert_eq!(table.lookup(&bytes(address)), Some(&peer), "{address}");
+                positive += 1;
+            }
+        }
+        assert_eq!(positive, 28);
+
+        let single = "1.0.0.0/32 64.0.0.0/32 128.0.0.0/32 192.0.0.0/32 255.0.0.0/32";
+        for (networks, absent) in [
+            (single, "1.0.0.0 64.0.0.0 128.0.0.0 192.0.0.0 255.0.0.0"),
+            ("192.168.0.0/16 192.168.0.0/24", "192.168.0.1"),
+        ] {
+            let mut table = AllowedIps::default();
+            insert(&mut table, 'e', "0.0.0.0/0");
+            insert(&mut table, 'a', networks);
+            for address in absent.split(' ') {
+                assert_eq!(table.lookup(&bytes(address)), Some(&'a'), "{address}");
+            }
+            for network in networks.split(' ') {
+                let (address, length) = network.split_once('/').unwrap();
+                assert_eq!(table.remove(&bytes(address), length.parse().unwrap()), Some('a'));
+            }
+            for address in absent.split(' ') {
+                assert_eq!(table.lookup(&bytes(address)), Some(&'e'), "{address}");
+            }
+        }
+    }
+
+    /// Every depth at once: addresses that differ from the last one in one bit more each.
+    #[test]
+    fn c087_a_chain_of_every_depth() {
+        let mut table = AllowedIps::default();
+        for length in 0..=128 {
+            assert!(table.insert(&[0xff; 16], length, length));
+        }
+        for length in 0..128 {
+            let differs = u128::MAX ^ 1 << (127 - u32::from(length));
+            assert_eq!(table.lookup(&differs.to_be_bytes()), Some(&length));
+        }
+        assert_eq!(table.lookup(&[0xff; 16]), Some(&128));
+        assert_eq!(table.v6.lengths.len(), 129);
+        for length in 0..=128 {
+            assert_eq!(table.remove(&[0xff; 16], length), Some(length));
+        }
+        assert_eq!((table.lookup(&[0xff; 16]), table.v6.lengths.len()), (None, 0));
+    }
+
     #[test]
     fn families_do_not_mix_and_nonsense_is_refused() {
         let mut table = AllowedIps::default();
@@ -150,7 +253,7 @@ mod tests {
 
     /// Against the obvious: every route tried, the longest that covers the address kept.
     #[test]
-    fn random_tables_agree_with_a_naive_one() {
+    fn c087_random_tables_agree_with_a_naive_one() {
         let mut seed = 0x9e37_79b9_7f4a_7c15u64;
         let mut random = move || {
             seed ^= seed << 13;

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_right_lengths_and_types_pass() {
+    fn c002_c003_only_right_lengths_and_types_pass() {
         let source = source("192.0.2.1:1");
         for length in 0..=300 {
             for kind in [0, 1, 2, 3, 4, 5, 0x0101, 0x0100_0001, 0x0100_0004, u32::MAX] {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn no_handshake_passes_without_an_identity() {
+    fn c022_no_handshake_passes_without_an_identity() {
         let mut gate = gate();
         gate.set_identity(None);
         for (kind, length) in LENGTHS {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_mac1_is_silent() {
+    fn c029_c030_wrong_mac1_is_silent() {
         for queued in [0, LOAD_THRESHOLD, QUEUE_LIMIT] {
             for i in 0..132 {
                 let mut message = initiation(0, None);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn mac2_does_not_matter_without_load() {
+    fn c031_mac2_does_not_matter_without_load() {
         for byte in [0, 7] {
             let mut message = initiation(0, None);
             message[132..].fill(byte);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_vanish() {
+    fn c094_copies_vanish() {
         let mut gate = gate();
         let source = source("192.0.2.1:1");
         assert_eq!(gate.check(&initiation(0, None), &source, START, 0), Verdict::Queue);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_bounded() {
+    fn c043_the_queue_is_bounded() {
         for (kind, length) in LENGTHS {
             let message = message(kind, length, 0, None);
             let source = source("192.0.2.1:1");
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn load_lasts_a_second() {
+    fn c041_load_lasts_a_second() {
         let mut gate = gate();
         let address = "192.0.2.1:1";
         cookie(&mut gate, address, START);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_of_one_address_and_port() {
+    fn c034_a_cookie_is_of_one_address_and_port() {
         for (address, same, others) in [
             ("192.0.2.1:5", "[::ffff:192.0.2.1]:5", ["192.0.2.1:6", "192.0.2.2:5"]),
             ("[2001:db8::1]:5", "[2001:db8::1]:5", ["[2001:db8::1]:6", "[2001:db8::2]:5"]),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_answered_too() {
+    fn c040_responses_are_answered_too() {
         let mut gate = gate();
         let response = message(MESSAGE_RESPONSE, 92, 0, None);
         let verdict = gate.check(&response, &source("192.0.2.1:1"), START, LOAD_THRESHOLD);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_end_with_their_secret() {
+    fn c035_cookies_end_with_their_secret() {
         let mut gate = gate();
         let address = "192.0.2.1:5";
         let old = cookie(&mut gate, address, START);
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_do_not_get_past_the_limiter() {
+    fn c033_cookies_do_not_get_past_the_limiter() {
         let mut gate = gate();
         let address = "192.0.2.1:5";
         let cookie = cookie(&mut gate, address, START);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limiter_counts_tokens() {
+    fn c042_the_limiter_counts_tokens() {
         let steps = [
             (0, true),
             (0, true),
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limiter_counts_networks_of_ipv6() {
+    fn c042_the_limiter_counts_networks_of_ipv6() {
         let mut limiter = Limiter::default();
         let mut allow = |text: &str| limiter.allow(text.parse().unwrap(), START);
         for i in 0..5 {
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limiter_is_bounded() {
+    fn c042_the_limiter_is_bounded() {
         let mut limiter = Limiter::default();
         for i in 0..Limiter::CAPACITY as u32 {
             assert!(limiter.allow(IpAddr::V4(i.into()), START));

@@ -198,7 +198,7 @@ pub mod tests {
     }
 
     #[test]
-    fn lengths_that_lie_are_refused() {
+    fn c058_c059_lengths_that_lie_are_refused() {
         let good = ipv4(17, &[0; 30]);
         assert_eq!(parse(&good).unwrap().length, 50);
         let padded = [good.clone(), vec![0; 14]].concat();

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coalesced_flow_splits_into_the_same_packets() {
+    fn c100_a_coalesced_flow_splits_into_the_same_packets() {
         for v6 in [false, true] {
             for options in [0, 12] {
                 for sizes in [&[1368; 45][..], &[1368, 1368, 7], &[1, 1, 1], &[5, 3]] {
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_does_not_merge_and_order_is_kept() {
+    fn c060_c100_what_differs_does_not_merge_and_order_is_kept() {
         let base = flow(false, &[100, 100], ACK, 0);
         let mut other_port = base[1].clone();
         other_port[20] ^= 1;

@@ -291,7 +291,7 @@ impl Plane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::Sessions;
+    use crate::peer::{HANDSHAKE_WANTED, Sessions};
     use crate::secret::AeadKey;
 
     fn session(local_index: u32, initiator: bool) -> Arc<Session> {
@@ -340,6 +340,73 @@ mod tests {
     }
 
     #[test]
+    fn c025_c026_the_table_leads_to_the_sessions_in_use_and_to_no_other() {
+        let plane = Plane::new().unwrap();
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let mut all = Vec::new();
+        for initiator in [true, true, false, false, true, true, false, true, false, false] {
+            let handshake = plane.reserve(&peer);
+            assert!(read(&plane.shared.table).lookup(handshake).unwrap().session.is_none());
+            plane.install(&peer, session(handshake, initiator));
+            all.push(handshake);
+            let sessions = peer.sessions();
+            let held: Vec<u32> = [&sessions.previous, &sessions.current, &sessions.next]
+                .into_iter()
+                .flatten()
+                .map(|session| session.local_index)
+                .collect();
+            assert!(held.contains(&handshake));
+            for index in &all {
+                let entry = read(&plane.shared.table).lookup(*index).cloned();
+                let leads = entry.is_some_and(|entry| entry.session.is_some());
+                assert_eq!(leads, held.contains(index));
+            }
+        }
+        plane.wipe(&peer);
+        assert!(all.iter().all(|index| read(&plane.shared.table).lookup(*index).is_none()));
+    }
+
+    /// The last counter is used, the next packet waits, and a handshake is wanted for it.
+    #[test]
+    fn c048_without_a_counter_packets_wait_for_another_session() {
+        let plane = Plane::new().unwrap();
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let last = session(1, true);
+        last.claim(u64::MAX - 8128 - 2).unwrap();
+        plane.install(&peer, last.clone());
+        plane.send_keepalive(&peer);
+        assert!(peer.sessions().nothing_staged());
+        plane.purge(&peer); // and with it the wish for a rekey, after 2^60
+        plane.take_events();
+        for _ in 0..3 {
+            plane.send_keepalive(&peer);
+            assert!(!peer.sessions().nothing_staged());
+            assert_eq!(last.claim(1), None);
+        }
+        assert_eq!(plane.take_events(), [(HANDSHAKE_WANTED, peer.id)]);
+        plane.install(&peer, session(2, true));
+        assert!(peer.sessions().nothing_staged());
+    }
+
+    #[test]
+    fn c049_after_2_to_the_60_messages_a_handshake_is_wanted_in_either_role() {
+        for initiator in [true, false] {
+            let plane = Plane::new().unwrap();
+            let peer = plane.peer(plane.add_peer()).unwrap();
+            let used = session(1, initiator);
+            used.claim((1 << 60) - 1).unwrap();
+            plane.install(&peer, used);
+            if !initiator {
+                peer.sessions().confirm();
+            }
+            plane.send_keepalive(&peer);
+            assert!(plane.take_events().is_empty());
+            plane.send_keepalive(&peer);
+            assert_eq!(plane.take_events(), [(HANDSHAKE_WANTED, peer.id)]);
+        }
+    }
+
+    #[test]
     fn c014_indices_are_random_and_unique() {
         let plane = Plane::new().unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
@@ -358,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_thread_is_reported() {
+    fn c085_a_panic_in_a_thread_is_reported() {
         let plane = Plane::new().unwrap();
         let shared = plane.shared.clone();
         std::panic::set_hook(Box::new(|_| ()));

@@ -50,7 +50,7 @@ mod tests {
 
     /// The sequence with which the other implementations test theirs.
     #[test]
-    fn edges() {
+    fn c050_c051_edges() {
         let span = WINDOW + 1;
         let steps = [
             (0, true),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn runs() {
+    fn c051_runs() {
         let run = |counters: Vec<u64>, then: &[(u64, bool)]| {
             let mut window = Window::default();
             assert!(counters.into_iter().all(|counter| window.accept(counter)));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_8128_wide() {
+    fn c051_the_window_is_8128_wide() {
         let mut window = Window::default();
         assert!(window.accept(100_000));
         assert!(window.accept(100_000 - 8128));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_a_set() {
+    fn c051_agrees_with_a_set() {
         let mut state = 1_u64;
         let mut random = move |limit: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

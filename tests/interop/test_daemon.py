@@ -278,7 +278,7 @@ def test_it_sleeps_while_idle(daemon: Daemon) -> None:
     assert switches() == before
 
 
-def test_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
+def test_c105_c106_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
     process = Path(f"/proc/{daemon.process.pid}")
     assert re.search(r"Max core file size +0 +0 ", (process / "limits").read_text())
     for descriptor in (process / "fdinfo").iterdir():
@@ -288,7 +288,7 @@ def test_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
             assert int(flags[1], 8) & os.O_CLOEXEC, os.readlink(process / "fd" / descriptor.name)
 
 
-def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
+def test_c105_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(LOG_LEVEL="debug")
     secret = run("wg", "genkey").strip()
     run("wg", "setconf", daemon.interface, "/dev/stdin", text=f"[Interface]\nPrivateKey={secret}\n")
@@ -317,7 +317,7 @@ def count_in_memory(daemon: Daemon, *needles: bytes) -> int:
 
 
 @pytest.mark.parametrize("way", ["config", "set", "setconf"])
-def test_keys_that_are_taken_back_leave_memory(
+def test_c105_keys_that_are_taken_back_leave_memory(
     make_daemon: Callable[..., Daemon], tmp_path: Path, way: str
 ) -> None:
     private, preshared = run("wg", "genkey").strip(), run("wg", "genpsk").strip()
@@ -372,7 +372,7 @@ def test_wg_quick_takes_it(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "x" * 16, "a b", "wg%d"])
-def test_bad_names(home: Namespace, name: str) -> None:
+def test_c101_bad_names(home: Namespace, name: str) -> None:
     assert "cannot name an interface" in refused(home, *DAEMON, name)
 
 
@@ -385,12 +385,12 @@ def test_an_existing_interface(home: Namespace, options: list[str]) -> None:
         assert "delete" not in message
 
 
-def test_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:
+def test_c101_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:
     assert "in use" in refused(make_namespace(), *DAEMON, daemon.interface)
     assert daemon.answers()
 
 
-def test_a_stale_socket_is_replaced(daemon: Daemon) -> None:
+def test_c101_a_stale_socket_is_replaced(daemon: Daemon) -> None:
     daemon.process.kill()
     daemon.process.wait()
     assert daemon.path.exists()
@@ -492,7 +492,7 @@ def test_a_configuration_is_applied_first(
 # The socket
 
 
-def test_the_modes(daemon: Daemon) -> None:
+def test_c101_the_modes(daemon: Daemon) -> None:
     assert stat.filemode(daemon.path.stat().st_mode) == "srwx------"
     assert stat.S_IMODE(RUN.stat().st_mode) == 0o755
 
@@ -517,7 +517,7 @@ def test_wg_sets_and_shows(daemon: Daemon, tmp_path: Path) -> None:
     assert run("wg", "show", daemon.interface, "dump") == "(none)\t(none)\t5000\toff\n"
 
 
-def test_a_zone_by_name(daemon: Daemon) -> None:
+def test_c080_a_zone_by_name(daemon: Daemon) -> None:
     daemon.namespace("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb")
     index = daemon.namespace("cat", "/sys/class/net/va/ifindex").strip()
     [answer] = talk(daemon, f"set=1\npublic_key={PEER}\nendpoint=[fe80::1%va]:5\n\n")
@@ -545,7 +545,7 @@ def test_an_unknown_operation_closes_silently(daemon: Daemon, operation: str) ->
     assert talk(daemon, operation) == [""]
 
 
-def test_a_line_too_long(daemon: Daemon) -> None:
+def test_c102_a_line_too_long(daemon: Daemon) -> None:
     with contextlib.suppress(BrokenPipeError):
         assert talk(daemon, "set=1\nlisten_port=" + "1" * 15_000 + "\n\n") == ["errno=-22\n\n"]
     with socket.socket(socket.AF_UNIX) as connection:
@@ -556,7 +556,7 @@ def test_a_line_too_long(daemon: Daemon) -> None:
     assert daemon.answers()
 
 
-def test_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
+def test_c104_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
     lines = (
         f"private_key={KEY}\nlisten_port=9\nfwmark=3\npublic_key={PEER}\nallowed_ip=10.0.0.0/8\n"
     )
@@ -572,7 +572,7 @@ def test_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
     assert talk(daemon, "get=1\n\n") == [empty]
 
 
-def test_a_set_byte_by_byte(daemon: Daemon) -> None:
+def test_c102_a_set_byte_by_byte(daemon: Daemon) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(daemon.path))
         for byte in f"set=1\nprivate_key={KEY}\n\n".encode():
@@ -581,7 +581,7 @@ def test_a_set_byte_by_byte(daemon: Daemon) -> None:
     assert talk(daemon, "get=1\n\n") == [f"private_key={KEY}\nerrno=0\n\n"]
 
 
-def test_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
+def test_c102_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
     with contextlib.ExitStack() as hung:
         for _ in range(300):
             connection = hung.enter_context(socket.socket(socket.AF_UNIX))
@@ -647,7 +647,7 @@ def test_a_port_set_while_down_is_remembered(daemon: Daemon) -> None:
     wait(lambda: 7000 in daemon.sockets(), 1, "the port is bound")
 
 
-def test_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
+def test_c083_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
     daemon.wg("listen-port", 7000)
     daemon.link("up")
     wait(lambda: 7000 in daemon.sockets(), 1)
@@ -661,7 +661,7 @@ def test_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
     assert list(daemon.sockets()) == [7001]
 
 
-def test_any_port_anew_and_a_whole_configuration(daemon: Daemon, tmp_path: Path) -> None:
+def test_c083_any_port_anew_and_a_whole_configuration(daemon: Daemon, tmp_path: Path) -> None:
     daemon.link("up")
     wait(daemon.sockets, 1)
     port = daemon.show("listen-port")
@@ -703,7 +703,7 @@ def test_up_with_a_busy_port_waits_for_another(make_daemon: Callable[..., Daemon
     assert "port 7000 is in use" in second.process.communicate(timeout=5)[1]
 
 
-def test_without_ipv6(daemon: Daemon) -> None:
+def test_c079_without_ipv6(daemon: Daemon) -> None:
     with contextlib.suppress(AssertionError):
         daemon.namespace("sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
     daemon.wg("listen-port", 7000)
@@ -714,7 +714,7 @@ def test_without_ipv6(daemon: Daemon) -> None:
 # The interface
 
 
-def test_the_interface(daemon: Daemon) -> None:
+def test_c098_the_interface(daemon: Daemon) -> None:
     details = daemon.namespace("ip", "-d", "link", "show", daemon.interface)
     assert "mtu 1420" in details
     assert "qlen 1000" in details
@@ -725,7 +725,7 @@ def test_the_interface(daemon: Daemon) -> None:
     assert daemon.namespace("cat", setting) == "0\n"
 
 
-def test_only_what_takes_a_route_away_forgets_the_sources(home: Namespace) -> None:
+def test_c078_only_what_takes_a_route_away_forgets_the_sources(home: Namespace) -> None:
     """A new address, or an old one's new lifetime (SLAAC), does not."""
     watcher = """
 import asyncio, subprocess

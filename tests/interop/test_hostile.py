@@ -124,7 +124,7 @@ def assert_unharmed(attack: Attack) -> None:
     assert len(attack.victim.host.processes(attack.program)) == 1
 
 
-def test_every_length_is_met_with_silence(attack: Attack) -> None:
+def test_c002_c085_every_length_is_met_with_silence(attack: Attack) -> None:
     """Lengths 0 to 65,507, all of them: noise, and data messages of the session in use."""
     noise = os.urandom(LONGEST)
     live = struct.pack("<IIQ", 4, attack.receiver, 1 << 40)
@@ -139,7 +139,7 @@ def test_every_length_is_met_with_silence(attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
-def test_every_type_and_reserved_byte(attack: Attack, version: int) -> None:
+def test_c003_every_type_and_reserved_byte(attack: Attack, version: int) -> None:
     """First words that are almost right, in all lengths that a parser may treat specially."""
     noise = os.urandom(2000)
     words = [bytes([kind, 0, 0, 0]) for kind in range(7)]
@@ -154,7 +154,7 @@ def mac1(public: str, message: bytes) -> bytes:
     return hashlib.blake2s(message, key=key, digest_size=16).digest()
 
 
-def test_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
+def test_c092_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
     """Whoever knows the public key can write mac1; without load even that is not answered."""
     messages = []
     for size, kind in ((116, 1), (60, 2)):
@@ -165,7 +165,7 @@ def test_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
     assert_unharmed(attack)
 
 
-def test_replays(attack: Attack) -> None:
+def test_c009_c051_c076_replays(attack: Attack) -> None:
     """All that the friend ever said, said again by a stranger, in any order."""
     road = Wiretap(attack.friend.host, attack.friend.device)
     attack.victim.wg("set", "wg0", "peer", attack.friend.public, "remove")
@@ -193,7 +193,7 @@ def test_replays(attack: Attack) -> None:
     assert_unharmed(attack)
 
 
-def test_wrong_key(attack: Attack, ours: Implementation) -> None:
+def test_c028_wrong_key(attack: Attack, ours: Implementation) -> None:
     """A real WireGuard whose key nobody here knows gets no answer, however it tries."""
     stranger = End(attack.stranger, "", STRANGER, {4: "10.9.0.66", 6: "fd09::66"}, port=4444)
     victim = replace(attack.victim, outer=VICTIM)

@@ -18,7 +18,7 @@ def context_switches(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_idle_is_silent(make_host: MakeHost, ours: Implementation) -> None:
+def test_c066_c096_idle_is_silent(make_host: MakeHost, ours: Implementation) -> None:
     """A minute, from 30 s after the last packet: no datagram, no context switch, on either end.
 
     Everything is routed to the peer, so that whatever the kernel itself sends would show.

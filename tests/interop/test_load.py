@@ -40,7 +40,7 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
 
 
-def test_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:
+def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:
     friend, victim = tunnel(make_host("friend"), make_host("victim"), ours, ours)
     stranger = make_host("stranger")
     near, far = lab.cable(victim.host, stranger)

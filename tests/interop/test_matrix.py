@@ -45,7 +45,7 @@ def test_among_ourselves(make_host: MakeHost, ours: Implementation, outer: int, 
     carries_traffic(make_host, ours, ours, outer, psk)
 
 
-def test_different_psks_never_meet(
+def test_c006_different_psks_never_meet(
     make_host: MakeHost, ours: Implementation, peer: Implementation
 ) -> None:
     """A key on one side only must stop the tunnel (conformance item 6)."""
@@ -56,7 +56,7 @@ def test_different_psks_never_meet(
     assert b.handshake() == 0
 
 
-def test_counters_are_exact(make_host: MakeHost, ours: Implementation) -> None:
+def test_c057_c097_counters_are_exact(make_host: MakeHost, ours: Implementation) -> None:
     """The figures of the kernel's own selftest: ten pings, a handshake, perhaps a keepalive."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     a.host.run("ping -n -q -c 10 -f -W 1", b.inner[4])

@@ -49,7 +49,7 @@ version = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 
 
 @version
-def test_initiator_moves(
+def test_c076_initiator_moves(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
@@ -58,7 +58,7 @@ def test_initiator_moves(
 
 
 @version
-def test_responder_moves(
+def test_c076_responder_moves(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), peer, ours, outer=version)
@@ -67,7 +67,7 @@ def test_responder_moves(
 
 
 @version
-def test_peer_moves_and_we_follow(
+def test_c076_c077_peer_moves_and_we_follow(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
@@ -75,7 +75,7 @@ def test_peer_moves_and_we_follow(
     moves_unharmed(b, a, version)
 
 
-def test_move_from_v4_to_v6(make_host: MakeHost, ours: Implementation) -> None:
+def test_c076_move_from_v4_to_v6(make_host: MakeHost, ours: Implementation) -> None:
     """The initiator turns to the responder's other address; the responder answers from there."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_pings(a, b)
@@ -85,7 +85,7 @@ def test_move_from_v4_to_v6(make_host: MakeHost, ours: Implementation) -> None:
 
 
 @version
-def test_answers_from_the_address_that_was_asked(
+def test_c078_answers_from_the_address_that_was_asked(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     """A host with several addresses must not answer from another: a firewall would drop that."""

@@ -196,7 +196,7 @@ def test_addconf_adds(full: Device) -> None:
     )
 
 
-def test_syncconf_makes_it_so(full: Device) -> None:
+def test_c104_syncconf_makes_it_so(full: Device) -> None:
     changed = FIRST_PEER.replace("10.1.0.0/16", "10.99.0.0/16")
     full.load("\n".join([INTERFACE, changed, SECOND_PEER]), "syncconf")
     assert full.show("peers") == sorted([FIRST, SECOND])
@@ -236,18 +236,18 @@ def test_set_peer(device: Device) -> None:
     assert device.show("peers") == [SECOND]
 
 
-def test_allowed_ips_move_to_the_newest_peer(full: Device) -> None:
+def test_c087_allowed_ips_move_to_the_newest_peer(full: Device) -> None:
     full.set("peer", SECOND, "allowed-ips", "10.1.0.0/16")
     assert f"{FIRST}\tfd01::/64" in full.show("allowed-ips")
     assert f"{SECOND}\t10.1.0.0/16" in full.show("allowed-ips")
 
 
-def test_own_key_as_peer_is_ignored(device: Device) -> None:
+def test_c103_own_key_as_peer_is_ignored(device: Device) -> None:
     device.load(f"{INTERFACE}[Peer]\nPublicKey = {PUBLIC}\n{SECOND_PEER}")
     assert device.show("peers") == [SECOND]
 
 
-def test_private_key_is_clamped(device: Device) -> None:
+def test_c021_private_key_is_clamped(device: Device) -> None:
     key = bytearray(b"\xff" * 32)
     device.set("private-key", "/dev/stdin", text=base64.b64encode(key).decode())
     key[0], key[31] = 0xF8, 0x7F
@@ -268,7 +268,7 @@ def test_missing_interface(device: Device) -> None:
     assert "Unable to modify interface" in device.refused("set", "wg7", "fwmark", "1")
 
 
-def test_many_allowed_ips(device: Device) -> None:
+def test_c103_many_allowed_ips(device: Device) -> None:
     """The kernel selftest's 130,560 addresses on one peer survive a round trip."""
     addresses = [f"{a}.{b}.{c}.0/24" for a in (10, 11) for b in range(255) for c in range(256)]
     lines = "".join(
@@ -279,7 +279,7 @@ def test_many_allowed_ips(device: Device) -> None:
     assert set(device.show("allowed-ips")[0].split()[1:]) == set(addresses)
 
 
-def test_many_peers(device: Device) -> None:
+def test_c103_many_peers(device: Device) -> None:
     keys = [base64.b64encode(os.urandom(32)).decode() for _ in range(1000)]
     peers = (
         f"[Peer]\nPublicKey = {key}\nAllowedIPs = 10.{n // 256}.{n % 256}.0/24\n"

@@ -210,7 +210,7 @@ def test_dns(make_site: MakeSite, tmp_path: Path) -> None:
     )
 
 
-def test_failed_up_leaves_nothing(make_site: MakeSite) -> None:
+def test_c104_failed_up_leaves_nothing(make_site: MakeSite) -> None:
     site = make_site("10.9.0.0/24", "PostUp = false\n")
     before = network(site.us.host)
     assert site.quick("up", check=False).returncode == 1
@@ -226,7 +226,7 @@ def test_up_twice_is_refused(make_site: MakeSite) -> None:
     site.quick("down")
 
 
-def test_reload_with_syncconf(make_site: MakeSite) -> None:
+def test_c104_reload_with_syncconf(make_site: MakeSite) -> None:
     """`wg syncconf IF <(wg-quick strip IF)` keeps the session that is in use."""
     site = make_site("10.9.0.0/24, fd09::/64", "")
     site.quick("up")

@@ -41,6 +41,24 @@ def low_order_initiation(
     return with_macs(message.pack(), target)
 
 
+def low_order_static_initiation(
+    target: bytes, ephemeral: PrivateKey, point: bytes, timestamp: bytes, index: int = 1
+) -> bytes:
+    """The same for the static key: whoever claims such a key need not have a private one."""
+    state = SymmetricState(CONSTRUCTION)
+    state.mix_hash(IDENTIFIER)
+    state.mix_hash(target)
+    state.mix_hash(ephemeral.public)
+    state.mix_key(ephemeral.public)
+    shared = ephemeral.exchange(target)
+    assert shared is not None
+    state.mix_key(shared)
+    static = state.encrypt_and_hash(point)
+    state.mix_key(NOTHING)
+    message = Initiation(index, ephemeral.public, static, state.encrypt_and_hash(timestamp))
+    return with_macs(message.pack(), target)
+
+
 def low_order_response(
     state: SymmetricState,
     psk: PresharedKey | None,

@@ -1,5 +1,6 @@
 """What the user changes, and what it does to what is running."""
 
+import pytest
 from sim.world import World, introduce, preshared_key, private_key
 
 from wiresnake._native import Endpoint
@@ -38,7 +39,7 @@ def test_c103_a_private_key_expires_the_sessions() -> None:
     assert len(alice.plane.delivered) == 1, "what is on its way is still received"
 
 
-def test_the_same_private_key_again_changes_nothing() -> None:
+def test_c103_the_same_private_key_again_changes_nothing() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -49,7 +50,7 @@ def test_the_same_private_key_again_changes_nothing() -> None:
     assert [datagram.kind for datagram in world.sent(alice, since=start)] == [4]
 
 
-def test_update_only_and_remove_of_a_stranger_do_nothing() -> None:
+def test_c102_update_only_and_remove_of_a_stranger_do_nothing() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     alice.configure(
@@ -70,7 +71,7 @@ def test_replace_peers_forgets_all_others() -> None:
     world.settle()
 
 
-def test_values_that_are_not_given_stay() -> None:
+def test_c104_values_that_are_not_given_stay() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     psk = preshared_key("psk")
@@ -99,7 +100,7 @@ def test_events_and_deadlines_of_a_removed_peer_are_nothing() -> None:
     assert not alice.plane.events and alice.device.next_deadline() is None
 
 
-def test_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
+def test_c013_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -131,3 +132,60 @@ def test_last_handshake_is_wall_time_on_both_sides() -> None:
     world.run(60 * SECOND)
     assert alice.peer(bob).last_handshake == start + 2 * world.link.delay
     assert bob.peer(alice).last_handshake == start + 3 * world.link.delay
+
+
+def test_c087_host_bits_are_cut_and_each_network_is_listed_once() -> None:
+    """The list of the kernel's selftest."""
+    world = World()
+    alice = world.node("alice")
+    peer = private_key("peer").public
+    given = (
+        "192.95.5.93/27",
+        "2607:5300:6000:6b00::c05f:543/128",
+        "10.1.0.20/29",
+        "2607:5300:6d8a:6bf8:dab1:f1df:c05f:1523/83",
+        "2607:5300:6d8a:6bf8:dab1:f1df:c05f:1523/21",
+    )
+    alice.configure(PeerChange(peer, allowed_ips=tuple((True, Prefix.parse(n)) for n in given)))
+    expected = {
+        "192.95.5.64/27",
+        "2607:5300:6000:6b00::c05f:543/128",
+        "10.1.0.16/29",
+        "2607:5300:6d8a:6bf8:dab1:e000::/83",
+        "2607:5000::/21",
+    }
+    listed = [str(prefix) for prefix in alice.device.peers[peer].allowed_ips]
+    assert len(listed) == 5
+    for network in expected:
+        assert network in listed
+    assert set(listed) == expected
+
+
+def test_c088_removing_a_peer_touches_its_own_prefixes_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    hub = world.node("hub")
+    changes = [
+        PeerChange(
+            number.to_bytes(32),
+            allowed_ips=tuple(
+                (True, Prefix(bytes([10, number >> 8, number & 255, host]), 32))
+                for host in range(3)
+            ),
+        )
+        for number in range(1, 1001)
+    ]
+    hub.configure(*changes)
+    assert len(hub.plane.routes) == 3000
+    removed: list[tuple[bytes, int]] = []
+    disallow = hub.plane.disallow
+
+    def counting(prefix: bytes, length: int) -> None:
+        removed.append((prefix, length))
+        disallow(prefix, length)
+
+    monkeypatch.setattr(hub.plane, "disallow", counting)
+    hub.configure(PeerChange((500).to_bytes(32), remove=True))
+    assert removed == [(bytes([10, 1, 244, host]), 32) for host in range(3)]
+    assert len(hub.plane.routes) == len(hub.device._routes) == 2997

@@ -1,10 +1,14 @@
 """Cookies between whole devices (conformance B, items 37 to 40)."""
 
-from sim.forge import initiation
+import pytest
+from sim.forge import initiation, with_macs
 from sim.world import Node, World, private_key
 
 from wiresnake._native import Endpoint
+from wiresnake.protocol import noise
 from wiresnake.protocol.constants import SECOND
+from wiresnake.protocol.cookie import Cookies
+from wiresnake.protocol.messages import CookieReply, Initiation
 from wiresnake.protocol.noise import tai64n
 
 ELSEWHERE = Endpoint("203.0.113.9", 9)
@@ -107,3 +111,46 @@ def test_c040_a_response_too_may_be_answered_by_a_cookie() -> None:
     world.run(60 * SECOND)
     assert mac2(world.sent(bob, 2)[-1].message) != bytes(16)
     assert len(bob.plane.delivered) == 1
+
+
+def test_c045_no_key_is_touched_before_length_mac1_load_and_limiter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, _, bob = under_load()
+    consumed = []
+    consume = noise.consume_initiation
+
+    def counting(*arguments: object) -> object:
+        consumed.append(arguments)
+        return consume(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(noise, "consume_initiation", counting)
+
+    def knock(number: int, cookies: Cookies | None = None) -> bytes:
+        body = Initiation(number, number.to_bytes(32), bytes(48), bytes(28)).pack()
+        if cookies is None:
+            return with_macs(body, bob.key.public)
+        return cookies.add_macs(body, world.boot)
+
+    def arrives(message: bytes) -> None:
+        world.inject(message, ELSEWHERE, bob.endpoint)
+
+    for number in range(100):
+        arrives(knock(number)[:-1])
+        arrives(knock(number) + b"\0")
+        arrives(knock(number)[:116] + bytes(32))
+    assert not consumed and not world.sent(bob)
+    for number in range(100):
+        arrives(knock(number))
+    assert not consumed and len(world.sent(bob, 3)) == 100
+    cookies = Cookies(bob.key.public)
+    arrives(knock(1000, cookies))
+    reply = CookieReply.parse(world.sent(bob, 3)[-1].message)
+    assert reply is not None and cookies.consume(reply, world.boot)
+    # What was refused before the limiter has cost none of its five tokens.
+    for number in range(10):
+        arrives(knock(2000 + number, cookies))
+    assert len(consumed) == 5
+    world.run(SECOND)
+    arrives(knock(3000))
+    assert len(consumed) == 6, "without load no cookie is asked for, and no token"

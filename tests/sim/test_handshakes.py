@@ -1,9 +1,16 @@
 """Handshakes between whole devices (conformance A)."""
 
+import sys
 from itertools import pairwise
 
 import pytest
-from sim.forge import initiation, low_order_initiation, low_order_response, with_macs
+from sim.forge import (
+    initiation,
+    low_order_initiation,
+    low_order_response,
+    low_order_static_initiation,
+    with_macs,
+)
 from sim.world import (
     MILLISECOND,
     Datagram,
@@ -15,11 +22,11 @@ from sim.world import (
     private_key,
 )
 
-from wiresnake._native import Endpoint
+from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.messages import Initiation, Response
-from wiresnake.protocol.noise import Identity, consume_initiation, tai64n
+from wiresnake.protocol.noise import Identity, consume_initiation, create_response, tai64n
 
 LOW_ORDER_POINTS = [
     bytes.fromhex(text)
@@ -60,7 +67,7 @@ def strangers_view(world: World) -> tuple[Node, bytes, Endpoint]:
     return bob, mallory.public, ELSEWHERE
 
 
-def test_a_packet_brings_up_a_session_and_arrives() -> None:
+def test_c023_c024_a_packet_brings_up_a_session_and_arrives() -> None:
     world = World()
     alice, bob = world.pair()
     packet = alice.send(bob, b"hello")
@@ -237,6 +244,32 @@ def test_c017_two_valid_responses_make_one_session() -> None:
     assert alice.fake(bob).received == handled
 
 
+@pytest.mark.parametrize("winner", [0, 1])
+def test_c017_of_two_valid_responses_that_differ_the_first_counts(winner: int) -> None:
+    world = World()
+    alice, bob = world.pair()
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    sent = Initiation.parse(world.sent(alice, 1)[0].message)
+    assert sent is not None
+    responses = []
+    for index in (100, 101):
+        own = Identity(bob.key, bob.key.public)
+        initiated = consume_initiation(own, sent, bob.key.exchange)
+        assert initiated is not None
+        response = create_response(initiated, None, private_key(str(index)), index)
+        assert response is not None
+        responses.append(with_macs(response.pack(), alice.key.public))
+    elsewhere = ELSEWHERE, Endpoint("203.0.113.10", 10)
+    for number in (winner, 1 - winner):
+        alice.device.receive(responses[number], elsewhere[number], world.now)
+    [slot] = alice.fake(bob).slots()
+    assert slot.session.remote_index == 100 + winner
+    assert alice.plane.endpoint(alice.peer(bob).id) == elsewhere[winner]
+    assert [len(message.message) for message in world.sent(alice, 4)] == [64]
+    assert list(alice.plane.table) == [slot.session.local_index]
+
+
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
 def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> None:
     world = World()
@@ -245,6 +278,17 @@ def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> No
     message = low_order_initiation(private_key("mallory"), bob.key.public, point, stamp)
     assert not answers(world, bob, message)
     assert reserved(bob) == 0 and not bob.plane.table
+
+
+@pytest.mark.parametrize("point", LOW_ORDER_POINTS)
+def test_c018_low_order_static_in_a_consistent_initiation(point: bytes) -> None:
+    world = World()
+    bob = world.node("bob")
+    bob.configure(PeerChange(point, allowed_ips=((True, Prefix.parse("10.9.9.9")),)))
+    stamp = tai64n(world.now.wall)
+    message = low_order_static_initiation(bob.key.public, private_key("e"), point, stamp)
+    assert not answers(world, bob, message)
+    assert bob.plane.endpoint(1) is None and not bob.plane.table
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
@@ -296,6 +340,23 @@ def test_c020_a_new_private_key_changes_the_static_static_secret() -> None:
     packet = alice.send(bob, b"after")
     world.run(SECOND)
     assert bob.plane.delivered[-1] == packet
+
+
+def test_c020_static_static_is_computed_once_and_again_for_a_new_key() -> None:
+    world = World()
+    alice, bob = world.pair()
+    first = alice.peer(bob).static_static()
+    for _ in range(3):
+        alice.send(bob)
+        world.run(200 * SECOND)
+    assert alice.peer(bob).static_static() is first
+    changed = private_key("alice's new key")
+    alice.configure(key=changed)
+    second = alice.peer(bob).static_static()
+    assert second == changed.exchange(bob.key.public) != first
+    low_order = alice.device.peers
+    alice.configure(PeerChange(bytes(32)))
+    assert low_order[bytes(32)].static_static() is None
 
 
 def test_c022_without_a_private_key_nothing_is_sent_or_processed() -> None:
@@ -374,6 +435,38 @@ def test_c026_the_session_takes_the_handshakes_index() -> None:
     session = alice.fake(bob).current
     assert session is not None and session.session.local_index == index
     assert list(alice.plane.table) == [index]
+
+
+def test_c027_nothing_holds_a_handshakes_secrets_once_its_session_began() -> None:
+    """Handles wipe what they hold as the last reference goes."""
+
+    class Keeping:
+        def __init__(self, node: Node) -> None:
+            self.node, self.entropy = node, node.device._around.entropy
+            self.made: list[PrivateKey] = []
+            node.device._around.entropy = self
+
+        def private_key(self) -> PrivateKey:
+            self.made.append(self.entropy.private_key())
+            return self.made[-1]
+
+        def uniform(self, limit: int) -> int:
+            return self.entropy.uniform(limit)
+
+    world = World()
+    alice, bob = world.pair()
+    keeping = Keeping(alice), Keeping(bob)
+    unused = [private_key("referred to by this list alone")]
+    alone = sys.getrefcount(unused[0])
+    alice.send(bob)
+    states = [each._handshake.state for each in alice.device.peers.values() if each._handshake]
+    in_flight = [sys.getrefcount(states[0]), sys.getrefcount(keeping[0].made[0])]
+    assert min(in_flight) > alone
+    world.run(SECOND)
+    assert alice.fake(bob).current is not None and bob.fake(alice).current is not None
+    counts = [sys.getrefcount(states[number]) for number in range(len(states))]
+    counts += [sys.getrefcount(each.made[n]) for each in keeping for n in range(len(each.made))]
+    assert counts == [alone] * 3
 
 
 def test_c027_an_abandoned_handshake_frees_its_index() -> None:

@@ -361,6 +361,16 @@ def test_c074_clocks_that_run_backwards_never_raise() -> None:
         alice.device.configure(DeviceChange(private_key=alice.key), now)
 
 
+def test_c074_a_step_back_revives_no_key() -> None:
+    world, alice, bob, _ = connected()
+    world.boot += 200 * SECOND
+    bob.deaf = lambda datagram: True
+    alice.send(bob)
+    start, world.boot = world.boot, world.boot - 150 * SECOND
+    alice.send(bob)
+    assert not world.sent(alice, 4, start - 150 * SECOND)
+
+
 def test_c075_10_000_peers_wait_without_work() -> None:
     world = World()
     alice = world.node("alice")
@@ -373,7 +383,7 @@ def test_c075_10_000_peers_wait_without_work() -> None:
     assert len(alice.device.peers) == 10_000
 
 
-def test_suspend_of_hours_is_survived() -> None:
+def test_c073_suspend_of_hours_is_survived() -> None:
     world, alice, bob, _ = connected()
     world.run(5 * 3600 * SECOND)
     packet = alice.send(bob, b"good morning")
@@ -396,7 +406,7 @@ def test_100k_ping_pongs_cause_at_most_10_events() -> None:
     assert alice.plane.event_count + bob.plane.event_count - count <= 10
 
 
-def test_a_loop_that_hangs_for_30_s_loses_no_packet_of_a_live_session() -> None:
+def test_c055_a_loop_that_hangs_for_30_s_loses_no_packet_of_a_live_session() -> None:
     world, alice, bob, _ = connected()
     alice.hung_until = bob.hung_until = world.boot + 30 * SECOND
     for _ in range(29):
@@ -425,7 +435,7 @@ def test_three_devices_do_not_disturb_each_other() -> None:
     assert private_key("alice").public == nodes[0].key.public
 
 
-def test_many_deadlines_at_once_are_looked_at_in_slices() -> None:
+def test_c075_many_deadlines_at_once_are_looked_at_in_slices() -> None:
     world = World()
     node = world.node("alice")
     for number in range(100):

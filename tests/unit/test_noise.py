@@ -113,12 +113,12 @@ def test_c074_no_wall_clock_is_too_strange_for_a_timestamp(wall: int) -> None:
     assert len(tai64n(wall)) == 12
 
 
-def test_vector_initiation() -> None:
+def test_c001_c004_c007_c029_vector_initiation() -> None:
     _, initiation = initiate()
     assert Cookies(RESPONDER.public).add_macs(initiation.pack(), 0) == M1
 
 
-def test_vector_initiation_is_consumed() -> None:
+def test_c004_c007_vector_initiation_is_consumed() -> None:
     initiation = Initiation.parse(M1)
     assert initiation is not None
     initiated = consume(initiation)
@@ -128,13 +128,13 @@ def test_vector_initiation_is_consumed() -> None:
     assert initiated.index == LOCAL
 
 
-def test_vector_response() -> None:
+def test_c004_c006_vector_response() -> None:
     _, initiation = initiate()
     _, response = respond(initiation)
     assert Cookies(INITIATOR.public).add_macs(response.pack(), 0) == M2
 
 
-def test_vector_keepalive_and_transport_keys() -> None:
+def test_c046_vector_keepalive_and_transport_keys() -> None:
     handshake, initiation = initiate()
     theirs, response = respond(initiation)
     assert Response.parse(M2) == response
@@ -154,7 +154,7 @@ def test_vector_keepalive_and_transport_keys() -> None:
 
 
 @pytest.mark.parametrize("at", range(4, 116))
-def test_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
+def test_c092_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
     bad = Initiation.parse(M1[:at] + bytes([M1[at] ^ 1]) + M1[at + 1 :])
     assert bad is not None
     # The sender index is the one field that only the MACs protect.
@@ -162,7 +162,7 @@ def test_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(12, 60))
-def test_any_flipped_byte_of_a_response_is_nothing_and_changes_nothing(at: int) -> None:
+def test_c016_any_flipped_byte_of_a_response_is_nothing_and_changes_nothing(at: int) -> None:
     handshake, _ = initiate()
     bad = Response.parse(M2[:at] + bytes([M2[at] ^ 1]) + M2[at + 1 :])
     good = Response.parse(M2)
@@ -238,7 +238,7 @@ PSKS = [(None, bytes(32)), (PSK, sha256(b"psk").digest())]
 
 
 @pytest.mark.parametrize(("psk", "raw"), PSKS)
-def test_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) -> None:
+def test_c001_c006_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) -> None:
     responder = oracle(False, raw)
     handshake, initiation = initiate()
     assert responder.read_message(b"".join(initiation[1:])) == TIMESTAMP
@@ -257,7 +257,7 @@ def test_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(("psk", "raw"), PSKS)
-def test_noiseprotocol_initiates(psk: PresharedKey | None, raw: bytes) -> None:
+def test_c001_c006_noiseprotocol_initiates(psk: PresharedKey | None, raw: bytes) -> None:
     initiator = oracle(True, raw)
     first = bytes(initiator.write_message(TIMESTAMP))
     state, response = respond(Initiation(LOCAL, first[:32], first[32:80], first[80:]), psk)

@@ -13,9 +13,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from wiresnake._native import Endpoint, Plane, Session, SymmetricState
+from wiresnake._native import Endpoint, Entropy, Plane, PrivateKey, Session, SymmetricState
+from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
+from wiresnake.protocol.cookie import Cookies
+from wiresnake.protocol.device import Device
 from wiresnake.protocol.plane import Event, Stamps
+from wiresnake.protocol.timers import Now
 
 VNET = bytes(10)
 US, THEM, STRANGER = "10.9.0.1", "10.9.0.2", "10.9.7.7"
@@ -146,7 +150,7 @@ def rig4() -> Iterator[Rig]:
     rig.close()
 
 
-def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
+def test_c097_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     theirs = rig.session()
     packet = ipv4(US, THEM, b"hello")
     rig.out(packet)
@@ -159,7 +163,7 @@ def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     assert rig.plane.transfer(rig.peer) == (64, 64)
 
 
-def test_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
+def test_c024_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
     packets = [ipv4(US, THEM, bytes([n])) for n in range(5)]
     for packet in packets:
         rig.out(packet)
@@ -259,6 +263,28 @@ def test_c052_a_forged_counter_does_not_move_the_window(rig4: Rig) -> None:
     assert len(rig4.delivered()) == 1
 
 
+def test_c059_padding_is_not_looked_at_and_never_delivered(rig4: Rig) -> None:
+    theirs = rig4.session()
+    packet = ipv4(THEM, US, b"x" * 9)
+    for padding in (b"", b"\xff", bytes(3), b"\x45\0\0\x14" * 5, bytes(1000)):
+        message = theirs.seal(packet + padding, boottime())
+        assert message is not None
+        rig4.arrive(message)
+    assert rig4.delivered() == [packet] * 5
+
+
+def test_c060_packets_of_a_peer_keep_their_order(rig: Rig) -> None:
+    theirs = rig.session()
+    out = [ipv4(US, THEM, bytes([n]), protocol=253) for n in range(100)]
+    back = [ipv4(THEM, US, bytes([n]) * (1 + 7 * n % 50), protocol=253) for n in range(100)]
+    for one, other in zip(out, back, strict=True):
+        rig.out(one)
+        rig.arrive(rig.seal(theirs, other))
+    assert rig.delivered() == back
+    opened = [theirs.open(datagram, boottime()) for datagram in rig.datagrams()]
+    assert [plain[:21] for plain in opened if plain] == out
+
+
 def test_c086_the_source_check_is_device_wide(rig4: Rig) -> None:
     wide = rig4.add_peer("10.9.0.0/16")
     theirs = rig4.session(peer=wide, name=b"wide")
@@ -291,6 +317,36 @@ def test_c058_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> 
     assert rig4.delivered() == [good]
 
 
+def test_c081_what_was_sealed_and_comes_back_is_sealed_again(rig4: Rig) -> None:
+    """As where the route to the peer leads through the tunnel: once more, and no recursion."""
+    theirs = rig4.session()
+    packet = ipv4(US, THEM, b"x")
+    for turn in range(1, 6):
+        rig4.out(packet)
+        [datagram] = rig4.datagrams()
+        plain = theirs.open(datagram, boottime())
+        assert plain is not None and plain[: len(packet)] == packet
+        packet = ipv4(US, THEM, struct.pack("!HHHH", 1, 1, 8 + len(datagram), 0) + datagram)
+        assert len(packet) <= 32 + turn * (32 + 28 + 15)
+
+
+def test_c084_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.udp.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: refusals are errors to receive
+    with rig4.bind(socket.AF_INET) as closed:
+        nowhere = rig4.endpoint(closed)
+    for _ in range(20):
+        rig4.plane.set_endpoint(rig4.peer, nowhere)
+        rig4.out(ipv4(US, THEM, b"refused"))
+        time.sleep(0.005)
+        packet = ipv4(THEM, US, b"received")
+        rig4.arrive(rig4.seal(theirs, packet))
+        assert readable(rig4.app, timeout=2)
+        assert rig4.app.recv(2000)[10:] == packet
+    rig4.out(ipv4(US, THEM, b"sent"))
+    assert len(rig4.datagrams()) == 1
+
+
 def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
     rig4.out(ipv4(US, "10.77.0.1", b"nobody"))
     [reply] = rig4.delivered()
@@ -306,7 +362,7 @@ def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
     assert 0 < len(rig4.delivered()) < 120
 
 
-def test_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
+def test_c060_c100_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
     theirs = rig.session()
     payload = bytes(range(256)) * 40
     header = bytearray(ipv4(US, THEM, b"", protocol=6))
@@ -344,6 +400,64 @@ def test_c085_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
     assert rig.datagrams() == []
 
 
+def test_c091_what_is_no_packet_goes_nowhere(rig4: Rig) -> None:
+    theirs = rig4.session()
+    good = ipv4(US, THEM, b"good")
+    for junk in [
+        b"",
+        b"\x45",
+        bytes(60),
+        b"\x55" * 60,
+        good[:19],
+        ipv6("fd00::1", "fd00::2", b"")[:39],
+    ]:
+        rig4.out(junk)
+    rig4.app.send(b"short")
+    for kind in range(8):
+        rig4.out(good[:30], struct.pack("=BBHHHH", 1, kind, 2000, 3, 4000, 5000))
+    rig4.datagrams()
+    assert rig4.delivered() == [], "no ICMP error about what is no packet"
+    rig4.out(good)
+    opened = [theirs.open(datagram, boottime()) for datagram in rig4.datagrams()]
+    assert [plain[: len(good)] for plain in opened if plain] == [good]
+
+
+def test_c093_bad_datagrams_are_not_spoken_of(
+    rig4: Rig, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(0)
+    device, own = Device(rig4.plane, Entropy()), PrivateKey.generate()
+    device.configure(DeviceChange(private_key=own), Now(boottime(), 0))
+    device.up(Now(boottime(), 0))
+    theirs = rig4.session()
+    live = rig4.seal(theirs, ipv4(STRANGER, US, b"not yours"))
+    bodies = [struct.pack("<I", kind) + bytes(size - 4) for kind, size in ((1, 116), (2, 60))]
+    signed = [Cookies(own.public).add_macs(body, 0) for body in bodies]
+    bad = [live[:-1] + b"x", live, live, bytes(148), b"\3\0\0\0" + bytes(60), *signed]
+    for message in bad:
+        for length in range(len(message) + 1):
+            rig4.arrive(message[:length])
+    time.sleep(0.1)
+    handled = 0
+    while taken := rig4.plane.take_message():
+        device.receive(*taken, Now(boottime(), 0))
+        handled += 1
+    assert handled == 1, "the signed initiation reached Python"
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_c098_padding_follows_the_mtu(rig4: Rig) -> None:
+    theirs = rig4.session()
+    packet = ipv4(US, THEM, bytes(1299 - 20))
+    for mtu, length in ((1420, 1312), (1300, 1300), (1299, 1299), (0, 1312), (65_535, 1312)):
+        rig4.plane.set_mtu(mtu)
+        rig4.out(packet)
+        [datagram] = rig4.datagrams()
+        plain = theirs.open(datagram, boottime())
+        assert plain is not None and len(plain) == length
+
+
 def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
     theirs = rig4.session()
     for _ in range(100):
@@ -362,7 +476,7 @@ def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
     assert rig4.stamps().data_received == 0
 
 
-def test_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
+def test_c057_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.send_keepalive(rig4.peer)
     [datagram] = rig4.datagrams()
@@ -374,6 +488,7 @@ def test_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
     assert stamps.data_sent == stamps.data_received == stamps.last_data_received == 0
     assert stamps.sent
     assert stamps.received
+    assert rig4.plane.transfer(rig4.peer) == (32, 32)
     assert rig4.delivered() == []
 
 
@@ -402,7 +517,7 @@ def test_c054_c069_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
     assert rig4.delivered() == []
 
 
-def test_expire_and_wipe(rig4: Rig) -> None:
+def test_c070_c103_expire_and_wipe(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.expire(rig4.peer)
     rig4.out(ipv4(US, THEM, b"x"))
@@ -454,7 +569,7 @@ def test_the_end_of_the_tun_device_is_reported_once(rig4: Rig) -> None:
     assert events == [(Event.TUN_LOST, 0)]
 
 
-def test_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
+def test_c083_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
     theirs = rig4.session()
     second = rig4.bind(socket.AF_INET)
     rig4.plane.attach_sockets(second.fileno(), None)
