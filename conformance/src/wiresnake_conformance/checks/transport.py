@@ -151,6 +151,7 @@ def no_loss_over_our_rekeys(stand: Stand) -> None:
     those of the last session still under way, nor those that the device sends meanwhile."""
     peer = stand.peer()
     session = peer.handshake()
+    peer.works(session)
     flow = Flow(stand, peer, session)
     for _ in range(4):
         stand.pause(0.5)
