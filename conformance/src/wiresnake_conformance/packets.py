@@ -56,6 +56,12 @@ def sized(source: str, target: str, size: int, *, tos: int = 0) -> bytes:
     return udp(source, target, bytes(i & 0xFF for i in range(size - empty)), tos=tos)
 
 
+def tcp(source: str, target: str, header: bytes) -> bytes:
+    """A TCP segment without data; its header with zero for a checksum, and options if any."""
+    summed = checksum(_pseudo(source, target, TCP, len(header)) + header)
+    return ip(source, target, header[:16] + struct.pack(">H", summed) + header[18:], protocol=TCP)
+
+
 def echo(source: str, target: str, *, sequence: int = 1, payload: bytes = bytes(32)) -> bytes:
     """An ICMP echo request."""
     six = ":" in source
@@ -70,6 +76,13 @@ def _pseudo(source: str, target: str, protocol: int, length: int) -> bytes:
     a, b = ipaddress.ip_address(source), ipaddress.ip_address(target)
     form = ">HH" if a.version == 4 else ">II"
     return a.packed + b.packed + struct.pack(form, protocol, length)
+
+
+def sound(packet: "Packet") -> bool:
+    """Whether the checksums of IPv4's header and of TCP or UDP are right."""
+    header = packet.raw[: (packet.raw[0] & 15) * 4] if packet.version == 4 else b""
+    pseudo = _pseudo(packet.source, packet.target, packet.protocol, len(packet.payload))
+    return not checksum(header) % 0xFFFF and not checksum(pseudo + packet.payload) % 0xFFFF
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ packet socket on the interface itself: what the host's own stack does with them 
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
@@ -128,7 +129,7 @@ class Road:
             self.stand.log(f"{self.name} -> {describe(datagram)}")
         self.socket.sendto(datagram, self.target)
 
-    def receive(self, within: float = PATIENCE) -> Datagram | None:
+    def receive(self, within: float = PATIENCE, *, quietly: bool = False) -> Datagram | None:
         """The next datagram, from whomever; None if none comes in time."""
         self.socket.settimeout(max(within, 1e-4))
         deadline = time.monotonic() + within
@@ -149,7 +150,8 @@ class Road:
                 moment = seconds + nanoseconds / 1e9
             elif kind in (socket.IP_TOS, socket.IPV6_TCLASS):
                 tos = value[0]
-        self.stand.log(f"{self.name} <- {describe(data)}")
+        if not quietly:
+            self.stand.log(f"{self.name} <- {describe(data)}")
         return Datagram(data, moment, source, port, tos)
 
     def drain(self) -> list[Datagram]:
@@ -338,6 +340,8 @@ class Stand:
     peers: list[Peer] = field(default_factory=list)
     output: str = ""
     """A file with what a daemon printed."""
+    default_mtu: int = 0
+    """The interface's before anybody set it."""
 
     outer: ClassVar = {4: "192.0.2.1", 6: "2001:db8::1"}
     """The device's addresses on the cable `d0`."""
@@ -351,6 +355,7 @@ class Stand:
         _prepare_mounts()
         self.network = namespaces.network()
         self._start()
+        self.default_mtu = self.mtu()
         namespaces.unshare(namespaces.NEWNET)
         self._at_device(
             "ip -batch -",
@@ -418,6 +423,18 @@ class Stand:
             self._at_device(
                 f"ip address add {own}/{length} dev {self.interface}{' nodad' * (version == 6)}"
             )
+
+    def mtu(self) -> int:
+        """The interface's, as its host has it now."""
+        shown = json.loads(self._at_device(f"ip -j link show dev {self.interface}"))
+        return int(shown[0]["mtu"])
+
+    def stack(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of the device's host: what it sends into the tunnel takes the usual way."""
+        with namespaces.inside(self.network):
+            opened = socket.socket(family, kind, protocol)
+        opened.settimeout(PATIENCE)
+        return opened
 
     def command(self, line: str) -> str:
         """Runs a command in the device's network; it must succeed."""
@@ -493,7 +510,9 @@ class Stand:
         protocol = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
         self.tunnel.sendto(packet, (self.interface, protocol))
 
-    def delivered(self, within: float = PATIENCE, count: int = 1) -> list[bytes]:
+    def delivered(
+        self, within: float = PATIENCE, count: int = 1, *, quietly: bool = False
+    ) -> list[bytes]:
         """Packets that came out of the tunnel, until there are so many or the time is over."""
         found: list[bytes] = []
         deadline = time.monotonic() + within
@@ -508,7 +527,8 @@ class Stand:
                     raise
                 continue
             if kind != socket.PACKET_OUTGOING and self._ours(packet):
-                self.log(f"out of the tunnel: {packets.read(packet) or packet[:40].hex()}")
+                if not quietly:
+                    self.log(f"out of the tunnel: {packets.read(packet) or packet[:40].hex()}")
                 found.append(packet)
         return found
 
