@@ -590,8 +590,10 @@ class Stand:
     def flood(
         self, datagrams: Sequence[bytes], *, addresses: int = 16, rate: float | None = None
     ) -> Iterator[None]:
-        """Sends them round and round from many addresses meanwhile; a rate is per second."""
-        roads = [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
+        """Sends them round and round meanwhile, from the world's own address and many others,
+        198.51.100.100 and on; a rate is per second."""
+        roads = [self.road()]
+        roads += [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
         self.log(f"flood of {len(datagrams)} datagrams from {addresses} addresses begins")
         child = os.fork()
         if not child:
@@ -610,7 +612,7 @@ class Stand:
     def load(self) -> Iterator[None]:
         """Keeps the device under load: initiations with a right mac1 and noise behind it, more
         and more until the device answers a stranger by a cookie. What is sent meanwhile can be
-        lost, so use `Peer.insist`."""
+        lost, so use `Peer.insist`, from addresses of the flood: load may be a matter of those."""
         noise = [
             with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), self.public)
             for number in range(4096)
@@ -623,7 +625,7 @@ class Stand:
         raise Differs("no cookie reply to anyone within 6 s of a flood of initiations")
 
     def _under_load(self) -> bool:
-        road, stranger = self.road("198.51.100.99"), Key.new()
+        road, stranger = self.road("198.51.100.100"), Key.new()
         for _ in range(40):
             road.send(initiate(stranger, self.public).message, quietly=True)
             answer = road.receive(0.05)
