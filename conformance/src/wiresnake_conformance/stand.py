@@ -94,6 +94,12 @@ class Datagram:
     def kind(self) -> int:
         return kind_of(self.data)
 
+    @property
+    def receiver(self) -> int:
+        """The index of whom it is for; -1 if it names none."""
+        at = {RESPONSE: 8, COOKIE_REPLY: 4, TRANSPORT: 4}.get(self.kind, len(self.data))
+        return int.from_bytes(self.data[at : at + 4], "little") if self.data[at : at + 4] else -1
+
 
 class Road:
     """A UDP socket of the world, on any address: where a peer is at the moment."""
@@ -201,12 +207,16 @@ class Peer:
         self, kinds: Sequence[int] = (RESPONSE, COOKIE_REPLY), times: int = 20, **parts: Any
     ) -> tuple[Initiating, Datagram | None]:
         """New initiations until one gets an answer of such a kind; None if none does. Under load
-        any datagram can be lost, so one try says nothing."""
+        any datagram can be lost or late, so one try says nothing."""
+        sent: dict[int, Initiating] = {}
         for _ in range(times):
             initiating = self.initiate(**parts)
-            datagram = self.road.receive(0.1)
-            if datagram and datagram.kind in kinds:
-                return initiating, datagram
+            sent[initiating.index] = initiating
+            while datagram := self.road.receive(0.1):
+                if datagram.kind in kinds and datagram.receiver in sent:
+                    return sent[datagram.receiver], datagram
+                if datagram.receiver == initiating.index:
+                    break
         return initiating, None
 
     def cookie(self) -> bytes:
@@ -606,8 +616,10 @@ class Stand:
     def flood(
         self, datagrams: Sequence[bytes], *, addresses: int = 16, rate: float | None = None
     ) -> Iterator[None]:
-        """Sends them round and round from many addresses meanwhile; a rate is per second."""
-        roads = [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
+        """Sends them round and round meanwhile, from the world's own address and many others,
+        198.51.100.100 and on; a rate is per second."""
+        roads = [self.road()]
+        roads += [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
         self.log(f"flood of {len(datagrams)} datagrams from {addresses} addresses begins")
         child = os.fork()
         if not child:
@@ -626,7 +638,7 @@ class Stand:
     def load(self) -> Iterator[None]:
         """Keeps the device under load: initiations with a right mac1 and noise behind it, more
         and more until the device answers a stranger by a cookie. What is sent meanwhile can be
-        lost, so use `Peer.insist`."""
+        lost, so use `Peer.insist`, from addresses of the flood: load may be a matter of those."""
         noise = [
             with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), self.public)
             for number in range(4096)
@@ -639,7 +651,7 @@ class Stand:
         raise Differs("no cookie reply to anyone within 6 s of a flood of initiations")
 
     def _under_load(self) -> bool:
-        road, stranger = self.road("198.51.100.99"), Key.new()
+        road, stranger = self.road("198.51.100.100"), Key.new()
         for _ in range(40):
             road.send(initiate(stranger, self.public).message, quietly=True)
             answer = road.receive(0.05)
@@ -655,8 +667,10 @@ class Stand:
             if done.returncode:
                 raise Failed(f"this kernel makes no WireGuard interface: {done.stderr.strip()}")
             return
-        with tempfile.NamedTemporaryFile("w", prefix="conformance-", dir="/run", delete=False) as f:
+        with tempfile.NamedTemporaryFile("a", prefix="conformance-", dir="/run", delete=False) as f:
             self.output = f.name
+            # Daemons go to the background, and some of them say nothing there unless told.
+            told = {"LOG_LEVEL": "error", "WG_LOG_FILE": f.name}
             try:
                 daemon = subprocess.Popen(
                     [*self.subject.command, self.interface],
@@ -664,6 +678,7 @@ class Stand:
                     stdout=f,
                     stderr=f,
                     start_new_session=True,
+                    env=told | os.environ,
                 )
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
