@@ -7,14 +7,24 @@ keepalives has no part in it.
 import math
 import os
 import struct
+import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from .. import oracle, packets
-from ..oracle import INITIATION, NOTHING, RESPONSE, Initiated, Key, Session, again_with_macs
+from ..oracle import (
+    INITIATION,
+    NOTHING,
+    RESPONSE,
+    TRANSPORT,
+    Initiated,
+    Key,
+    Session,
+    again_with_macs,
+)
 from ..stand import Datagram, Peer, Stand
-from ..verdict import Differs, check
+from ..verdict import Differs, NotApplicable, check
 
 SPACING = 0.03
 """Seconds between initiations, so that none is refused for coming too soon after another."""
@@ -60,7 +70,7 @@ def responses_of_the_right_length(stand: Stand) -> None:
             peer.send(again_with_macs(cut, stand.public))
     peer.road.silence(0.5, "responses of a wrong length")
     peer.send(message)
-    peer.received(session, "the response of the right length counts")
+    confirmed(peer, session, "the response of the right length counts")
     peer.works(session)
 
 
@@ -106,7 +116,7 @@ def reserved_bytes_of_responses(stand: Stand) -> None:
         peer.send(again_with_macs(retyped(message, bits), stand.public))
         peer.road.silence(0.1, f"a response whose first word is {bits | RESPONSE:#010x}")
     peer.send(message)
-    peer.received(session, "the same response with reserved bytes of zero counts")
+    confirmed(peer, session, "the same response with reserved bytes of zero counts")
     peer.works(session)
 
 
@@ -137,7 +147,7 @@ def preshared_key_of_both(stand: Stand) -> None:
         peer = stand.peer(endpoint=True, psk=psk)
         stand.inject(peer.packet_here())
         session = peer.answer()
-        peer.received(session, "the initiator sends what waited")
+        confirmed(peer, session, "the initiator sends what waited")
         peer.works(session)
         stand.pause(SPACING)
         peer.works(peer.handshake())
@@ -155,7 +165,7 @@ def preshared_key_of_one_side(stand: Stand) -> None:
         peer.road.silence(0.4, "a response with a wrong preshared key")
         message, session = respond(peer, initiated)
         peer.send(message)
-        peer.received(session, "the response with the right preshared key counts")
+        confirmed(peer, session, "the response with the right preshared key counts")
         initiating = peer.initiate()
         response = peer.road.expect(RESPONSE, "a preshared key has no part in an initiation").data
         try:
@@ -184,7 +194,7 @@ def preshared_key_and_live_session(stand: Stand) -> None:
     peer.works(session)
     message, renewed = respond(peer, initiated)
     peer.send(message)
-    peer.received(renewed, "the response with the right preshared key counts")
+    confirmed(peer, renewed, "the response with the right preshared key counts")
     peer.works(renewed)
 
 
@@ -361,8 +371,7 @@ def indices_are_random(stand: Stand) -> None:
                 peer.initiate()
             else:
                 stand.inject(peer.packet_here(), quietly=True)
-            answer = peer.road.expect(RESPONSE if turn else INITIATION, "a handshake begins")
-            turns[-1].append(struct.unpack_from("<I", answer.data, 4)[0])
+            turns[-1].append(sender_index(peer, RESPONSE if turn else INITIATION))
             stand.pause(0.01)  # a hundred a second is load to some
     indices = [index for turn in turns for index in turn]
     expect_random(indices, list(pairwise(indices)), "one after another")
@@ -391,7 +400,7 @@ def responses_to_nothing(stand: Stand) -> None:
     for one, own in ((peer, initiated), (other, elsewhere)):
         message, session = respond(one, own)
         one.send(message)
-        one.received(session, "the right response still counts")
+        confirmed(one, session, "the right response still counts")
         one.works(session)
 
 
@@ -403,7 +412,7 @@ def responses_of_the_past(stand: Stand) -> None:
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
     peer.send(message)
-    peer.received(session, "the right response counts")
+    confirmed(peer, session, "the right response counts")
     again, _ = respond(peer, initiated)
     for late in (message, again):
         peer.send(late)
@@ -429,7 +438,7 @@ def responses_to_a_replaced_initiation(stand: Stand) -> None:
     peer.road.silence(0.3, "a response to the older of two initiations")
     message, session = respond(peer, newer)
     peer.send(message)
-    peer.received(session, "the response to the newer initiation counts")
+    confirmed(peer, session, "the response to the newer initiation counts")
     peer.works(session)
 
 
@@ -473,7 +482,7 @@ def low_order_ephemerals_of_responses(stand: Stand) -> None:
         peer.road.silence(0.2, f"a response with the ephemeral key {point.hex()}")
     message, session = respond(peer, initiated)
     peer.send(message)
-    peer.received(session, "the right response still counts")
+    confirmed(peer, session, "the right response still counts")
     peer.works(session)
 
 
@@ -493,7 +502,7 @@ def low_order_peers(stand: Stand) -> None:
     peer = stand.peer(endpoint=True)
     stand.inject(peer.packet_here())
     session = peer.answer()
-    peer.received(session, "the device initiates to a peer with a proper key")
+    confirmed(peer, session, "the device initiates to a peer with a proper key")
     peer.works(session)
 
 
@@ -539,7 +548,8 @@ def without_a_private_key(stand: Stand) -> None:
     set_private_key(stand, stand.key.private)
     for peer, packet in waiting:
         session = peer.answer()
-        if peer.received(session, "what waited is sent")[: len(packet)] != packet:
+        contents = confirmed(peer, session, "what waited is sent")
+        if not any(content.startswith(packet) for content in contents):
             raise Differs("what was sent at last is not the packet that waited")
         peer.works(session)
 
@@ -556,13 +566,14 @@ def responder_waits_to_be_asked(stand: Stand) -> None:
         session = peer.handshake(confirm=False)
         packet = peer.packet_here(os.urandom(8))
         stand.inject(packet)
-        peer.road.silence(0.6, "a session that its initiator has not used yet")
+        unused(peer, 0.6, "a session that its initiator has not used yet")
         forged = bytearray(session.seal())
         forged[-1] ^= 1
         peer.send(bytes(forged))
-        peer.road.silence(0.3, "a forged packet confirms no session")
+        unused(peer, 0.3, "a forged packet confirms no session")
         peer.send(session.seal(first))
-        if peer.received(session, "what waited follows")[: len(packet)] != packet:
+        contents = confirmed(peer, session, "what waited follows")
+        if not any(content.startswith(packet) for content in contents):
             raise Differs("what was sent at last is not the packet that waited")
         peer.works(session)
 
@@ -594,8 +605,11 @@ def initiator_sends_what_waited(stand: Stand) -> None:
         stand.inject(packet)
     session = peer.answer()
     for packet in waiting:
-        if peer.received(session, "what waited is sent")[: len(packet)] != packet:
-            raise Differs("what the device sent is not the next of the packets that waited")
+        content = peer.received(session, "what waited is sent")
+        if not content:
+            raise Differs("a keepalive came, though there are packets that waited")
+        if content[: len(packet)] != packet:
+            raise Differs("what came is not the next of the packets that waited")
     peer.road.silence(1, "what waited has confirmed the session")
     peer.works(session)
 
@@ -626,7 +640,7 @@ def initiator_keeps_an_unconfirmed_session(stand: Stand) -> None:
     pending = peer.handshake(confirm=False)
     message, new = respond(peer, next_initiation(peer)[0])
     peer.send(message)
-    peer.received(new, "the initiator sends what waited")
+    confirmed(peer, new, "the initiator sends what waited")
     packet = peer.packet(os.urandom(8))
     peer.send(pending.seal(packet))
     stand.expect_delivered(packet, "a packet of the session that waited is delivered")
@@ -686,16 +700,43 @@ def next_initiation(peer: Peer) -> tuple[Initiated, float]:
         datagram = peer.road.receive(0.5)
         if datagram and datagram.kind == INITIATION:
             return oracle.consume(peer.key, datagram.data), datagram.time
+        if datagram and datagram.kind == TRANSPORT:
+            raise NotApplicable("uses a session before it is confirmed, so needs no other")
     raise Differs("the device does not initiate within 7 s, though there is much to send")
 
 
 def unanswered(peer: Peer, session: Session) -> Initiated:
-    """The device's initiation because nothing answers what it sends in the session. Unlike in any
-    other, no packet waits for it."""
+    """The device's initiation because nothing answers what it sends in the session. Unlike for any
+    other, no packet waits for its response."""
+    peer.stand.pause(0.5)  # some tell only by their ticks what came last
     peer.road.drain()
     peer.stand.inject(peer.packet_here())
     peer.received(session, "the device sends through a session")
     return peer.awaited(17)
+
+
+def confirmed(peer: Peer, session: Session, why: str) -> list[bytes]:
+    """What the device sends at once in a session that it may use now; something must come."""
+    contents = [peer.received(session, why)]
+    while datagram := peer.road.receive(0.1):
+        contents.append(peer.opened(session, datagram))
+    return contents
+
+
+def unused(peer: Peer, seconds: float, why: str) -> None:
+    """No transport data may come; what else there is does not matter."""
+    deadline = time.monotonic() + seconds
+    while datagram := peer.road.receive(max(deadline - time.monotonic(), 0)):
+        if datagram.kind == TRANSPORT:
+            raise Differs(f"{why}: the device sent {oracle.describe(datagram.data)}")
+
+
+def sender_index(peer: Peer, kind: int) -> int:
+    """That of the next message of that kind."""
+    while datagram := peer.road.receive():
+        if datagram.kind == kind:
+            return int(struct.unpack_from("<I", datagram.data, 4)[0])
+    raise Differs(f"no {oracle.KINDS[kind]} came")
 
 
 def retyped(message: bytes, bits: int) -> bytes:
