@@ -17,7 +17,7 @@ import tempfile
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -366,15 +366,7 @@ class Stand:
         _tool("ip route add local 2001:db8:1::/48 dev lo")
         self._at_device("ip route add 198.51.100.0/24 via 192.0.2.2")
         self._at_device("ip route add 2001:db8:1::/48 via 2001:db8::2")
-        self.wg(
-            "setconf",
-            self.interface,
-            "/dev/stdin",
-            text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
-        )
-        self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
-        self.link(up=True)
-        self._open_tunnel()
+        self._configure()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -393,6 +385,15 @@ class Stand:
     def inner(number: int) -> dict[int, str]:
         """Addresses inside of the tunnel, by IP version: 1 is the device, peers count from 2."""
         return {4: f"10.0.{number >> 8}.{number & 255}", 6: f"fd00::{number:x}"}
+
+    def another(self) -> "Stand":
+        """A second device of that kind on the same host: up, with a key, without peers."""
+        other = Stand(replace(self.subject, interface="wg1"), self.log, port=self.port + 1)
+        other.network = self.network
+        with namespaces.inside(self.network):
+            other._start()
+        other._configure()
+        return other
 
     # The device, from its own host.
 
@@ -442,6 +443,8 @@ class Stand:
         self._at_device(f"ip link set {self.interface} {'up' if up else 'down'}")
         if up:
             self._await_socket()
+        else:  # takes the error that the next send would meet
+            self.tunnel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def uapi(self, request: bytes, within: float = 5) -> bytes:
         """What the device answers on its UAPI socket, up to the empty line that ends it."""
@@ -520,6 +523,11 @@ class Stand:
             raise Differs(f"{why}: delivered {packets.read(found[0]) or found[0].hex()}")
 
     # The world.
+
+    @staticmethod
+    def world_command(line: str) -> str:
+        """Runs a command in the world's network; it must succeed."""
+        return _tool(line)
 
     @staticmethod
     def now() -> float:
@@ -647,6 +655,17 @@ class Stand:
                 code = "is not ready after 10 s" if daemon.poll() is None else "ended"
                 raise Failed(f"could not be started: {code}: {self.last_words()}")
             time.sleep(0.02)
+
+    def _configure(self) -> None:
+        self.wg(
+            "setconf",
+            self.interface,
+            "/dev/stdin",
+            text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
+        )
+        self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
+        self.link(up=True)
+        self._open_tunnel()
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
