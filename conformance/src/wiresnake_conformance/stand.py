@@ -17,7 +17,7 @@ import tempfile
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -373,8 +373,7 @@ class Stand:
             link add d0 type veth peer name w0 netns {os.getpid()}
             {_addresses("d0", 1)}
             route add 198.51.100.0/24 via {self.world[4]}
-            route add 2001:db8:1::/48 via {self.world[6]}
-            link set {self.interface} addrgenmode none mtu 1420""",
+            route add 2001:db8:1::/48 via {self.world[6]}""",
         )
         _tool(
             "ip -batch -",
@@ -383,14 +382,7 @@ class Stand:
             route add local 198.51.100.0/24 dev lo
             route add local 2001:db8:1::/48 dev lo""",
         )
-        self.wg(
-            "setconf",
-            self.interface,
-            "/dev/stdin",
-            text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
-        )
-        self.link(up=True)
-        self._open_tunnel()
+        self._configure()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -409,6 +401,15 @@ class Stand:
     def inner(number: int) -> dict[int, str]:
         """Addresses inside of the tunnel, by IP version: 1 is the device, peers count from 2."""
         return {4: f"10.0.{number >> 8}.{number & 255}", 6: f"fd00::{number:x}"}
+
+    def another(self) -> "Stand":
+        """A second device of that kind on the same host: up, with a key, without peers."""
+        other = Stand(replace(self.subject, interface="wg1"), self.log, port=self.port + 1)
+        other.network = self.network
+        with namespaces.inside(self.network):
+            other._start()
+        other._configure()
+        return other
 
     # The device, from its own host.
 
@@ -472,6 +473,8 @@ class Stand:
         self._at_device(f"ip link set {self.interface} {'up' if up else 'down'}")
         if up:
             self._await_socket()
+        else:  # takes the error that the next send would meet
+            self.tunnel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def uapi(self, request: bytes, within: float = 5) -> bytes:
         """What the device answers on its UAPI socket, up to the empty line that ends it."""
@@ -556,6 +559,11 @@ class Stand:
             raise Differs(f"{why}: delivered {packets.read(found[0]) or found[0].hex()}")
 
     # The world.
+
+    @staticmethod
+    def world_command(line: str) -> str:
+        """Runs a command in the world's network; it must succeed."""
+        return _tool(line)
 
     @staticmethod
     def now() -> float:
@@ -688,6 +696,17 @@ class Stand:
                 why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
                 raise Failed(f"could not be started: {why}: {self.last_words()}")
             time.sleep(0.02)
+
+    def _configure(self) -> None:
+        self.wg(
+            "setconf",
+            self.interface,
+            "/dev/stdin",
+            text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
+        )
+        self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
+        self.link(up=True)
+        self._open_tunnel()
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
