@@ -50,7 +50,7 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_TIMESTAMPNS = 35
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
-PATIENCE = 1.5
+PATIENCE = 4.0
 """Seconds in which whatever is not on a timer must have come."""
 
 
@@ -713,8 +713,9 @@ class Stand:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             with namespaces.inside(self.network):
-                rows = Path("/proc/self/net/udp").read_text().splitlines()[1:]
-            if any(row.split()[1].endswith(f":{self.port:04X}") for row in rows):
+                tables = [Path(f"/proc/self/net/udp{six}").read_text() for six in ("", "6")]
+            rows = [line.split()[1] for table in tables for line in table.splitlines()[1:]]
+            if any(address.endswith(f":{self.port:04X}") for address in rows):
                 return
             time.sleep(0.01)
         raise Failed("no UDP socket on its port within 5 s of being up")
