@@ -38,7 +38,7 @@ def test_list_explains_each_item_with_its_source() -> None:
     done = suite("--list", "--item", "34", "--item", "5")
     assert done.returncode == 0
     assert "34 " in done.stdout
-    assert "cookies_are_bound_to_the_port: " in done.stdout
+    assert "cookies_are_bound_to_the_address_and_port: " in done.stdout
     assert "source: " in done.stdout
     assert "cannot be seen from outside" in done.stdout  # item 5
     everything = suite("--list").stdout
@@ -96,7 +96,8 @@ def test_only_the_judged_one_decides(tmp_path: Path) -> None:
 
 
 def test_a_configured_interface_keeps_its_configuration() -> None:
-    """Peers come and go; what was there stays, and what would change it is not applicable."""
+    """Peers come and go, even if the suite is killed; what was there stays, and what would change
+    it is not applicable."""
     need_device()
     script = f"""
     set -e
@@ -109,6 +110,13 @@ def test_a_configured_interface_keeps_its_configuration() -> None:
     ip link set wg0 up
     wg showconf wg0 >/run/before
     {" ".join(SUITE)} --interface wg0 --item 9 --item 103
+    wg showconf wg0 >/run/after
+    cmp /run/before /run/after
+
+    {" ".join(SUITE)} --interface wg0 --item 66 &
+    until wg showconf wg0 | grep -q 198.18.; do sleep 0.1; done
+    kill -9 $!
+    sleep 1
     wg showconf wg0 >/run/after
     cmp /run/before /run/after
     """

@@ -28,6 +28,16 @@ exit code: 0 nothing differs, 1 something does, 2 it could not run
 
 
 def main() -> int:
+    try:
+        return _main()
+    except KeyboardInterrupt:
+        return _cannot("interrupted")
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(
         prog="wiresnake-conformance",
         description="Checks from outside what a WireGuard must do, item by item.",

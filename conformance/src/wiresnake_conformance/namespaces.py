@@ -19,8 +19,8 @@ def setns(fd: int) -> None:
     _check(_libc.setns(fd, 0), "setns")
 
 
-def die_with_parent() -> None:
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+def die_with_parent(signum: int = signal.SIGKILL) -> None:
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signum), "prctl")
 
 
 def network() -> int:

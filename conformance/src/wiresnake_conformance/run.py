@@ -9,6 +9,7 @@ import json
 import os
 import selectors
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -109,9 +110,11 @@ def _run_all(
                 running.remove(job)
                 finish(_end(job))
             for job in running:
-                if time.monotonic() > job.limit:
+                late = time.monotonic() - job.limit
+                if late > 0:  # its pipe closes with it
+                    gently = job.subject.kind == "interface" and late < 30
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(job.pid, signal.SIGKILL)  # its pipe closes with it
+                        os.kill(job.pid, signal.SIGTERM if gently else signal.SIGKILL)
 
 
 def _start(job: _Job) -> None:
@@ -124,8 +127,11 @@ def _start(job: _Job) -> None:
     try:
         os.close(job.pipe)
         os.setsid()
-        namespaces.die_with_parent()
-        if job.subject.kind != "interface":
+        if job.subject.kind == "interface":  # its peers are to be taken away whatever happens
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+            namespaces.die_with_parent(signal.SIGTERM)
+        else:
+            namespaces.die_with_parent()
             namespaces.unshare(namespaces.NEWPID)
             child = os.fork()
             if child:
