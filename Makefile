@@ -9,7 +9,8 @@ CRATE := --locked --manifest-path rust/Cargo.toml
 RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
 STAMPS := .stamps
 
-.PHONY: help setup packages demo test lint types rust unit sim laws interop bench wheel clean
+.PHONY: help setup packages demo test lint types rust unit sim laws interop conformance bench \
+	wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -20,7 +21,7 @@ demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: u
 	wiresnake demo
 
 test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
-	pytest tests
+	pytest
 
 lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 	ruff check
@@ -47,6 +48,9 @@ laws: packages $(STAMPS)/native ## The laws of the code base, and the page of co
 interop: setup ## Against every other WireGuard, in network namespaces (root)
 	pytest tests/interop
 
+conformance: setup $(STAMPS)/others ## Every item of the list, ours beside all others (root)
+	tools/conformance --markdown docs/conformance-table.md --json .conformance.json
+
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
 
@@ -60,7 +64,7 @@ clean: ## Remove all that was built or set up here
 packages:
 	@tools/setup packages
 
-$(STAMPS)/venv: requirements-dev.txt tools/setup | packages
+$(STAMPS)/venv: requirements-dev.txt conformance/pyproject.toml tools/setup | packages
 	tools/setup venv
 	@mkdir -p $(STAMPS) && touch $@
 
@@ -74,4 +78,8 @@ $(STAMPS)/native: $(STAMPS)/venv $(STAMPS)/rust pyproject.toml $(RUST_SOURCES)
 
 $(STAMPS)/wireguard-go: $(STAMPS)/venv
 	tools/setup wireguard_go
+	@touch $@
+
+$(STAMPS)/others: $(STAMPS)/venv $(STAMPS)/rust
+	tools/setup boringtun gotatun
 	@touch $@

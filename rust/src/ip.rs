@@ -101,7 +101,26 @@ pub fn put_ipv4_checksum(header: &mut [u8]) {
 }
 
 const ICMP: u8 = 1;
+const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
+
+/// What a UDP datagram carries, or its first fragment, in a packet that `parse` accepted.
+pub fn udp_payload(packet: &[u8]) -> Option<&[u8]> {
+    let start = match packet[0] >> 4 {
+        4 if packet[9] == UDP && be16(packet, 6) & 0x1fff == 0 => usize::from(packet[0] & 15) * 4,
+        6 if packet[6] == UDP => 40,
+        6 if packet[6] == FRAGMENT
+            && packet.len() >= 48
+            && packet[40] == UDP
+            && be16(packet, 42) & 0xfff8 == 0 =>
+        {
+            48
+        }
+        _ => return None,
+    };
+    packet.get(start + 8..)
+}
 
 /// An ICMP "host unreachable" or ICMPv6 "address unreachable" that answers `packet`.
 ///
@@ -213,6 +232,30 @@ pub mod tests {
         assert!(parse(&six).is_none());
         for nonsense in [&[][..], &[0x45; 19], &[0x60; 39], &[0x00; 60], &[0x55; 60]] {
             assert!(parse(nonsense).is_none());
+        }
+    }
+
+    #[test]
+    fn udp_is_found_unless_in_a_later_fragment() {
+        let datagram = [&[0; 8][..], b"message"].concat();
+        let fragment = |more: &[u8; 4]| [&[UDP, 0][..], &more[2..], &[0; 4], &datagram].concat();
+        let v4 = |offset: u16| {
+            let mut packet = ipv4(UDP, &datagram);
+            put_be16(&mut packet, 6, offset);
+            packet
+        };
+        let mut options = [&v4(0)[..20], &[1; 4], &datagram].concat();
+        options[0] = 0x46;
+        let first = fragment(&1u32.to_be_bytes());
+        for packet in [v4(0), v4(0x2000), options, ipv6(UDP, &datagram), ipv6(FRAGMENT, &first)] {
+            assert_eq!(udp_payload(&packet), Some(&b"message"[..]));
+        }
+        let later = fragment(&8u32.to_be_bytes());
+        for packet in [v4(1), ipv4(6, &datagram), ipv6(6, &datagram), ipv6(FRAGMENT, &later)] {
+            assert_eq!(udp_payload(&packet), None);
+        }
+        for short in [ipv4(UDP, &[0; 7]), ipv6(UDP, &[]), ipv6(FRAGMENT, &[UDP])] {
+            assert_eq!(udp_payload(&short), None);
         }
     }
 

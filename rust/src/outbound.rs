@@ -121,6 +121,10 @@ impl Outbound {
         };
         let count = segments.count();
         let mut sessions = peer.sessions();
+        let current = sessions.current.as_ref();
+        if current.is_some_and(|session| loops(session, segments.packet())) {
+            return;
+        }
         // What is staged leaves first.
         let claimed = if sessions.nothing_staged() { claim(&sessions, count, now) } else { None };
         let Some((session, counter)) = claimed else {
@@ -252,6 +256,13 @@ fn padded(length: usize, mtu: usize) -> usize {
     let last = if mtu > 0 && length > mtu { length % mtu } else { length };
     let up = last.next_multiple_of(16);
     length - last + if mtu > 0 { up.min(mtu.max(last)) } else { up }
+}
+
+/// Whether the session would carry a message of its own: the way to the peer's endpoint leads into
+/// the tunnel to that peer. Each message would come back, longer and in the end in pieces, for as
+/// long as the session lasts.
+fn loops(session: &Session, packet: &[u8]) -> bool {
+    ip::udp_payload(packet).is_some_and(|message| session.made(message))
 }
 
 /// The session to send with, and the first of `count` counters; None: a handshake is wanted.

@@ -91,6 +91,13 @@ impl Session {
         self.send_key.seal(counter, &[], text);
     }
 
+    /// Whether this is the beginning of a message that `seal_in_place` made.
+    #[inline]
+    pub fn made(&self, message: &[u8]) -> bool {
+        message.starts_with(&MESSAGE_DATA.to_le_bytes())
+            && message[4..].starts_with(&self.remote_index.to_le_bytes())
+    }
+
     /// The padded packet inside a data message. None for a bad tag, a replay, or a session too
     /// old; what is in `message` then is no plaintext to be used: discard it.
     #[inline]
@@ -176,6 +183,16 @@ mod tests {
         let keepalive = sealed(&responder, 0, b"");
         assert_eq!(keepalive.len(), 32);
         assert_eq!(initiator.open_in_place(&mut keepalive.clone(), START).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_session_knows_its_own_messages() {
+        let (initiator, responder) = pair();
+        let message = sealed(&initiator, 7, b"packet");
+        assert!(initiator.made(&message) && !responder.made(&message));
+        for other in [&message[..7], &message[1..], b""] {
+            assert!(!initiator.made(other));
+        }
     }
 
     #[test]

@@ -175,6 +175,17 @@ def configure(
         lab.await_tunnel(end.host, port=end.port)
 
 
+def move_interface(interface: str, source: Host, target: Host) -> None:
+    """From a host's network into another's; the daemon stays, and so do its sockets."""
+    # In no host's process namespace: there the target's pid would be another.
+    lab.tool(f"nsenter --target {source.pid} --net ip link set {interface} netns {target.pid}")
+
+
+def memory(pid: int) -> int:
+    """KiB."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
+
+
 class Pings(NamedTuple):
     sent: int
     received: int
@@ -190,9 +201,11 @@ def count_pings(output: str) -> Pings:
     return Pings(int(found[1]), int(found[2]))
 
 
-def ping(host: Host, target: str, *, count: int = 3, interval: float = 0.02) -> Pings:
-    command = f"ping -n -q -c {count} -i {interval} -W 2 {target}"
-    return count_pings(host.run(command, check=False, timeout=60 + count * interval).stdout)
+def ping(
+    host: Host, target: str, *options: str, count: int = 3, interval: float = 0.02, wait: float = 2
+) -> Pings:
+    command = [*f"ping -n -q -c {count} -i {interval} -W {wait}".split(), *options, target]
+    return count_pings(host.run(*command, check=False, timeout=60 + count * interval).stdout)
 
 
 def assert_pings(a: End, b: End) -> None:
@@ -229,6 +242,19 @@ def assert_tcp(
     for stream in streams:
         assert not stream.error, stream.error
         assert stream.received == stream.sent
+
+
+def assert_udp(a: End, b: End, version: int = 4) -> None:
+    """Datagrams of every kind of length arrive unchanged and in order, the long in fragments."""
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    sender, receiver = (lab.udp_socket(end.host, family) for end in (a, b))
+    sent = [os.urandom(size) for size in (0, 1, *[1000] * 100, 1500, 20_000, 60_000)]
+    with sender, receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
+        receiver.settimeout(5)
+        for datagram in sent:
+            sender.sendto(datagram, (b.inner[version], receiver.getsockname()[1]))
+        assert [receiver.recv(1 << 16) for _ in sent] == sent
 
 
 @dataclass

@@ -16,6 +16,7 @@ from interop.harness import (
     assert_pings,
     configuration,
     count_pings,
+    memory,
     tunnel,
 )
 
@@ -33,11 +34,6 @@ def initiations(public: str, count: int) -> list[bytes]:
         body = struct.pack("<II", 1, number) + os.urandom(108)
         made.append(body + hashlib.blake2s(body, key=key, digest_size=16).digest() + bytes(16))
     return made
-
-
-def memory(pid: int) -> int:
-    """KiB."""
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
 
 
 def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:

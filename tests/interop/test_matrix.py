@@ -54,14 +54,3 @@ def test_c006_different_psks_never_meet(
     a.host.run("ping -c1 -W1", b.inner[4], check=False)
     assert a.handshake() == 0
     assert b.handshake() == 0
-
-
-def test_c057_c097_counters_are_exact(make_host: MakeHost, ours: Implementation) -> None:
-    """The figures of the kernel's own selftest: ten pings, a handshake, perhaps a keepalive."""
-    a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    a.host.run("ping -n -q -c 10 -f -W 1", b.inner[4])
-    received, sent = a.transfer()
-    assert received == 1372
-    assert sent in (1428, 1460)
-    assert b.transfer() == (sent, received)
-    assert a.handshake() > 0

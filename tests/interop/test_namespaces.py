@@ -14,6 +14,7 @@ from interop.harness import (
     assert_tcp,
     configuration,
     ends,
+    move_interface,
     unavailable,
 )
 
@@ -30,8 +31,7 @@ def moved(make_host: MakeHost, ours: Implementation) -> tuple[End, End, Host]:
         text = configuration(end, other, outer=version)
         end.wg("setconf", "wg0", "/dev/stdin", text=text)
     b.up()
-    # In no host's process namespace: there the container's pid would be another.
-    lab.tool(f"nsenter --target {a.host.pid} --net ip link set wg0 netns {container.pid}")
+    move_interface("wg0", a.host, container)
     inner = End(container, "none", a.outer, a.inner, private=a.private, public=a.public)
     inner.up()
     return inner, b, a.host

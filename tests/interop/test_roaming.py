@@ -75,15 +75,6 @@ def test_c076_c077_peer_moves_and_we_follow(
     moves_unharmed(b, a, version)
 
 
-def test_c076_move_from_v4_to_v6(make_host: MakeHost, ours: Implementation) -> None:
-    """The initiator turns to the responder's other address; the responder answers from there."""
-    a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    assert_pings(a, b)
-    a.wg("set", "wg0", "peer", b.public, "endpoint", b.endpoint(6))
-    assert_pings(a, b)
-    assert b.peer_endpoint() == a.endpoint(6)
-
-
 @version
 def test_c078_answers_from_the_address_that_was_asked(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int

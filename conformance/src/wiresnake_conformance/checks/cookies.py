@@ -1,0 +1,556 @@
+"""B. MACs, cookies, and what happens under load.
+
+Load comes and goes with the device's queue: a flood that it nearly keeps up with leaves it gaps of
+some ms without load. So where a check needs load it counts, or tries again.
+"""
+
+import os
+import struct
+import time
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2s
+from typing import Any
+
+from .. import oracle
+from ..oracle import (
+    COOKIE_REPLY,
+    INITIATION,
+    RESPONSE,
+    TRANSPORT,
+    Session,
+    Unopened,
+    again_with_macs,
+    describe,
+    digest,
+    initiate,
+    mac,
+    with_macs,
+)
+from ..stand import Datagram, Peer, Road, Stand
+from ..verdict import Differs, check
+
+
+@check(29)
+def mac1_is_keyed_by_the_responder(stand: Stand) -> None:
+    """Only an initiation whose mac1 is BLAKE2s-128 of all before it, under the hash of the label
+    and of the device's public key, is looked at: any other changes nothing."""
+    peer = stand.peer()
+    right = digest(b"mac1----", stand.public)
+    keys = {
+        "no label": digest(stand.public),
+        "the label of cookies": digest(b"cookie--", stand.public),
+        "the initiator's key": digest(b"mac1----", peer.key.public),
+        "the key itself": stand.public,
+        "a zero key": bytes(32),
+    }
+    message = initiate(peer.key, stand.public).message
+    body, mac1 = message[:116], message[116:132]
+    wrong = {f"mac1 with {name}": mac(key, body) for name, key in keys.items()}
+    wrong |= {
+        "mac1 without the first word": mac(right, body[4:]),
+        "mac1 of more than is before it": mac(right, body, bytes(16)),
+        "mac1 cut from 32 bytes": blake2s(body, key=right).digest()[:16],
+        "mac1 zero": bytes(16),
+    }
+    for bit in (0, 7, 63, 64, 127):
+        flipped = int.from_bytes(mac1) ^ 1 << bit
+        wrong[f"mac1 with bit {bit} flipped"] = flipped.to_bytes(16)
+    for name, other in wrong.items():
+        stand.log(name)
+        peer.send(body + other + bytes(16))
+    peer.road.silence(0.4, "initiations with a wrong mac1")
+    # Those before had the same timestamp: had one been opened, this one would be a replay.
+    peer.send(message)
+    peer.road.expect(RESPONSE, "the same initiation with the right mac1 is answered")
+
+
+@check(30)
+def wrong_mac1_is_silent(stand: Stand) -> None:
+    """Handshake messages with a wrong mac1 get no answer without load, whatever their mac2."""
+    peer = stand.peer()
+    for message in _with_wrong_mac1(peer, [None, os.urandom(16)]):
+        peer.send(message)
+    peer.road.silence(0.5, "messages with a wrong mac1")
+    peer.works(peer.handshake())
+
+
+@check(30, alone=True, seconds=5, shared=False)
+def wrong_mac1_is_silent_under_load(stand: Stand) -> None:
+    """Under load, too, messages with a wrong mac1 get neither a cookie nor a response, not even
+    with the right cookie."""
+    peer = stand.peer()
+    with stand.load():
+        cookie = peer.cookie()
+        messages = [m for _ in range(5) for m in _with_wrong_mac1(peer, [None, cookie])]
+        for message in messages:
+            peer.road.send(message, quietly=True)
+        stand.pause(0.5)
+        senders = {int.from_bytes(message[4:8], "little") for message in messages}
+        for datagram in peer.road.drain():
+            if datagram.receiver in senders:
+                raise Differs(f"a wrong mac1 under load gets {describe(datagram.data)}")
+        _taken(peer, "an initiation with the right mac1 and cookie", cookie=cookie)
+
+
+def _with_wrong_mac1(peer: Peer, cookies: Sequence[bytes | None]) -> list[bytes]:
+    """Initiations and responses, right in all but mac1; with a cookie their mac2 is right."""
+    messages = []
+    for cookie in cookies:
+        initiation = initiate(peer.key, peer.stand.public).message[:-32]
+        response = struct.pack("<I", RESPONSE) + os.urandom(56)
+        for body in (initiation, response):
+            rest = body + os.urandom(16)
+            messages.append(rest + (bytes(16) if cookie is None else mac(cookie, rest)))
+    return messages
+
+
+@check(31)
+def any_mac2_without_load(stand: Stand) -> None:
+    """Without load mac2 may hold anything, in an initiation and in a response."""
+    peer = stand.peer()
+    for mac2 in (bytes(16), b"\xff" * 16, bytes(15) + b"\1", os.urandom(16)):
+        stand.pause(0.03)
+        initiating = initiate(peer.key, stand.public)
+        peer.send(initiating.message[:-16] + mac2)
+        peer.road.expect(RESPONSE, f"an initiation with the mac2 {mac2.hex()} is answered")
+    other = stand.peer(endpoint=True)
+    stand.inject(other.packet_here())
+    session = other.answer(cookie=os.urandom(16))
+    other.received(session, "a response with any mac2 is taken")
+    other.works(session)
+
+
+@check(32, alone=True, seconds=6, shared=False)
+def one_cookie_reply_and_no_more(stand: Stand) -> None:
+    """Under load an initiation without the right mac2 gets one cookie reply of 64 bytes and no
+    more; the device does not open it, so with the cookie the very same one is answered."""
+    peer = stand.peer()
+    with stand.load():
+        for mac2 in ({}, {"cookie": os.urandom(16)}):
+            answers = _answers(peer, 12, **mac2)
+            if not answers[COOKIE_REPLY,]:
+                raise Differs(f"wanted one cookie reply to an initiation, got {_told(answers)}")
+            if any(len(kinds) > 1 for kinds in answers):
+                raise Differs(f"several answers to one initiation: {_told(answers)}")
+            if answers[RESPONSE,] > 4:  # that many may fall into a gap of the load
+                raise Differs(f"responses without a cookie: {_told(answers)}")
+        refused, reply = peer.insist([COOKIE_REPLY])
+        if reply is None:
+            raise Differs("no cookie reply any more")
+        cookie = _opened(reply.data, stand.public, refused.mac1, refused.index)
+        again = again_with_macs(refused.message, stand.public, cookie)
+        if _until(peer.road, again, refused.index, (RESPONSE,)) is None:
+            raise Differs("the initiation that was refused gets no response with the right mac2")
+
+
+@check(33, alone=True, seconds=8, shared=False)
+def cookies_are_rate_limited(stand: Stand) -> None:
+    """Under load initiations with the right mac2 are answered 5 at once and 20 a second of one
+    IPv4 address, whatever its ports and the peers; the rest get nothing, not even a cookie."""
+    peers = [stand.peer() for _ in range(24)]
+    address = "198.51.100.101"
+    roads = [stand.road(address), stand.road(address)]
+    other = stand.road("198.51.100.102")
+    rounds = []
+    with stand.load():
+        cookies = {}
+        for road in (*roads, other):
+            peers[0].road = road
+            cookies[road.name] = peers[0].cookie()
+        for _ in range(3):
+            stand.pause(0.6)
+            for road in roads:
+                road.drain()
+            began, answers = stand.now(), Counter[int]()
+            messages = [
+                initiate(peer.key, stand.public, cookie=cookies[roads[i % 2].name]).message
+                for i, peer in enumerate(peers)
+            ]
+            for i, message in enumerate(messages):
+                roads[i % 2].send(message, quietly=True)
+            last = began
+            while datagram := roads[0].receive(0.15) or roads[1].receive(0.15):
+                answers[datagram.kind] += 1
+                last = datagram.time
+            # Tokens for the time between, and one for the rounding.
+            allowed = 5 + int(20 * (last - began)) + 1
+            for peer in peers[-2:]:
+                peer.road = other
+            elsewhere = _kinds(peers[-2:], cookies[other.name]).count(RESPONSE)
+            rounds.append(
+                f"{answers[RESPONSE]} responses and {answers[COOKIE_REPLY]} cookie replies,"
+                f" {elsewhere} responses at another address"
+            )
+            stand.log(f"{rounds[-1]}; {allowed} allowed")
+            enough = 0 < answers[RESPONSE] <= allowed and elsewhere
+            if enough and not answers[COOKIE_REPLY]:
+                return
+    raise Differs(
+        f"{len(peers)} initiations with the right mac2 from one address, and 2 from another:"
+        f" {'; then '.join(rounds)}; wanted 5, 0 and 2"
+    )
+
+
+def _kinds(peers: Sequence[Peer], cookie: bytes) -> list[int]:
+    """What answers initiations of these peers, all on the same road, with that cookie."""
+    found = []
+    for peer in peers:
+        for _ in range(10):
+            peer.initiate(cookie=cookie)
+            if datagram := peer.road.receive(0.2):
+                found.append(datagram.kind)
+                break
+    return found
+
+
+@check(34, alone=True, seconds=6, shared=False)
+def cookies_are_bound_to_the_address_and_port(stand: Stand) -> None:
+    """Under load a cookie serves the address and port that it was sent to, and no other."""
+    peer = stand.peer()
+    own = peer.road
+    port = own.socket.getsockname()[1]
+    with stand.load():
+        cookie = peer.cookie()
+        if peer.cookie() != cookie:
+            raise Differs("two cookies for one address and port, a moment apart")
+        for name, road in {
+            "port": stand.road(),
+            "address": stand.road("198.51.100.101", port=port),
+        }.items():
+            peer.road = road
+            answers = _answers(peer, 8, cookie=cookie)
+            if answers[RESPONSE,] > 3:
+                raise Differs(f"the cookie of another {name} was taken: {_told(answers)}")
+            if not answers[COOKIE_REPLY,]:
+                raise Differs(f"the cookie of another {name} gets no new one: {_told(answers)}")
+        peer.road = own
+        _taken(peer, "an initiation with the right cookie", cookie=cookie)
+
+
+@check(36, alone=True, seconds=5, shared=False)
+def cookie_replies_are_sealed(stand: Stand) -> None:
+    """A cookie reply opens with the hash of the device's public key, the mac1 of the message that
+    it answers and that one's sender index, under a fresh random nonce of 24 bytes."""
+    peer = stand.peer()
+    nonces, cookies = list[bytes](), set[bytes]()
+    with stand.load():
+        for _ in range(24):
+            refused, reply = peer.insist([COOKIE_REPLY])
+            if reply is None:
+                raise Differs("no cookie reply to an initiation without mac2 under load")
+            cookies.add(_opened(reply.data, stand.public, refused.mac1, refused.index))
+            nonces.append(reply.data[8:32])
+    if bytes(16) in cookies:
+        raise Differs("a cookie of zeros")
+    # 24 random bytes have 23 different values on average; fewer than 8 is out of the question.
+    if few := [at for at in range(24) if len({nonce[at] for nonce in nonces}) < 8]:
+        raise Differs(f"the nonces are not random: bytes {few} hardly change")
+
+
+@check(37, seconds=13)
+def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
+    """The device takes a cookie that answers the last mac1 that it sent, and none that answers an
+    older one, is for an unknown index or does not open; the next initiation has its mac2."""
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    first = peer.awaited()
+    _has_mac2(first.message, None, "the first initiation")
+    own, wrong, right = peer.key.public, os.urandom(16), os.urandom(16)
+    reply = oracle.cookie_reply(own, first.index, first.mac1, wrong)
+    for name, bad in {
+        "for another index": oracle.cookie_reply(own, first.index ^ 1, first.mac1, wrong),
+        "to another mac1": oracle.cookie_reply(own, first.index, os.urandom(16), wrong),
+        "under another key": oracle.cookie_reply(stand.public, first.index, first.mac1, wrong),
+        "with a bit flipped": reply[:-1] + bytes([reply[-1] ^ 1]),
+    }.items():
+        stand.log(f"a cookie reply {name}")
+        peer.send(bad)
+    second = peer.awaited(8)
+    _has_mac2(second.message, None, "after cookie replies that are wrong")
+    peer.send(oracle.cookie_reply(own, second.index, second.mac1, right))
+    peer.send(oracle.cookie_reply(own, second.index, first.mac1, wrong))
+    third = peer.awaited(8)
+    _has_mac2(third.message, right, "after a right cookie reply and one to an older mac1")
+    message, session = oracle.respond(peer.key, third)
+    peer.send(message)
+    peer.received(session, "the handshake goes on")
+
+
+@check(37, seconds=8)
+def one_cookie_per_mac1(stand: Stand) -> None:
+    """Of two right cookie replies to one message the device takes the first."""
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    initiated = peer.awaited()
+    cookies = [os.urandom(16), os.urandom(16)]
+    for cookie in cookies:
+        peer.send(oracle.cookie_reply(peer.key.public, initiated.index, initiated.mac1, cookie))
+    _has_mac2(peer.awaited(8).message, cookies[0], "after two cookie replies to one mac1")
+
+
+@check(37, seconds=1)
+def a_cookie_may_come_for_a_session(stand: Stand) -> None:
+    """A cookie reply to an initiation counts even if the session that came of it has the index by
+    now: the next message with MACs, here a response, has its mac2."""
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    initiated = peer.awaited()
+    message, session = oracle.respond(peer.key, initiated)
+    peer.send(message)
+    peer.received(session, "the device sends through a session")
+    cookie = os.urandom(16)
+    own, mac1 = peer.key.public, initiated.mac1
+    peer.send(oracle.cookie_reply(own, initiated.index, mac1, cookie))
+    stand.pause(0.1)
+    peer.road.drain()
+    peer.initiate()
+    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    _has_mac2(response.data, cookie, "the response after a cookie for a session")
+
+
+@check(38, seconds=18)
+def cookies_tick_no_timers(stand: Stand) -> None:
+    """A cookie is no sign of life: 15 s after data that nothing answered the device initiates, to
+    where the peer was, though a cookie came meanwhile from elsewhere."""
+    peer = stand.peer(endpoint=True)
+    elsewhere = stand.road()
+    stand.inject(peer.packet_here())
+    initiated = peer.awaited()
+    message, session = oracle.respond(peer.key, initiated)
+    peer.send(message)
+    data = peer.road.expect(TRANSPORT, "the device sends through a session")
+    stand.pause(2)
+    data = [data, *peer.road.drain()][-1]  # perhaps a keepalive came before it
+    peer.opened(session, data)
+    own, mac1 = peer.key.public, initiated.mac1
+    elsewhere.send(oracle.cookie_reply(own, initiated.index, mac1, os.urandom(16)))
+    again = peer.road.expect(INITIATION, "the device gives up waiting for an answer", 19)
+    stand.expect_between(again.time - data.time, 14.9, 16.2, "the device initiates after")
+    elsewhere.silence(0.1, "where the cookie came from")
+
+
+@check(38, seconds=7)
+def cookies_wait_for_the_next_initiation(stand: Stand) -> None:
+    """A cookie reply that is taken makes the device send nothing at once: it initiates again after
+    5 s as always, to the endpoint of before, though the cookie came from elsewhere."""
+    peer = stand.peer(endpoint=True)
+    known, elsewhere = peer.road.name, stand.road()
+    stand.inject(peer.packet_here())
+    datagram = peer.road.expect(INITIATION, "the device initiates")
+    first = oracle.consume(peer.key, datagram.data)
+    elsewhere.send(oracle.cookie_reply(peer.key.public, first.index, first.mac1, os.urandom(16)))
+    elsewhere.silence(0.3, "a cookie reply")
+    if peer.endpoint() != known:
+        raise Differs(f"the cookie reply moved the endpoint to {peer.endpoint()}")
+    again = peer.road.expect(INITIATION, "the device initiates again", 8)
+    stand.expect_between(again.time - datagram.time, 4.95, 6, "the next initiation comes after")
+    elsewhere.silence(0.1, "where the cookie came from")
+
+
+@check(40, seconds=1)
+def a_response_can_be_answered_by_a_cookie(stand: Stand) -> None:
+    """A cookie reply to the device's response is taken: its next response has mac2."""
+    peer = stand.peer()
+    cookie = os.urandom(16)
+    for expected in (None, cookie):
+        initiating = peer.initiate()
+        response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered").data
+        session = peer.complete(initiating, response)
+        _has_mac2(response, expected, "the response")
+        own, mac1 = peer.key.public, response[60:76]
+        peer.send(oracle.cookie_reply(own, session.remote, mac1, cookie))
+        stand.pause(0.1)
+    peer.works(session)
+
+
+@check(40, alone=True, seconds=8, shared=False)
+def responses_need_a_cookie_too(stand: Stand) -> None:
+    """Under load the device answers a response by a cookie reply for its sender index, and takes
+    the same response with the mac2 that this cookie makes."""
+    with stand.load():
+        for _ in range(4):
+            peer = stand.peer(endpoint=True)
+            if _response_under_load(stand, peer):
+                return
+    raise Differs("no response without a cookie gets a cookie reply under load")
+
+
+def _response_under_load(stand: Stand, peer: Peer) -> bool:
+    """False if the device took the response without a cookie, as it may in a gap of the load."""
+    stand.inject(peer.packet_here())
+    initiated = peer.awaited(4)
+    message, session = oracle.respond(peer.key, initiated)
+    reply = _until(peer.road, message, session.local, (COOKIE_REPLY, TRANSPORT))
+    if reply is None:
+        raise Differs("no cookie reply to a response without mac2 under load")
+    if reply.kind == TRANSPORT:
+        return False
+    cookie = _opened(reply.data, stand.public, message[60:76], session.local)
+    again = again_with_macs(message, initiated.static, cookie)
+    if _until(peer.road, again, session.local, (TRANSPORT,)) is None:
+        raise Differs("a response with the right cookie is not taken under load")
+    return True
+
+
+def _until(road: Road, message: bytes, index: int, kinds: Sequence[int]) -> Datagram | None:
+    """Sends the message, which may be lost, until such an answer for that index comes."""
+    for _ in range(30):
+        road.send(message)
+        deadline = time.monotonic() + 0.1
+        while datagram := road.receive(deadline - time.monotonic()):
+            if datagram.kind in kinds and datagram.receiver == index:
+                return datagram
+    return None
+
+
+@check(41, alone=True, seconds=5, shared=False)
+def load_lasts_a_second(stand: Stand) -> None:
+    """A burst puts the device under load for 1 s from when its queue was an eighth full, and for
+    no longer: then initiations are answered without a cookie again."""
+    peers = [stand.peer() for _ in range(4)]
+    for size in (2_000, 8_000, 32_000, 128_000):
+        noise = _noise(stand, 2_000)
+        began = stand.now()
+        for number in range(size):
+            peers[0].road.send(noise[number % len(noise)], quietly=True)
+        stand.log(f"a burst of {size} in {stand.now() - began:.3f} s")
+        answers = _probe(stand, peers, until=stand.now() + 4)
+        if COOKIE_REPLY in [kind for _, kind in answers]:
+            break
+        stand.pause(0.2)
+    else:
+        raise Differs("no burst of initiations puts the device under load")
+    loaded = [moment for moment, kind in answers if kind == COOKIE_REPLY]
+    calm = [moment for moment, kind in answers if kind == RESPONSE]
+    if not calm:
+        raise Differs("still under load 4 s after a burst")
+    stand.expect_between(min(calm) - began, 0.95, 4, "the load ends after")
+    if max(loaded) > min(calm):
+        raise Differs("under load again without a burst")
+
+
+def _probe(stand: Stand, peers: Sequence[Peer], until: float) -> list[tuple[float, int]]:
+    """Initiations of these peers in turn, until there are three responses: when each was answered
+    and by what."""
+    answers: list[tuple[float, int]] = []
+    while stand.now() < until and [kind for _, kind in answers].count(RESPONSE) < 3:
+        for peer in peers[1:]:
+            initiating = peer.initiate()
+            datagram = peer.road.receive(0.1)
+            if datagram and datagram.receiver == initiating.index:
+                answers.append((datagram.time, datagram.kind))
+            time.sleep(0.03)
+    return answers
+
+
+@check(41, alone=True, seconds=4, shared=False)
+def many_handshakes_are_no_load(stand: Stand) -> None:
+    """Hundreds of initiations in two seconds, few enough at a time that the device keeps up, put
+    nobody under load, be they of peers or of strangers: what counts is the queue."""
+    peers = [stand.peer() for _ in range(25)]
+    stranger = stand.road()
+    strangers = [initiate(oracle.Key.new(), stand.public).message for _ in range(400)]
+    began = stand.now()
+    for number in range(100):
+        for message in strangers[number * 4 : number * 4 + 4]:
+            stranger.send(message, quietly=True)
+        peer = peers[number % len(peers)]
+        peer.initiate()
+        peer.road.expect(RESPONSE, f"initiation {number * 5 + 5} is answered without a cookie")
+        ahead = began + number / 60 - stand.now()
+        time.sleep(max(ahead, 0))
+    stand.log(f"500 initiations in {stand.now() - began:.2f} s")
+    stranger.silence(0.1, "initiations of strangers")
+    newcomer = stand.peer()
+    newcomer.works(newcomer.handshake())
+
+
+@check(43, alone=True, seconds=9, shared=False)
+def data_passes_during_a_flood(stand: Stand) -> None:
+    """While more handshake messages come than the device can look at, of all three kinds, a session
+    carries packets both ways with hardly a loss; and right after it handshakes are answered: what
+    waits is bounded."""
+    peer, late = stand.peer(), stand.peer()
+    session = peer.handshake()
+    replies = [struct.pack("<II", COOKIE_REPLY, n) + os.urandom(56) for n in range(1000)]
+    count = 200
+    with stand.load(), stand.flood(replies, addresses=2, rate=20_000):
+        sent = set[bytes]()
+        peer.road.drain()
+        for number in range(count):
+            there = peer.packet(struct.pack(">I", number))
+            peer.road.send(session.seal(there), quietly=True)
+            stand.inject(peer.packet_here(struct.pack(">I", number)), quietly=True)
+            sent.add(there)
+            time.sleep(0.01)
+        delivered = len(sent & set(stand.delivered(1, count)))
+        received = _data(peer.road, session)
+    stand.log(f"{delivered} of {count} were delivered, {received} received")
+    if min(delivered, received) < count * 0.9:
+        raise Differs(
+            f"of {count} packets during a flood {delivered} were delivered and {received} received"
+        )
+    stand.pause(2)
+    _, answer = late.insist([RESPONSE], times=10)
+    if answer is None:
+        raise Differs("no response to an initiation 2 s after a flood: the queue is not bounded")
+
+
+def _data(road: Road, session: Session) -> int:
+    """How many messages with a packet in them have come for that session."""
+    found = 0
+    for datagram in road.drain():
+        if datagram.receiver == session.local and datagram.kind == TRANSPORT:
+            found += bool(session.open(datagram.data))
+    return found
+
+
+def _noise(stand: Stand, count: int) -> list[bytes]:
+    """Initiations with a right mac1 and nothing else that is right."""
+    return [
+        with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), stand.public)
+        for number in range(count)
+    ]
+
+
+def _answers(peer: Peer, count: int, **parts: Any) -> Counter[tuple[int, ...]]:
+    """How often an initiation was answered by which kinds of messages."""
+    sent: dict[int, list[int]] = {}
+    for number in range(count):
+        sent[peer.initiate(**parts).index] = []
+        deadline = time.monotonic() + (0.06 if number < count - 1 else 0.3)
+        while datagram := peer.road.receive(deadline - time.monotonic()):
+            if datagram.receiver in sent:
+                _right_length(datagram)
+                sent[datagram.receiver].append(datagram.kind)
+    return Counter(tuple(kinds) for kinds in sent.values())
+
+
+def _right_length(datagram: Datagram) -> None:
+    if len(datagram.data) != oracle.LENGTHS.get(datagram.kind):
+        raise Differs(f"an answer of a wrong length: {describe(datagram.data)}")
+
+
+def _told(answers: Counter[tuple[int, ...]]) -> str:
+    names = {kinds: " and ".join(oracle.KINDS[kind] for kind in kinds) for kinds in answers}
+    return ", ".join(f"{names[kinds] or 'nothing'} {n} times" for kinds, n in answers.items())
+
+
+def _taken(peer: Peer, why: str, **parts: Any) -> None:
+    _, answer = peer.insist([RESPONSE], times=50, **parts)
+    if answer is None:
+        raise Differs(f"{why}: no response to any of 50")
+
+
+def _opened(reply: bytes, device: bytes, mac1: bytes, index: int) -> bytes:
+    try:
+        return oracle.open_cookie(reply, device, mac1, index)
+    except Unopened as error:
+        raise Differs(str(error)) from None
+
+
+def _has_mac2(message: bytes, cookie: bytes | None, why: str) -> None:
+    expected = bytes(16) if cookie is None else mac(cookie, message[:-16])
+    if message[-16:] != expected:
+        raise Differs(f"{why}: the mac2 is {message[-16:].hex()}, wanted {expected.hex()}")

@@ -1,0 +1,378 @@
+"""H. Padding, MTU, ECN, and the outer packets."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from dataclasses import replace
+
+from .. import packets
+from ..oracle import TRANSPORT, Session, respond
+from ..stand import FAMILY, PATIENCE, Peer, Stand
+from ..verdict import Differs, NotApplicable, check
+
+ECT1, ECT0, CE = 1, 2, 3
+SYN, ACK = 2, 16
+ENCAPSULATED = {0: 0, 1: 1, 2: 2, 3: 2, 0xB8: 0, 0xB9: 1, 0xBA: 2, 0xBB: 2}
+"""The outer TOS for an inner one: no DSCP, and CE becomes ECT(0)."""
+
+
+@check(97)
+def padded_to_16(stand: Stand) -> None:
+    """Packets are padded with zeros to the next multiple of 16, but not beyond the MTU."""
+    peer, session = _connected(stand)
+    mtu = stand.mtu()
+    for size in (28, 41, 48, 49, 128, 1260, mtu - 12, mtu - 11, mtu - 1, mtu):
+        _expect_padded(peer, session, size, mtu)
+    for size in (48, 61, mtu - 1):
+        _expect_padded(peer, session, size, mtu, version=6)
+
+
+@check(97, shared=False)
+def padded_within_odd_mtus(stand: Stand) -> None:
+    """The MTU that limits the padding may be any number."""
+    peer, session = _connected(stand)
+    for mtu in (1281, 1299, 1280, 1295):
+        stand.command(f"ip link set {stand.interface} mtu {mtu}")
+        _await_padding(peer, session, mtu, mtu)
+        for size in (mtu, mtu - 1, mtu - mtu % 16, 100):
+            _expect_padded(peer, session, size, mtu)
+
+
+@check(97, shared=False)
+def padded_within_the_mtu_of_a_route(stand: Stand) -> None:
+    """A route's own MTU limits the padding as well."""
+    if stand.subject.kind != "kernel":
+        raise NotApplicable("a TUN device does not tell the MTU of a route")
+    peer, session = _connected(stand)
+    stand.addresses()
+    stand.command(f"ip route add {peer.inner[4]}/32 dev {stand.interface} mtu 1299")
+    with stand.stack(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        for size, padded in ((1297, 1299), (1299, 1299), (1200, 1200), (1201, 1216)):
+            out.sendto(bytes(size - 28), (peer.inner[4], 9))
+            content = peer.received(session, f"a packet of {size} B")
+            if len(content) != padded:
+                raise Differs(f"{size} B are padded to {len(content)}, not to {padded}")
+
+
+@check(97, shared=False)
+def packets_beyond_the_mtu(stand: Stand) -> None:
+    """An MTU of 0, where it can be set, and a packet that waited while the MTU became less than
+    its length, end nothing; the packet is sent whole."""
+    peer = stand.peer(endpoint=True)
+    packet = packets.sized(stand.inner(1)[4], peer.inner[4], 1419)
+    stand.inject(packet)
+    initiated = peer.awaited()
+    for mtu in (0, 68):
+        if not stand.run(["ip", "link", "set", stand.interface, "mtu", str(mtu)]).returncode:
+            stand.log(f"the MTU is {mtu}")
+            break
+    stand.pause(0.3)
+    message, session = respond(peer.key, initiated)
+    peer.send(message)
+    content = peer.received(session, "a packet that waited")
+    if content[: len(packet)] != packet or any(content[len(packet) :]):
+        raise Differs(f"what was sent is not the packet of {len(packet)} B that waited")
+    small = packets.sized(stand.inner(1)[4], peer.inner[4], 60)
+    with contextlib.suppress(OSError):  # the interface may refuse it
+        stand.inject(small)
+    peer.road.drain()
+    stand.command(f"ip link set {stand.interface} mtu 1420")
+    stand.pause(0.3)
+    peer.works(session)
+
+
+@check(98, shared=False)
+def the_default_mtu(stand: Stand) -> None:
+    """A new interface has an MTU of 1420: 1500 less IPv6, UDP, and what WireGuard adds."""
+    stand.log(f"the interface was made with an MTU of {stand.default_mtu}")
+    if stand.default_mtu != 1420:
+        raise Differs(f"the MTU of a new interface is {stand.default_mtu}")
+
+
+@check(98, shared=False, seconds=4)
+def mtus_change_at_run_time(stand: Stand) -> None:
+    """Any MTU that the interface takes is in force at once, up and down, with a session and all;
+    extreme ones end nothing."""
+    peer, session = _connected(stand)
+    for mtu in (9000, 1300, 570, 68, 1420, 2001, 65535, 1420):
+        if stand.run(["ip", "link", "set", stand.interface, "mtu", str(mtu)]).returncode:
+            stand.log(f"an MTU of {mtu} cannot be set")
+            continue
+        most = min(mtu, 9000)
+        _await_padding(peer, session, most, mtu)
+        for size in (60, most - 1, most):
+            _expect_padded(peer, session, size, mtu)
+            there = packets.sized(peer.inner[4], stand.inner(1)[4], size)
+            peer.send(session.seal(there))
+            stand.expect_delivered(there, f"a packet of {size} B with an MTU of {mtu}")
+        if mtu == 65535:
+            stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 65535))
+            peer.road.silence(0.3, "a packet that, with its overhead, is longer than UDP can be")
+    peer.works(session)
+
+
+@check(99)
+def ecn_goes_out(stand: Stand) -> None:
+    """The outer packet has the ECN bits of the inner one, with CE carried as ECT(0), and not its
+    DSCP."""
+    for outer in (4, 6):
+        peer, session = _connected(stand, version=outer)
+        for version in (4, 6):
+            for tos, wanted in ENCAPSULATED.items():
+                packet = peer.packet_here(os.urandom(9), version=version, tos=tos)
+                stand.inject(packet)
+                datagram = peer.road.expect(TRANSPORT, f"a packet with TOS {tos:#x}")
+                if not peer.opened(session, datagram).startswith(packet):
+                    raise Differs(f"a packet with TOS {tos:#x} was changed inside")
+                if datagram.tos != wanted:
+                    raise Differs(
+                        f"inner TOS {tos:#x} in IPv{version} makes the outer IPv{outer}"
+                        f" {datagram.tos:#x}, not {wanted:#x}"
+                    )
+
+
+@check(99, seconds=3)
+def ecn_comes_in(stand: Stand) -> None:
+    """Congestion that was met outside is passed on, as RFC 6040 has it: CE to a packet that can
+    carry it, ECT(1) in place of ECT(0); the IPv4 checksum stays right, the DSCP as it was."""
+    for outer in (4, 6):
+        peer, session = _connected(stand, version=outer)
+        for version in (4, 6):
+            for outer_tos in (*range(4), 0xB8 | CE, 0x20 | ECT1):
+                _set_tos(peer, outer_tos)
+                for inner_tos in (*range(4), 0xB8, 0xB8 | ECT0):
+                    payload = os.urandom(9)
+                    packet = peer.packet(payload, version=version, tos=inner_tos)
+                    peer.send(session.seal(packet))
+                    _expect_ecn(peer, payload, version, outer_tos, inner_tos)
+
+
+@check(99)
+def ecn_in_a_burst(stand: Stand) -> None:
+    """Each of many messages that come at once gets the ECN bits of its own outer packet."""
+    peer, session = _connected(stand)
+    wanted = {}
+    for number in range(48):
+        outer_tos = number % 4
+        packet = peer.packet(struct.pack(">I", number) + bytes(60), tos=ECT0)
+        _set_tos(peer, outer_tos)
+        wanted[packet[28:32]] = _decapsulated(outer_tos, ECT0)
+        peer.send(session.seal(packet))
+    found = stand.delivered(PATIENCE, len(wanted))
+    for packet in found:
+        read = packets.read(packet)
+        if read and (tos := wanted.pop(packet[28:32], read.tos)) != read.tos:
+            raise Differs(f"a packet of a burst came out with TOS {read.tos:#x}, not {tos:#x}")
+    if wanted:
+        raise Differs(f"{len(wanted)} of 48 packets did not come out")
+
+
+@check(100)
+def outer_packets_may_be_fragmented(stand: Stand) -> None:
+    """Neither handshake messages nor data have "don't fragment" set in the outer IPv4 header."""
+    tap = stand.tap()
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    session = peer.answer()
+    peer.received(session, "a packet that waited")
+    stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 1420))
+    peer.received(session, "a large packet")
+    stand.peer().handshake()
+    seen = [packet for packet in tap.packets() if packet.source == stand.outer[4]]
+    for packet in seen:
+        stand.log(f"on the cable: {packet}, DF {packet.dont_fragment}")
+        if packet.dont_fragment:
+            raise Differs(f"an outer packet has DF set: {packet}")
+    if len(seen) < 4:
+        raise Differs(f"only {len(seen)} outer packets were seen on the cable")
+
+
+@check(100, shared=False)
+def large_packets_in_fragments(stand: Stand) -> None:
+    """With an MTU beyond the cable's the outer packet is fragmented, and nothing of it changed."""
+    peers = [_connected(stand, version=outer) for outer in (4, 6)]
+    stand.command(f"ip link set {stand.interface} mtu 4000")
+    for peer, session in peers:
+        _await_padding(peer, session, 1409, 4000)
+        for size in (1440, 3999, 4000):
+            tap = stand.tap()
+            packet = packets.sized(stand.inner(1)[4], peer.inner[4], size)
+            stand.inject(packet)
+            content = peer.received(session, f"a packet of {size} B over a cable with MTU 1500")
+            if content[:size] != packet:
+                raise Differs(f"a packet of {size} B was changed on its way")
+            pieces = [one for one in tap.packets(0.1) if one.source in stand.outer.values()]
+            stand.log(f"{len(pieces)} outer packets carried it")
+            if size > 1500 and not (len(pieces) > 1 and all(one.fragment for one in pieces)):
+                raise Differs(f"{size} B went over a cable with MTU 1500 unfragmented")
+            there = packets.sized(peer.inner[4], stand.inner(1)[4], size)
+            peer.send(session.seal(there))
+            stand.expect_delivered(there, f"a packet of {size} B that came in fragments")
+
+
+@check(100, shared=False, seconds=4)
+def offloads_change_no_byte(stand: Stand) -> None:
+    """What the host's TCP sends in large pieces leaves in packets with right headers, and none of
+    its bytes is changed, lost or repeated."""
+    stand.addresses()
+    peer, session = _connected(stand)
+    for version in (4, 6):
+        stream = os.urandom(200_000)
+        with stand.stack(FAMILY[version], socket.SOCK_STREAM) as client:
+            sender = threading.Thread(target=_upload, args=(client, peer.inner[version], stream))
+            sender.start()
+            received = _listen(peer, session, version, len(stream))
+            sender.join()
+        if received != stream[: len(received)]:
+            raise Differs("the bytes of a TCP stream were changed on their way")
+        if len(received) < len(stream):
+            raise Differs(f"only {len(received)} of {len(stream)} B of a TCP stream arrived")
+
+
+@check(100, shared=False)
+def datagrams_keep_their_bounds(stand: Stand) -> None:
+    """Of UDP datagrams of one flow, many at once, each arrives as it was sent, both ways."""
+    stand.addresses()
+    peer, session = _connected(stand)
+    with stand.stack(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        host.bind((stand.inner(1)[4], 9))
+        sizes = [1200] * 11 + [300] + [8] * 5 + [1000] * 8 + [3, 1, 0, 1]
+        payloads = [os.urandom(size) for size in sizes]
+        for message in [session.seal(peer.packet(payload)) for payload in payloads]:
+            peer.road.send(message, quietly=True)
+        got: list[bytes] = []
+        with contextlib.suppress(TimeoutError):
+            while len(got) < len(payloads):
+                got.append(host.recv(1 << 16))
+        if got != payloads:
+            raise Differs(f"{len(payloads)} datagrams were sent, {len(got)} came, or others")
+        data = os.urandom(30_500)
+        peer.road.drain()
+        host.setsockopt(socket.SOL_UDP, 103, 1000)  # UDP_SEGMENT: one piece for many datagrams
+        host.sendto(data, (peer.inner[4], 9))
+        came: list[bytes] = []
+        while len(came) < 31 and (datagram := peer.road.receive()):
+            came.append(_checked(peer.opened(session, datagram)).payload[8:])
+        if came != [data[start : start + 1000] for start in range(0, len(data), 1000)]:
+            raise Differs("datagrams that the host gave the tunnel in one piece were changed")
+
+
+def _connected(stand: Stand, version: int = 4) -> tuple[Peer, Session]:
+    peer = stand.peer(version=version)
+    session = peer.handshake()
+    peer.works(session)
+    return peer, session
+
+
+def _padded(size: int, mtu: int) -> int:
+    return min(mtu, -(-size // 16) * 16)
+
+
+def _expect_padded(peer: Peer, session: Session, size: int, mtu: int, version: int = 4) -> None:
+    """The device sends a packet of that size, padded as it is with that MTU."""
+    packet = packets.sized(peer.stand.inner(1)[version], peer.inner[version], size)
+    peer.stand.inject(packet)
+    content = peer.received(session, f"a packet of {size} B with an MTU of {mtu}")
+    if len(content) != _padded(size, mtu):
+        wanted = _padded(size, mtu)
+        raise Differs(f"{size} B with an MTU of {mtu} are padded to {len(content)}, not {wanted}")
+    if content[:size] != packet:
+        raise Differs(f"a packet of {size} B was changed")
+    if any(content[size:]):
+        raise Differs(f"the padding is not zero: {content[size:].hex()}")
+
+
+def _await_padding(peer: Peer, session: Session, size: int, mtu: int) -> None:
+    """Tries until the device follows a change of the MTU, of which it hears a moment later."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _expect_padded(peer, session, size, mtu)
+        except Differs:
+            if time.monotonic() > deadline:
+                raise
+
+
+def _set_tos(peer: Peer, tos: int) -> None:
+    if peer.road.version == 4:
+        peer.road.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    else:
+        peer.road.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+
+
+def _decapsulated(outer: int, inner: int) -> int:
+    """The TOS of a packet out of the tunnel (RFC 6040, 4.2, as the kernel has it)."""
+    if outer & 3 == CE and inner & 3 in (ECT0, ECT1):
+        return inner | CE
+    if outer & 3 == ECT1 and inner & 3 == ECT0:
+        return inner & ~3 | ECT1
+    return inner
+
+
+def _expect_ecn(peer: Peer, payload: bytes, version: int, outer: int, inner: int) -> None:
+    stand = peer.stand
+    wanted = peer.packet(payload, version=version, tos=_decapsulated(outer, inner))
+    found = stand.delivered()
+    why = f"inner IPv{version} TOS {inner:#x} in outer IPv{peer.road.version} TOS {outer:#x}"
+    if not found:
+        raise Differs(f"{why}: nothing came out of the tunnel")
+    if found[0] != wanted:
+        read, right = packets.read(found[0]), packets.read(wanted)
+        if read and right and read.tos != right.tos:
+            raise Differs(f"{why} comes out with TOS {read.tos:#x}, not {right.tos:#x}")
+        raise Differs(f"{why} comes out as {found[0].hex()}, not {wanted.hex()}")
+
+
+def _upload(client: socket.socket, address: str, stream: bytes) -> None:
+    with contextlib.suppress(OSError):  # what arrived tells
+        client.connect((address, 9))
+        client.sendall(stream)
+
+
+def _listen(peer: Peer, session: Session, version: int, length: int) -> bytes:
+    """What a TCP of the device's host sends: every segment that comes in its turn is taken and
+    acknowledged, so whatever is lost is sent again."""
+    stand, stream, start, deadline = peer.stand, b"", 0, time.monotonic() + 12
+    own, other = peer.inner[version], stand.inner(1)[version]
+    segments = 0
+    while len(stream) < length and time.monotonic() < deadline:
+        datagram = peer.road.receive(0.5, quietly=True)
+        if datagram is None or datagram.kind != TRANSPORT:
+            continue
+        content = peer.opened(session, datagram)
+        if not content:
+            continue
+        segment = _checked(content).payload
+        source, _, sequence, _, offset, flags = struct.unpack_from(">HHIIBB", segment)
+        options = b""
+        if flags & SYN:
+            start = sequence + 1 & 0xFFFFFFFF
+            options = b"\2\4" + struct.pack(">H", 1340) + b"\1\3\3\7"  # its size, and a scale
+        elif (sequence - start) & 0xFFFFFFFF == len(stream):
+            stream += segment[(offset >> 4) * 4 :]
+            segments += 1
+        first, answer = (0, SYN | ACK) if flags & SYN else (1, ACK)
+        wanted = (start + len(stream)) & 0xFFFFFFFF
+        header = struct.pack(
+            ">HHIIBBHHH", 9, source, first, wanted, (20 + len(options)) << 2, answer, 65535, 0, 0
+        )
+        peer.road.send(session.seal(packets.tcp(own, other, header + options)), quietly=True)
+    stand.log(f"{len(stream)} B came over TCP in {segments} segments")
+    return stream
+
+
+def _checked(content: bytes) -> packets.Packet:
+    """The packet in a message, if its own checksums are right."""
+    packet = packets.read(content)
+    if packet is None:
+        raise Differs(f"the device sent what is no IP packet: {content[:40].hex()}")
+    if packet.version == 6:
+        payload = packet.payload[: int.from_bytes(content[4:6])]
+        packet = replace(packet, payload=payload)
+    if not packets.sound(packet):
+        raise Differs(f"a checksum is wrong in {packet}")
+    return packet

@@ -1,0 +1,560 @@
+"""E. Endpoints, roaming and sockets."""
+
+import contextlib
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+from .. import namespaces, oracle, packets
+from ..oracle import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Key, Session
+from ..stand import PATIENCE, Datagram, Peer, Stand
+from ..verdict import Differs, check
+
+UDP_SEGMENT = 103
+LARGEST = 65_507
+"""Bytes in the largest datagram of IPv4."""
+UNROUTED = {4: "203.0.113", 6: "2001:db8:2:"}
+"""Nets that the device's host has no route to, but what a check adds."""
+
+
+@check(76, seconds=3)
+def authentic_messages_move_the_endpoint(stand: Stand) -> None:
+    """Whatever is authentic and fresh moves the endpoint to where it came from: a response, an
+    initiation, a keepalive, a packet with an inner source that is not the peer's."""
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    message, session = oracle.respond(peer.key, peer.awaited())
+    peer.road = stand.road("198.51.100.1")
+    peer.send(message)
+    peer.received(session, "the packet that waited goes where the response came from")
+    moved(peer, "a response")
+    peer.road = stand.road("198.51.100.2")
+    peer.send(session.seal())
+    moved(peer, "a keepalive")
+    peer.road = stand.road("198.51.100.3")
+    peer.send(session.seal(packets.udp("203.0.113.1", stand.inner(1)[4])))
+    moved(peer, "a packet with a source that is not the peer's")
+    peer.road = stand.road("198.51.100.4")
+    session = peer.handshake(confirm=False)
+    moved(peer, "an initiation")
+    peer.send(session.seal())
+    stand.expect_dropped("a packet with a source that is not the peer's")
+    peer.works(session)
+
+
+@check(76, seconds=5)
+def nothing_else_moves_it(stand: Stand) -> None:
+    """What is forged, repeated, too old, of strangers, or a cookie reply leaves the endpoint."""
+    peer, waiting = stand.peer(), stand.peer(endpoint=True)
+    elsewhere = stand.road("198.51.100.66")
+    initiation = peer.initiate()
+    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    session = peer.complete(initiation, response.data)
+    keepalive = session.seal()
+    peer.send(keepalive)
+    peer.works(session)
+    peer.send(session.seal(counter=20_000))
+    stand.inject(waiting.packet_here())
+    initiated = waiting.awaited()
+    answer, waited = oracle.respond(waiting.key, initiated)
+    unknown = oracle.initiate(Key.new(), stand.public).message
+    broken = flipped(oracle.initiate(peer.key, stand.public).message, 100)
+    for datagram, why in (
+        (flipped(session.seal(counter=20_001)), "transport data with a wrong tag"),
+        (keepalive, "a keepalive once more"),
+        (session.seal(counter=9_000), "a counter that is out of the window"),
+        (initiation.message, "an initiation once more"),
+        (unknown, "an initiation of a stranger"),
+        (oracle.again_with_macs(broken, stand.public), "an initiation with a wrong tag"),
+        (oracle.again_with_macs(flipped(answer, 50), stand.public), "a response with a wrong tag"),
+        (
+            oracle.cookie_reply(waiting.key.public, initiated.index, initiated.mac1, bytes(16)),
+            "a cookie reply",
+        ),
+    ):
+        elsewhere.send(datagram)
+        elsewhere.silence(0.2, why)
+        for one in (peer, waiting):
+            if (endpoint := one.endpoint()) != one.road.name:
+                raise Differs(f"{why} moved the endpoint to {endpoint}")
+    session.counter = 20_002
+    peer.works(session)
+    waiting.send(answer)
+    waiting.received(waited, "the right response still counts")
+
+
+@check(77, seconds=3)
+def data_moves_the_endpoint(stand: Stand) -> None:
+    """After a packet of a session from another address, port or IP version the device sends
+    there."""
+    peer = stand.peer()
+    session = peer.handshake()
+    for address in ("192.0.2.2", "198.51.100.21", "2001:db8:1::21", "198.51.100.22"):
+        before, peer.road = peer.road, stand.road(address)
+        peer.works(session)
+        moved(peer, "a packet")
+        if before.drain():
+            raise Differs("the device sends to where the peer was before")
+
+
+@check(78, seconds=4, shared=False)
+def replies_leave_from_the_contacted_address(stand: Stand) -> None:
+    """What goes to a peer has the source address that the peer last wrote to, on a host with
+    several; once that address is gone, another."""
+    for version, second in ((4, "192.0.2.11/24"), (6, "2001:db8::11/64 nodad")):
+        stand.command(f"ip address add {second} dev d0")
+        peer = stand.peer(version=version)
+        first, second = stand.outer[version], second.partition("/")[0]
+        contact(peer, second)
+        initiating = peer.initiate()
+        response = peer.road.expect(RESPONSE, "an initiation to a second address is answered")
+        came_from(response, second, "the response")
+        session = peer.complete(initiating, response.data)
+        for address in (second, first, second):
+            contact(peer, address)
+            peer.send(session.seal())
+            came_from(sent(peer, session), address, "a packet")
+        stand.command(f"ip address del {second}/{24 if version == 4 else 64} dev d0")
+        stand.pause(0.3)
+        came_from(sent(peer, session), first, "a packet after that address was removed")
+        contact(peer, first)
+        peer.works(session)
+
+
+@check(78, seconds=3, shared=False)
+def sources_follow_the_route(stand: Stand) -> None:
+    """Once the route to a peer leaves by another device, so does the source address."""
+    stand.command("ip link add d1 type veth peer name w1")
+    stand.command(f"ip link set w1 netns {os.getpid()}")
+    stand.command("ip link set d1 addrgenmode none up")
+    stand.command("ip address add 203.0.113.1/24 dev d1")
+    stand.world_command("ip link set w1 addrgenmode none up")
+    stand.world_command("ip address add 203.0.113.2/24 dev w1")
+    peer = stand.peer()
+    peer.road = stand.road("198.51.100.31")
+    session = peer.handshake()
+    came_from(sent(peer, session), stand.outer[4], "a packet")
+    stand.command("ip route replace 198.51.100.0/24 via 203.0.113.2")
+    stand.pause(0.3)
+    came_from(sent(peer, session), "203.0.113.1", "a packet after the route has changed")
+
+
+@check(78, seconds=3, shared=False)
+def marks_and_ports_forget_sources(stand: Stand) -> None:
+    """Another firewall mark, or another port, makes the host choose the source address anew."""
+    stand.command("ip address add 192.0.2.11/24 dev d0")
+    peer = stand.peer()
+    contact(peer, "192.0.2.11")
+    session = peer.handshake()
+    came_from(sent(peer, session), "192.0.2.11", "a packet")
+    stand.wg("set", stand.interface, "fwmark", "7")
+    came_from(sent(peer, session), stand.outer[4], "a packet after the mark has changed")
+    peer.send(session.seal())
+    came_from(sent(peer, session), "192.0.2.11", "a packet after the peer wrote to it again")
+    stand.wg("set", stand.interface, "listen-port", str(stand.port + 1))
+    came_from(sent(peer, session), stand.outer[4], "a packet after the port has changed")
+
+
+@check(78, seconds=19, shared=False)
+def retries_forget_sources(stand: Stand) -> None:
+    """An initiation that is repeated, or that follows data nobody answered, makes the host choose
+    the source address anew."""
+    stand.command("ip address add 192.0.2.11/24 dev d0")
+    silent, retried = stand.peer(), stand.peer()
+    for peer in (silent, retried):
+        contact(peer, "192.0.2.11")
+    session = silent.handshake()
+    came_from(sent(silent, session), "192.0.2.11", "a packet")
+    retried.handshake(confirm=False)
+    stand.pause(5.3)  # so soon after its response the device may not initiate
+    stand.inject(retried.packet_here())
+    first = retried.road.expect(INITIATION, "without a confirmed session the device initiates")
+    came_from(first, "192.0.2.11", "the initiation")
+    second = retried.road.expect(INITIATION, "the initiation is repeated", 7)
+    came_from(second, stand.outer[4], "the second initiation")
+    new = silent.road.expect(INITIATION, "15 s after data nobody answered", 11)
+    came_from(new, stand.outer[4], "the initiation after data nobody answered")
+
+
+@check(79)
+def both_families_on_one_port(stand: Stand) -> None:
+    """The device is reached by IPv4 and by IPv6, at one port, and sends from there."""
+    for version in (4, 6):
+        peer = stand.peer(version=version)
+        session = peer.handshake()
+        datagram = sent(peer, session)
+        if datagram.port != stand.port:
+            raise Differs(f"over IPv{version} it sends from port {datagram.port}, not its own")
+        peer.works(session)
+
+
+@check(79, seconds=3, shared=False)
+def any_port_is_free_for_both(stand: Stand) -> None:
+    """Listen port 0 is a port that is free for both families, even where many are not."""
+    with namespaces.inside(stand.network):
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("41000 41019")
+        taken = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(12)]
+    for port, one in zip(range(41_000, 41_020, 2), taken, strict=False):
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(("::", port))
+    for _ in range(8):
+        done = stand.run(["wg", "set", stand.interface, "listen-port", "0"])
+        if done.returncode:
+            raise Differs(f"half the ports are taken, and port 0 is refused: {done.stderr.strip()}")
+        port = int(stand.wg("show", stand.interface, "listen-port"))
+        if not port % 2:
+            raise Differs(f"it says it listens on port {port}, which another has for IPv6")
+        for version in (4, 6):
+            peer = stand.peer(version=version)
+            peer.road.target = (stand.outer[version], port)
+            peer.works(peer.handshake())
+
+
+@check(79, shared=False)
+def hosts_without_ipv6(stand: Stand) -> None:
+    """Where IPv6 is switched off the device comes up and does with IPv4."""
+    stand.link(up=False)
+    with namespaces.inside(stand.network):
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+    stand.link(up=True)
+    peer = stand.peer()
+    peer.works(peer.handshake())
+
+
+@check(80, seconds=3)
+def link_local_endpoints(stand: Stand) -> None:
+    """An IPv6 link-local endpoint has its scope: one that is configured, and one that is met."""
+    configured, met = stand.peer(), stand.peer()
+    for peer in (configured, met):
+        peer.road = stand.road("fe80::2%w0")
+    seen = {peer.key: peer.road.name.replace("%w0", "%d0") for peer in (configured, met)}
+    configured.configure("endpoint", seen[configured.key])
+    stand.inject(configured.packet_here())
+    session = configured.answer()
+    configured.received(session, "the packet that waited")
+    configured.works(session)
+    met.works(met.handshake())
+    for peer in (configured, met):
+        if (endpoint := peer.endpoint()) != seen[peer.key]:
+            raise Differs(f"`wg show` says the endpoint is {endpoint}, not {seen[peer.key]}")
+
+
+@check(81, seconds=5, shared=False)
+def loops_of_initiations(stand: Stand) -> None:
+    """An initiation whose route leads into the tunnel itself waits there, and breeds no others."""
+    peer = stand.peer(allowed="0.0.0.0/0", endpoint=True)
+    stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
+    stand.inject(peer.packet_here())
+    stand.pause(2)
+    _, total = peer.transfer()
+    if not 148 <= total <= 10 * 148:
+        raise Differs(f"{total} B were sent within 2 s where one initiation is due, of 148 B")
+    stand.command(f"ip route del 192.0.2.2/32 dev {stand.interface}")
+    session = peer.answer(5)
+    peer.received(session, "the packet that waited")
+    peer.road.drain()
+    peer.works(session)
+
+
+@check(81, seconds=6, alone=True, shared=False)
+def loops_of_data(stand: Stand) -> None:
+    """Data whose route leads into the tunnel itself costs no more than what a loop must: the
+    device lives, its memory stays bounded, and all is well once the route is right."""
+    peer = stand.peer(allowed="10.0.0.0/24,192.0.2.2/32")
+    other = stand.peer(version=6)
+    session = peer.handshake()
+    peer.works(session)
+    before = memory(stand)
+    stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
+    for _ in range(10):
+        stand.inject(peer.packet_here(), quietly=True)
+    stand.pause(2)
+    stand.log(f"sent to the peer: {peer.transfer()[1]} B")
+    grown = memory(stand) - before
+    stand.log(f"memory grew by {grown >> 10} KiB")
+    if grown > 64 << 20:
+        raise Differs(f"the device grew by {grown >> 20} MiB")
+    stand.command(f"ip route del 192.0.2.2/32 dev {stand.interface}")
+    stand.pause(1)
+    unread(peer)
+    settled(stand, peer, session)
+    other.works(other.handshake())
+
+
+@check(82, seconds=4, shared=False)
+def tunnel_in_a_tunnel(stand: Stand) -> None:
+    """The datagrams of one device are packets of another on the same host, both ways."""
+    stand.addresses()
+    outer, inner_device = stand.peer(), stand.another()
+    session = outer.handshake()
+    inner = inner_device.peer()
+    port = 7
+    inner.configure("endpoint", f"{outer.inner[4]}:{port}")
+
+    def unwrapped() -> bytes:
+        packet = packets.read(outer.received(session, "the inner device's datagram"))
+        if packet is None or packet.target != outer.inner[4]:
+            raise Differs(f"the inner device's datagram is no packet to its endpoint: {packet}")
+        return packet.payload[8:]
+
+    def wrapped(datagram: bytes) -> None:
+        own, there = outer.inner[4], stand.inner(1)[4]
+        ports = (port, inner_device.port)
+        outer.send(session.seal(packets.udp(own, there, datagram, ports=ports)))
+
+    packet = inner.packet_here(os.urandom(500))
+    inner_device.inject(packet)
+    response, within = oracle.respond(inner.key, oracle.consume(inner.key, unwrapped()))
+    wrapped(response)
+    if not within.open(unwrapped()).startswith(packet):
+        raise Differs("what came through both tunnels is not the packet that went in")
+    packet = inner.packet(os.urandom(500))
+    wrapped(within.seal(packet))
+    inner_device.expect_delivered(packet, "a packet through both tunnels")
+
+
+@check(82, seconds=8)
+def keepalives_hold_a_mapping(stand: Stand) -> None:
+    """With a persistent keepalive of 1 s a NAT that forgets after 2 s never does; and when the
+    peer's NAT gives it another port every second, the device follows."""
+    peer = stand.peer(endpoint=True, keepalive=1)
+    session = peer.answer()
+    last = peer.road.expect(TRANSPORT, "a keepalive confirms the session").time
+    end = last + 4
+    while last < end:
+        datagram = peer.road.expect(TRANSPORT, "a keepalive every second", 2)
+        if datagram.time - last > 2:
+            raise Differs(f"nothing was sent for {datagram.time - last:.3f} s")
+        last = datagram.time
+    for _ in range(3):
+        peer.road = stand.road()
+        peer.works(session)
+        peer.received(session, "a keepalive to the new port", 2)
+
+
+@check(83, seconds=3, shared=False)
+def marks(stand: Stand) -> None:
+    """Every datagram carries the firewall mark, so that a rule can route it: initiation, response
+    and data, over IPv4 and IPv6; without the mark it is not routed so."""
+    for version in (4, 6):
+        marked_route(stand, version)
+        address = f"{UNROUTED[version]}{'.1' if version == 4 else ':1'}"
+        met, initiated = stand.peer(), stand.peer()
+        for peer in (met, initiated):
+            peer.road = stand.road(address)
+        initiated.configure("endpoint", initiated.road.name)
+        stand.wg("set", stand.interface, "fwmark", "0x57")
+        if (shown := stand.wg("show", stand.interface, "fwmark").strip()) != "0x57":
+            raise Differs(f"`wg show` says the mark is {shown}, not 0x57")
+        session = met.handshake()
+        met.works(session)
+        stand.inject(initiated.packet_here())
+        begun = initiated.answer()
+        initiated.received(begun, "the packet that waited")
+        initiated.works(begun)
+        stand.wg("set", stand.interface, "fwmark", "off")
+        stand.inject(met.packet_here())
+        met.road.silence(0.4, "the mark is off, so no route leads there")
+        stand.wg("set", stand.interface, "fwmark", "0x57")
+        met.works(session)
+
+
+@check(83, seconds=5, alone=True, shared=False)
+def marks_on_cookie_replies(stand: Stand) -> None:
+    """Cookie replies carry the firewall mark too."""
+    marked_route(stand, 4)
+    peer = stand.peer()
+    peer.road = stand.road(f"{UNROUTED[4]}.1")
+    with stand.load():
+        _, reply = peer.insist([COOKIE_REPLY], times=5)
+        if reply:
+            raise Differs("a cookie reply without the mark, to where no route leads without it")
+        stand.wg("set", stand.interface, "fwmark", "0x57")
+        peer.cookie()
+
+
+@check(83, seconds=3, shared=False)
+def ports_change_and_nothing_else(stand: Stand) -> None:
+    """Another listen port keeps peers, sessions and all else; the old port is closed."""
+    peer = stand.peer(psk=os.urandom(32), keepalive=300)
+    session = peer.handshake()
+    peer.works(session)
+    before = stand.wg("showconf", stand.interface)
+    port = stand.port + 7
+    stand.wg("set", stand.interface, "listen-port", str(port))
+    expected = before.replace(str(stand.port), str(port), 1)
+    if (after := stand.wg("showconf", stand.interface)) != expected:
+        raise Differs(f"the configuration is {after!r}, not {expected!r}")
+    if (datagram := sent(peer, session)).port != port:
+        raise Differs(f"it sends from port {datagram.port}, not {port}")
+    if re.search(rf":{stand.port}\s", stand.command("ss -Hnlu")):
+        raise Differs("the old port is still open")
+    peer.road.target = (stand.outer[4], port)
+    peer.works(session)
+    peer.works(peer.handshake())
+
+
+@check(84, seconds=9, shared=False)
+def errors_of_the_socket(stand: Stand) -> None:
+    """Endpoints at closed ports, without a route or with one that refuses, a cable that takes no
+    large packets and one that is down: the other peers notice nothing, the CPU stays idle, and
+    when the road is good again so is the peer."""
+    good = stand.peer()
+    session = good.handshake()
+    for version in (4, 6):
+        closed = stand.peer(endpoint=True, keepalive=1, version=version)
+        closed.answer()
+        closed.road.socket.close()
+        unrouted = stand.peer()
+        unrouted.configure("endpoint", "203.0.113.9:9" if version == 4 else "[2001:db8:2::9]:9")
+        stand.inject(unrouted.packet_here())
+        for number, kind in enumerate(("unreachable", "prohibit", "blackhole"), 10):
+            address = f"{UNROUTED[version]}{'.' if version == 4 else ':'}{number}"
+            stand.command(f"ip -{version} route add {kind} {address}")
+            refused = stand.peer(keepalive=1)
+            refused.configure("endpoint", f"[{address}]:9" if version == 6 else f"{address}:9")
+            stand.inject(refused.packet_here())
+        good.works(session)
+    before, start = cpu_time(stand), time.monotonic()
+    stand.pause(2)
+    used = (cpu_time(stand) - before) / (time.monotonic() - start)
+    stand.log(f"the device used {used:.1%} of a CPU")
+    if used > 0.25:
+        raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
+    stand.command("ip link set d0 mtu 1280")
+    for version in (4, 6):
+        stand.inject(good.packet_here(bytes(1300), version=version))
+    stand.command("ip link set d0 mtu 1500")
+    stand.pause(0.2)
+    good.works(session)
+    stand.command("ip link set d0 down")
+    stand.inject(good.packet_here())
+    good.send(session.seal())
+    stand.pause(0.3)
+    stand.command("ip link set d0 up")
+    stand.pause(0.3)
+    settled(stand, good, session)
+
+
+@check(85, seconds=5, shared=False)
+def datagrams_of_any_length(stand: Stand) -> None:
+    """Datagrams of up to 65,507 bytes are survived, noise or authentic, whole or in fragments, and
+    many in one piece as a host merges them."""
+    for mtu in (1500, 65_535):
+        stand.command(f"ip link set d0 mtu {mtu}")
+        stand.world_command(f"ip link set w0 mtu {mtu}")
+        for version in (4, 6):
+            peer = stand.peer(version=version)
+            session = peer.handshake()
+            for size in (2047, 2049, 4096, 4097, 8193, 16_385, 32_769, 65_000, LARGEST):
+                noise = os.urandom(size - 16)
+                initiation = oracle.initiate(peer.key, stand.public).message
+                for datagram in (
+                    os.urandom(16) + noise,
+                    initiation[:8] + noise + bytes(8),
+                    session.seal(bytes(16))[:16] + noise,
+                    session.seal(bytes(size - 32), pad=False),
+                    session.seal(packets.sized(peer.inner[4], stand.inner(1)[4], size - 32)),
+                ):
+                    with contextlib.suppress(OSError):  # padding beyond the largest
+                        peer.road.send(datagram, quietly=True)
+            stand.log(f"noise and transport data of up to {LARGEST} B, with an MTU of {mtu}")
+            for segment in (1400, 9000, 30_000):
+                sender = stand.road(version=version)
+                sender.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+                kind = session.seal(bytes(16))[:16]
+                with contextlib.suppress(OSError):  # a segment must fit into the MTU
+                    sender.send(kind + os.urandom(LARGEST - 16), quietly=True)
+            settled(stand, peer, session)
+            peer.works(peer.handshake())
+
+
+def moved(peer: Peer, why: str) -> None:
+    """The device believes the peer to be where it is."""
+    deadline = time.monotonic() + PATIENCE
+    while (endpoint := peer.endpoint()) != peer.road.name:
+        if time.monotonic() > deadline:
+            raise Differs(f"{why} leaves the endpoint at {endpoint}, not {peer.road.name}")
+        time.sleep(0.05)
+
+
+def flipped(message: bytes, at: int = -1) -> bytes:
+    changed = bytearray(message)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+def contact(peer: Peer, address: str) -> None:
+    """From now on the peer writes to that address of the device."""
+    peer.road.target = (address, peer.stand.port)
+
+
+def sent(peer: Peer, session: Session) -> Datagram:
+    """What the device makes of a packet for the peer."""
+    packet = peer.packet_here(os.urandom(8))
+    peer.stand.inject(packet)
+    datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+    if not peer.opened(session, datagram).startswith(packet):
+        raise Differs("what the device sent is not the packet it was given")
+    return datagram
+
+
+def came_from(datagram: Datagram, address: str, what: str) -> None:
+    if datagram.source != address:
+        raise Differs(f"{what} came from {datagram.source}, not from {address}")
+
+
+def settled(stand: Stand, peer: Peer, session: Session) -> None:
+    """The session carries packets again, once what was on its way has come."""
+    deadline = time.monotonic() + 5
+    while True:
+        stand.pause(0.2)
+        stand.delivered(0, 10_000)
+        try:
+            return peer.works(session)
+        except Differs:
+            if time.monotonic() > deadline:
+                raise
+
+
+def unread(peer: Peer) -> None:
+    """Throws away what has come, too much of it to be evidence."""
+    peer.road.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            peer.road.socket.recv(1)
+
+
+def marked_route(stand: Stand, version: int) -> None:
+    """Only what has the mark 0x57 finds its way to a net of the world."""
+    net = f"{UNROUTED[version]}{'.0/24' if version == 4 else ':/64'}"
+    stand.world_command(f"ip route add local {net} dev lo")
+    stand.command(f"ip -{version} route add {net} via {stand.world[version]} table 57")
+    stand.command(f"ip -{version} rule add fwmark 0x57 table 57")
+
+
+def processes(stand: Stand) -> list[Path]:
+    """The daemon's, in /proc; none for a kernel's device."""
+    proc = Path("/run/proc")
+    if not proc.exists():
+        proc.mkdir()
+        stand.world_command(f"mount -t proc proc {proc}")
+    own = str(os.getpid())
+    return [one for one in proc.iterdir() if one.name.isdigit() and one.name != own]
+
+
+def cpu_time(stand: Stand) -> float:
+    """Seconds of CPU that the daemon has used."""
+    ticks = 0
+    for process in processes(stand):
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory(stand: Stand) -> int:
+    """Bytes of memory that the daemon has resident."""
+    pages = sum(int((one / "statm").read_text().split()[1]) for one in processes(stand))
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,319 @@
+"""G. Silence, and nothing to recognise the device by."""
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from .. import oracle
+from ..oracle import (
+    COOKIE_REPLY,
+    INITIATION,
+    RESPONSE,
+    TRANSPORT,
+    Key,
+    again_with_macs,
+    initiate,
+    tai64n,
+    with_macs,
+)
+from ..packets import Packet
+from ..stand import Datagram, Peer, Stand, Tap
+from ..verdict import Differs, NotApplicable, check
+
+
+@check(92, seconds=6, shared=False)
+def probes_get_silence(stand: Stand) -> None:
+    """Whatever is not authentic gets no packet of any kind in answer, not even an ICMP error,
+    over IPv4 and IPv6: noise, wrong MACs, strangers, replays, unknown indices, forged data."""
+    peer = stand.peer()
+    initiating = initiate(peer.key, stand.public)
+    peer.send(initiating.message)
+    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    session = peer.complete(initiating, response.data)
+    first = session.seal(peer.packet())
+    peer.send(first)
+    recorded = [initiating.message, first]
+    data = session.seal(peer.packet())
+    forged = [
+        data[:-1] + bytes([data[-1] ^ 1]),
+        data[:4] + os.urandom(4) + data[8:],
+        oracle.cookie_reply(peer.key.public, session.remote, os.urandom(16), os.urandom(16)),
+        with_macs(struct.pack("<III", RESPONSE, 5, session.remote) + os.urandom(48), stand.public),
+    ]
+    tap = stand.tap()
+    for road in (stand.road(), stand.road(version=6)):
+        for number, probe in enumerate([*recorded, *forged, *_probes(stand, peer)]):
+            road.send(probe, quietly=True)
+            if number % 8 == 7:  # few at a time: this is not about load
+                time.sleep(0.02)
+        stand.log(f"{number + 1} probes from {road.name}")
+    time.sleep(0.5)
+    _silent(stand, tap, "bad datagrams")
+    stand.delivered(0.1, 9)
+    peer.works(session)
+
+
+@check(92, seconds=3, shared=False)
+def probes_without_a_key_get_silence(stand: Stand) -> None:
+    """While the device has no private key nothing gets an answer either: its port is open and
+    silent, or closed for all alike, over IPv4 and IPv6."""
+    peer = stand.peer()
+    if stand.run(["wg", "set", stand.interface, "private-key", "/dev/null"]).returncode:
+        raise NotApplicable("its private key can be changed but not taken away")
+    is_open = f":{stand.port} " in stand.command("ss -Hnlu")
+    stand.log(f"without a private key its port is {'open' if is_open else 'closed'}")
+    tap = stand.tap()
+    probes = [initiate(peer.key, stand.public).message, *_probes(stand, peer)]
+    for road in (stand.road(), stand.road(version=6)):
+        for probe in probes[:: 1 if is_open else len(probes) // 3]:
+            road.send(probe, quietly=True)
+            time.sleep(0.001)
+    time.sleep(0.3)
+    if is_open:
+        _silent(stand, tap, "datagrams to a device without a private key")
+    else:
+        errors = {packet.version for packet in _from_device(stand, tap.packets())}
+        if errors == {4} or errors == {6}:
+            raise Differs(f"its port is closed for IPv{errors.pop()} only")
+    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=stand.key.private_text)
+    _, answer = peer.insist([RESPONSE], times=10)
+    if not answer:
+        raise Differs("no handshake after the private key is back")
+
+
+def _probes(stand: Stand, peer: Peer) -> Iterator[bytes]:
+    """Datagrams to which nobody but a scanner would expect an answer."""
+    for length in (*range(180), 256, 576, 1200, 1472):
+        yield os.urandom(length)
+    for word in (0, 1, 2, 3, 4, 5, 255, 0x100, 0x01000001, 0x80000002, 0x04000000):
+        for length in (32, 48, 64, 92, 147, 148, 149, 1000):
+            yield struct.pack("<I", word) + os.urandom(length - 4)
+    for kind, length in oracle.LENGTHS.items():
+        for size in (length, length + 1, length + 16):
+            yield with_macs(struct.pack("<I", kind) + os.urandom(size - 36), stand.public)
+    yield initiate(Key.new(), stand.public).message
+    yield initiate(peer.key, stand.public, static=Key.new().public).message
+    yield initiate(peer.key, Key.new().public).message
+    known = initiate(peer.key, stand.public, timestamp=tai64n(0)).message
+    yield known[:-32] + os.urandom(32)
+    yield again_with_macs(known[:3] + b"\1" + known[4:], stand.public)
+    for at in (8, 39, 40, 87, 88, 115):
+        changed = known[:at] + bytes([known[at] ^ 0x40]) + known[at + 1 :]
+        yield again_with_macs(changed, stand.public)
+    for point in oracle.LOW_ORDER_POINTS:
+        yield initiate(peer.key, stand.public, point=point, timestamp=tai64n(0)).message
+    # What else may come to a UDP port: DNS, NTP, STUN, QUIC, SIP.
+    yield bytes.fromhex("1234010000010000000000000377777707") + b"example\3com\0\0\1\0\1"
+    yield b"\x23" + bytes(47)
+    yield bytes.fromhex("000100002112a442") + os.urandom(12)
+    yield b"\xc0\1\1\1\1\x08" + os.urandom(1194)
+    yield b"OPTIONS sip:nm SIP/2.0\r\n\r\n"
+
+
+def _from_device(stand: Stand, seen: list[Packet]) -> list[Packet]:
+    return [packet for packet in seen if packet.source in stand.outer.values()]
+
+
+def _silent(stand: Stand, tap: Tap, why: str) -> None:
+    for packet in _from_device(stand, tap.packets()):
+        raise Differs(f"{why}: expected silence, got {packet}: {packet.payload[:48].hex()}")
+
+
+@check(93, seconds=4, shared=False)
+def bad_datagrams_are_not_logged(stand: Stand) -> None:
+    """A daemon writes nothing about bad datagrams, at its default level: they cost no disk."""
+    if not stand.output:
+        raise NotApplicable("the kernel's log is not the device's own and cannot be told apart")
+    peer = stand.peer()
+    session = peer.handshake()
+    peer.works(session)
+    before = Path(stand.output).stat().st_size
+    data = session.seal(peer.packet())
+    forged = data[:-1] + bytes([data[-1] ^ 1])
+    alien = session.seal(stand.peer(configured=False).packet())
+    count = 0
+    for _ in range(3):
+        for probe in (*_probes(stand, peer), forged, data, data, alien):
+            peer.road.send(probe, quietly=True)
+            count += 1
+            if count % 8 == 7:
+                time.sleep(0.01)
+    stand.pause(0.5)
+    stand.delivered(0.1, 9)
+    written = Path(stand.output).read_bytes()[before:]
+    if written:
+        line = written.decode(errors="replace").splitlines()[0]
+        raise Differs(f"{len(written)} bytes of log for {count} bad datagrams, first: {line}")
+    peer.works(session)
+
+
+@check(94, alone=True, seconds=3, shared=False)
+def replays_get_no_cookie(stand: Stand) -> None:
+    """A thousand copies of a recorded initiation, in one burst to an idle device, get no answer,
+    and load does not begin: the next handshake needs no cookie. This is a goal above what the
+    kernel and wireguard-go do: such a burst fills their queues, so they may answer by cookies."""
+    peer = stand.peer()
+    recorded = peer.initiate().message
+    peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    stand.pause(0.5)
+    attacker = stand.road()
+    for _ in range(3):
+        began = stand.now()
+        for _ in range(1000):
+            attacker.send(recorded, quietly=True)
+        stand.log(f"1000 copies in {stand.now() - began:.3f} s")
+        stand.pause(0.2)
+        if answers := attacker.drain():
+            raise Differs(f"{len(answers)} answers, mostly {_commonest(answers)}, to 1000 copies")
+        newcomer = stand.peer()
+        newcomer.handshake()
+    peer.works(peer.handshake())
+
+
+def _commonest(answers: list[Datagram]) -> str:
+    kinds = [answer.kind for answer in answers]
+    return oracle.KINDS.get(max(kinds, key=kinds.count), "unknown") + "s"
+
+
+@check(95, seconds=2)
+def outer_tos(stand: Stand) -> None:
+    """Initiations and responses are sent with TOS 0x88 (AF41), data and keepalives with no DSCP at
+    all, whatever the inner packet has; over IPv4 and IPv6."""
+    wrong = []
+    for version in (4, 6):
+        peer = stand.peer(endpoint=True, version=version)
+        stand.inject(peer.packet_here())
+        datagram = peer.road.expect(INITIATION, "the device initiates")
+        message, session = oracle.respond(peer.key, oracle.consume(peer.key, datagram.data))
+        wrong += _unlike(0x88, datagram, version)
+        peer.send(message)
+        peer.received(session, "the device sends through a session")
+        for tos in (0, 0x10, 0x88, 0xB8, 0xFC):
+            for inner in (4, 6):
+                stand.inject(peer.packet_here(version=inner, tos=tos))
+                datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+                wrong += _unlike(0, datagram, version, f" with TOS {tos:#x} inside, IPv{inner}")
+        other = stand.peer(version=version, keepalive=1)
+        initiating = other.initiate()
+        datagram = other.road.expect(RESPONSE, "an initiation of a known peer is answered")
+        wrong += _unlike(0x88, datagram, version)
+        session = other.complete(initiating, datagram.data)
+        other.send(session.seal())
+        datagram = other.road.expect(TRANSPORT, "a keepalive", 2.5)
+        wrong += _unlike(0, datagram, version)
+    if wrong:
+        raise Differs("; ".join(wrong))
+
+
+@check(95, alone=True, seconds=4, shared=False)
+def cookie_replies_have_no_tos(stand: Stand) -> None:
+    """Cookie replies are sent with TOS 0."""
+    peer = stand.peer()
+    with stand.load():
+        _, reply = peer.insist([COOKIE_REPLY])
+    if reply is None:
+        raise Differs("no cookie reply to an initiation without mac2 under load")
+    if wrong := _unlike(0, reply, 4):
+        raise Differs(wrong[0])
+
+
+def _unlike(tos: int, datagram: Datagram, version: int, what: str = "") -> list[str]:
+    """What is wrong, in words, if the datagram has another DSCP; how ECN is set is item 99."""
+    if datagram.tos & 0xFC == tos:
+        return []
+    name = oracle.KINDS[datagram.kind]
+    return [f"{name} over IPv{version}{what}: TOS {datagram.tos:#x}, not {tos:#x}"]
+
+
+@check(96, seconds=3)
+def everything_comes_from_one_port(stand: Stand) -> None:
+    """Every kind of message, to every peer, comes from the listen port and from the address that
+    the peer knows."""
+    for version in (4, 6):
+        for _ in range(3):
+            peer = stand.peer(endpoint=True, version=version)
+            stand.inject(peer.packet_here())
+            datagrams = [peer.road.expect(INITIATION, "the device initiates")]
+            initiated = oracle.consume(peer.key, datagrams[0].data)
+            message, session = oracle.respond(peer.key, initiated)
+            peer.send(message)
+            datagrams.append(peer.road.expect(TRANSPORT, "the device sends through a session"))
+            time.sleep(0.05)
+            datagrams += peer.road.drain()
+            peer.initiate()
+            datagrams.append(peer.road.expect(RESPONSE, "an initiation is answered"))
+            for datagram in datagrams:
+                source = datagram.source, datagram.port
+                if source != (stand.outer[version], stand.port):
+                    name = oracle.KINDS[datagram.kind]
+                    raise Differs(f"{name} from {source[0]} port {source[1]}, not {stand.port}")
+            peer.works(session)
+
+
+@check(96, seconds=3)
+def indices_have_no_pattern(stand: Stand) -> None:
+    """The device's indices are like random numbers: no bit stands still or keeps a rhythm, no
+    distance repeats, be they of one peer's handshakes or of several peers'."""
+    peers = [stand.peer() for _ in range(4)]
+    rounds = [[_index(peer) for peer in peers] for _ in range(16)]
+    orders = {
+        "as they were made": [index for indices in rounds for index in indices],
+        "peer by peer": [indices[at] for at in range(4) for indices in rounds],
+    }
+    for name, indices in orders.items():
+        distances = [(b - a) % 2**32 for a, b in pairwise(indices)]
+        changes = [a ^ b for a, b in pairwise(indices)]
+        stand.log(f"indices {name}: {' '.join(f'{index:08x}' for index in indices)}")
+        for what, values in {
+            "value": indices,
+            "distance": distances,
+            "change": changes,
+            "upper half": [index >> 16 for index in indices],
+            "lower half": [index & 0xFFFF for index in indices],
+        }.items():
+            # Of 64 halves chosen at random 4 are repetitions less than once in 10^7 runs.
+            if len(values) - len(set(values)) > 3:
+                raise Differs(f"the indices {name} have a {what} that comes again and again")
+        for bit in range(32):
+            # Each is 32 of 64 on average with a deviation of 4: 6 of those are out of the question.
+            ones = sum(value >> bit & 1 for value in changes)
+            if not 8 <= sum(index >> bit & 1 for index in indices) <= 56 or not 8 <= ones <= 56:
+                raise Differs(f"bit {bit} of the indices {name} is not random")
+
+
+def _index(peer: Peer) -> int:
+    time.sleep(0.025)
+    return peer.handshake(confirm=False).remote
+
+
+@check(96, seconds=3)
+def responses_keep_no_beat(stand: Stand) -> None:
+    """A response comes at once, not on the beat of a timer of the device's."""
+    peers = [stand.peer() for _ in range(8)]
+    delays = []
+    for number in range(24):
+        time.sleep(0.021 + number % 7 * 0.011)
+        peer = peers[number % len(peers)]
+        message = initiate(peer.key, stand.public).message
+        sent = stand.now()
+        peer.send(message)
+        delays.append(peer.road.expect(RESPONSE, "an initiation is answered").time - sent)
+    stand.expect_between(median(delays), 0, 0.05, "the median time to a response is")
+
+
+@check(96, seconds=5, shared=False)
+def an_idle_device_says_nothing(stand: Stand) -> None:
+    """With peers configured, sessions made and no packet to carry, nothing is sent at all."""
+    peers = [stand.peer(endpoint=True), stand.peer(endpoint=True, version=6)]
+    sessions = [peer.handshake() for peer in peers]
+    stand.peer(endpoint=True)
+    time.sleep(0.1)
+    tap = stand.tap()
+    stand.pause(4)
+    _silent(stand, tap, "an idle device")
+    for peer, session in zip(peers, sessions, strict=True):
+        peer.works(session)

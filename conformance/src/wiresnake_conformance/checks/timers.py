@@ -1,0 +1,390 @@
+"""D. Timers, in real time.
+
+Each check that waits for long waits alone, in a process of its own, and all of them at once.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ..oracle import INITIATION, TRANSPORT, Session
+from ..stand import Datagram, Peer, Stand
+from ..verdict import Differs, check
+
+EARLY = 0.05
+"""Between a timer's start and the datagram of the same instant a busy machine may do other things,
+so that the time from datagram to datagram is a little less than the timer's."""
+JITTER = 0.334
+RETRY = 5.0
+"""REKEY_TIMEOUT."""
+ATTEMPTS = 20
+"""Initiations in a series: MAX_TIMER_HANDSHAKES, and two."""
+KEEPALIVE = 32
+"""The length of transport data with nothing in it."""
+
+
+def slack(stand: Stand) -> float:
+    """How late a timer may be: the machine is busy, and the kernel rounds timers of that length
+    up, to 0.26 s (HZ=250), 0.51 s (1000) or 0.64 s (100)."""
+    return 0.5 if stand.subject.kind == "daemon" else 1.1
+
+
+@check(62, seconds=13)
+def retries(stand: Stand) -> None:
+    """An unanswered initiation is repeated after 5 s and a random part of a third of a second."""
+    peers = [stand.peer(endpoint=True) for _ in range(10)]
+    for peer in peers:
+        stand.inject(peer.packet_here())
+    stand.pause(2 * (RETRY + JITTER) + slack(stand) + 0.5)
+    gaps = []
+    for peer in peers:
+        found = gaps_between(initiations(peer))
+        if len(found) < 2:
+            raise Differs(f"wanted two retries in 12 s, got {len(found)}")
+        gaps += found
+    for gap in gaps:
+        most = RETRY + JITTER + slack(stand)
+        stand.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
+    spread = max(gaps) - min(gaps)
+    if spread < 0.03:
+        raise Differs(f"{len(gaps)} retries came after the same time, within {spread:.3f} s")
+
+
+@check(63, seconds=125)
+def gives_up(stand: Stand) -> None:
+    """After 20 unanswered initiations nothing more is sent, and what waited is dropped."""
+    peer = stand.peer(endpoint=True)
+    for _ in range(3):
+        stand.inject(peer.packet_here())
+    count = series(peer, ATTEMPTS)
+    if count != ATTEMPTS:
+        raise Differs(f"wanted {ATTEMPTS} initiations and then silence, got {count}")
+    session = peer.handshake()
+    peer.road.silence(0.5, "packets that waited for the handshake that failed")
+    peer.works(session)
+
+
+@check(64, seconds=140)
+def packets_restart_the_series(stand: Stand) -> None:
+    """A packet amid a series makes its count begin anew; one after it begins another series."""
+    peer = stand.peer(endpoint=True)
+    stand.inject(peer.packet_here())
+    for _ in range(5):
+        peer.awaited(RETRY + JITTER + slack(stand))
+    stand.inject(peer.packet_here())
+    count = series(peer, ATTEMPTS - 1)
+    if count != ATTEMPTS - 1:
+        raise Differs(f"wanted {ATTEMPTS - 1} initiations after the new packet, got {count}")
+    stand.inject(peer.packet_here())
+    peer.awaited()
+    peer.awaited(RETRY + JITTER + slack(stand))
+    peer.works(peer.handshake())
+
+
+@check(65, seconds=19)
+def unanswered_data(stand: Stand) -> None:
+    """15 s and up to a third of a second after data that nothing authentic follows comes an
+    initiation; more data does not put it off, nor does what is forged or repeated."""
+    names = ("silent", "forging", "repeating", "answering", "initiating")
+    peers = {name: stand.peer() for name in names}
+    sessions = {name: peer.handshake(confirm=False) for name, peer in peers.items()}
+    confirming = {name: session.seal() for name, session in sessions.items()}
+    sent = {}
+    for name, peer in peers.items():
+        peer.send(confirming[name])
+        stand.inject(peer.packet_here())
+        datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+        sent[name] = datagram.time
+    stand.pause(2)
+    forged = bytearray(sessions["forging"].seal())
+    forged[-1] ^= 1
+    peers["forging"].send(bytes(forged))
+    peers["repeating"].send(confirming["repeating"])
+    peers["answering"].send(sessions["answering"].seal())
+    sessions["initiating"] = peers["initiating"].handshake()
+    stand.pause(6)
+    stand.inject(peers["silent"].packet_here())
+    stand.pause(max(sent.values()) + 15 + JITTER + slack(stand) - stand.now())
+    for name in names[:3]:
+        came = initiations(peers[name])
+        if not came:
+            raise Differs(f"no initiation 15 s after data to a {name} peer")
+        delay = came[0].time - sent[name]
+        most = 15 + JITTER + slack(stand)
+        stand.expect_between(delay, 15 - EARLY, most, f"an initiation to a {name} peer came after")
+    for name in names[3:]:
+        if initiations(peers[name]):
+            raise Differs(f"an initiation to an {name} peer, though it was heard after the data")
+        peers[name].works(sessions[name])
+
+
+@check(66, seconds=22)
+def passive_keepalive(stand: Stand) -> None:
+    """10 s after data with nothing sent in answer comes one keepalive, and none for keepalives."""
+    peer = stand.peer()
+    session = peer.handshake()
+    data = session.seal(peer.packet())
+    sent = stand.now()
+    peer.send(data)
+    datagram = peer.road.expect(TRANSPORT, "a passive keepalive", 12)
+    if peer.opened(session, datagram):
+        raise Differs("what came is no keepalive")
+    waited = datagram.time - sent
+    stand.expect_between(waited, 10 - EARLY, 10 + slack(stand), "the keepalive comes after")
+    peer.send(session.seal())
+    peer.road.silence(11, "a keepalive is not answered")
+
+
+@check(66, seconds=23)
+def keepalives_for_a_stream(stand: Stand) -> None:
+    """Data that keeps coming gets a keepalive every 10 s, counted from the first; a packet sent
+    meanwhile does instead of one."""
+    listening, talking = stand.peer(), stand.peer()
+    sessions = [listening.handshake(), talking.handshake()]
+    start = stand.now()
+    talking.send(sessions[1].seal(talking.packet()))
+    for number in range(44):
+        listening.send(sessions[0].seal(listening.packet()))
+        if number == 4:
+            stand.inject(talking.packet_here())
+            talking.received(sessions[1], "the device sends through a session")
+            talking.send(sessions[1].seal())
+        stand.pause(max(start + (number + 1) / 2 - stand.now(), 0))
+    came = listening.road.drain()
+    if len(came) != 2 or any(len(datagram.data) != KEEPALIVE for datagram in came):
+        lengths = [len(datagram.data) for datagram in came]
+        raise Differs(f"wanted 2 keepalives in 22 s of data, got datagrams of {lengths} B")
+    first, second = (datagram.time for datagram in came)
+    stand.expect_between(first - start, 10 - EARLY, 10 + slack(stand), "the first comes after")
+    stand.expect_between(
+        second - first, 10 - EARLY, 10.5 + slack(stand), "the second comes after another"
+    )
+    if talking.road.drain():
+        raise Differs("a keepalive, though a packet was sent after the data came")
+    talking.works(sessions[1])
+
+
+@check(67, seconds=177)
+def rekeys_as_it_sends(stand: Stand) -> None:
+    """Sending through a session older than 120 s makes its initiator begin another, and never its
+    responder; an idle session gets no successor."""
+    peers = [stand.peer(endpoint=True) for _ in range(2)]
+    initiator, responder = peers
+    initiated = initiated_by_device(initiator)
+    responded = responder.handshake()
+    start = stand.now()
+    until(stand, start + 117)
+    for peer, session in ((initiator, initiated), (responder, responded)):
+        nothing_came(peer, "an idle session")
+        sends_data(peer, session)
+        peer.send(session.seal())
+    until(stand, start + 121.5)
+    nothing_came(initiator, "a session of less than 120 s, or an idle one")
+    sends_data(initiator, initiated)
+    initiator.works(initiator.answer())
+    sends_data(responder, responded)
+    responder.send(responded.seal())
+    until(stand, start + 176)
+    sends_data(responder, responded)
+    responder.road.silence(0.5, "the responder of a session of more than 120 s")
+
+
+@check(68, seconds=179)
+def rekeys_as_it_receives(stand: Stand) -> None:
+    """A message through a session older than 165 s makes its initiator begin another, once, and
+    never its responder."""
+    peers = [stand.peer(endpoint=True) for _ in range(10)]
+    sessions = [initiated_by_device(peer) for peer in peers]
+    responder = stand.peer()
+    responded = responder.handshake()
+    start = stand.now()
+    until(stand, start + 162)
+    for peer, session in zip(peers, sessions, strict=True):
+        peer.send(session.seal())
+    stand.pause(0.5)
+    for peer in peers:
+        nothing_came(peer, "a session of less than 165 s")
+    # Retries follow, each after 5 s and a random time. An initiation for each message would come
+    # 5 s after that before, as soon as it may.
+    until(stand, start + 166)
+    responder.send(responded.seal())
+    while stand.now() < start + 178:
+        for peer, session in zip(peers, sessions, strict=True):
+            peer.road.socket.sendto(session.seal(), peer.road.target)
+        stand.pause(0.05)
+    gaps = []
+    for peer in peers:
+        came = initiations(peer)
+        if not came:
+            raise Differs("no initiation, though a message came through a session of 166 s")
+        stand.expect_between(came[0].time - start, 165.5, 167, "it came at the age of")
+        gaps += gaps_between(came)
+    stand.log(f"retries after {', '.join(f'{gap:.3f}' for gap in sorted(gaps))} s")
+    if sum(gap > RETRY + 0.11 for gap in gaps) < 3:
+        raise Differs(f"each message begins a handshake: {len(gaps)} came at the first moment")
+    nothing_came(responder, "the responder of a session of 166 s")
+    responder.works(responded)
+
+
+@check(69, seconds=184)
+def old_sessions_send_nothing(stand: Stand) -> None:
+    """After 180 s a session sends no more: the packet waits for the handshake that it causes."""
+    peer = stand.peer()
+    session = peer.handshake()
+    start = stand.now()
+    until(stand, start + 177.5)
+    sends_data(peer, session)
+    peer.send(session.seal())
+    until(stand, start + 181.5)
+    packet = peer.packet_here(b"late")
+    stand.inject(packet)
+    session = peer.answer()
+    if not peer.received(session, "the packet that waited").startswith(packet):
+        raise Differs("what came first through the new session is not the packet that waited")
+    peer.works(session)
+
+
+@check(71, seconds=22)
+def persistent_keepalive(stand: Stand) -> None:
+    """A persistent keepalive is sent as it is switched on, and then whenever nothing authentic was
+    sent or received for its interval."""
+    peer = stand.peer()
+    session = peer.handshake()
+    peer.road.silence(2.5, "persistent keepalives are off")
+
+    def comes(since: float, why: str, session: Session = session) -> float:
+        datagram = peer.road.expect(TRANSPORT, f"a keepalive after {why}", 4)
+        if peer.opened(session, datagram):
+            raise Differs(f"what came after {why} is no keepalive")
+        stand.expect_between(datagram.time - since, 2 - EARLY, 2.5, f"after {why} one comes in")
+        return datagram.time
+
+    peer.configure("persistent-keepalive", "2")
+    first = peer.road.expect(TRANSPORT, "a keepalive as it is switched on", 0.7)
+    last = comes(first.time, "the first")
+    stand.pause(1)
+    forged = bytearray(session.seal())
+    forged[-1] ^= 1
+    peer.send(bytes(forged))
+    comes(last, "the one before, whatever is forged,")
+    stand.pause(1)
+    sent = stand.now()
+    peer.send(session.seal())
+    comes(sent, "a message that came")
+    stand.pause(1)
+    stand.inject(peer.packet_here())
+    comes(peer.road.expect(TRANSPORT, "the device sends").time, "a packet that was sent")
+    stand.pause(1)
+    begun = stand.now()
+    session = peer.handshake()
+    comes(begun, "a handshake", session)
+    peer.configure("persistent-keepalive", "0")
+    peer.road.silence(3, "persistent keepalives are off again")
+    peer.works(session)
+
+
+@check(71, seconds=7, shared=False)
+def persistent_keepalive_begins(stand: Stand) -> None:
+    """Without a session a persistent keepalive begins with an initiation: at once when it is
+    switched on, and at once when the interface comes up."""
+    peer = stand.peer(endpoint=True)
+    peer.road.silence(1, "nothing is to be sent")
+    peer.configure("persistent-keepalive", "1")
+    session = peer.answer(0.7)
+    if peer.received(session, "a keepalive confirms the session"):
+        raise Differs("the first message of the session is no keepalive")
+    peer.received(session, "another after 1 s", 1.6)
+    stand.link(up=False)
+    other = stand.peer(endpoint=True, keepalive=1)
+    other.road.silence(1.5, "the interface is down")
+    stand.link(up=True)
+    other.works(other.answer())
+
+
+@check(72, seconds=16, shared=False)
+def down_ends_all(stand: Stand) -> None:
+    """When the interface goes down timers stop and sessions end; when it comes up, a peer without
+    persistent keepalive is left alone until there is something to send to it."""
+    waiting, talking = stand.peer(endpoint=True), stand.peer()
+    session = talking.handshake()
+    talking.works(session)
+    stand.inject(waiting.packet_here())
+    waiting.awaited()
+    talking.send(session.seal(talking.packet()))
+    stand.link(up=False)
+    for peer in (waiting, talking):
+        peer.road.drain()
+    stand.pause(10 + slack(stand))
+    stand.link(up=True)
+    talking.send(session.seal(talking.packet()))
+    stand.expect_dropped("data of a session from before")
+    for peer in (waiting, talking):
+        nothing_came(peer, "the interface was down, and nothing is to be sent")
+    packet = talking.packet_here()
+    stand.inject(packet)
+    session = talking.answer()
+    talking.received(session, "the packet that waited")
+    talking.works(session)
+
+
+@check(72, seconds=4, shared=False)
+def up_need_not_wait(stand: Stand) -> None:
+    """When the interface comes up a peer with persistent keepalive gets an initiation at once, and
+    others with their next packet, even if the last was sent less than 5 s before."""
+    peer, kept = stand.peer(endpoint=True), stand.peer(endpoint=True, keepalive=25)
+    session = kept.answer()
+    kept.received(session, "a keepalive confirms the session")
+    stand.inject(peer.packet_here())
+    peer.awaited()
+    stand.link(up=False)
+    stand.link(up=True)
+    kept.answer()
+    peer.road.silence(0.3, "what waited was dropped")
+    packet = peer.packet_here(b"new")
+    stand.inject(packet)
+    session = peer.answer()
+    if not peer.received(session, "the packet that waited").startswith(packet):
+        raise Differs("what came first is not the packet from after the interface came up")
+
+
+def until(stand: Stand, moment: float) -> None:
+    stand.pause(max(moment - stand.now(), 0))
+
+
+def initiations(peer: Peer) -> list[Datagram]:
+    """The initiations among what has come."""
+    return [datagram for datagram in peer.road.drain() if datagram.kind == INITIATION]
+
+
+def gaps_between(datagrams: Sequence[Datagram]) -> list[float]:
+    times = [datagram.time for datagram in datagrams]
+    return [after - before for before, after in pairwise(times)]
+
+
+def series(peer: Peer, enough: int) -> int:
+    """Counts initiations until none comes any more, or one too many has come."""
+    count = 0
+    while count <= enough and (datagram := peer.road.receive(RETRY + JITTER + 2)):
+        if datagram.kind != INITIATION:
+            raise Differs("something else than an initiation came without a session")
+        count += 1
+    return count
+
+
+def nothing_came(peer: Peer, why: str) -> None:
+    peer.road.silence(0, why)
+
+
+def initiated_by_device(peer: Peer) -> Session:
+    """A session that the device has begun; nothing is owed in it to either side."""
+    peer.stand.inject(peer.packet_here())
+    session = peer.answer()
+    peer.received(session, "the packet that waited")
+    peer.send(session.seal())
+    return session
+
+
+def sends_data(peer: Peer, session: Session) -> None:
+    packet = peer.packet_here()
+    peer.stand.inject(packet)
+    if not peer.received(session, "the device sends through a session").startswith(packet):
+        raise Differs("what the device sent is not the packet it was given")

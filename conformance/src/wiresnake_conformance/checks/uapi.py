@@ -1,0 +1,294 @@
+"""I. Configuration: the UAPI socket and what stock `wg` can ask for."""
+
+import contextlib
+import ipaddress
+import os
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from .. import namespaces
+from ..oracle import INITIATION, Key, Unopened, consume
+from ..stand import Stand
+from ..verdict import Differs, NotApplicable, check
+
+FOLDER = Path("/var/run/wireguard")
+EINVAL = b"errno=-22\n\n"
+
+
+def needs_daemon(stand: Stand) -> None:
+    if stand.subject.kind != "daemon":
+        raise NotApplicable("no daemon to start, so nothing of its socket can be said")
+
+
+def starts(stand: Stand, name: str) -> bool:
+    """Whether another daemon, for an interface of that name, comes to answer `wg`."""
+    daemon = subprocess.Popen(
+        [*stand.subject.command, name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: namespaces.setns(stand.network),
+    )
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline and not daemon.poll():
+        if not stand.run(["wg", "show", name, "public-key"]).returncode:
+            return True
+        time.sleep(0.02)
+    if daemon.poll() is None:
+        daemon.kill()
+    return False
+
+
+@check(101, shared=False)
+def socket_is_for_its_owner(stand: Stand) -> None:
+    """The socket's mode is 0700 and that of its folder 0755, whatever the umask."""
+    needs_daemon(stand)
+    for path, wanted in ((FOLDER, 0o755), (FOLDER / f"{stand.interface}.sock", 0o700)):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        stand.log(f"{path}: mode {mode:04o}")
+        if mode != wanted:
+            raise Differs(f"{path} has the mode {mode:04o}, not {wanted:04o}")
+
+
+@check(101, seconds=8, shared=False)
+def stale_and_live_sockets(stand: Stand) -> None:
+    """A socket that nobody serves is replaced; one that somebody serves is left to them."""
+    needs_daemon(stand)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(FOLDER / "wg7.sock"))
+    if not starts(stand, "wg7"):
+        raise Differs("a stale socket keeps the daemon from starting")
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(FOLDER / "wg8.sock"))
+        live.listen()
+        inode = (FOLDER / "wg8.sock").stat().st_ino
+        code, _ = _outcome(stand, "wg8")
+        if code == 0:
+            raise Differs("started although another process serves its socket")
+        with contextlib.suppress(FileNotFoundError):
+            if (FOLDER / "wg8.sock").stat().st_ino == inode:
+                return
+        raise Differs("the socket that another process serves was removed")
+
+
+@check(101, seconds=10, shared=False)
+def names_of_interfaces(stand: Stand) -> None:
+    """A name with a slash, of more than 15 bytes, `.` or `..` is refused, and no file is made."""
+    needs_daemon(stand)
+    for name in ("a/b", "../wg9", ".", "..", "sixteen-bytes-16"):
+        before = _files()
+        code, took = _outcome(stand, name)
+        stand.log(f"{name!r}: exit code {code} after {took:.1f} s")
+        if code == 0 or code is None:
+            raise Differs(f"an interface named {name!r} is not refused")
+        if made := _files() - before:
+            raise Differs(f"an interface named {name!r} left {', '.join(sorted(made))}")
+
+
+def _outcome(stand: Stand, name: str) -> tuple[int | None, float]:
+    """The exit code of a daemon for that interface, None if it stays; and the time it took."""
+    start = time.monotonic()
+    daemon = subprocess.Popen(
+        [*stand.subject.command, name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: namespaces.setns(stand.network),
+    )
+    try:
+        code: int | None = daemon.wait(4)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+        code = None
+    return code, time.monotonic() - start
+
+
+def _files() -> set[str]:
+    return {str(path) for path in Path("/run").rglob("*") if "conformance-" not in path.name}
+
+
+@check(102, shared=False)
+def wrong_requests(stand: Stand) -> None:
+    """Values out of range and unknown keys are answered by errno=-22, and nothing hangs."""
+    key = os.urandom(32).hex().encode()
+    for lines in (
+        b"unknown_key=1",
+        b"private_key=00",
+        b"private_key=" + b"zz" * 32,
+        b"listen_port=70000",
+        b"listen_port=-1",
+        b"fwmark=0xg",
+        b"public_key=" + key[:-2],
+        b"public_key=" + key + b"\nallowed_ip=10.0.0.0/33",
+        b"public_key=" + key + b"\nallowed_ip=fd00::/129",
+        b"public_key=" + key + b"\npersistent_keepalive_interval=70000",
+        b"public_key=" + key + b"\nprotocol_version=2",
+        b"public_key=" + key + b"\nendpoint=nonsense",
+        b"public_key=" + key + b"\nendpoint=192.0.2.2:70000",
+        b"public_key=" + key + b"\npreshared_key=11",
+    ):
+        answer = stand.uapi(b"set=1\n" + lines + b"\n\n")
+        stand.log(f"{lines.decode()[-40:]!r}: {answer!r}")
+        if answer != EINVAL:
+            raise Differs(f"{lines.decode()!r} is answered by {answer!r}, not by {EINVAL!r}")
+        if not stand.alive():
+            return
+
+
+@check(102)
+def peers_that_are_not_there(stand: Stand) -> None:
+    """Removing or only updating a peer that does not exist is no error and makes no peer."""
+    key = os.urandom(32)
+    request = b"set=1\npublic_key=" + key.hex().encode()
+    for line in (b"remove=true", b"update_only=true"):
+        answer = stand.uapi(request + b"\n" + line + b"\n\n")
+        if answer != b"errno=0\n\n":
+            raise Differs(f"{line.decode()} of an unknown peer is answered by {answer!r}")
+    if Key(b"", key).text in stand.wg("show", stand.interface, "peers"):
+        raise Differs("a peer was made that was only to be updated or removed")
+
+
+@check(102)
+def half_a_request(stand: Stand) -> None:
+    """A client that sends half a request keeps nobody else from being served."""
+    stand.uapi(b"get=1\n\n")
+    with stand.uapi_socket() as half:
+        half.sendall(b"set=1\nlisten_po")
+        _served(stand)
+
+
+@check(102)
+def endless_line(stand: Stand) -> None:
+    """A line of a megabyte is an error, and keeps nobody else from being served."""
+    stand.uapi(b"get=1\n\n")
+    answer = b""
+    with stand.uapi_socket() as client:
+        client.settimeout(2)
+        with contextlib.suppress(OSError):
+            client.sendall(b"set=1\nprivate_key=" + b"0" * (1 << 20))
+        _served(stand)
+        with contextlib.suppress(OSError):
+            client.sendall(b"\n\n")
+            answer = client.recv(100)
+    stand.log(f"a line of a megabyte: {answer!r}")
+    if answer.startswith(b"errno=0"):
+        raise Differs("a line of a megabyte was taken")
+
+
+def _served(stand: Stand) -> None:
+    start = time.monotonic()
+    if b"listen_port=" not in stand.uapi(b"get=1\n\n", 2):
+        raise Differs("get=1 is not answered while another client is slow")
+    stand.log(f"another client is served in {time.monotonic() - start:.3f} s")
+
+
+@check(103, shared=False)
+def own_key_as_peer(stand: Stand) -> None:
+    """The device's own public key as a peer is ignored; a private key removes its own peer."""
+    stand.wg("set", stand.interface, "peer", stand.key.text, "allowed-ips", "10.9.9.9/32")
+    if stand.wg("show", stand.interface, "peers").strip():
+        raise Differs("the device's own key became a peer")
+    peer = stand.peer()
+    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=peer.key.private_text)
+    if peer.key.text in stand.wg("show", stand.interface, "peers"):
+        raise Differs("the peer with the device's new key is still there")
+
+
+@check(103, shared=False)
+def private_key_change_ends_sessions(stand: Stand) -> None:
+    """After a change of the private key nothing is sent in old sessions: a handshake begins."""
+    peer = stand.peer(endpoint=True)
+    session = peer.handshake()
+    peer.works(session)
+    stand.key = Key.new()
+    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=stand.key.private_text)
+    stand.inject(peer.packet_here())
+    datagram = peer.road.expect(INITIATION, "a packet after the change", 7)
+    try:
+        initiated = consume(peer.key, datagram.data)
+    except Unopened as error:
+        raise Differs(f"the initiation after the change does not open: {error}") from None
+    if initiated.static != stand.key.public:
+        raise Differs("the initiation after the change is of the old key")
+
+
+@check(103, seconds=8, shared=False)
+def many_allowed_ips(stand: Stand) -> None:
+    """130,560 allowed IPs on one peer, and many on many peers, come back as they were set."""
+    networks = [
+        *(f"{a}.{b}.{c}.0/24" for a in (10, 11) for b in range(255) for c in range(256)),
+    ]
+    _round_trip(stand, {Key.new().text: networks})
+    peers = {
+        Key.new().text: [f"10.{number}.{each}.0/24" for each in range(52)] for number in range(40)
+    }
+    peers |= {Key.new().text: [f"abcd:{number:x}::/32"] for number in range(1, 31)}
+    peers[Key.new().text] = [f"fd00:{number:x}::/32" for number in range(1, 198)]
+    _round_trip(stand, peers)
+
+
+@check(103, seconds=10, shared=False, alone=True)
+def ten_thousand_peers(stand: Stand) -> None:
+    """10,000 peers are set by one `wg setconf` and listed as they were set."""
+    base = ipaddress.ip_address("10.128.0.0")
+    _round_trip(
+        stand,
+        {
+            Key(b"", os.urandom(31) + b"\x01").text: [f"{base + number}/32"]
+            for number in range(10_000)
+        },
+    )
+
+
+def _round_trip(stand: Stand, peers: dict[str, list[str]]) -> None:
+    blocks = [f"[Interface]\nPrivateKey = {stand.key.private_text}\nListenPort = {stand.port}\n"]
+    for key, networks in peers.items():
+        blocks.append(f"[Peer]\nPublicKey = {key}\nAllowedIPs = {', '.join(networks)}\n")
+    start = time.monotonic()
+    stand.wg("setconf", stand.interface, "/dev/stdin", text="".join(blocks))
+    stand.log(f"{len(peers)} peers set in {time.monotonic() - start:.2f} s")
+    start = time.monotonic()
+    shown = {key: set(networks) for key, *networks in stand.show("allowed-ips")}
+    stand.log(f"and listed in {time.monotonic() - start:.2f} s")
+    if shown != {key: set(networks) for key, networks in peers.items()}:
+        lost = sum(len(set(peers[key]) - shown.get(key, set())) for key in peers)
+        raise Differs(f"{lost} allowed IPs of {len(peers)} peers did not come back")
+    stand.wg("show", stand.interface, "dump")
+
+
+@check(104)
+def unchanged_peers_keep_their_sessions(stand: Stand) -> None:
+    """`wg syncconf` with the same peers, or one more, leaves a running session alone."""
+    if stand.subject.kind == "interface":
+        raise NotApplicable("a whole configuration would replace that of the interface")
+    peer = stand.peer(endpoint=True)
+    session = peer.handshake()
+    peer.works(session)
+    text = stand.wg("showconf", stand.interface)
+    for more in ("", f"[Peer]\nPublicKey = {Key.new().text}\nAllowedIPs = 10.9.9.0/24\n"):
+        stand.wg("syncconf", stand.interface, "/dev/stdin", text=text + more)
+        peer.works(session)
+    if not peer.transfer()[0]:
+        raise Differs("the counters of the peer were lost")
+
+
+@check(104)
+def a_wrong_file_changes_nothing(stand: Stand) -> None:
+    """A configuration that `wg` refuses leaves the device as it was."""
+    peer = stand.peer(endpoint=True)
+    session = peer.handshake()
+    before = stand.wg("showconf", stand.interface)
+    for command in ("setconf", "addconf", "syncconf"):
+        wrong = (
+            f"[Interface]\nListenPort = 1\n[Peer]\nPublicKey = {Key.new().text}\nAllowedIPs = x\n"
+        )
+        stand.wg(command, stand.interface, "/dev/stdin", text=wrong, check=False)
+    if stand.wg("showconf", stand.interface) != before:
+        raise Differs("a refused configuration changed the device")
+    peer.works(session)

@@ -1,0 +1,20 @@
+"""The list of items: numbers, titles and sources, from items.toml."""
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True)
+class Item:
+    number: int
+    section: str
+    kind: str
+    """BB: can be seen from outside. WB: only inside. BB/WB: partly."""
+    title: str
+    source: str
+
+
+def load() -> dict[int, Item]:
+    text = resources.files(__package__).joinpath("items.toml").read_text()
+    return {entry["number"]: Item(**entry) for entry in tomllib.loads(text)["item"]}

@@ -1,0 +1,190 @@
+"""The outcomes as text, JSON, JUnit and Markdown."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from xml.etree import ElementTree
+
+from .items import Item
+from .run import Outcome
+from .verdict import Check, Result
+
+WORST = [Result.ERROR, Result.FAILED, Result.DIFFERS, Result.PASS, Result.NOT_APPLICABLE]
+SHORT = {Result.NOT_APPLICABLE: "n/a"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcomes, and what a reader must know of them."""
+
+    outcomes: Sequence[Outcome]
+    checks: Sequence[Check]
+    items: dict[int, Item]
+    versions: dict[str, str]
+    """The implementations in the order of the columns, each with its version."""
+    date: str
+    machine: str
+
+    def beside(self, written: str) -> "Report":
+        """The same with the columns of another run, read from its JSON."""
+        other = json.loads(written)
+        chosen = {(check.number, check.name) for check in self.checks}
+        outcomes = [
+            Outcome(label, item["number"], **outcome | {"result": Result(outcome["result"])})
+            for item in other["items"]
+            for label, found in item["results"].items()
+            for outcome in found["checks"]
+            if (item["number"], outcome["check"]) in chosen
+        ]
+        return replace(
+            self,
+            outcomes=[*self.outcomes, *outcomes],
+            versions=self.versions | other["implementations"],
+        )
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted({check.number for check in self.checks})
+
+    def of(self, number: int, label: str) -> list[Outcome]:
+        return [o for o in self.outcomes if (o.number, o.subject) == (number, label)]
+
+    def result(self, number: int, label: str) -> Result:
+        """An item's: that of its worst check."""
+        found = {outcome.result for outcome in self.of(number, label)}
+        return next((result for result in WORST if result in found), Result.NOT_APPLICABLE)
+
+    def differences(self) -> Iterable[Outcome]:
+        bad = (Result.DIFFERS, Result.FAILED, Result.ERROR)
+        found = [outcome for outcome in self.outcomes if outcome.result in bad]
+        order = list(self.versions)
+        return sorted(found, key=lambda o: (order.index(o.subject), o.number, o.check))
+
+    def text(self) -> str:
+        labels = list(self.versions)
+        width = max(15, *(len(label) + 2 for label in labels))
+        lines = [f"{'item':<72}" + "".join(f"{label:<{width}}" for label in labels)]
+        for number in self.numbers:
+            cells = [SHORT.get(result := self.result(number, label), result) for label in labels]
+            title = self.items[number].title
+            lines.append(
+                f"{number:3} {title[:66]:<68}" + "".join(f"{cell:<{width}}" for cell in cells)
+            )
+        lines.append("")
+        lines += [self._sum(label) for label in labels]
+        for outcome in self.differences():
+            lines += ["", f"{outcome.subject}, item {outcome.number}, {outcome.check}:"]
+            lines += [f"  {outcome.result}: {outcome.reason}"]
+            lines += [f"    {line}" for line in outcome.evidence]
+        return "\n".join(lines)
+
+    def _sum(self, label: str) -> str:
+        counts = [(r, sum(self.result(n, label) == r for n in self.numbers)) for r in Result]
+        said = ", ".join(f"{count} {result}" for result, count in counts if count)
+        version = self.versions[label]
+        return f"{label}{f' ({version})' if version else ''}: {said}"
+
+    def json(self) -> str:
+        return json.dumps(
+            {
+                "date": self.date,
+                "machine": self.machine,
+                "implementations": self.versions,
+                "items": [
+                    asdict(self.items[number])
+                    | {
+                        "results": {
+                            label: {
+                                "result": self.result(number, label),
+                                "checks": [
+                                    {
+                                        "check": outcome.check,
+                                        "result": outcome.result,
+                                        "reason": outcome.reason,
+                                        "seconds": outcome.seconds,
+                                        "evidence": outcome.evidence,
+                                    }
+                                    for outcome in self.of(number, label)
+                                ],
+                            }
+                            for label in self.versions
+                        }
+                    }
+                    for number in self.numbers
+                ],
+            },
+            indent=1,
+        )
+
+    def junit(self) -> str:
+        suites = ElementTree.Element("testsuites", name="wiresnake-conformance")
+        for label in self.versions:
+            found = [outcome for outcome in self.outcomes if outcome.subject == label]
+            suite = ElementTree.SubElement(
+                suites,
+                "testsuite",
+                name=label,
+                tests=str(len(found)),
+                failures=str(sum(o.result in (Result.DIFFERS, Result.FAILED) for o in found)),
+                errors=str(sum(o.result == Result.ERROR for o in found)),
+                skipped=str(sum(o.result == Result.NOT_APPLICABLE for o in found)),
+            )
+            for outcome in found:
+                case = ElementTree.SubElement(
+                    suite,
+                    "testcase",
+                    classname=f"item {outcome.number}",
+                    name=outcome.check,
+                    time=str(outcome.seconds),
+                )
+                tag = {
+                    Result.DIFFERS: "failure",
+                    Result.FAILED: "failure",
+                    Result.ERROR: "error",
+                    Result.NOT_APPLICABLE: "skipped",
+                }.get(outcome.result)
+                if tag:
+                    child = ElementTree.SubElement(case, tag, message=outcome.reason)
+                    child.text = "\n".join(outcome.evidence)
+        ElementTree.indent(suites)
+        return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+    def markdown(self) -> str:
+        labels = list(self.versions)
+        marks = {Result.PASS: "pass", Result.NOT_APPLICABLE: "n/a"}
+        lines = [
+            "# WireGuard implementations, item by item",
+            "",
+            f"Made by `wiresnake-conformance` on {self.date} ({self.machine}).",
+            "",
+            *(f"- **{label}**: {version}" for label, version in self.versions.items()),
+            "",
+            *(f"- {self._sum(label)}" for label in labels),
+            "",
+            "| item | | " + " | ".join(labels) + " |",
+            "|---|---|" + "---|" * len(labels),
+        ]
+        for number in self.numbers:
+            results = [self.result(number, label) for label in labels]
+            cells = [marks.get(result, f"**{result}**") for result in results]
+            title = self.items[number].title.replace("|", "\\|")
+            lines.append(f"| {number} | {title} | " + " | ".join(cells) + " |")
+        lines += ["", "## Differences, with their evidence"]
+        for label in labels:
+            found = [outcome for outcome in self.differences() if outcome.subject == label]
+            lines += ["", f"### {label}", ""]
+            lines += ["None."] if not found else []
+            for outcome in found:
+                title = self.items[outcome.number].title
+                source = self.items[outcome.number].source
+                lines += [
+                    f"**{outcome.number}, {title}** ({source}; `{outcome.check}`)",
+                    "",
+                    f"{outcome.result}: {outcome.reason}",
+                    "",
+                    "```",
+                    *outcome.evidence[-12:],
+                    "```",
+                    "",
+                ]
+        return "\n".join(lines).rstrip() + "\n"

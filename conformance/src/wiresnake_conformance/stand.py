@@ -1,0 +1,813 @@
+"""A device under test and the world around it.
+
+The device and the world each have a network of their own, joined by a virtual cable, so a check
+sees all that the device sends and nothing else. Packets enter and leave the tunnel through a
+packet socket on the interface itself: what the host's own stack does with them does not matter.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from . import namespaces, packets
+from .oracle import (
+    COOKIE_REPLY,
+    INITIATION,
+    KINDS,
+    LENGTHS,
+    NO_PSK,
+    RESPONSE,
+    TRANSPORT,
+    Initiated,
+    Initiating,
+    Key,
+    Session,
+    Unopened,
+    complete,
+    consume,
+    describe,
+    initiate,
+    kind_of,
+    open_cookie,
+    respond,
+    with_macs,
+)
+from .verdict import Differs, Failed, Log, NotApplicable
+
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+SO_TIMESTAMPNS = 35
+IPV6_FREEBIND = 78
+IP_FREEBIND = 15
+PATIENCE = 1.5
+"""Seconds in which whatever is not on a timer must have come."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An implementation to test."""
+
+    label: str
+    kind: Literal["daemon", "kernel", "interface"]
+    command: tuple[str, ...] = ()
+    """A daemon's command line; the interface's name goes behind it."""
+    interface: str = "wg0"
+
+    def version(self) -> str:
+        if self.kind == "kernel":
+            return f"Linux {os.uname().release}"
+        if self.kind == "interface":
+            return ""
+        program = next(word for word in self.command if word != "env" and "=" not in word)
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, timeout=5, check=False
+            )
+            said = (done.stdout or done.stderr).strip().splitlines()
+            return said[0] if said and not done.returncode else "unknown"
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Datagram:
+    """What the device sent to one of the world's sockets."""
+
+    data: bytes
+    time: float
+    """When it arrived, in seconds since 1970, by the kernel's clock."""
+    source: str
+    port: int
+    tos: int
+
+    @property
+    def kind(self) -> int:
+        return kind_of(self.data)
+
+    @property
+    def receiver(self) -> int:
+        """The index of whom it is for; -1 if it names none."""
+        at = {RESPONSE: 8, COOKIE_REPLY: 4, TRANSPORT: 4}.get(self.kind, len(self.data))
+        return int.from_bytes(self.data[at : at + 4], "little") if self.data[at : at + 4] else -1
+
+
+class Road:
+    """A UDP socket of the world, on any address: where a peer is at the moment."""
+
+    def __init__(self, stand: "Stand", address: str, port: int, version: int) -> None:
+        self.stand, self.version = stand, version
+        self.socket = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        if version == 4:
+            self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        host = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0][4]
+        self.socket.bind(host)
+        self.target = socket.getaddrinfo(
+            stand.link_local if address.startswith("fe80:") else stand.outer[version], stand.port
+        )[0][4]
+
+    @property
+    def name(self) -> str:
+        """Address and port, as `wg` writes an endpoint."""
+        host, port, *scope = self.socket.getsockname()
+        if scope and scope[1]:
+            host = socket.getnameinfo((host, port, *scope), socket.NI_NUMERICHOST)[0]
+        return f"[{host}]:{port}" if self.version == 6 else f"{host}:{port}"
+
+    def send(self, datagram: bytes, *, quietly: bool = False) -> None:
+        if not quietly:
+            self.stand.log(f"{self.name} -> {describe(datagram)}")
+        self.socket.sendto(datagram, self.target)
+
+    def receive(self, within: float = PATIENCE, *, quietly: bool = False) -> Datagram | None:
+        """The next datagram, from whomever; None if none comes in time."""
+        self.socket.settimeout(max(within, 1e-4))
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                data, ancillary, _, (source, port, *_) = self.socket.recvmsg(1 << 16, 256)
+                break
+            except TimeoutError:
+                return None
+            except OSError as error:  # an ICMP error for something sent earlier
+                if time.monotonic() > deadline:
+                    return None
+                self.stand.log(f"{self.name}: {error.strerror}")
+        moment, tos = time.time(), 0
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = struct.unpack("qq", value)
+                moment = seconds + nanoseconds / 1e9
+            elif kind in (socket.IP_TOS, socket.IPV6_TCLASS):
+                tos = value[0]
+        if not quietly:
+            self.stand.log(f"{self.name} <- {describe(data)}")
+        return Datagram(data, moment, source, port, tos)
+
+    def drain(self) -> list[Datagram]:
+        """What is there already."""
+        found = []
+        while datagram := self.receive(0):
+            found.append(datagram)
+        return found
+
+    def expect(self, kind: int, why: str, within: float = PATIENCE) -> Datagram:
+        """The next datagram, which must be of that kind and of the right size."""
+        datagram = self.receive(within)
+        if datagram is None:
+            raise Differs(f"{why}: nothing came within {within:g} s")
+        wrong = datagram.kind != kind or len(datagram.data) != LENGTHS.get(kind, len(datagram.data))
+        if wrong:
+            raise Differs(f"{why}: wanted {KINDS[kind]}, got {describe(datagram.data)}")
+        return datagram
+
+    def silence(self, seconds: float, why: str) -> None:
+        """Nothing may come."""
+        if datagram := self.receive(seconds):
+            raise Differs(f"{why}: expected silence, got {describe(datagram.data)}")
+
+
+@dataclass
+class Peer:
+    """A peer of the device, played by the oracle."""
+
+    stand: "Stand"
+    key: Key
+    road: Road
+    inner: dict[int, str]
+    """Its addresses in the tunnel, by IP version."""
+    psk: bytes = NO_PSK
+
+    def send(self, datagram: bytes) -> None:
+        self.road.send(datagram)
+
+    def initiate(self, **parts: Any) -> Initiating:
+        """Sends an initiation (`oracle.initiate` names the parts that can be replaced)."""
+        initiating = initiate(self.key, self.stand.public, **parts)
+        self.send(initiating.message)
+        return initiating
+
+    def insist(
+        self, kinds: Sequence[int] = (RESPONSE, COOKIE_REPLY), times: int = 20, **parts: Any
+    ) -> tuple[Initiating, Datagram | None]:
+        """New initiations until one gets an answer of such a kind; None if none does. Under load
+        any datagram can be lost or late, so one try says nothing."""
+        sent: dict[int, Initiating] = {}
+        for _ in range(times):
+            initiating = self.initiate(**parts)
+            sent[initiating.index] = initiating
+            while datagram := self.road.receive(0.1):
+                if datagram.kind in kinds and datagram.receiver in sent:
+                    return sent[datagram.receiver], datagram
+                if datagram.receiver == initiating.index:
+                    break
+        return initiating, None
+
+    def cookie(self) -> bytes:
+        """The cookie that the device gives this peer's road under load."""
+        refused, reply = self.insist()
+        if reply is None or reply.kind != COOKIE_REPLY:
+            raise Differs("no cookie reply to an initiation without mac2 under load")
+        try:
+            return open_cookie(reply.data, self.stand.public, refused.mac1, refused.index)
+        except Unopened as error:
+            raise Differs(str(error)) from None
+
+    def complete(self, initiating: Initiating, response: bytes) -> Session:
+        try:
+            return complete(initiating, self.key, response, self.psk)
+        except Unopened as error:
+            raise Differs(f"the response does not open: {error}") from None
+
+    def handshake(self, *, confirm: bool = True, **parts: Any) -> Session:
+        """A session that we initiated; by a keepalive the device learns that it can send."""
+        initiating = self.initiate(**parts)
+        response = self.road.expect(RESPONSE, "an initiation of a known peer is answered")
+        session = self.complete(initiating, response.data)
+        if confirm:
+            self.send(session.seal())
+        return session
+
+    def awaited(self, within: float = PATIENCE) -> Initiated:
+        """The device's next initiation."""
+        datagram = self.road.expect(INITIATION, "the device initiates", within)
+        try:
+            return consume(self.key, datagram.data)
+        except Unopened as error:
+            raise Differs(f"the device's initiation does not open: {error}") from None
+
+    def answer(self, within: float = PATIENCE, **parts: Any) -> Session:
+        """A session that the device initiates within that time; it sends first."""
+        message, session = respond(self.key, self.awaited(within), psk=self.psk, **parts)
+        self.send(message)
+        return session
+
+    def received(self, session: Session, why: str, within: float = PATIENCE) -> bytes:
+        """The content of the next datagram, which must be transport data of that session."""
+        return self.opened(session, self.road.expect(TRANSPORT, why, within))
+
+    def opened(self, session: Session, datagram: Datagram) -> bytes:
+        try:
+            return session.open(datagram.data)
+        except Unopened as error:
+            raise Differs(f"what the device sent does not open: {error}") from None
+
+    def packet(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
+        """A packet from this peer to the device."""
+        own, other = self.inner[version], self.stand.inner(1)[version]
+        return packets.udp(own, other, payload, tos=tos)
+
+    def packet_here(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
+        """A packet that the device must send to this peer."""
+        own, other = self.inner[version], self.stand.inner(1)[version]
+        return packets.udp(other, own, payload, tos=tos)
+
+    def works(self, session: Session) -> None:
+        """The session carries a packet each way."""
+        there, back = self.packet(os.urandom(20)), self.packet_here(os.urandom(20))
+        self.send(session.seal(there))
+        self.stand.expect_delivered(there, "a packet of a session is delivered")
+        self.road.drain()
+        self.stand.inject(back)
+        content = self.received(session, "the device sends through a session")
+        if content[: len(back)] != back:
+            raise Differs("what the device sent is not the packet it was given")
+
+    def configure(self, *words: str, text: str | None = None) -> None:
+        """`wg set INTERFACE peer KEY ...`."""
+        self.stand.wg("set", self.stand.interface, "peer", self.key.text, *words, text=text)
+
+    def endpoint(self) -> str:
+        """Where the device believes this peer to be, as `wg show` prints it."""
+        return self.shown("endpoints")[0]
+
+    def transfer(self) -> tuple[int, int]:
+        """Bytes that the device received from and sent to this peer."""
+        received, sent = self.shown("transfer")
+        return int(received), int(sent)
+
+    def shown(self, field_name: str) -> list[str]:
+        """This peer's values in `wg show INTERFACE FIELD`."""
+        for key, *values in self.stand.show(field_name):
+            if key == self.key.text:
+                return values
+        raise Failed(f"`wg show` does not list the peer {self.key.text}")
+
+
+@dataclass
+class Tap:
+    """All that passes on a network device, with its IP header."""
+
+    socket: socket.socket
+
+    def packets(self, within: float = 0) -> list[packets.Packet]:
+        """What has passed since the last call; with a time, what passes until it is over."""
+        time.sleep(within)
+        found = []
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                raw, _ = self.socket.recvfrom(1 << 17)
+                packet = packets.read(raw)
+                if packet and not _neighbour_discovery(packet):
+                    found.append(packet)
+        return found
+
+
+def _neighbour_discovery(packet: packets.Packet) -> bool:
+    """What IPv6 needs on a link by itself: MLD, router and neighbour discovery."""
+    return packet.version == 6 and packet.protocol in (0, packets.ICMP6) and (
+        packet.protocol == 0 or packet.payload[:1] in (b"\x82", b"\x83", b"\x84", b"\x85", b"\x86",
+                                                      b"\x87", b"\x88", b"\x8f")
+    )  # fmt: skip
+
+
+@dataclass
+class Stand:
+    """A device in a network of its own, and the world in another. Make it by `with`."""
+
+    subject: Subject
+    log: Log
+    key: Key = field(default_factory=Key.new)
+    """The device's."""
+    port: int = 51820
+    peers: list[Peer] = field(default_factory=list)
+    output: str = ""
+    """A file with what a daemon printed."""
+    default_mtu: int = 0
+    """The interface's before anybody set it."""
+
+    outer: ClassVar = {4: "192.0.2.1", 6: "2001:db8::1"}
+    """The device's addresses on the cable `d0`."""
+    world: ClassVar = {4: "192.0.2.2", 6: "2001:db8::2"}
+    """The world's, on `w0`; 198.51.100.0/24 and 2001:db8:1::/48 are behind it, every address."""
+    link_local: ClassVar = "fe80::1%w0"
+    """The device's, seen from the world, whose own is fe80::2."""
+
+    def __enter__(self) -> "Stand":
+        namespaces.unshare(namespaces.NEWNS | namespaces.NEWNET)
+        _prepare_mounts()
+        self.network = namespaces.network()
+        self._start()
+        self.default_mtu = self.mtu()
+        namespaces.unshare(namespaces.NEWNET)
+        self._at_device(
+            "ip -batch -",
+            f"""link set lo up
+            link add d0 type veth peer name w0 netns {os.getpid()}
+            {_addresses("d0", 1)}
+            route add 198.51.100.0/24 via {self.world[4]}
+            route add 2001:db8:1::/48 via {self.world[6]}""",
+        )
+        _tool(
+            "ip -batch -",
+            f"""link set lo up
+            {_addresses("w0", 2)}
+            route add local 198.51.100.0/24 dev lo
+            route add local 2001:db8:1::/48 dev lo""",
+        )
+        self._configure()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass  # the namespaces end with this process
+
+    @property
+    def interface(self) -> str:
+        return self.subject.interface
+
+    @property
+    def public(self) -> bytes:
+        """The device's public key."""
+        return self.key.public
+
+    @staticmethod
+    def inner(number: int) -> dict[int, str]:
+        """Addresses inside of the tunnel, by IP version: 1 is the device, peers count from 2."""
+        return {4: f"10.0.{number >> 8}.{number & 255}", 6: f"fd00::{number:x}"}
+
+    def another(self) -> "Stand":
+        """A second device of that kind on the same host: up, with a key, without peers."""
+        other = Stand(replace(self.subject, interface="wg1"), self.log, port=self.port + 1)
+        other.network = self.network
+        with namespaces.inside(self.network):
+            other._start()
+        other._configure()
+        return other
+
+    # The device, from its own host.
+
+    def wg(self, *words: str, text: str | None = None, check: bool = True) -> str:
+        """What stock `wg` prints; a refusal is the end of the check unless it is expected."""
+        if words[0] != "show":
+            self.log(f"wg {' '.join(words)}")
+        done = self.run(["wg", *words], text=text)
+        if check and done.returncode:
+            raise Failed(f"could not be configured: `wg {' '.join(words)}`: {done.stderr.strip()}")
+        return done.stdout
+
+    def show(self, field_name: str) -> list[list[str]]:
+        """The fields of each line of `wg show INTERFACE FIELD`."""
+        return [line.split() for line in self.wg("show", self.interface, field_name).splitlines()]
+
+    def addresses(self) -> None:
+        """Gives the interface its inner addresses. Without them the host's own stack, which would
+        answer what comes out of the tunnel, is silent; so most checks do without."""
+        for version, length in ((4, 24), (6, 64)):
+            own = self.inner(1)[version]
+            self._at_device(
+                f"ip address add {own}/{length} dev {self.interface}{' nodad' * (version == 6)}"
+            )
+
+    def mtu(self) -> int:
+        """The interface's, as its host has it now."""
+        shown = json.loads(self._at_device(f"ip -j link show dev {self.interface}"))
+        return int(shown[0]["mtu"])
+
+    def stack(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of the device's host: what it sends into the tunnel takes the usual way."""
+        with namespaces.inside(self.network):
+            opened = socket.socket(family, kind, protocol)
+        opened.settimeout(PATIENCE)
+        return opened
+
+    def command(self, line: str) -> str:
+        """Runs a command in the device's network; it must succeed."""
+        return self._at_device(line)
+
+    def run(
+        self, words: Sequence[str], *, text: str | None = None, timeout: float = 20
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the device's network, whatever comes of it."""
+        try:
+            return subprocess.run(
+                words,
+                input=text,
+                stdin=subprocess.DEVNULL if text is None else None,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+                preexec_fn=lambda: namespaces.setns(self.network),
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no answer within {timeout:g} s: {' '.join(words)}") from None
+
+    def link(self, *, up: bool) -> None:
+        self._at_device(f"ip link set {self.interface} {'up' if up else 'down'}")
+        if up:
+            self._await_socket()
+        else:  # takes the error that the next send would meet
+            self.tunnel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def uapi(self, request: bytes, within: float = 5) -> bytes:
+        """What the device answers on its UAPI socket, up to the empty line that ends it."""
+        if self.subject.kind == "kernel":
+            raise NotApplicable("the kernel is configured by netlink and has no UAPI socket")
+        with self.uapi_socket() as client:
+            client.settimeout(within)
+            answer = b""
+            try:
+                client.sendall(request)
+                while b"\n\n" not in answer:
+                    data = client.recv(1 << 16)
+                    if not data:
+                        break
+                    answer += data
+            except TimeoutError:
+                raise Differs(f"no answer on the UAPI socket within {within:g} s") from None
+            except ConnectionError as error:
+                self.log(f"UAPI: {error.strerror}")
+        return answer
+
+    def uapi_socket(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(5)
+        client.connect(f"/var/run/wireguard/{self.interface}.sock")
+        return client
+
+    def alive(self) -> bool:
+        """Whether the interface is there and the device still answers."""
+        with contextlib.suppress(Failed):
+            done = self.run(["wg", "show", self.interface, "public-key"], timeout=5)
+            return not done.returncode
+        return False
+
+    def last_words(self) -> str:
+        """The end of what a daemon printed."""
+        text = Path(self.output).read_text(errors="replace") if self.output else ""
+        return " | ".join(text.strip().splitlines()[-5:])
+
+    # The tunnel, at its inner end.
+
+    def inject(self, packet: bytes, *, quietly: bool = False) -> None:
+        """Gives the device a packet to send, whatever it holds."""
+        if not quietly:
+            self.log(f"into the tunnel: {packets.read(packet) or packet[:40].hex()}")
+        protocol = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
+        self.tunnel.sendto(packet, (self.interface, protocol))
+
+    def delivered(
+        self, within: float = PATIENCE, count: int = 1, *, quietly: bool = False
+    ) -> list[bytes]:
+        """Packets that came out of the tunnel, until there are so many or the time is over."""
+        found: list[bytes] = []
+        deadline = time.monotonic() + within
+        while len(found) < count:
+            self.tunnel.settimeout(max(deadline - time.monotonic(), 1e-4))
+            try:
+                packet, (_, _, kind, *_) = self.tunnel.recvfrom(1 << 17)
+            except TimeoutError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    raise
+                continue
+            if kind != socket.PACKET_OUTGOING and self._ours(packet):
+                if not quietly:
+                    self.log(f"out of the tunnel: {packets.read(packet) or packet[:40].hex()}")
+                found.append(packet)
+        return found
+
+    def expect_delivered(self, packet: bytes, why: str, within: float = PATIENCE) -> None:
+        """The next packet out of the tunnel is exactly that one."""
+        found = self.delivered(within)
+        if not found:
+            raise Differs(f"{why}: nothing came out of the tunnel within {within:g} s")
+        if found[0] != packet:
+            raise Differs(f"{why}: another packet came out, {found[0].hex()} for {packet.hex()}")
+
+    def expect_dropped(self, why: str, within: float = 0.5) -> None:
+        """Nothing may come out of the tunnel."""
+        if found := self.delivered(within):
+            raise Differs(f"{why}: delivered {packets.read(found[0]) or found[0].hex()}")
+
+    # The world.
+
+    @staticmethod
+    def world_command(line: str) -> str:
+        """Runs a command in the world's network; it must succeed."""
+        return _tool(line)
+
+    @staticmethod
+    def now() -> float:
+        """The clock of `Datagram.time`."""
+        return time.time()
+
+    def pause(self, seconds: float) -> None:
+        """Lets time pass, and says so in the evidence."""
+        self.log(f"{seconds:g} s pass")
+        time.sleep(seconds)
+
+    def expect_between(self, value: float, least: float, most: float, why: str) -> None:
+        """A measured value in seconds must lie in that range."""
+        self.log(f"{why} {value:.3f} s")
+        if not least <= value <= most:
+            raise Differs(f"{why} {value:.3f} s, not {least:g} to {most:g} s")
+
+    def road(self, address: str | None = None, *, port: int = 0, version: int = 4) -> Road:
+        """A new socket of the world; any address of `world` or of the nets behind it."""
+        if address is None:
+            address = self.world[version]
+        return Road(self, address, port, 6 if ":" in address else 4)
+
+    def peer(
+        self,
+        *,
+        allowed: str | None = None,
+        endpoint: bool = False,
+        psk: bytes = NO_PSK,
+        keepalive: int = 0,
+        version: int = 4,
+        key: Key | None = None,
+        configured: bool = True,
+    ) -> Peer:
+        """A new peer. With `endpoint` the device knows where it is; `version` is the outer one."""
+        inner = self.inner(len(self.peers) + 2)
+        peer = Peer(self, key or Key.new(), self.road(version=version), inner, psk)
+        self.peers.append(peer)
+        if configured:
+            words = ["allowed-ips", allowed or f"{inner[4]}/32,{inner[6]}/128"]
+            if endpoint:
+                words += ["endpoint", peer.road.name]
+            if keepalive:
+                words += ["persistent-keepalive", str(keepalive)]
+            if psk != NO_PSK:
+                words += ["preshared-key", "/dev/stdin"]
+            peer.configure(*words, text=Key(psk, b"").private_text if psk != NO_PSK else None)
+        return peer
+
+    def tap(self, name: str = "w0") -> Tap:
+        """A tap on the world's end of the cable, or on any of the world's devices."""
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        opened.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+        opened.bind((name, 3))  # ETH_P_ALL
+        return Tap(opened)
+
+    @contextlib.contextmanager
+    def flood(
+        self, datagrams: Sequence[bytes], *, addresses: int = 16, rate: float | None = None
+    ) -> Iterator[None]:
+        """Sends them round and round meanwhile, from the world's own address and many others,
+        198.51.100.100 and on; a rate is per second."""
+        roads = [self.road()]
+        roads += [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
+        self.log(f"flood of {len(datagrams)} datagrams from {addresses} addresses begins")
+        child = os.fork()
+        if not child:
+            try:
+                _send_forever(roads, datagrams, rate)
+            finally:
+                os._exit(0)
+        try:
+            yield
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            self.log("flood ends")
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[None]:
+        """Keeps the device under load: initiations with a right mac1 and noise behind it, more
+        and more until the device answers a stranger by a cookie. What is sent meanwhile can be
+        lost, so use `Peer.insist`, from addresses of the flood: load may be a matter of those."""
+        noise = [
+            with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), self.public)
+            for number in range(4096)
+        ]
+        for rate in (20_000, 60_000, None):
+            with self.flood(noise, rate=rate):
+                if self._under_load():
+                    yield
+                    return
+        raise Differs("no cookie reply to anyone within 6 s of a flood of initiations")
+
+    def _under_load(self) -> bool:
+        road, stranger = self.road("198.51.100.100"), Key.new()
+        for _ in range(40):
+            road.send(initiate(stranger, self.public).message, quietly=True)
+            answer = road.receive(0.05)
+            if answer and answer.kind == COOKIE_REPLY:
+                return True
+        return False
+
+    # What differs by the kind of device.
+
+    def _start(self) -> None:
+        if self.subject.kind == "kernel":
+            done = self.run(["ip", "link", "add", self.interface, "type", "wireguard"])
+            if done.returncode:
+                raise Failed(f"this kernel makes no WireGuard interface: {done.stderr.strip()}")
+            return
+        with tempfile.NamedTemporaryFile("a", prefix="conformance-", dir="/run", delete=False) as f:
+            self.output = f.name
+            # Daemons go to the background, and some of them say nothing there unless told.
+            told = {"LOG_LEVEL": "error", "WG_LOG_FILE": f.name}
+            try:
+                daemon = subprocess.Popen(
+                    [*self.subject.command, self.interface],
+                    stdin=subprocess.DEVNULL,
+                    stdout=f,
+                    stderr=f,
+                    start_new_session=True,
+                    env=told | os.environ,
+                )
+            except OSError as error:
+                raise Failed(f"could not be started: {error}") from None
+        deadline = time.monotonic() + 10
+        while not (Path(f"/var/run/wireguard/{self.interface}.sock").exists() and self.alive()):
+            if daemon.poll() or time.monotonic() > deadline:
+                why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
+                raise Failed(f"could not be started: {why}: {self.last_words()}")
+            time.sleep(0.02)
+
+    def _configure(self) -> None:
+        self.wg(
+            "setconf",
+            self.interface,
+            "/dev/stdin",
+            text=f"[Interface]\nPrivateKey = {self.key.private_text}\nListenPort = {self.port}\n",
+        )
+        self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
+        self.link(up=True)
+        self._open_tunnel()
+
+    def _await_socket(self) -> None:
+        """A daemon opens its sockets a moment after its link came up."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with namespaces.inside(self.network):
+                rows = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+            if any(row.split()[1].endswith(f":{self.port:04X}") for row in rows):
+                return
+            time.sleep(0.01)
+        raise Failed("no UDP socket on its port within 5 s of being up")
+
+    def _open_tunnel(self) -> None:
+        with namespaces.inside(self.network):
+            self.tunnel = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        with contextlib.suppress(OSError):
+            self.tunnel.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+        self.tunnel.bind((self.interface, 3))  # ETH_P_ALL
+
+    def _ours(self, packet: bytes) -> bool:
+        """Whether a packet out of the tunnel is of this check."""
+        return True
+
+    def _at_device(self, line: str, text: str | None = None) -> str:
+        done = self.run(line.split(), text=text)
+        if done.returncode:
+            raise Failed(f"at the device: `{line}`: {done.stderr.strip()}")
+        return done.stdout
+
+
+class SharedStand(Stand):
+    """An interface that somebody has configured: only peers are added, and taken away again.
+
+    The world is this machine's loopback.
+    """
+
+    outer: ClassVar = {4: "127.0.0.1", 6: "::1"}
+    world: ClassVar = {4: "127.0.0.2", 6: "::1"}
+
+    def __enter__(self) -> "Stand":
+        self.network = namespaces.network()
+        self.key = Key(b"", b64decode(self.wg("show", self.interface, "public-key")))
+        self.port = int(self.wg("show", self.interface, "listen-port"))
+        if not self.port:
+            raise Failed(f"{self.interface} has no listen port: is it up?")
+        self._open_tunnel()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self.peers:
+            self.wg("set", self.interface, "peer", peer.key.text, "remove", check=False)
+
+    @staticmethod
+    def inner(number: int) -> dict[int, str]:
+        """Addresses of the range for benchmarks (RFC 2544), and of a unique local net."""
+        return {4: f"198.18.{number >> 8}.{number & 255}", 6: f"fd57:6972:6573::{number:x}"}
+
+    def tap(self, name: str = "lo") -> Tap:
+        return super().tap("lo" if name == "w0" else name)
+
+    def _ours(self, packet: bytes) -> bool:
+        return b"\xc6\x12" in packet[12:20] or b"\xfd\x57\x69\x72\x65\x73" in packet[8:40]
+
+
+def open_stand(subject: Subject, log: Log) -> Stand:
+    return (SharedStand if subject.kind == "interface" else Stand)(subject, log)
+
+
+def _send_forever(roads: list[Road], datagrams: Sequence[bytes], rate: float | None) -> None:
+    start, sent = time.monotonic(), 0
+    while True:
+        for road in roads:
+            begin = sent % len(datagrams)
+            for datagram in datagrams[begin : begin + 32]:
+                with contextlib.suppress(OSError):
+                    road.socket.sendto(datagram, road.target)
+                sent += 1
+            if rate and (ahead := sent / rate - (time.monotonic() - start)) > 0:
+                time.sleep(ahead)
+
+
+def _prepare_mounts() -> None:
+    """A /run of our own, so that no interface's socket meets that of another."""
+    _tool("mount --make-rprivate /")
+    _tool("mount -t tmpfs -o mode=755 tmpfs /run")
+    if not Path("/var/run").is_symlink():
+        _tool("mount --bind /run /var/run")
+    with contextlib.suppress(Failed):
+        _tool("mount -t sysfs sysfs /sys")
+
+
+def _addresses(device: str, number: int) -> str:
+    """Lines for `ip -batch` that bring up an end of the cable."""
+    return f"""link set {device} addrgenmode none up
+        address add 192.0.2.{number}/24 dev {device}
+        address add 2001:db8::{number}/64 dev {device} nodad
+        address add fe80::{number}/64 dev {device} nodad"""
+
+
+def _tool(line: str, text: str | None = None) -> str:
+    done = subprocess.run(line.split(), input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"`{line}`: {done.stderr.strip()}")
+    return done.stdout

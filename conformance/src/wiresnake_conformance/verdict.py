@@ -1,0 +1,78 @@
+"""What a check can say, and the list of checks."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Result(StrEnum):
+    PASS = "pass"
+    DIFFERS = "differs"
+    FAILED = "failed"
+    """The device died, hung, could not be configured or answered nonsense."""
+    NOT_APPLICABLE = "not applicable"
+    ERROR = "error"
+    """The suite's own fault: nothing is said about the device."""
+
+
+class Differs(Exception):
+    """The device does other than the item says."""
+
+
+class Failed(Exception):
+    """The device cannot be tested any further."""
+
+
+class NotApplicable(Exception):
+    """The item says nothing about such a device, or cannot be seen on it."""
+
+
+@dataclass
+class Log:
+    """The evidence: what was sent, what came back, what was expected."""
+
+    lines: list[str] = field(default_factory=list)
+    start: float = field(default_factory=time.monotonic)
+
+    def __call__(self, text: str) -> None:
+        self.lines.append(f"{time.monotonic() - self.start:8.3f} {text}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A way to see whether a device keeps an item of the list."""
+
+    number: int
+    """The item's."""
+    function: Callable[[Any], None]
+    seconds: float
+    """What it takes with a device that passes; most of it is waiting."""
+    alone: bool
+    """It loads the machine: nothing else may run meanwhile."""
+    shared: bool
+    """It adds peers of its own and changes nothing else, so a configured interface will do."""
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def meaning(self) -> str:
+        return " ".join((self.function.__doc__ or "").split())
+
+
+CHECKS: list[Check] = []
+
+
+def check(
+    number: int, *, seconds: float = 2, alone: bool = False, shared: bool = True
+) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Registers a function that takes a `Stand`; its docstring says what it expects."""
+
+    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        CHECKS.append(Check(number, function, seconds, alone, shared))
+        return function
+
+    return register

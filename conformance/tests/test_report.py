@@ -1,0 +1,93 @@
+"""The forms of the report, from outcomes made up."""
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from wiresnake_conformance import items
+from wiresnake_conformance.report import Report
+from wiresnake_conformance.run import Outcome
+from wiresnake_conformance.verdict import Check, Result
+
+
+def first(stand: object) -> None:
+    """One."""
+
+
+def second(stand: object) -> None:
+    """Two."""
+
+
+@pytest.fixture
+def report() -> Report:
+    checks = [
+        Check(9, first, 1, False, True),
+        Check(9, second, 1, False, True),
+        Check(85, first, 1, False, True),
+    ]
+    outcomes = [
+        Outcome("good", 9, "first", Result.PASS, "", 0.5, ["sent"]),
+        Outcome("good", 9, "second", Result.NOT_APPLICABLE, "no such thing", 0.5),
+        Outcome("good", 85, "first", Result.PASS, "", 0.5),
+        Outcome("bad", 9, "first", Result.PASS, "", 0.5),
+        Outcome(
+            "bad", 9, "second", Result.DIFFERS, "got <another>", 0.5, ["sent this", "got that"]
+        ),
+        Outcome("bad", 85, "first", Result.FAILED, "died or hangs after item 85", 0.5),
+    ]
+    versions = {"good": "good 1.0", "bad": "bad 2.0"}
+    return Report(outcomes, checks, items.load(), versions, "2026-01-02", "a machine")
+
+
+def test_worst_check_is_the_items_result(report: Report) -> None:
+    results = {(n, label): report.result(n, label) for n in (9, 85) for label in ("good", "bad")}
+    assert results == {
+        (9, "good"): Result.PASS,
+        (9, "bad"): Result.DIFFERS,
+        (85, "good"): Result.PASS,
+        (85, "bad"): Result.FAILED,
+    }
+
+
+def test_text_and_markdown_show_each_difference_with_its_evidence(report: Report) -> None:
+    for text in (report.text(), report.markdown()):
+        assert "good 1.0" in text
+        assert "got <another>" in text
+        assert "got that" in text
+        assert "died or hangs after item 85" in text
+    assert "| **differs** |" in report.markdown()
+    assert "### good\n\nNone." in report.markdown()
+
+
+def test_json_holds_everything(report: Report) -> None:
+    read = json.loads(report.json())
+    assert read["implementations"] == {"good": "good 1.0", "bad": "bad 2.0"}
+    item = next(item for item in read["items"] if item["number"] == 9)
+    assert item["results"]["bad"]["result"] == "differs"
+    assert item["results"]["bad"]["checks"][1]["evidence"] == ["sent this", "got that"]
+
+
+def test_junit_counts(report: Report) -> None:
+    suites = ElementTree.fromstring(report.junit())
+    counts = {suite.get("name"): (suite.get("failures"), suite.get("skipped")) for suite in suites}
+    assert counts == {"good": ("0", "1"), "bad": ("2", "0")}
+    failure = suites.find("testsuite[@name='bad']//failure")
+    assert failure is not None
+    assert failure.get("message") == "got <another>"
+
+
+def test_items_are_a_hundred_and_six() -> None:
+    assert list(items.load()) == list(range(1, 107))
+
+
+def test_another_run_stands_beside(report: Report) -> None:
+    other = replace(
+        report,
+        outcomes=[replace(each, subject=f"old {each.subject}") for each in report.outcomes],
+        versions={f"old {label}": version for label, version in report.versions.items()},
+    )
+    both = report.beside(other.json())
+    assert list(both.versions) == ["good", "bad", "old good", "old bad"]
+    assert both.result(85, "old bad") == Result.FAILED
+    assert both.text().count("got <another>") == 2
