@@ -317,17 +317,18 @@ def test_c058_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> 
     assert rig4.delivered() == [good]
 
 
-def test_c081_what_was_sealed_and_comes_back_is_sealed_again(rig4: Rig) -> None:
-    """As where the route to the peer leads through the tunnel: once more, and no recursion."""
+def test_c081_a_message_of_its_own_session_goes_no_second_round(rig4: Rig) -> None:
+    """As where the route to the peer leads through the tunnel. Another tunnel's may pass."""
     theirs = rig4.session()
-    packet = ipv4(US, THEM, b"x")
-    for turn in range(1, 6):
-        rig4.out(packet)
-        [datagram] = rig4.datagrams()
-        plain = theirs.open(datagram, boottime())
-        assert plain is not None and plain[: len(packet)] == packet
-        packet = ipv4(US, THEM, struct.pack("!HHHH", 1, 1, 8 + len(datagram), 0) + datagram)
-        assert len(packet) <= 32 + turn * (32 + 28 + 15)
+    rig4.out(ipv4(US, THEM, b"x"))
+    [datagram] = rig4.datagrams()
+    back = ipv4(US, THEM, struct.pack("!HHHH", 1, 1, 8 + len(datagram), 0) + datagram)
+    rig4.out(back)
+    assert rig4.datagrams() == []
+    other = back.replace(datagram[:8], datagram[:4] + b"else")
+    rig4.out(other)
+    opened = [theirs.open(datagram, boottime()) for datagram in rig4.datagrams()]
+    assert [plain[: len(other)] for plain in opened if plain] == [other]
 
 
 def test_c084_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
@@ -343,8 +344,11 @@ def test_c084_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
         rig4.arrive(rig4.seal(theirs, packet))
         assert readable(rig4.app, timeout=2)
         assert rig4.app.recv(2000)[10:] == packet
-    rig4.out(ipv4(US, THEM, b"sent"))
-    assert len(rig4.datagrams()) == 1
+    rig4.datagrams()  # a packet that met the endpoint when it had moved back
+    for _ in range(3):  # the kernel may report the last refusal to the next who sends
+        rig4.out(ipv4(US, THEM, b"sent"))
+    opened = [theirs.open(datagram, boottime()) for datagram in rig4.datagrams()]
+    assert opened and all(plain and plain[20:24] == b"sent" for plain in opened)
 
 
 def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
@@ -435,9 +439,11 @@ def test_c093_bad_datagrams_are_not_spoken_of(
     signed = [Cookies(own.public).add_macs(body, 0) for body in bodies]
     bad = [live[:-1] + b"x", live, live, bytes(148), b"\3\0\0\0" + bytes(60), *signed]
     for message in bad:
-        for length in range(len(message) + 1):
+        for length in (0, 1, 4, 15, 16, 31, 32, len(message) - 1, len(message)):
             rig4.arrive(message[:length])
-    time.sleep(0.1)
+    good = ipv4(THEM, US, b"after all of them")
+    rig4.arrive(rig4.seal(theirs, good))
+    assert rig4.delivered() == [good]
     handled = 0
     while taken := rig4.plane.take_message():
         device.receive(*taken, Now(boottime(), 0))

@@ -252,11 +252,11 @@ def test_c051_sessions_open_each_message_once(packets: list[bytes], random: Rand
 
 def test_c054_c067_sessions_have_limits() -> None:
     initiator, responder = sessions()
-    message = initiator.seal(b"packet", START)
-    assert message is not None
+    message, late = initiator.seal(b"packet", START), initiator.seal(b"packet", START)
+    assert message is not None and late is not None
     assert responder.open(message[:31], START) is None
-    assert responder.open(message, START + 180 * SECOND) is None
     assert responder.open(message, START + 180 * SECOND - 1) == b"packet"
+    assert responder.open(late, START + 180 * SECOND) is None
     assert initiator.seal(b"packet", START + 180 * SECOND) is None
     assert not initiator.rekey_due(START + 120 * SECOND, True)
     assert initiator.rekey_due(START + 120 * SECOND + 1, True)
