@@ -19,14 +19,16 @@ from typing import Literal
 
 from mutants import runs
 from mutants.faults import Fault, FaultError, load
-from mutants.runs import Outcome, argument, kind
+from mutants.runs import Outcome, Pace, argument, kind, pace
 from mutants.trees import Builder, Tree
 
 _WAITING = 12
-"""Items of the black-box suite at a time: for minutes, most of them only wait."""
+"""Items of the black-box suite at a time, of those that mostly wait, for minutes."""
 
 
 Word = Literal["killed", "survived", "broken", "baseline red"]
+Baselines = dict[tuple[bool, str], Future[dict[str, Outcome]]]
+"""What a test gives without a fault, by whether the extension was built like a fault's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +75,17 @@ def quick(faults: Iterable[Fault]) -> list[Fault]:
 def judge(faults: list[Fault], jobs: int = 2) -> list[Verdict]:
     """Plants all faults, some at a time; a line for each as soon as it is judged."""
     runner = Runner(jobs)
+    alone = [fault for fault in faults if slowest(fault) == "alone"]
+    others = [fault for fault in faults if fault not in alone]
     with ThreadPoolExecutor(jobs) as working, ThreadPoolExecutor(_WAITING) as waiting:
-        baselines: dict[tuple[bool, str], Future[dict[str, Outcome]]] = {}
-        for built in sorted({fault.rust for fault in faults}):
-            kills = {kill for fault in faults if fault.rust is built for kill in fault.kills}
-            items = sorted(kill for kill in kills if kind(kill) == "conformance")
-            tests = sorted(kills.difference(items))
-            for group in filter(None, (tests, *([item] for item in items))):
-                pool = working if group is tests else waiting
-                future = pool.submit(runner.baseline, built, group)
-                baselines |= dict.fromkeys(((built, kill) for kill in group), future)
-        futures = []
-        for fault in faults:
-            pool = waiting if "conformance" in map(kind, fault.kills) else working
-            futures.append(pool.submit(runner.judge, fault, baselines))
-        for done in as_completed(futures):
-            verdict = done.result()
-            print(f"{verdict.word:12} {verdict.fault.name}  {verdict.note}".rstrip(), flush=True)
-    return [future.result() for future in futures]
+        verdicts = runner.judge_all(others, {"working": working, "waiting": waiting})
+    with ThreadPoolExecutor(1) as pool:
+        verdicts |= runner.judge_all(alone, dict.fromkeys(runs.PACES, pool))
+    return [verdicts[fault.name] for fault in faults]
+
+
+def slowest(fault: Fault) -> Pace:
+    return max(map(pace, fault.kills), key=runs.PACES.index)
 
 
 class Runner:
@@ -98,18 +93,31 @@ class Runner:
         self._builder = Builder()
         self._processors = Semaphore(jobs)
 
-    def baseline(self, built: bool, kills: list[str]) -> dict[str, Outcome]:
-        """What tests give without a fault.
+    def judge_all(
+        self, faults: list[Fault], pools: Mapping[Pace, ThreadPoolExecutor]
+    ) -> dict[str, Verdict]:
+        baselines: Baselines = {}
+        for built in (False, True):
+            kills = sorted(
+                {kill for fault in faults if fault.rust is built for kill in fault.kills}
+            )
+            tests = [kill for kill in kills if kind(kill) != "conformance"]
+            for group in filter(None, (tests, *([kill] for kill in kills if kill not in tests))):
+                future = pools[pace(group[0])].submit(self.baseline, built, group)
+                baselines |= {(built, kill): future for kill in group}
+        futures = [pools[slowest(fault)].submit(self.judge, fault, baselines) for fault in faults]
+        for done in as_completed(futures):
+            verdict = done.result()
+            print(f"{verdict.word:12} {verdict.fault.name}  {verdict.note}".rstrip(), flush=True)
+        return {future.result().fault.name: future.result() for future in futures}
 
-        `built` is whether with an extension built like those with a fault, or with this tree's.
-        """
+    def baseline(self, built: bool, kills: list[str]) -> dict[str, Outcome]:
+        """What tests give without a fault: with an extension built like a fault's, or our own."""
         name = re.sub("[^a-z0-9]+", "-", kills[0])
         with Tree(f"baseline-{'built' if built else 'own'}-{name}", {}) as tree:
             return self._run(tree, built, kills)
 
-    def judge(
-        self, fault: Fault, baselines: Mapping[tuple[bool, str], Future[dict[str, Outcome]]]
-    ) -> Verdict:
+    def judge(self, fault: Fault, baselines: Baselines) -> Verdict:
         began = time.monotonic()
         try:
             with Tree(fault.name, fault.texts()) as tree:
