@@ -106,9 +106,16 @@ class Runner:
                 future = pools[pace(group[0])].submit(self.baseline, built, group)
                 baselines |= {(built, kill): future for kill in group}
         futures = [pools[slowest(fault)].submit(self.judge, fault, baselines) for fault in faults]
-        for done in as_completed(futures):
-            verdict = done.result()
-            print(f"{verdict.word:12} {verdict.fault.name}  {verdict.note}".rstrip(), flush=True)
+        try:
+            for done in as_completed(futures):
+                verdict = done.result()
+                line = f"{verdict.word:12} {verdict.fault.name}  {verdict.note}"
+                print(line.rstrip(), flush=True)
+        except KeyboardInterrupt:
+            for waiting in futures:
+                waiting.cancel()
+            runs.stop()
+            raise
         return {future.result().fault.name: future.result() for future in futures}
 
     def baseline(self, built: bool, kills: list[str]) -> dict[str, Outcome]:
@@ -170,3 +177,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except FaultError as error:
         sys.exit(f"mutants: {error}")
+    except KeyboardInterrupt:
+        sys.exit("mutants: interrupted")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 from typing import Literal, NamedTuple, get_args
 
 from mutants.faults import ROOT
@@ -41,6 +42,8 @@ class Outcome(NamedTuple):
 
 
 GREEN = Outcome("green")
+_running: set[subprocess.Popen[str]] = set()
+_stopped = Event()
 
 
 def kind(kill: str) -> Literal["pytest", "cargo", "conformance"]:
@@ -147,10 +150,19 @@ def run_conformance(tree: Tree, item: str) -> Outcome:
     return GREEN if "pass" in reasons else Outcome("void", "not applicable")
 
 
+def stop() -> None:
+    """Ends all that runs, from another thread; nothing is started any more."""
+    _stopped.set()
+    for process in list(_running):
+        _kill(process)
+
+
 def _run(
     command: list[str], tree: Tree, limit: int, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | Outcome:
     """Runs a command in the tree; one that takes too long ends with all of its children."""
+    if _stopped.is_set():
+        return Outcome("void", "interrupted")
     try:
         process = subprocess.Popen(
             command,
@@ -164,14 +176,21 @@ def _run(
         )
     except OSError as error:
         return Outcome("void", f"{command[0]}: {error.strerror}")
+    _running.add(process)
     try:
         output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         process.communicate()
         return Outcome("void", f"it took over {limit} s")
+    finally:
+        _running.discard(process)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from test_laws import without_tests
 
 from mutants.__main__ import judge
 from mutants.faults import ROOT, Edit, Fault, FaultError, load
-from mutants.runs import argument, items, kind
+from mutants.runs import argument, items, kind, run_pytest
+from mutants.trees import Tree
 
 FAULTS = load()
 ITEMS = range(1, 107)
@@ -50,6 +52,9 @@ def test_each_fault_fits_and_its_tests_exist(fault: Fault) -> None:
     for file, text in fault.texts().items():
         if file.endswith(".py"):
             ast.parse(text)
+        else:
+            original = (ROOT / file).read_text()
+            assert without_tests(text) != without_tests(original), "it is in the tests themselves"
     for kill in fault.kills:
         if kind(kill) == "cargo":
             assert any(argument(kill) in name for name in rust_tests()), kill
@@ -104,6 +109,14 @@ def test_a_list_that_makes_no_sense_is_refused(
     (tmp_path / "faults.toml").write_text(text.replace(good, bad))
     with pytest.raises(FaultError, match=why):
         load(tmp_path)
+
+
+def test_code_from_elsewhere_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tree("elsewhere", {}) as tree:
+        environment = tree.environment() | {"PYTHONPATH": str(ROOT)}
+        monkeypatch.setattr(Tree, "environment", lambda _: environment)
+        outcome = run_pytest(tree, [A_TEST])[A_TEST]
+    assert outcome.state == "void" and outcome.note.startswith("other code ran")
 
 
 def test_only_a_test_that_fails_and_else_passes_kills() -> None:
