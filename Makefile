@@ -9,8 +9,8 @@ CRATE := --locked --manifest-path rust/Cargo.toml
 RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
 STAMPS := .stamps
 
-.PHONY: help setup packages demo test lint types rust unit sim laws interop conformance bench \
-	wheel clean
+.PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \
+	conformance mutants bench wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -51,6 +51,9 @@ interop: setup ## Against every other WireGuard, in network namespaces (root)
 conformance: setup $(STAMPS)/others ## Every item of the list, ours beside all others (root)
 	tools/conformance --markdown docs/conformance-table.md --json .conformance.json
 
+mutants: setup ## Planted faults, each of which must turn a test red (root); QUICK=1 is shorter
+	python -m mutants $(if $(QUICK),--quick)
+
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
 
@@ -59,7 +62,7 @@ wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 
 clean: ## Remove all that was built or set up here
 	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests bench \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+	find src tests bench mutants \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 
 packages:
 	@tools/setup packages
