@@ -267,14 +267,16 @@ def replayed_initiations(stand: Stand) -> None:
 @check(9, seconds=3, shared=False)
 def timestamps_outlive_the_link(stand: Stand) -> None:
     """Old initiations are not answered after the interface was down either."""
-    peer = stand.peer()
-    initiating = peer.initiate()
+    peer, timestamp = stand.peer(), oracle.tai64n()
+    initiating = peer.initiate(timestamp=timestamp)
     peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
     stand.link(up=False)
     stand.link(up=True)
     stand.pause(SPACING)
     peer.send(initiating.message)
-    peer.road.silence(0.5, "an initiation from before the interface was down")
+    peer.road.silence(0.3, "an initiation from before the interface was down")
+    peer.initiate(timestamp=timestamp)
+    peer.road.silence(0.3, "a timestamp from before the interface was down")
     peer.works(peer.handshake())
 
 
@@ -488,13 +490,15 @@ def low_order_ephemerals_of_responses(stand: Stand) -> None:
 
 @check(19, seconds=4)
 def low_order_peers(stand: Stand) -> None:
-    """Public keys of low order can be configured, but nothing is ever sent to such a peer."""
+    """Any 32 bytes can be configured as a public key, but nothing is ever sent to a peer whose key
+    is of low order."""
+    garbage = stand.peer(key=LowOrder(bytes(32), b"\xff" * 32))
     peers = list[Peer]()
     for point in oracle.LOW_ORDER_POINTS:
         peers.append(stand.peer(key=LowOrder(bytes(32), point), endpoint=True, keepalive=1))
         stand.inject(peers[-1].packet_here())
     configured = {key for key, *_ in stand.show("endpoints")}
-    if missing := [peer.key.text for peer in peers if peer.key.text not in configured]:
+    if missing := [peer.key.text for peer in (garbage, *peers) if peer.key.text not in configured]:
         raise Differs(f"the peer {missing[0]} was configured and is not there")
     stand.pause(2)
     for peer in peers:
