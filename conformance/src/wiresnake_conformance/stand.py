@@ -642,11 +642,16 @@ class Stand:
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
         deadline = time.monotonic() + 10
-        while not (Path(f"/var/run/wireguard/{self.interface}.sock").exists() and self.alive()):
+        while not (self._answers() and self.alive()):
             if daemon.poll() or time.monotonic() > deadline:
                 code = "is not ready after 10 s" if daemon.poll() is None else "ended"
                 raise Failed(f"could not be started: {code}: {self.last_words()}")
             time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        """Whether the UAPI socket listens; before that `wg` would delete its file."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return not probe.connect_ex(f"/var/run/wireguard/{self.interface}.sock")
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
