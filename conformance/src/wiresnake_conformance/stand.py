@@ -691,7 +691,7 @@ class Stand:
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
         deadline = time.monotonic() + 10
-        while not (Path(f"/var/run/wireguard/{self.interface}.sock").exists() and self.alive()):
+        while not (self._answers() and self.alive()):
             if daemon.poll() or time.monotonic() > deadline:
                 why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
                 raise Failed(f"could not be started: {why}: {self.last_words()}")
@@ -707,6 +707,11 @@ class Stand:
         self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
         self.link(up=True)
         self._open_tunnel()
+
+    def _answers(self) -> bool:
+        """Whether the UAPI socket listens; before that `wg` would delete its file."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return not probe.connect_ex(f"/var/run/wireguard/{self.interface}.sock")
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
