@@ -284,6 +284,7 @@ class Errors:
         while time.monotonic() < deadline:
             if found := self.drain():
                 self.stand.log(f"to the host: {found[0]}")
+                self.stand.delivered(0.01, 100)  # a daemon's errors come out of the tunnel
                 return found[0]
             time.sleep(0.01)
         raise Differs(f"{why}: no ICMP error within 1.5 s")
@@ -296,7 +297,8 @@ class Errors:
             raise NotApplicable(f"no errors, as item 89 wants them: {error}") from None
 
     def silence(self, seconds: float, why: str) -> None:
-        time.sleep(seconds)
+        """No error may come, not even one that the host itself would not take."""
+        self.stand.expect_dropped(why, seconds)
         if found := self.drain():
             raise Differs(f"{why}: {found[0]}")
 

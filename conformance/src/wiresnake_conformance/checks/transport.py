@@ -127,6 +127,19 @@ def the_runs_of_the_kernel(stand: Stand) -> None:
         window.settle(0.1)
 
 
+@check(51)
+def old_counters_leave_no_trace(stand: Stand) -> None:
+    """As the window moves on, by little or by much, it forgets what is behind it: new counters are
+    accepted wherever their place in the window was used before."""
+    window = Window(stand, stand.peer())
+    window.accepts(range(300))
+    for ring in (1, 2, 7):
+        window.accepts([ring * 8192 + 299])
+        window.accepts(range(ring * 8192 + 298, ring * 8192, -1))
+    window.refuses(7 * 8192 + 1)
+    window.settle()
+
+
 @check(52)
 def forgeries_do_not_move_the_window(stand: Stand) -> None:
     """A far counter whose tag is wrong leaves the window as it was, and itself unused."""
