@@ -291,7 +291,7 @@ def indices_have_no_pattern(stand: Stand) -> None:
         }.items():
             # Of 64 halves chosen at random 4 are repetitions less than once in 10^7 runs.
             if len(values) - len(set(values)) > 3:
-                raise Differs(f"the indices {name} have a {what} that comes again and again")
+                raise Differs(f"the {what} of the indices {name} comes again and again")
         for bit in range(32):
             # Each is 32 of 64 on average with a deviation of 4: 6 of those are out of the question.
             ones = sum(value >> bit & 1 for value in changes)
