@@ -13,7 +13,7 @@ from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange
 from wiresnake.runtime import uapi_server
 from wiresnake.runtime.tunnel import Tunnel
-from wiresnake.runtime.uapi_server import UapiServer, adopt
+from wiresnake.runtime.uapi_server import UapiServer, adopt, listen
 
 
 class RefusingTunnel:
@@ -55,6 +55,25 @@ def test_no_socket_file_is_left_that_cannot_be_watched(
     monkeypatch.setattr(uapi_server, "_watch_file", refuse)
     asyncio.run(main())
     assert not (tmp_path / "s").exists()
+
+
+def test_a_socket_file_that_wg_removes_before_it_listens_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, removed = tmp_path / "wg0.sock", list[Path]()
+
+    class Socket(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            if not removed:
+                removed.append(path)
+                path.unlink()
+            super().listen(backlog)
+
+    monkeypatch.setattr(uapi_server, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(socket, "socket", Socket)
+    with listen("wg0"), Socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert removed
 
 
 @pytest.mark.parametrize(

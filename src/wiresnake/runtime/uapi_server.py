@@ -45,13 +45,18 @@ def listen(name: str) -> socket.socket:
     try:
         DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.umask(0o077)
-        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            _bind(one, path)
-            one.listen(socket.SOMAXCONN)
-        except OSError:
+        while True:
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                _bind(one, path)
+                one.listen(socket.SOMAXCONN)
+            except OSError:
+                one.close()
+                raise
+            if path.exists():
+                return one
+            # `wg` removes a socket that refuses it, as this one did until it listened.
             one.close()
-            raise
     except HostError:
         raise
     except OSError as error:
@@ -59,7 +64,6 @@ def listen(name: str) -> socket.socket:
         raise HostError(error.errno, what) from None
     finally:
         os.umask(umask)
-    return one
 
 
 def adopt(fd: int) -> socket.socket:
