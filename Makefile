@@ -9,7 +9,7 @@ CRATE := --locked --manifest-path rust/Cargo.toml
 RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
 STAMPS := .stamps
 
-.PHONY: help setup packages demo test lint types rust unit sim laws interop bench wheel clean
+.PHONY: help setup packages demo test lint types rust unit sim laws interop mutants bench wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -47,6 +47,9 @@ laws: packages $(STAMPS)/native ## The laws of the code base
 interop: setup ## Against every other WireGuard, in network namespaces (root)
 	pytest tests/interop
 
+mutants: setup ## Planted faults, each of which must turn a test red (root); QUICK=1 is shorter
+	python -m mutants $(if $(QUICK),--quick)
+
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
 
@@ -55,7 +58,7 @@ wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 
 clean: ## Remove all that was built or set up here
 	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests bench \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+	find src tests bench mutants \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 
 packages:
 	@tools/setup packages

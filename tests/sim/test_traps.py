@@ -239,6 +239,11 @@ def test_trap_two_idle_peers_ping_each_other_for_ever() -> None:
         one.plane.send_keepalive(one.peer(other).id)
     world.settle()
     assert len(world.log) == 2
+    for _ in range(2):
+        alice.send(bob)
+        world.run(SECOND)
+    world.settle()
+    assert len(world.sent(bob, 4)) == 3, "one for what came first, one for what came after it"
 
 
 def test_trap_passive_keepalive_timed_from_last_sent() -> None:

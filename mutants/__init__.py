@@ -1,0 +1,1 @@
+"""Planted faults: each must turn a named test red, or that test is no test."""

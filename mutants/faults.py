@@ -1,0 +1,93 @@
+"""The planted faults, as the files beside this one list them: `mutants/*.toml`.
+
+    [[fault]]
+    name = "trap-16-from-last-sent"      # of its own, in small letters, digits and hyphens
+    fault = "what is wrong, in one line, for people"
+    file = "src/wiresnake/protocol/peer.py"
+    old = "what stands there, once"
+    new = "what the fault makes of it"
+    kills = ["tests/sim/test_traps.py::test_...", "cargo window", "conformance 9"]
+
+A fault of several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead of the
+three. Of `kills` each must turn red: a pytest node (of a parametrised test any case will do, unless
+the node names one), the Rust tests whose path has the word, or an item of the black-box suite.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FOLDER = Path(__file__).parent
+
+
+class FaultError(Exception):
+    """A fault that cannot be planted as it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    file: str
+    """From the root of the tree."""
+    old: str
+    new: str
+
+    def apply(self, text: str) -> str:
+        if (found := text.count(self.old)) != 1:
+            raise FaultError(f"{self.file} has {found} times, not once: {self.old.strip()}")
+        if self.old == self.new:
+            raise FaultError(f"{self.file} stays as it is")
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    fault: str
+    edits: tuple[Edit, ...]
+    kills: tuple[str, ...]
+
+    @property
+    def rust(self) -> bool:
+        """Whether the extension must be built for it."""
+        return any(edit.file.endswith(".rs") for edit in self.edits)
+
+    def texts(self, root: Path = ROOT) -> dict[str, str]:
+        """The files that it touches, as they are with it; FaultError if it does not fit."""
+        texts: dict[str, str] = {}
+        for edit in self.edits:
+            if not edit.file.startswith(("src/wiresnake/", "rust/src/")):
+                raise FaultError(f"{edit.file} is no file of wiresnake's own")
+            try:
+                text = texts.get(edit.file) or (root / edit.file).read_text()
+            except OSError as error:
+                raise FaultError(f"{edit.file}: {error.strerror}") from None
+            texts[edit.file] = edit.apply(text)
+        return texts
+
+
+def load(folder: Path = FOLDER) -> list[Fault]:
+    """All faults in the order of their files; FaultError tells which one makes no sense."""
+    faults: list[Fault] = []
+    for path in sorted(folder.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text())["fault"]:
+            try:
+                fault = _fault(entry)
+            except (KeyError, TypeError, FaultError) as error:
+                raise FaultError(f"{path.name}: {entry.get('name')}: {error}") from None
+            if any(fault.name == other.name for other in faults):
+                raise FaultError(f"{path.name}: there are two of {fault.name}")
+            faults.append(fault)
+    return faults
+
+
+def _fault(entry: Mapping[str, Any]) -> Fault:
+    plain = dict(entry)
+    name, fault, kills = plain.pop("name"), plain.pop("fault"), plain.pop("kills")
+    edits = tuple(Edit(**edit) for edit in plain.pop("edits", [])) or (Edit(**plain),)
+    if not re.fullmatch("[a-z0-9-]+", name) or not fault or "\n" in fault or not kills:
+        raise FaultError("a name in small letters, one line and a test to kill it are needed")
+    return Fault(name, fault, edits, tuple(kills))

@@ -1,0 +1,128 @@
+"""Private copies of this tree, each with one fault in it, and the extension built for them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from mutants.faults import ROOT, FaultError
+
+WORK = ROOT / ".tools/mutants"
+_EXTENSION = "src/wiresnake/_native.abi3.so"
+_FOLDERS = ("src", "tests", "rust")
+_SKIPPED = shutil.ignore_patterns("__pycache__", "*.so", "target", ".hypothesis")
+
+
+class Tree:
+    """A copy of what tests need, with other texts in some files. A context manager: it goes."""
+
+    def __init__(self, name: str, texts: Mapping[str, str]) -> None:
+        self.path = WORK / "trees" / name
+        self.texts = texts
+        self.extension = self.path / _EXTENSION
+        """That of this tree, until somebody builds another."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in _FOLDERS:
+            shutil.copytree(ROOT / folder, self.path / folder, ignore=_SKIPPED)
+        shutil.copy2(ROOT / "pyproject.toml", self.path)
+        (self.path / ".tools").symlink_to(ROOT / ".tools")
+        self.extension.symlink_to(ROOT / _EXTENSION)
+        for file, text in texts.items():
+            (self.path / file).write_text(text)
+        self.daemon = self.path / "wiresnaked"
+        """Starts the daemon of this copy, whatever the environment."""
+        self.daemon.write_text(
+            f"#!/bin/sh\nPYTHONPATH={self.path}/src exec {sys.executable}"
+            f' {Path(sys.executable).with_name("wiresnaked")} "$@"\n'
+        )
+        self.daemon.chmod(0o755)
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """PYTHONPATH comes before the editable install of this tree, in every process below."""
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        python_path = f"{self.path}/src:{ROOT}"
+        return os.environ | {"PATH": path, "PYTHONPATH": python_path}
+
+
+class Builder:
+    """Builds fault after fault in one and the same place: cargo then builds only what differs."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._crate = WORK / "rust"
+        self._plain: dict[str, bytes] = {}
+        """What each command builds without a fault."""
+
+    def extension(self, tree: Tree) -> None:
+        """Builds the tree's extension; FaultError if it does not compile, or to what it was."""
+        with self._lock:
+            built = self._build(["build", "--features", "python"], tree.texts)
+            tree.extension.unlink()  # A link: this tree's own must stay what it is.
+            shutil.copy2(built, tree.extension)
+
+    @contextmanager
+    def rust_tests(self, tree: Tree) -> Iterator[Path]:
+        """Builds the tree's Rust tests, likewise; the program is there for as long as it runs.
+
+        It is no copy: what one thread still writes while another one forks cannot be started.
+        """
+        with self._lock:
+            yield self._build(["test", "--lib", "--no-run"], tree.texts)
+
+    def _build(self, command: list[str], texts: Mapping[str, str]) -> Path:
+        changed = {file: text for file, text in texts.items() if file.startswith("rust/")}
+        plain = self._plain.get(command[0])
+        if plain is None:
+            plain = self._plain[command[0]] = self._run(command, {}).read_bytes()
+        built = self._run(command, changed)
+        if changed and built.read_bytes() == plain:
+            raise FaultError("it compiles to the same code as before")
+        return built
+
+    def _run(self, command: list[str], texts: Mapping[str, str]) -> Path:
+        """What cargo makes of the crate with these texts."""
+        self._lay_out(texts)
+        done = subprocess.run(
+            [
+                *("cargo", *command, "--locked", "--quiet", "--profile", "mutants"),
+                *("--manifest-path", self._crate / "Cargo.toml", "--target-dir", WORK / "target"),
+                *("--message-format", "json-render-diagnostics"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+            raise FaultError(f"it does not compile: {(errors or [done.stderr])[0]}")
+        for line in reversed(done.stdout.splitlines()):
+            made = json.loads(line)
+            if made.get("manifest_path") == str(self._crate / "Cargo.toml"):
+                return Path(made["executable"] or _library(made["filenames"]))
+        raise FaultError("cargo made nothing")
+
+    def _lay_out(self, texts: Mapping[str, str]) -> None:
+        """Only what differs is written: cargo goes by the times of files."""
+        for source in (ROOT / "rust").rglob("*"):
+            name = source.relative_to(ROOT)
+            if source.suffix in (".rs", ".toml", ".lock") and "target" not in name.parts:
+                text = texts.get(str(name)) or source.read_text()
+                path = WORK / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists() or path.read_text() != text:
+                    path.write_text(text)
+
+
+def _library(files: list[str]) -> str:
+    return next(file for file in files if file.endswith(".so"))
