@@ -295,13 +295,13 @@ def loops_of_data(stand: Stand) -> None:
     other.road = stand.road("198.51.100.9")
     session = peer.handshake()
     peer.works(session)
-    before = memory(stand)
+    before = stand.memory()
     stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
     for _ in range(10):
         stand.inject(peer.packet_here(), quietly=True)
     stand.pause(2)
     stand.log(f"sent to the peer: {peer.transfer()[1]} B")
-    grown = memory(stand) - before
+    grown = stand.memory() - before
     stand.log(f"memory grew by {grown >> 10} KiB")
     if grown > 64 << 20:
         raise Differs(f"the device grew by {grown >> 20} MiB")
@@ -480,9 +480,9 @@ def refusals(stand: Stand, version: int) -> None:
 
 
 def stays_idle(stand: Stand) -> None:
-    before, start = cpu_time(stand), time.monotonic()
+    before, start = stand.cpu_time(), time.monotonic()
     stand.pause(2)
-    used = (cpu_time(stand) - before) / (time.monotonic() - start)
+    used = (stand.cpu_time() - before) / (time.monotonic() - start)
     stand.log(f"the device used {used:.1%} of a CPU")
     if used > 0.25:
         raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
@@ -600,28 +600,3 @@ def marked_route(stand: Stand, version: int) -> None:
     stand.world_command(f"ip route add local {net} dev lo")
     stand.command(f"ip -{version} route add {net} via {stand.world[version]} table 57")
     stand.command(f"ip -{version} rule add fwmark 0x57 table 57")
-
-
-def processes(stand: Stand) -> list[Path]:
-    """The daemon's, in /proc; none for a kernel's device."""
-    proc = Path("/run/proc")
-    if not proc.exists():
-        proc.mkdir()
-        stand.world_command(f"mount -t proc proc {proc}")
-    own = str(os.getpid())
-    return [one for one in proc.iterdir() if one.name.isdigit() and one.name != own]
-
-
-def cpu_time(stand: Stand) -> float:
-    """Seconds of CPU that the daemon has used."""
-    ticks = 0
-    for process in processes(stand):
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def memory(stand: Stand) -> int:
-    """Bytes of memory that the daemon has resident."""
-    pages = sum(int((one / "statm").read_text().split()[1]) for one in processes(stand))
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -4,14 +4,17 @@ Each check that waits for long waits alone, in a process of its own, and all of 
 """
 
 import contextlib
+import os
 import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from ..oracle import INITIATION, TRANSPORT, Key, Session
 from ..stand import SO_TIMESTAMPNS, Datagram, Peer, Road, Stand
-from ..verdict import Differs, check
+from ..verdict import Differs, NotApplicable, check
 
 EARLY = 0.05
 """Between a timer's start and the datagram of the same instant a busy machine may do other things,
@@ -360,10 +363,10 @@ def up_need_not_wait(stand: Stand) -> None:
         raise Differs("what came first is not the packet from after the interface came up")
 
 
-@check(75, seconds=24, alone=True, shared=False)
+@check(75, seconds=26, alone=True, shared=False)
 def timers_of_many_peers(stand: Stand) -> None:
-    """2,000 peers are configured at once, and none answers: of the second initiations, or of the
-    third ones, 95 % come within 50 ms of their random third of a second."""
+    """2,000 peers are configured at once, and none answers: of the second initiations, or the
+    third, or the fourth ones, 95 % come within 50 ms of their random third of a second."""
     # So many begin within a second on any machine; 10,000 would tell how quick its CPU is.
     count = 2_000
     road = stand.road("::", version=6)
@@ -375,28 +378,39 @@ def timers_of_many_peers(stand: Stand) -> None:
         "PersistentKeepalive = 3600\n"
         for number in range(1, count + 1)
     ]
+    used, start = foreign_cpu(stand), time.monotonic()
     stand.wg("setconf", stand.interface, "/dev/stdin", text="".join(text))
     # Nothing is read meanwhile, so that the load is the device's alone; the kernel notes the time.
-    stand.pause(16)
+    stand.pause(22)
+    busy = (foreign_cpu(stand) - used) / (time.monotonic() - start)
     stand.wg("setconf", stand.interface, "/dev/stdin", text=text[0])
     times: dict[str, list[float]] = {}
     for address, moment in arrivals(road):
         times.setdefault(address, []).append(moment)
-    within = 0.05 if stand.subject.kind == "daemon" else 0.69
-    best = 10.0
-    for number in (0, 1):
+    lateness = []
+    for number in (0, 1, 2):
         rounds = [moments[number : number + 2] for moments in times.values()]
         gaps = sorted(moments[1] - moments[0] for moments in rounds if len(moments) == 2)
         if len(gaps) < 0.98 * count:
             raise Differs(f"only {len(gaps)} of {count} peers got initiation {number + 2}")
         late = [gaps[len(gaps) * part // 100] - RETRY - JITTER for part in (50, 95, 99)]
-        stand.log(
-            f"initiation {number + 2}: 50, 95 and 99 % are due or at most "
-            f"{', '.join(f'{1000 * one:.0f}' for one in late)} ms late"
-        )
-        best = min(best, late[1])
-    if best > within:
-        raise Differs(f"a twentieth of the retries is more than {1000 * best:.0f} ms late")
+        figures = ", ".join(f"{1000 * one:.0f}" for one in late)
+        stand.log(f"initiation {number + 2}: 50, 95 and 99 % are at most {figures} ms late")
+        lateness.append(late[1])
+    if min(lateness) > (0.05 if stand.subject.kind == "daemon" else 0.69):
+        if busy > 0.25:
+            raise NotApplicable(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
+        raise Differs(f"a twentieth of the retries is more than {1000 * min(lateness):.0f} ms late")
+
+
+def foreign_cpu(stand: Stand) -> float:
+    """Seconds of CPU that neither this check nor its device has used, as far as can be told."""
+    user, nice, system, _, _, *others = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+    )
+    ours = stand.cpu_time() + time.process_time()
+    kernel = 0 if stand.subject.kind == "kernel" else system + sum(others[:3])
+    return (user + nice + kernel) / os.sysconf("SC_CLK_TCK") - ours
 
 
 def arrivals(road: Road) -> Iterator[tuple[str, float]]:
