@@ -484,7 +484,7 @@ def stays_idle(stand: Stand) -> None:
     stand.pause(2)
     used = (stand.cpu_time() - before) / (time.monotonic() - start)
     stand.log(f"the device used {used:.1%} of a CPU")
-    if used > 0.1:  # a spinning one on a busy machine may get no more than its share
+    if used > 0.05:  # a spinning one on a busy machine may get no more than its share
         raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
 
 

@@ -398,7 +398,7 @@ def timers_of_many_peers(stand: Stand) -> None:
         stand.log(f"initiation {number + 2}: 50, 95 and 99 % are at most {figures} ms late")
         lateness.append(late[1])
     if min(lateness) > (0.05 if stand.subject.kind == "daemon" else 0.69):
-        if busy > 0.25:
+        if busy > 0.25 and min(lateness) < 1:  # more than that no machine explains
             raise NotApplicable(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
         raise Differs(f"a twentieth of the retries is more than {1000 * min(lateness):.0f} ms late")
 
