@@ -514,6 +514,19 @@ class Stand:
         text = Path(self.output).read_text(errors="replace") if self.output else ""
         return " | ".join(text.strip().splitlines()[-5:])
 
+    def cpu_time(self) -> float:
+        """Seconds of CPU that the daemon has used; 0 for a kernel's device."""
+        ticks = 0
+        for process in self._processes():
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """Bytes of memory that the daemon has resident; 0 for a kernel's device."""
+        pages = sum(int((one / "statm").read_text().split()[1]) for one in self._processes())
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     # The tunnel, at its inner end.
 
     def inject(self, packet: bytes, *, quietly: bool = False) -> None:
@@ -724,6 +737,15 @@ class Stand:
                 return
             time.sleep(0.01)
         raise Failed("no UDP socket on its port within 5 s of being up")
+
+    def _processes(self) -> list[Path]:
+        """The directories in /proc of all that this check has started."""
+        proc = Path("/run/proc")
+        if not proc.exists():
+            proc.mkdir()
+            _tool(f"mount -t proc proc {proc}")
+        own = str(os.getpid())
+        return [one for one in proc.iterdir() if one.name.isdigit() and one.name != own]
 
     def _open_tunnel(self) -> None:
         with namespaces.inside(self.network):

@@ -85,8 +85,7 @@ def run(
                 listener = uapi_server.listen(device.name)
             else:
                 listener = uapi_server.adopt(uapi_fd)
-            path = uapi_server.socket_path(device.name)
-            server = uapi_server.UapiServer(tunnel, listener, path)
+            server = uapi_server.UapiServer(tunnel, listener)
             try:
                 stopped = loop.create_future()
                 for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from .. import namespaces, oracle, packets
 from ..oracle import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Key, Session
-from ..stand import PATIENCE, Datagram, Peer, Stand
+from ..stand import PATIENCE, Datagram, Peer, Road, Stand
 from ..verdict import Differs, check
+from .timers import what_waited
 
 UDP_SEGMENT = 103
 LARGEST = 65_507
@@ -28,7 +29,7 @@ def authentic_messages_move_the_endpoint(stand: Stand) -> None:
     message, session = oracle.respond(peer.key, peer.awaited())
     peer.road = stand.road("198.51.100.1")
     peer.send(message)
-    peer.received(session, "the packet that waited goes where the response came from")
+    what_waited(peer, session)
     moved(peer, "a response")
     peer.road = stand.road("198.51.100.2")
     peer.send(session.seal())
@@ -82,16 +83,25 @@ def nothing_else_moves_it(stand: Stand) -> None:
     session.counter = 20_002
     peer.works(session)
     waiting.send(answer)
-    waiting.received(waited, "the right response still counts")
+    what_waited(waiting, waited)
 
 
-@check(77, seconds=3)
+@check(77)
 def data_moves_the_endpoint(stand: Stand) -> None:
-    """After a packet of a session from another address, port or IP version the device sends
-    there."""
+    """After a packet of a session from another address or port the device sends there."""
+    follows(stand, "192.0.2.2", "198.51.100.21", "198.51.100.22")
+
+
+@check(77)
+def data_moves_to_the_other_family(stand: Stand) -> None:
+    """A packet of a session moves the endpoint from IPv4 to IPv6 and back."""
+    follows(stand, "2001:db8:1::21", "198.51.100.21", "2001:db8:1::22")
+
+
+def follows(stand: Stand, *addresses: str) -> None:
     peer = stand.peer()
     session = peer.handshake()
-    for address in ("192.0.2.2", "198.51.100.21", "2001:db8:1::21", "198.51.100.22"):
+    for address in addresses:
         before, peer.road = peer.road, stand.road(address)
         peer.works(session)
         moved(peer, "a packet")
@@ -99,28 +109,37 @@ def data_moves_the_endpoint(stand: Stand) -> None:
             raise Differs("the device sends to where the peer was before")
 
 
-@check(78, seconds=4, shared=False)
+@check(78, shared=False)
 def replies_leave_from_the_contacted_address(stand: Stand) -> None:
     """What goes to a peer has the source address that the peer last wrote to, on a host with
     several; once that address is gone, another."""
-    for version, second in ((4, "192.0.2.11/24"), (6, "2001:db8::11/64 nodad")):
-        stand.command(f"ip address add {second} dev d0")
-        peer = stand.peer(version=version)
-        first, second = stand.outer[version], second.partition("/")[0]
-        contact(peer, second)
-        initiating = peer.initiate()
-        response = peer.road.expect(RESPONSE, "an initiation to a second address is answered")
-        came_from(response, second, "the response")
-        session = peer.complete(initiating, response.data)
-        for address in (second, first, second):
-            contact(peer, address)
-            peer.send(session.seal())
-            came_from(sent(peer, session), address, "a packet")
-        stand.command(f"ip address del {second}/{24 if version == 4 else 64} dev d0")
-        stand.pause(0.3)
-        came_from(sent(peer, session), first, "a packet after that address was removed")
-        contact(peer, first)
-        peer.works(session)
+    stays_with(stand, 4, "192.0.2.11", "/24")
+
+
+@check(78, shared=False)
+def ipv6_replies_too(stand: Stand) -> None:
+    """The same over IPv6."""
+    stays_with(stand, 6, "2001:db8::11", "/64 nodad")
+
+
+def stays_with(stand: Stand, version: int, second: str, length: str) -> None:
+    stand.command(f"ip address add {second}{length} dev d0")
+    peer, first = stand.peer(version=version), stand.outer[version]
+    contact(peer, second)
+    initiating = peer.initiate()
+    response = peer.road.expect(RESPONSE, "an initiation to a second address is answered")
+    came_from(response, second, "the response")
+    session = peer.complete(initiating, response.data)
+    for address in (second, first, second):
+        contact(peer, address)
+        peer.send(session.seal())
+        stand.pause(0.1)
+        came_from(sent(peer, session), address, "a packet")
+    stand.command(f"ip address del {second}{length.split()[0]} dev d0")
+    stand.pause(0.3)
+    came_from(sent(peer, session), first, "a packet after that address was removed")
+    contact(peer, first)
+    peer.works(session)
 
 
 @check(78, seconds=3, shared=False)
@@ -135,6 +154,7 @@ def sources_follow_the_route(stand: Stand) -> None:
     peer = stand.peer()
     peer.road = stand.road("198.51.100.31")
     session = peer.handshake()
+    stand.pause(0.1)
     came_from(sent(peer, session), stand.outer[4], "a packet")
     stand.command("ip route replace 198.51.100.0/24 via 203.0.113.2")
     stand.pause(0.3)
@@ -148,10 +168,12 @@ def marks_and_ports_forget_sources(stand: Stand) -> None:
     peer = stand.peer()
     contact(peer, "192.0.2.11")
     session = peer.handshake()
+    stand.pause(0.1)
     came_from(sent(peer, session), "192.0.2.11", "a packet")
     stand.wg("set", stand.interface, "fwmark", "7")
     came_from(sent(peer, session), stand.outer[4], "a packet after the mark has changed")
     peer.send(session.seal())
+    stand.pause(0.1)
     came_from(sent(peer, session), "192.0.2.11", "a packet after the peer wrote to it again")
     stand.wg("set", stand.interface, "listen-port", str(stand.port + 1))
     came_from(sent(peer, session), stand.outer[4], "a packet after the port has changed")
@@ -166,6 +188,7 @@ def retries_forget_sources(stand: Stand) -> None:
     for peer in (silent, retried):
         contact(peer, "192.0.2.11")
     session = silent.handshake()
+    stand.pause(0.1)
     came_from(sent(silent, session), "192.0.2.11", "a packet")
     retried.handshake(confirm=False)
     stand.pause(5.3)  # so soon after its response the device may not initiate
@@ -184,6 +207,7 @@ def both_families_on_one_port(stand: Stand) -> None:
     for version in (4, 6):
         peer = stand.peer(version=version)
         session = peer.handshake()
+        stand.pause(0.1)
         datagram = sent(peer, session)
         if datagram.port != stand.port:
             raise Differs(f"over IPv{version} it sends from port {datagram.port}, not its own")
@@ -206,10 +230,14 @@ def any_port_is_free_for_both(stand: Stand) -> None:
         port = int(stand.wg("show", stand.interface, "listen-port"))
         if not port % 2:
             raise Differs(f"it says it listens on port {port}, which another has for IPv6")
-        for version in (4, 6):
-            peer = stand.peer(version=version)
-            peer.road.target = (stand.outer[version], port)
-            peer.works(peer.handshake())
+        open_ones = re.findall(rf"(\S+):{port}\s", stand.command("ss -Hnlu"))
+        if len(open_ones) != 2:
+            raise Differs(
+                f"on its port {port} sockets listen at {open_ones}, not for both families"
+            )
+    peer = stand.peer()
+    peer.road.target = (stand.outer[4], port)
+    peer.works(peer.handshake())
 
 
 @check(79, shared=False)
@@ -226,19 +254,19 @@ def hosts_without_ipv6(stand: Stand) -> None:
 @check(80, seconds=3)
 def link_local_endpoints(stand: Stand) -> None:
     """An IPv6 link-local endpoint has its scope: one that is configured, and one that is met."""
-    configured, met = stand.peer(), stand.peer()
-    for peer in (configured, met):
-        peer.road = stand.road("fe80::2%w0")
-    seen = {peer.key: peer.road.name.replace("%w0", "%d0") for peer in (configured, met)}
-    configured.configure("endpoint", seen[configured.key])
+    met = stand.peer()
+    met.road = stand.road("fe80::2%w0")
+    met.works(met.handshake())
+    road = stand.road("fe80::2%w0")
+    configured = peer_at(stand, road, road.name.replace("%w0", "%d0"))
     stand.inject(configured.packet_here())
     session = configured.answer()
-    configured.received(session, "the packet that waited")
+    what_waited(configured, session)
     configured.works(session)
-    met.works(met.handshake())
     for peer in (configured, met):
-        if (endpoint := peer.endpoint()) != seen[peer.key]:
-            raise Differs(f"`wg show` says the endpoint is {endpoint}, not {seen[peer.key]}")
+        endpoint, right = peer.endpoint(), peer.road.name.replace("%w0", "%d0")
+        if endpoint != right:
+            raise Differs(f"`wg show` says the endpoint is {endpoint}, not {right}")
 
 
 @check(81, seconds=5, shared=False)
@@ -249,12 +277,12 @@ def loops_of_initiations(stand: Stand) -> None:
     stand.inject(peer.packet_here())
     stand.pause(2)
     _, total = peer.transfer()
-    if not 148 <= total <= 10 * 148:
+    if total > 10 * 148:
         raise Differs(f"{total} B were sent within 2 s where one initiation is due, of 148 B")
     stand.command(f"ip route del 192.0.2.2/32 dev {stand.interface}")
     session = peer.answer(5)
-    peer.received(session, "the packet that waited")
-    peer.road.drain()
+    what_waited(peer, session)
+    stand.pause(0.2)
     peer.works(session)
 
 
@@ -263,16 +291,17 @@ def loops_of_data(stand: Stand) -> None:
     """Data whose route leads into the tunnel itself costs no more than what a loop must: the
     device lives, its memory stays bounded, and all is well once the route is right."""
     peer = stand.peer(allowed="10.0.0.0/24,192.0.2.2/32")
-    other = stand.peer(version=6)
+    other = stand.peer()
+    other.road = stand.road("198.51.100.9")
     session = peer.handshake()
     peer.works(session)
-    before = memory(stand)
+    before = stand.memory()
     stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
     for _ in range(10):
         stand.inject(peer.packet_here(), quietly=True)
     stand.pause(2)
     stand.log(f"sent to the peer: {peer.transfer()[1]} B")
-    grown = memory(stand) - before
+    grown = stand.memory() - before
     stand.log(f"memory grew by {grown >> 10} KiB")
     if grown > 64 << 20:
         raise Differs(f"the device grew by {grown >> 20} MiB")
@@ -289,12 +318,11 @@ def tunnel_in_a_tunnel(stand: Stand) -> None:
     stand.addresses()
     outer, inner_device = stand.peer(), stand.another()
     session = outer.handshake()
-    inner = inner_device.peer()
     port = 7
-    inner.configure("endpoint", f"{outer.inner[4]}:{port}")
+    inner = peer_at(inner_device, inner_device.road(), f"{outer.inner[4]}:{port}")
 
     def unwrapped() -> bytes:
-        packet = packets.read(outer.received(session, "the inner device's datagram"))
+        packet = packets.read(what_waited(outer, session))
         if packet is None or packet.target != outer.inner[4]:
             raise Differs(f"the inner device's datagram is no packet to its endpoint: {packet}")
         return packet.payload[8:]
@@ -308,7 +336,7 @@ def tunnel_in_a_tunnel(stand: Stand) -> None:
     inner_device.inject(packet)
     response, within = oracle.respond(inner.key, oracle.consume(inner.key, unwrapped()))
     wrapped(response)
-    if not within.open(unwrapped()).startswith(packet):
+    if not (within.open(unwrapped()) or within.open(unwrapped())).startswith(packet):
         raise Differs("what came through both tunnels is not the packet that went in")
     packet = inner.packet(os.urandom(500))
     wrapped(within.seal(packet))
@@ -334,31 +362,38 @@ def keepalives_hold_a_mapping(stand: Stand) -> None:
         peer.received(session, "a keepalive to the new port", 2)
 
 
-@check(83, seconds=3, shared=False)
+@check(83, shared=False)
 def marks(stand: Stand) -> None:
     """Every datagram carries the firewall mark, so that a rule can route it: initiation, response
-    and data, over IPv4 and IPv6; without the mark it is not routed so."""
-    for version in (4, 6):
-        marked_route(stand, version)
-        address = f"{UNROUTED[version]}{'.1' if version == 4 else ':1'}"
-        met, initiated = stand.peer(), stand.peer()
-        for peer in (met, initiated):
-            peer.road = stand.road(address)
-        initiated.configure("endpoint", initiated.road.name)
-        stand.wg("set", stand.interface, "fwmark", "0x57")
-        if (shown := stand.wg("show", stand.interface, "fwmark").strip()) != "0x57":
-            raise Differs(f"`wg show` says the mark is {shown}, not 0x57")
-        session = met.handshake()
-        met.works(session)
-        stand.inject(initiated.packet_here())
-        begun = initiated.answer()
-        initiated.received(begun, "the packet that waited")
-        initiated.works(begun)
-        stand.wg("set", stand.interface, "fwmark", "off")
-        stand.inject(met.packet_here())
-        met.road.silence(0.4, "the mark is off, so no route leads there")
-        stand.wg("set", stand.interface, "fwmark", "0x57")
-        met.works(session)
+    and data; without the mark it is not routed so."""
+    marked(stand, 4, f"{UNROUTED[4]}.1")
+
+
+@check(83, shared=False)
+def marks_over_ipv6(stand: Stand) -> None:
+    """The same over IPv6."""
+    marked(stand, 6, f"{UNROUTED[6]}:1")
+
+
+def marked(stand: Stand, version: int, address: str) -> None:
+    marked_route(stand, version)
+    stand.wg("set", stand.interface, "fwmark", "0x57")
+    if (shown := stand.wg("show", stand.interface, "fwmark").strip()) != "0x57":
+        raise Differs(f"`wg show` says the mark is {shown}, not 0x57")
+    met = stand.peer()
+    met.road = stand.road(address)
+    session = met.handshake()
+    met.works(session)
+    initiated = peer_at(stand, stand.road(address))
+    stand.inject(initiated.packet_here())
+    begun = initiated.answer()
+    what_waited(initiated, begun)
+    initiated.works(begun)
+    stand.wg("set", stand.interface, "fwmark", "off")
+    stand.inject(met.packet_here())
+    met.road.silence(0.4, "the mark is off, so no route leads there")
+    stand.wg("set", stand.interface, "fwmark", "0x57")
+    met.works(session)
 
 
 @check(83, seconds=5, alone=True, shared=False)
@@ -396,79 +431,102 @@ def ports_change_and_nothing_else(stand: Stand) -> None:
     peer.works(peer.handshake())
 
 
-@check(84, seconds=9, shared=False)
+@check(84, seconds=8, shared=False)
 def errors_of_the_socket(stand: Stand) -> None:
     """Endpoints at closed ports, without a route or with one that refuses, a cable that takes no
     large packets and one that is down: the other peers notice nothing, the CPU stays idle, and
     when the road is good again so is the peer."""
     good = stand.peer()
     session = good.handshake()
-    for version in (4, 6):
-        closed = stand.peer(endpoint=True, keepalive=1, version=version)
-        closed.answer()
-        closed.road.socket.close()
-        unrouted = stand.peer()
-        unrouted.configure("endpoint", "203.0.113.9:9" if version == 4 else "[2001:db8:2::9]:9")
-        stand.inject(unrouted.packet_here())
-        for number, kind in enumerate(("unreachable", "prohibit", "blackhole"), 10):
-            address = f"{UNROUTED[version]}{'.' if version == 4 else ':'}{number}"
-            stand.command(f"ip -{version} route add {kind} {address}")
-            refused = stand.peer(keepalive=1)
-            refused.configure("endpoint", f"[{address}]:9" if version == 6 else f"{address}:9")
-            stand.inject(refused.packet_here())
-        good.works(session)
-    before, start = cpu_time(stand), time.monotonic()
-    stand.pause(2)
-    used = (cpu_time(stand) - before) / (time.monotonic() - start)
-    stand.log(f"the device used {used:.1%} of a CPU")
-    if used > 0.25:
-        raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
+    refusals(stand, 4)
+    good.works(session)
+    stays_idle(stand)
     stand.command("ip link set d0 mtu 1280")
-    for version in (4, 6):
-        stand.inject(good.packet_here(bytes(1300), version=version))
-    stand.command("ip link set d0 mtu 1500")
+    stand.inject(good.packet_here(bytes(1300)))
     stand.pause(0.2)
+    stand.command("ip link set d0 mtu 1500")
     good.works(session)
     stand.command("ip link set d0 down")
     stand.inject(good.packet_here())
-    good.send(session.seal())
     stand.pause(0.3)
     stand.command("ip link set d0 up")
-    stand.pause(0.3)
     settled(stand, good, session)
 
 
-@check(85, seconds=5, shared=False)
+@check(84, seconds=5, shared=False)
+def errors_of_the_ipv6_socket(stand: Stand) -> None:
+    """The same over IPv6: closed ports and routes that refuse."""
+    good = stand.peer(version=6)
+    session = good.handshake()
+    refusals(stand, 6)
+    good.works(session)
+    stays_idle(stand)
+    good.works(session)
+
+
+def refusals(stand: Stand, version: int) -> None:
+    """Peers to whom datagrams cannot be sent, or come back with an ICMP error."""
+    closed = stand.peer(endpoint=True, keepalive=1, version=version)
+    closed.answer()
+    closed.road.socket.close()
+    kinds = ("", "unreachable", "prohibit", "blackhole")
+    for number, kind in enumerate(kinds, 10):
+        address = f"{UNROUTED[version]}{'.' if version == 4 else ':'}{number}"
+        if kind:
+            stand.command(f"ip -{version} route add {kind} {address}")
+        endpoint = f"[{address}]:9" if version == 6 else f"{address}:9"
+        peer = peer_at(stand, stand.road(version=version), endpoint)
+        stand.inject(peer.packet_here())
+
+
+def stays_idle(stand: Stand) -> None:
+    before, start = stand.cpu_time(), time.monotonic()
+    stand.pause(2)
+    used = (stand.cpu_time() - before) / (time.monotonic() - start)
+    stand.log(f"the device used {used:.1%} of a CPU")
+    if used > 0.05:  # a spinning one on a busy machine may get no more than its share
+        raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
+
+
+@check(85, seconds=3, shared=False)
 def datagrams_of_any_length(stand: Stand) -> None:
     """Datagrams of up to 65,507 bytes are survived, noise or authentic, whole or in fragments, and
     many in one piece as a host merges them."""
+    lengths_are_survived(stand, 4)
+
+
+@check(85, seconds=3, shared=False)
+def ipv6_datagrams_of_any_length(stand: Stand) -> None:
+    """The same over IPv6."""
+    lengths_are_survived(stand, 6)
+
+
+def lengths_are_survived(stand: Stand, version: int) -> None:
     for mtu in (1500, 65_535):
         stand.command(f"ip link set d0 mtu {mtu}")
         stand.world_command(f"ip link set w0 mtu {mtu}")
-        for version in (4, 6):
-            peer = stand.peer(version=version)
-            session = peer.handshake()
-            for size in (2047, 2049, 4096, 4097, 8193, 16_385, 32_769, 65_000, LARGEST):
-                noise = os.urandom(size - 16)
-                initiation = oracle.initiate(peer.key, stand.public).message
-                for datagram in (
-                    os.urandom(16) + noise,
-                    initiation[:8] + noise + bytes(8),
-                    session.seal(bytes(16))[:16] + noise,
-                    session.seal(bytes(size - 32), pad=False),
-                    session.seal(packets.sized(peer.inner[4], stand.inner(1)[4], size - 32)),
-                ):
-                    with contextlib.suppress(OSError):  # padding beyond the largest
-                        peer.road.send(datagram, quietly=True)
-            stand.log(f"noise and transport data of up to {LARGEST} B, with an MTU of {mtu}")
-            for segment in (1400, 9000, 30_000):
-                sender = stand.road(version=version)
-                sender.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
-                kind = session.seal(bytes(16))[:16]
-                with contextlib.suppress(OSError):  # a segment must fit into the MTU
-                    sender.send(kind + os.urandom(LARGEST - 16), quietly=True)
-            settled(stand, peer, session)
-            peer.works(peer.handshake())
+        peer = stand.peer(version=version)
+        session = peer.handshake()
+        for size in (2047, 2049, 4096, 4097, 8193, 16_385, 32_769, 65_000, LARGEST):
+            noise = os.urandom(size - 16)
+            initiation = oracle.initiate(peer.key, stand.public).message
+            for datagram in (
+                os.urandom(16) + noise,
+                initiation[:8] + noise + bytes(8),
+                session.seal(bytes(16))[:16] + noise,
+                session.seal(bytes(size - 32), pad=False),
+                session.seal(packets.sized(peer.inner[4], stand.inner(1)[4], size - 32), pad=False),
+            ):
+                peer.road.send(datagram, quietly=True)
+        stand.log(f"noise and transport data of up to {LARGEST} B were sent, with an MTU of {mtu}")
+        for segment in (1400, 9000, 30_000):
+            sender = stand.road(version=version)
+            sender.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+            start = session.seal(bytes(16))[:16]
+            with contextlib.suppress(OSError):  # a segment must fit into the MTU
+                sender.send(start + os.urandom(LARGEST - 16), quietly=True)
+        settled(stand, peer, session)
+        peer.works(peer.handshake())
 
 
 def moved(peer: Peer, why: str) -> None:
@@ -478,6 +536,15 @@ def moved(peer: Peer, why: str) -> None:
         if time.monotonic() > deadline:
             raise Differs(f"{why} leaves the endpoint at {endpoint}, not {peer.road.name}")
         time.sleep(0.05)
+
+
+def peer_at(stand: Stand, road: Road, endpoint: str = "") -> Peer:
+    """A new peer on that road, which the device knows by another name where one is given."""
+    peer = stand.peer(configured=False)
+    peer.road, own = road, peer.inner
+    words = ("allowed-ips", f"{own[4]}/32,{own[6]}/128", "endpoint", endpoint or road.name)
+    peer.configure(*words)
+    return peer
 
 
 def flipped(message: bytes, at: int = -1) -> bytes:
@@ -533,28 +600,3 @@ def marked_route(stand: Stand, version: int) -> None:
     stand.world_command(f"ip route add local {net} dev lo")
     stand.command(f"ip -{version} route add {net} via {stand.world[version]} table 57")
     stand.command(f"ip -{version} rule add fwmark 0x57 table 57")
-
-
-def processes(stand: Stand) -> list[Path]:
-    """The daemon's, in /proc; none for a kernel's device."""
-    proc = Path("/run/proc")
-    if not proc.exists():
-        proc.mkdir()
-        stand.world_command(f"mount -t proc proc {proc}")
-    own = str(os.getpid())
-    return [one for one in proc.iterdir() if one.name.isdigit() and one.name != own]
-
-
-def cpu_time(stand: Stand) -> float:
-    """Seconds of CPU that the daemon has used."""
-    ticks = 0
-    for process in processes(stand):
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def memory(stand: Stand) -> int:
-    """Bytes of memory that the daemon has resident."""
-    pages = sum(int((one / "statm").read_text().split()[1]) for one in processes(stand))
-    return pages * os.sysconf("SC_PAGE_SIZE")
