@@ -600,3 +600,6 @@ def marked_route(stand: Stand, version: int) -> None:
     stand.world_command(f"ip route add local {net} dev lo")
     stand.command(f"ip -{version} route add {net} via {stand.world[version]} table 57")
     stand.command(f"ip -{version} rule add fwmark 0x57 table 57")
+    # A socket that names its device needs no route, so what takes none is to get lost on the cable.
+    host = f"{UNROUTED[version]}{'.' if version == 4 else ':'}1"
+    stand.command(f"ip neigh add {host} lladdr 02:00:00:00:00:57 dev d0 nud permanent")
