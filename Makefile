@@ -9,10 +9,10 @@ CRATE := --locked --manifest-path rust/Cargo.toml
 RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
 STAMPS := .stamps
 
-.PHONY: help setup packages demo test lint types rust unit sim laws interop bench wheel clean
+.PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel bench wheel clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: packages $(STAMPS)/native $(STAMPS)/wireguard-go ## Bring all that building and testing need
 
@@ -20,7 +20,7 @@ demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: u
 	wiresnake demo
 
 test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
-	pytest tests
+	pytest
 
 lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 	ruff check
@@ -46,6 +46,9 @@ laws: packages $(STAMPS)/native ## The laws of the code base
 
 interop: setup ## Against every other WireGuard, in network namespaces (root)
 	pytest tests/interop
+
+interop-kernel: packages $(STAMPS)/native $(STAMPS)/uml ## Against Linux's own WireGuard, in a kernel inside (root)
+	pytest tests/kernel
 
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
@@ -75,3 +78,7 @@ $(STAMPS)/native: $(STAMPS)/venv $(STAMPS)/rust pyproject.toml $(RUST_SOURCES)
 $(STAMPS)/wireguard-go: $(STAMPS)/venv
 	tools/setup wireguard_go
 	@touch $@
+
+$(STAMPS)/uml: tools/uml.config
+	tools/setup uml
+	@mkdir -p $(STAMPS) && touch $@
