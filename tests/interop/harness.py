@@ -108,10 +108,13 @@ class End:
 
 def ends(left: Host, right: Host, *, mtu: int = 1500) -> tuple[End, End]:
     """Two hosts on a cable, with addresses, without a tunnel as yet."""
+    return on_cable(left, right, lab.cable(left, right, mtu=mtu))
+
+
+def on_cable(left: Host, right: Host, devices: tuple[str, str]) -> tuple[End, End]:
+    """Two hosts that these devices join, with addresses."""
     made = []
-    for number, (host, device) in enumerate(
-        zip((left, right), lab.cable(left, right, mtu=mtu), strict=True), start=1
-    ):
+    for number, (host, device) in enumerate(zip((left, right), devices, strict=True), start=1):
         outer = {4: f"192.0.2.{number}", 6: f"2001:db8::{number}"}
         lab.address(host, device, f"{outer[4]}/24", f"{outer[6]}/64")
         made.append(End(host, device, outer, {4: f"10.9.0.{number}", 6: f"fd09::{number}"}))
