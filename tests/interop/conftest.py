@@ -53,7 +53,7 @@ def make_host(machine: None) -> Iterator[MakeHost]:
         yield make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ours(pytestconfig: pytest.Config) -> Implementation:
     other = pytestconfig.getoption("--ours")
     found = replace(OURS, program=other) if other else OURS

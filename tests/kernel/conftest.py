@@ -1,11 +1,15 @@
-"""An inner kernel and a host with our daemon, joined by a cable."""
+"""An inner kernel for a test; and what takes minutes begins before all tests."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 from interop.conftest import machine, make_host, ours
-from interop.harness import unavailable
+from interop.harness import Implementation, unavailable
+from kernel.harness import Lasting, connect
 from kernel.uml import Uml, missing_parts
+
+from wiresnake.cli.lab import Host
 
 __all__ = ["machine", "make_host", "ours"]
 
@@ -20,3 +24,20 @@ def inner_kernel(machine: None) -> None:
 def kernel(inner_kernel: None) -> Iterator[Uml]:
     with Uml() as uml:
         yield uml
+
+
+@pytest.fixture(scope="session")
+def lasting(inner_kernel: None, ours: Implementation) -> Iterator[dict[str, Lasting]]:
+    """Two tunnels with pings for longer than a session lasts, by who began."""
+    with contextlib.ExitStack() as stack:
+        made = {}
+        for first in ("ours", "theirs"):
+            host, kernel = stack.enter_context(Host("ours")), stack.enter_context(Uml())
+            made[first] = Lasting(*connect(host, kernel, ours, first=first), first)
+        yield made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lasting_begin_early(request: pytest.FixtureRequest) -> None:
+    if any("lasting" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("lasting")

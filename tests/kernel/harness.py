@@ -1,15 +1,19 @@
 """Tunnels between our daemon in a host and Linux's WireGuard in an inner kernel."""
 
 import contextlib
+import hashlib
 import ipaddress
+import os
 import socket
 import struct
 import sys
+import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from interop.harness import End, Implementation, Wiretap, configure, on_cable
 from kernel.uml import Uml
@@ -69,6 +73,21 @@ def assert_stream(listener: End, caller: End, version: int, size: int = 4 << 20)
     assert called == output.split()[::-1], "what one sent, the other received"
 
 
+class Lasting:
+    """A tunnel with pings both ways for more than REKEY_AFTER_TIME, which began with the object."""
+
+    COUNT, INTERVAL = 650, 0.2
+
+    def __init__(self, our: End, their: End, first: str) -> None:
+        self.begins, self.answers = (our, their) if first == "ours" else (their, our)
+        self.tap = OuterTap(our.host, our.device)
+        command = f"ping -n -q -c {self.COUNT} -i {self.INTERVAL} -W 5"
+        self.pings = [self.begins.host.start(command, self.answers.inner[4])]
+        lab.wait_for("the first handshake", self.begins.handshake)
+        self.handshake = self.begins.handshake()
+        self.pings.append(self.answers.host.start(command, self.begins.inner[6]))
+
+
 class Packets:
     """IP packets put on and taken from an interface as they are, on either end."""
 
@@ -103,10 +122,41 @@ class Packets:
         return len(self.host.output("cat /proc/net/packet").splitlines())
 
 
+class Flood:
+    """Initiations with a right mac1, all different and of keys that nobody knows."""
+
+    def __init__(self, out: socket.socket, target: tuple[str, int], public: str, rate: int) -> None:
+        self.out, self.target, self.rate = out, target, rate
+        self.key = hashlib.blake2s(b"mac1----" + b64decode(public)).digest()
+        self.sent = 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _send(self) -> None:
+        begun = time.monotonic()
+        body = bytearray(struct.pack("<II", INITIATION, 1) + os.urandom(108))
+        while not self.over.is_set():
+            body[8:16] = self.sent.to_bytes(8)
+            mac1 = hashlib.blake2s(body, key=self.key, digest_size=16).digest()
+            self.out.sendto(bytes(body) + mac1 + bytes(16), self.target)
+            self.sent += 1
+            if self.sent % 50 == 0:
+                time.sleep(max(0.0, begun + self.sent / self.rate - time.monotonic()))
+
+
 class Outer(NamedTuple):
     """A UDP datagram on the cable, with all of its header that a sender chooses."""
 
     source: str
+    target: str
     tos: int
     ttl: int
     dont_fragment: bool
@@ -136,17 +186,17 @@ class OuterTap(Wiretap):
 
 
 def _outer4(data: bytes) -> Outer:
-    source = str(ipaddress.ip_address(data[12:16]))
+    source, target = (str(ipaddress.ip_address(data[at : at + 4])) for at in (12, 16))
     udp = data[20:]
-    return Outer(source, data[1], data[8], bool(data[6] & 0x40), 0, any(udp[6:8]), udp[8:])
+    return Outer(source, target, data[1], data[8], bool(data[6] & 0x40), 0, any(udp[6:8]), udp[8:])
 
 
 def _outer6(data: bytes) -> Outer:
-    source = str(ipaddress.ip_address(data[8:24]))
+    source, target = (str(ipaddress.ip_address(data[at : at + 16])) for at in (8, 24))
     first = int.from_bytes(data[:4])
     udp = data[40:]
     tos, flow = first >> 20 & 255, first & 0xFFFFF
-    return Outer(source, tos, data[7], False, flow, any(udp[6:8]), udp[8:])
+    return Outer(source, target, tos, data[7], False, flow, any(udp[6:8]), udp[8:])
 
 
 def inner_packet(

@@ -78,7 +78,7 @@ def test_outer_headers(pair: Pair) -> None:
 
 
 def _header(datagram: Outer) -> Outer:
-    return datagram._replace(source="", payload=b"")
+    return datagram._replace(source="", target="", payload=b"")
 
 
 @outer_version
