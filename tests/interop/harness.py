@@ -198,11 +198,14 @@ def ping(host: Host, target: str, *, count: int = 3, interval: float = 0.02) -> 
     return count_pings(host.run(command, check=False, timeout=60 + count * interval).stdout)
 
 
-def assert_pings(a: End, b: End) -> None:
-    """Each end reaches the other in both IP versions, and nothing is lost."""
+def assert_pings(a: End, b: End, *, interval: float = 0.02) -> None:
+    """Each end reaches the other in both IP versions, and nothing is lost.
+
+    For its last answer ping waits no longer than an interval or two round trips.
+    """
     for end, other in ((a, b), (b, a)):
         for version in (4, 6):
-            pings = ping(end.host, other.inner[version])
+            pings = ping(end.host, other.inner[version], interval=interval)
             assert not pings.lost, f"{end.host.name} to {other.inner[version]}: {pings}"
 
 

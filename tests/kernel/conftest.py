@@ -39,5 +39,13 @@ def lasting(inner_kernel: None, ours: Implementation) -> Iterator[dict[str, Last
 
 @pytest.fixture(scope="session", autouse=True)
 def lasting_begin_early(request: pytest.FixtureRequest) -> None:
-    if any("lasting" in getattr(item, "fixturenames", ()) for item in request.session.items):
+    if any(map(_lasts, request.session.items)):
         request.getfixturevalue("lasting")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_lasts)
+
+
+def _lasts(item: pytest.Item) -> bool:
+    return "lasting" in getattr(item, "fixturenames", ())

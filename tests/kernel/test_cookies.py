@@ -2,8 +2,17 @@
 
 import socket
 
-from interop.harness import End, Implementation, MakeHost, assert_pings
-from kernel.harness import COOKIE, INITIATION, RESPONSE, Flood, Outer, OuterTap, connect
+from interop.harness import End, Implementation, MakeHost
+from kernel.harness import (
+    COOKIE,
+    INITIATION,
+    RESPONSE,
+    Flood,
+    Outer,
+    OuterTap,
+    assert_pings,
+    connect,
+)
 from kernel.uml import Uml
 
 from wiresnake.cli import lab

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from interop.harness import End, Implementation, MakeHost, assert_pings
-from kernel.harness import RESPONSE, connect
+from interop.harness import End, Implementation, MakeHost
+from kernel.harness import RESPONSE, assert_pings, connect
 from kernel.uml import Uml
 from sim import forge
 

@@ -1,9 +1,10 @@
 """The same packets through our daemon and through Linux: both must treat them the same way."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from interop.harness import End, Implementation, MakeHost, assert_pings
+from interop.harness import End, Implementation
 from kernel.harness import (
     DATA,
     INITIATION,
@@ -11,6 +12,7 @@ from kernel.harness import (
     Outer,
     OuterTap,
     Packets,
+    assert_pings,
     checksum,
     connect,
     inner_packet,
@@ -18,7 +20,8 @@ from kernel.harness import (
 )
 from kernel.uml import Uml
 
-outer_version = pytest.mark.parametrize("outer", [4, 6], ids=["outer-v4", "outer-v6"])
+from wiresnake.cli.lab import Host
+
 VERSIONS = (4, 6)
 NOT_ECT, ECT1, ECT0, CE = range(4)
 NFT_ECN = ("not-ect", "ect1", "ect0", "ce")
@@ -31,6 +34,7 @@ class Pair:
     their: End
     outer: int
     tap: OuterTap
+    handshake: list[Outer]
 
     def directions(self) -> tuple[tuple[End, End], tuple[End, End]]:
         return (self.our, self.their), (self.their, self.our)
@@ -45,12 +49,17 @@ class Pair:
         return carrying
 
 
-@pytest.fixture
-def pair(kernel: Uml, make_host: MakeHost, ours: Implementation, outer: int) -> Pair:
-    our, their = connect(make_host("ours"), kernel, ours, outer=outer)
-    tap = OuterTap(our.host, our.device)
-    assert_pings(our, their)
-    return Pair(our, their, outer, tap)
+@pytest.fixture(scope="module", params=VERSIONS, ids=["outer-v4", "outer-v6"])
+def pair(
+    inner_kernel: None, ours: Implementation, request: pytest.FixtureRequest
+) -> Iterator[Pair]:
+    """One for each outer IP version: packets change nothing that the next test would notice."""
+    with Host("ours") as host, Uml() as kernel:
+        our, their = connect(host, kernel, ours, outer=request.param)
+        tap = OuterTap(our.host, our.device)
+        assert_pings(our, their)
+        yield Pair(our, their, request.param, tap, tap.datagrams()[:2])
+        tap.close()
 
 
 def packets_between(sender: End, receiver: End, version: int) -> list[bytes]:
@@ -61,14 +70,12 @@ def packets_between(sender: End, receiver: End, version: int) -> list[bytes]:
     ]
 
 
-@outer_version
 def test_outer_headers(pair: Pair) -> None:
     """All that a sender chooses, for each inner TOS and TTL; and of the handshake's messages."""
-    handshake = {
-        one.kind: one for one in pair.tap.datagrams() if one.kind in (INITIATION, RESPONSE)
-    }
-    assert _header(handshake[INITIATION]) == _header(handshake[RESPONSE])
-    assert handshake[INITIATION].tos == 0x88
+    assert [one.kind for one in pair.handshake] == [INITIATION, RESPONSE]
+    initiation, response = map(_header, pair.handshake)
+    assert initiation == response
+    assert initiation.tos == 0x88
     for version in VERSIONS:
         ours, theirs = (
             [_header(one) for one in pair.through(a, packets_between(a, b, version))]
@@ -81,7 +88,6 @@ def _header(datagram: Outer) -> Outer:
     return datagram._replace(source="", target="", payload=b"")
 
 
-@outer_version
 def test_lengths(pair: Pair) -> None:
     """Padding, up to the MTU and at it."""
     sizes = [*range(1, 34), 100, *range(1350, 1393)]
@@ -114,7 +120,6 @@ add rule inet road in iifname "eth0" udp sport 51820 {ip} ecn set {ecn}
 """
 
 
-@outer_version
 def test_ecn_of_the_road_shows_inside(pair: Pair) -> None:
     """Each outer ECN that a router may leave, with each inner one: Linux and we deliver the same
     TOS, and the packet is otherwise as it was, with a right checksum."""
