@@ -26,7 +26,6 @@ FOLDER = Path(__file__).parent
 PYTHON = [sys.executable, "-IS"]
 """The quickest start: the scripts in this folder need nothing but the standard library."""
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
-VERSIONS = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,13 @@ def connect(
     *,
     first: str = "ours",
     outer: int = 4,
-    psk: bool = False,
-    cable: int = 0,
 ) -> tuple[End, End]:
     """A tunnel where only the end that is `first` knows the other's endpoint: it must begin."""
-    theirs, our = on_cable(kernel, host, kernel.cable(cable, host))
+    theirs, our = on_cable(kernel, host, kernel.cable(0, host))
     ours.start(host)
     LINUX.start(kernel)
     begins, answers = (our, theirs) if first == "ours" else (theirs, our)
-    configure(begins, answers, outer=outer, psk=psk)
+    configure(begins, answers, outer=outer)
     return our, theirs
 
 
