@@ -13,7 +13,7 @@ STAMPS := .stamps
 	conformance mutants bench wheel clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: packages $(STAMPS)/native $(STAMPS)/wireguard-go ## Bring all that building and testing need
 
@@ -54,6 +54,9 @@ conformance: setup $(STAMPS)/others ## Every item of the list, ours beside all o
 mutants: setup ## Planted faults, each of which must turn a test red (root); QUICK=1 is shorter
 	python -m mutants $(if $(QUICK),--quick)
 
+interop-kernel: packages $(STAMPS)/native $(STAMPS)/uml ## Against Linux's own WireGuard, in a kernel inside (root)
+	pytest tests/kernel
+
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
 
@@ -86,3 +89,7 @@ $(STAMPS)/wireguard-go: $(STAMPS)/venv
 $(STAMPS)/others: $(STAMPS)/venv $(STAMPS)/rust
 	tools/setup boringtun gotatun
 	@touch $@
+
+$(STAMPS)/uml: tools/uml.config
+	tools/setup uml
+	@mkdir -p $(STAMPS) && touch $@

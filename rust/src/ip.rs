@@ -142,6 +142,7 @@ pub fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
         let quoted = &packet[..inner.length.min(576 - 28)];
         reply = vec![0; 28 + quoted.len()];
         reply[0] = 0x45;
+        reply[1] = packet[1] & 0x1e | 0xc0; // RFC 1812, 4.3.2.5: the packet's TOS, precedence 6
         reply[8] = 64;
         reply[9] = ICMP;
         let length = reply.len() as u16;
@@ -155,7 +156,8 @@ pub fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
         reply[22..24].copy_from_slice(&checksum.to_ne_bytes());
     } else {
         let multicast = inner.source[0] == 0xff || inner.destination[0] == 0xff;
-        if multicast || inner.source == [0; 16] || is_icmp_error(packet[6], packet.get(40)) {
+        let (protocol, at) = behind_extensions(packet);
+        if multicast || inner.source == [0; 16] || is_icmp_error(protocol, packet.get(at)) {
             return None;
         }
         let quoted = &packet[..inner.length.min(1280 - 48)];
@@ -175,9 +177,25 @@ pub fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
+/// What an IPv6 packet carries and where that begins (RFC 8200, 4; kernel: ipv6_skip_exthdr).
+fn behind_extensions(packet: &[u8]) -> (u8, usize) {
+    let (mut protocol, mut at) = (packet[6], 40);
+    while let (0 | 43 | 44 | 51 | 60, Some(header)) = (protocol, packet.get(at..at + 8)) {
+        at += match protocol {
+            44 if be16(header, 2) & 0xfff8 != 0 => break, // a later fragment tells no more
+            44 => 8,
+            51 => (usize::from(header[1]) + 2) * 4,
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        protocol = header[0];
+    }
+    (protocol, at)
+}
+
+/// Whether it is one, or could be: a type that nobody knows.
 fn is_icmp_error(protocol: u8, kind: Option<&u8>) -> bool {
     match (protocol, kind) {
-        (ICMP, Some(kind)) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        (ICMP, Some(kind)) => matches!(kind, 3 | 4 | 5 | 11 | 12 | 19..),
         (ICMPV6, Some(kind)) => *kind < 128,
         (ICMP | ICMPV6, None) => true,
         _ => false,
@@ -288,8 +306,10 @@ pub mod tests {
 
     #[test]
     fn c089_unreachable_answers_and_quotes() {
-        let packet = ipv4(17, &[7; 900]);
+        let mut packet = ipv4(17, &[7; 900]);
+        packet[1] = 0xb9;
         let reply = unreachable(&packet).unwrap();
+        assert_eq!(reply[1], 0xd8);
         assert_eq!(&reply[12..20], &[10, 0, 0, 2, 10, 0, 0, 1]);
         assert_eq!(&reply[20..22], &[3, 1]);
         assert_eq!(reply.len(), 576);
@@ -303,11 +323,34 @@ pub mod tests {
     }
 
     #[test]
+    fn c090_no_icmp_about_errors_behind_extension_headers() {
+        for (protocol, header) in [
+            (0, vec![ICMPV6, 0, 1, 4, 0, 0, 0, 0]),
+            (43, [ICMPV6, 2, 4, 0].repeat(6)),
+            (44, vec![ICMPV6, 0, 0, 1, 0, 0, 0, 7]),
+            (51, [ICMPV6, 1, 0, 0].repeat(3)),
+            (60, [vec![44, 0, 1, 4, 0, 0, 0, 0], vec![ICMPV6, 0, 0, 0, 0, 0, 0, 7]].concat()),
+        ] {
+            for (kind, answered) in [(1, false), (128, true)] {
+                let packet = ipv6(protocol, &[&header[..], &[kind, 0, 0, 0]].concat());
+                assert_eq!(unreachable(&packet).is_some(), answered, "{protocol} {kind}");
+            }
+        }
+        let later_fragment = ipv6(44, &[ICMPV6, 0, 0, 9, 0, 0, 0, 7, 1, 0, 0, 0]);
+        assert!(unreachable(&later_fragment).is_some());
+        for length in 0..8 {
+            assert!(unreachable(&ipv6(0, &[ICMPV6; 8][..length])).is_some());
+        }
+    }
+
+    #[test]
     fn c090_no_icmp_about_icmp_errors_fragments_or_multicast() {
         assert!(unreachable(&ipv4(ICMP, &[3, 1, 0, 0])).is_none());
         assert!(unreachable(&ipv4(ICMP, &[8, 0, 0, 0])).is_some());
         assert!(unreachable(&ipv6(ICMPV6, &[1, 3, 0, 0])).is_none());
         assert!(unreachable(&ipv6(ICMPV6, &[128, 0, 0, 0])).is_some());
+        assert!(unreachable(&ipv4(ICMP, &[18, 0, 0, 0])).is_some());
+        assert!(unreachable(&ipv4(ICMP, &[42, 0, 0, 0])).is_none());
         let mut fragment = ipv4(17, &[0; 8]);
         fragment[7] = 1;
         assert!(unreachable(&fragment).is_none());

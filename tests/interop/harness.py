@@ -108,10 +108,13 @@ class End:
 
 def ends(left: Host, right: Host, *, mtu: int = 1500) -> tuple[End, End]:
     """Two hosts on a cable, with addresses, without a tunnel as yet."""
+    return on_cable(left, right, lab.cable(left, right, mtu=mtu))
+
+
+def on_cable(left: Host, right: Host, devices: tuple[str, str]) -> tuple[End, End]:
+    """Two hosts that these devices join, with addresses."""
     made = []
-    for number, (host, device) in enumerate(
-        zip((left, right), lab.cable(left, right, mtu=mtu), strict=True), start=1
-    ):
+    for number, (host, device) in enumerate(zip((left, right), devices, strict=True), start=1):
         outer = {4: f"192.0.2.{number}", 6: f"2001:db8::{number}"}
         lab.address(host, device, f"{outer[4]}/24", f"{outer[6]}/64")
         made.append(End(host, device, outer, {4: f"10.9.0.{number}", 6: f"fd09::{number}"}))
@@ -208,11 +211,14 @@ def ping(
     return count_pings(host.run(*command, check=False, timeout=60 + count * interval).stdout)
 
 
-def assert_pings(a: End, b: End) -> None:
-    """Each end reaches the other in both IP versions, and nothing is lost."""
+def assert_pings(a: End, b: End, *, interval: float = 0.02) -> None:
+    """Each end reaches the other in both IP versions, and nothing is lost.
+
+    For its last answer ping waits no longer than an interval or two round trips.
+    """
     for end, other in ((a, b), (b, a)):
         for version in (4, 6):
-            pings = ping(end.host, other.inner[version])
+            pings = ping(end.host, other.inner[version], interval=interval)
             assert not pings.lost, f"{end.host.name} to {other.inner[version]}: {pings}"
 
 

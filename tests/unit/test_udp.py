@@ -11,6 +11,7 @@ from wiresnake.errors import HostError
 from wiresnake.runtime import udp
 
 IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, UDP_GRO = 8, 10, 23, 104
+IPV6_AUTOFLOWLABEL = 70
 
 
 def test_c079_both_families_share_a_free_port() -> None:
@@ -26,6 +27,7 @@ def test_c079_both_families_share_a_free_port() -> None:
             for option in (socket.IPV6_V6ONLY, socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS):
                 assert sockets.v6.getsockopt(socket.IPPROTO_IPV6, option) == 1
             assert sockets.v6.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) == 0
+            assert sockets.v6.getsockopt(socket.IPPROTO_IPV6, IPV6_AUTOFLOWLABEL) == 0
         assert not any(one.get_inheritable() for one in sockets.all)
     finally:
         sockets.close()

@@ -265,8 +265,8 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> 
 def listens(host: Host, port: int, protocol: str = "tcp") -> bool:
     """Whether something in the host accepts TCP, or has bound UDP, at the port (by any address)."""
     state = {"tcp": "0A", "udp": "07"}[protocol]
-    tables = (Path(f"/proc/{host.pid}/net/{protocol}{family}").read_text() for family in ("", "6"))
-    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    tables = host.output(f"cat /proc/net/{protocol} /proc/net/{protocol}6")
+    rows = (line.split() for line in tables.splitlines() if "local_address" not in line)
     return any(row[3] == state and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
 

@@ -21,7 +21,7 @@ _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 
 # <asm/socket.h>, <linux/in.h>, <linux/in6.h>, <linux/udp.h>
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_IP_PKTINFO, _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 8, 10, 23
+_IP_PKTINFO, _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_AUTOFLOWLABEL = 8, 10, 23, 70
 _PMTUDISC_DONT = 0
 _UDP_GRO = 104
 
@@ -107,6 +107,8 @@ def _configure(one: socket.socket) -> None:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+        with contextlib.suppress(OSError):  # No flow label, as the kernel's.
+            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_AUTOFLOWLABEL, 0)
     else:
         one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)

@@ -1,0 +1,38 @@
+"""Either end moves to another address and port while packets flow; the other follows."""
+
+import pytest
+from interop.harness import Implementation, MakeHost, count_pings
+from interop.test_roaming import move
+from kernel.harness import assert_pings, connect
+from kernel.uml import Uml
+
+
+@pytest.mark.parametrize("mover", ["ours", "theirs"])
+@pytest.mark.parametrize("outer", [4, 6], ids=["v4", "v6"])
+def test_an_end_moves(
+    kernel: Uml, make_host: MakeHost, ours: Implementation, mover: str, outer: int
+) -> None:
+    """At 50 packets a second, what is on its way in the moment may be lost, no more."""
+    our, their = connect(make_host("ours"), kernel, ours, outer=outer)
+    assert_pings(our, their)
+    moves, follows = (our, their) if mover == "ours" else (their, our)
+    pings = moves.host.start("ping -n -q -i 0.02 -c 100 -W 2", follows.inner[4])
+    move(moves, outer)
+    lost = count_pings(pings.wait(20)[1]).lost
+    assert lost <= 5
+    assert follows.peer_endpoint() == moves.endpoint(outer)
+    assert_pings(follows, moves)
+
+
+def test_an_end_turns_to_the_other_ip_version(
+    kernel: Uml, make_host: MakeHost, ours: Implementation
+) -> None:
+    """And the other follows, from the address that was asked."""
+    our, their = connect(make_host("ours"), kernel, ours)
+    assert_pings(our, their)
+    for turns, follows in ((our, their), (their, our)):
+        for version in (6, 4):
+            turns.wg("set", "wg0", "peer", follows.public, "endpoint", follows.endpoint(version))
+            assert_pings(turns, follows)
+            assert follows.peer_endpoint() == turns.endpoint(version)
+            assert turns.peer_endpoint() == follows.endpoint(version)

@@ -1,0 +1,150 @@
+"""What nobody may be answered for: each datagram to Linux and to us, and both must agree."""
+
+import hashlib
+import os
+import random
+import socket
+import struct
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from interop.harness import End, Implementation, MakeHost
+from kernel.harness import RESPONSE, assert_pings, connect
+from kernel.uml import Uml
+from sim import forge
+
+from wiresnake._native import PrivateKey
+from wiresnake.protocol.noise import tai64n
+
+PAUSE = 0.025
+"""An initiation that comes within 20 ms of the last is not answered."""
+LOW_ORDER = (
+    bytes(32),
+    bytes([1]) + bytes(31),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    bytes.fromhex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    bytes.fromhex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    bytes.fromhex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+)
+
+
+@dataclass
+class Prober:
+    """A peer that both ends know, as it talks to one of them."""
+
+    end: End
+    target: bytes
+    private: PrivateKey
+    out: socket.socket
+    seconds: int = 1_800_000_000
+    names: dict[bytes, str] = field(default_factory=dict)
+    """By sender index: the datagrams that have one of their own."""
+    answers: list[tuple[str, int, int]] = field(default_factory=list)
+    """What was answered, by a message of which type and length."""
+
+    def initiation(self, private: PrivateKey | None = None, stamp: bytes | None = None) -> bytes:
+        """A new one; its timestamp is later than that of all before, unless it is given."""
+        self.seconds += 1
+        stamp = stamp or tai64n(self.seconds * 10**9)
+        own = private or self.private
+        ephemeral = PrivateKey.generate()
+        return forge.initiation(own, self.target, ephemeral, stamp, 1000 + len(self.names))[1]
+
+    def send(self, name: str, datagram: bytes) -> None:
+        self.names.setdefault(datagram[4:8], name)
+        self.out.sendto(datagram, (self.end.outer[4], self.end.port))
+        self.listen(PAUSE)
+
+    def listen(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.out.settimeout(left)
+            with suppress(TimeoutError):
+                answer = self.out.recv(2048)
+                index = answer[8:12] if answer[0] == RESPONSE else answer[4:8]
+                self.answers.append((self.names[index], answer[0], len(answer)))
+
+    def mac1(self, message: bytes, mac2: bytes = bytes(16)) -> bytes:
+        """The message up to its MACs, and then right ones."""
+        key = hashlib.blake2s(b"mac1----" + self.target).digest()
+        return message + hashlib.blake2s(message, key=key, digest_size=16).digest() + mac2
+
+
+def probes(prober: Prober, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+    good = prober.initiation()
+    yield "initiation", good
+    yield "the same again", good
+    for at in range(0, 148, 3):
+        yield f"byte {at} flipped", flipped(prober.initiation(), at, chance)
+        if at < 116:
+            message = flipped(prober.initiation()[:116], at, chance)
+            yield f"byte {at} flipped, mac1 right", prober.mac1(message)
+    for length in (0, 1, 4, 31, 32, 63, 64, 65, 91, 92, 93, 116, 147, 149, 164, 1400):
+        message = (prober.initiation() + bytes(1400))[:length]
+        yield f"initiation of {length} bytes", message
+    for kind in (0, 5, 255):
+        yield f"type {kind}", prober.mac1(bytes([kind]) + prober.initiation()[1:116])
+    yield "mac2 that nobody asked for", prober.mac1(prober.initiation()[:116], os.urandom(16))
+    yield "an unknown key", prober.initiation(PrivateKey.generate())
+    stamp = tai64n((prober.seconds + 1) * 10**9)
+    yield "a timestamp", prober.initiation(stamp=stamp)
+    yield "the same timestamp", prober.initiation(stamp=stamp)
+    yield "an earlier timestamp", prober.initiation(stamp=tai64n((prober.seconds - 9) * 10**9))
+    later = tai64n((prober.seconds + 2) * 10**9)
+    yield "nanoseconds out of range", prober.initiation(stamp=later[:8] + b"\xff" * 4)
+    prober.seconds += 2
+    for number, point in enumerate(LOW_ORDER):
+        prober.seconds += 1
+        message = forge.low_order_initiation(
+            prober.private, prober.target, point, tai64n(prober.seconds * 10**9)
+        )
+        yield f"low-order ephemeral {number}", message
+    for index in (0, 1, chance.getrandbits(32)):
+        response = struct.pack("<III", RESPONSE, 7, index) + os.urandom(48)
+        yield f"response to {index}", prober.mac1(response)
+        yield f"cookie reply to {index}", struct.pack("<II", 3, index) + os.urandom(56)
+        for length in (16, 32, 1024):
+            data = struct.pack("<IIQ", 4, index, 0) + os.urandom(length)
+            yield f"data of {length} to {index}", data
+    yield "initiation at the end", prober.initiation()
+
+
+def flipped(message: bytes, at: int, chance: random.Random) -> bytes:
+    return message[:at] + bytes([message[at] ^ 1 << chance.randrange(8)]) + message[at + 1 :]
+
+
+def test_linux_and_we_answer_the_same(
+    kernel: Uml, make_host: MakeHost, ours: Implementation
+) -> None:
+    """Only what is right in everything is answered; of the rest nothing is even noticed."""
+    our, their = connect(make_host("ours"), kernel, ours)
+    assert_pings(our, their)
+    private = PrivateKey.generate()
+    public = b64encode(private.public).decode()
+    answered = []
+    for end in (our, their):
+        end.wg("set", end.interface, "peer", public, "allowed-ips", "10.9.0.99/32")
+        with our.host.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as out:
+            prober = Prober(end, b64decode(end.public), private, out)
+            for name, datagram in probes(prober, random.Random(1)):
+                prober.send(name, datagram)
+            prober.listen(0.5)
+        answered.append(prober.answers)
+    assert answered[0] == answered[1]
+    assert answered[0] == [
+        (name, RESPONSE, 92)
+        for name in (
+            "initiation",
+            "byte 6 flipped, mac1 right",  # of the sender's index: nothing else proves that
+            *(f"byte {at} flipped" for at in range(132, 148, 3)),  # mac2 does not count yet
+            "mac2 that nobody asked for",
+            "a timestamp",
+            "nanoseconds out of range",
+            "initiation at the end",
+        )
+    ]
+    assert_pings(our, their)

@@ -1,0 +1,69 @@
+"""The inner kernel itself: what runs in it is real, and nothing of it stays."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from interop.harness import ROOT
+from kernel.uml import LINUX
+
+from wiresnake.cli import lab
+
+TOOL = ROOT / "tools/uml"
+
+
+def test_a_command_and_its_exit_code(inner_kernel: None, tmp_path: Path) -> None:
+    script = (
+        f"uname -r; echo kept >{tmp_path}/kept; echo lost >{tmp_path.parent}/lost;"
+        " ip link add wg0 type wireguard && wg show wg0 >&2; exit 7"
+    )
+    done = subprocess.run(
+        [TOOL, "--out", tmp_path, "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.strip() not in ("", os.uname().release)
+    assert done.stderr == "interface: wg0\n"
+    assert (tmp_path / "kept").read_text() == "kept\n"
+    assert not (tmp_path.parent / "lost").exists()
+
+
+def test_hosts_of_our_own_inside(inner_kernel: None) -> None:
+    """Namespaces, cables and this project's Python work in there as they do here."""
+    code = (
+        "from wiresnake.cli import lab\n"
+        "with lab.Host('a') as a, lab.Host('b') as b:\n"
+        "    for number, (host, device) in enumerate(zip((a, b), lab.cable(a, b)), start=1):\n"
+        "        lab.address(host, device, f'192.0.2.{number}/24')\n"
+        "        host.run('ip link add wg0 type wireguard')\n"
+        "    print(a.output('ping -q -c1 -W2 192.0.2.2'))\n"
+    )
+    done = subprocess.run(
+        [TOOL, sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 packets transmitted, 1 received" in done.stdout
+
+
+def test_the_kernel_ends_with_its_owner(inner_kernel: None) -> None:
+    """Even with one that cannot clean up."""
+    before = kernels()
+    owner = subprocess.Popen([TOOL, "sh", "-c", "echo up; sleep 60"], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    with owner, owner.stdout:
+        assert owner.stdout.readline() == b"up\n"
+        assert kernels() - before
+        owner.send_signal(signal.SIGKILL)
+    lab.wait_for("the kernel's end", lambda: not kernels() - before)
+
+
+def kernels() -> set[str]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "exe") == str(LINUX):
+                found.add(entry.name)
+        except OSError:
+            continue  # gone, or a thread of the kernel
+    return found
