@@ -50,6 +50,8 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_TIMESTAMPNS = 35
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
+REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
+"""What the kernel's interface says to the sender of a packet that it cannot take."""
 PATIENCE = 4.0
 """Seconds in which whatever is not on a timer must have come."""
 
@@ -285,7 +287,9 @@ class Peer:
         self.stand.expect_delivered(there, "a packet of a session is delivered")
         self.road.drain()
         self.stand.inject(back)
-        content = self.received(session, "the device sends through a session")
+        why = "the device sends through a session"
+        while not (content := self.received(session, why)):
+            pass  # a keepalive that was due
         if content[: len(back)] != back:
             raise Differs("what the device sent is not the packet it was given")
 
@@ -534,7 +538,12 @@ class Stand:
         if not quietly:
             self.log(f"into the tunnel: {packets.read(packet) or packet[:40].hex()}")
         protocol = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
-        self.tunnel.sendto(packet, (self.interface, protocol))
+        try:
+            self.tunnel.sendto(packet, (self.interface, protocol))
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            self.log(f"refused: {error.strerror}")
 
     def delivered(
         self, within: float = PATIENCE, count: int = 1, *, quietly: bool = False
