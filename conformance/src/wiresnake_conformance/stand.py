@@ -47,7 +47,7 @@ from .oracle import (
 from .verdict import Differs, Failed, Log, NotApplicable
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
 REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
@@ -117,7 +117,7 @@ class Road:
             self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         host = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0][4]
         self.socket.bind(host)
         self.target = socket.getaddrinfo(
@@ -638,7 +638,7 @@ class Stand:
     def tap(self, name: str = "w0") -> Tap:
         """A tap on the world's end of the cable, or on any of the world's devices."""
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        opened.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         opened.bind((name, 3))  # ETH_P_ALL
         return Tap(opened)
 
@@ -760,7 +760,7 @@ class Stand:
         with namespaces.inside(self.network):
             self.tunnel = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         with contextlib.suppress(OSError):
-            self.tunnel.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+            self.tunnel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.tunnel.bind((self.interface, 3))  # ETH_P_ALL
 
     def _ours(self, packet: bytes) -> bool:
