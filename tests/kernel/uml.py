@@ -167,8 +167,8 @@ class Call:
     def _receive(self, size: int, deadline: float | None) -> bytes:
         data = b""
         while len(data) < size:
-            if deadline is not None:
-                self.connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            self.connection.settimeout(left)
             more = self.connection.recv(size - len(data))
             if not more:
                 raise LabError(f"the inner kernel has lost {' '.join(self.command)}")
