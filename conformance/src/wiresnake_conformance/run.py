@@ -49,7 +49,7 @@ class _Job:
 
     @property
     def limit(self) -> float:
-        return self.start + self.check.seconds * 2 + 30
+        return self.start + self.check.seconds * 3 + 60
 
 
 def run(
