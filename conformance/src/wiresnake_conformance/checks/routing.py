@@ -9,7 +9,7 @@ import time
 
 from .. import packets
 from ..packets import ICMP, ICMP6, Packet
-from ..stand import Peer, Stand
+from ..stand import REFUSED, SO_RCVBUFFORCE, Peer, Stand
 from ..verdict import Differs, NotApplicable, check
 
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
@@ -240,7 +240,7 @@ class Errors:
         self.errors6 = make(socket.AF_INET6, socket.SOCK_RAW, ICMP6)
         self.all = (self.out4, self.out6, self.errors4, self.errors6)
         for one in self.all:
-            one.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+            one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self.errors4.setblocking(False)
         self.errors6.setblocking(False)
 
@@ -257,7 +257,11 @@ class Errors:
         four = packet[0] >> 4 == 4
         raw = packet[16:20] if four else packet[24:40]
         target = (str(ipaddress.ip_address(raw)), 0)
-        (self.out4 if four else self.out6).sendto(packet, target)
+        try:
+            (self.out4 if four else self.out6).sendto(packet, target)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
 
     def drain(self) -> list[Packet]:
         """The errors that are there."""
