@@ -56,6 +56,8 @@ mutants: setup ## Planted faults, each of which must turn a test red (root); QUI
 
 interop-kernel: packages $(STAMPS)/native $(STAMPS)/uml ## Against Linux's own WireGuard, in a kernel inside (root)
 	pytest tests/kernel
+	tools/uml --memory 2G --out $(CURDIR) $(CURDIR)/.venv/bin/wiresnake-conformance \
+	    --kernel --known 94 --json $(CURDIR)/.conformance-kernel.json
 
 bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick)
