@@ -28,7 +28,7 @@ def outcomes(ours: Implementation, tmp_path_factory: pytest.TempPathFactory) -> 
     done = subprocess.run(
         [*command, "--json", written], capture_output=True, text=True, timeout=280, check=False
     )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert written.exists(), done.stdout + done.stderr
     return {
         f"{item['number']} {outcome['check']}": outcome
         for item in json.loads(Path(written).read_text())["items"]

@@ -13,7 +13,7 @@ from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange
 from wiresnake.runtime import uapi_server
 from wiresnake.runtime.tunnel import Tunnel
-from wiresnake.runtime.uapi_server import UapiServer, adopt, listen
+from wiresnake.runtime.uapi_server import UapiServer, adopt
 
 
 class RefusingTunnel:
@@ -30,7 +30,9 @@ def listener(path: Path) -> socket.socket:
 
 def test_what_the_system_refuses_is_answered(tmp_path: Path) -> None:
     async def main() -> bytes:
-        server = UapiServer(cast(Tunnel, RefusingTunnel()), listener(tmp_path / "s"))
+        server = UapiServer(
+            cast(Tunnel, RefusingTunnel()), listener(tmp_path / "s"), tmp_path / "s"
+        )
         reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
         writer.write(b"set=1\nlisten_port=1\n\n")
         answer = await asyncio.wait_for(reader.readuntil(b"\n\n"), 2)
@@ -50,30 +52,32 @@ def test_no_socket_file_is_left_that_cannot_be_watched(
 
     async def main() -> None:
         with listener(tmp_path / "s") as one, pytest.raises(HostError):
-            UapiServer(cast(Tunnel, RefusingTunnel()), one)
+            UapiServer(cast(Tunnel, RefusingTunnel()), one, tmp_path / "s")
 
     monkeypatch.setattr(uapi_server, "_watch_file", refuse)
     asyncio.run(main())
     assert not (tmp_path / "s").exists()
 
 
-def test_a_socket_file_that_wg_removes_before_it_listens_is_made_again(
+def test_a_socket_has_its_name_only_once_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, removed = tmp_path / "wg0.sock", list[Path]()
+    seen = list[bool]()
 
-    class Socket(socket.socket):
+    class Watched(socket.socket):
         def listen(self, backlog: int = 0, /) -> None:
-            if not removed:
-                removed.append(path)
-                path.unlink()
+            seen.append((tmp_path / "wg0.sock").exists())
             super().listen(backlog)
 
     monkeypatch.setattr(uapi_server, "DIRECTORY", tmp_path)
-    monkeypatch.setattr(socket, "socket", Socket)
-    with listen("wg0"), Socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-    assert removed
+    monkeypatch.setattr(socket, "socket", Watched)
+    for _ in range(2):  # The second finds a file that nobody listens at.
+        with uapi_server.listen("wg0"), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "wg0.sock"))
+            with pytest.raises(HostError, match="in use"):
+                uapi_server.listen("wg0")
+        assert [path.name for path in tmp_path.iterdir()] == ["wg0.sock"]
+    assert not seen[0]
 
 
 @pytest.mark.parametrize(

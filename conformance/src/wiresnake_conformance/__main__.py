@@ -6,7 +6,9 @@ import os
 import platform
 import shlex
 import shutil
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from . import checks, items
@@ -27,17 +29,26 @@ exit code: 0 nothing differs, 1 something does, 2 it could not run
 """
 
 
+FORMS = ("json", "junit", "markdown")
+
+
+class Mistake(Exception):
+    """What the user asked for cannot be done."""
+
+
 def main() -> int:
     try:
-        return _main()
+        return _main(_parser().parse_args())
+    except Mistake as error:
+        print(f"wiresnake-conformance: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        return _cannot("interrupted")
+        print("wiresnake-conformance: interrupted", file=sys.stderr)
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+    return 2
 
 
-def _main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wiresnake-conformance",
         description="Checks from outside what a WireGuard must do, item by item.",
@@ -56,8 +67,9 @@ def _main() -> int:
     parser.add_argument(
         "--item", action="append", type=int, default=[], metavar="N", help="only that one"
     )
+    parser.add_argument("--quick", action="store_true", help="without the checks that wait")
     parser.add_argument("--list", action="store_true", help="explain each item, with its source")
-    for form in ("json", "junit", "markdown"):
+    for form in FORMS:
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form} too")
     parser.add_argument(
         "--beside", type=Path, metavar="FILE", help="put the columns of another run's JSON beside"
@@ -71,82 +83,132 @@ def _main() -> int:
         metavar="N",
         help="a difference in that item is known and does not decide the exit code",
     )
-    parser.add_argument("--quick", action="store_true", help="without the checks that wait")
     parser.add_argument("--verbose", action="store_true", help="the evidence of what passes, too")
-    arguments = parser.parse_args()
+    return parser
 
-    checks.load()
+
+def _main(arguments: argparse.Namespace) -> int:
     known = items.load()
-    if unknown := [number for number in arguments.item if number not in known]:
-        return _cannot(f"no item {unknown[0]}; --list shows them")
-    chosen = [one for one in CHECKS if not arguments.item or one.number in arguments.item]
-    if arguments.quick:
-        chosen = [one for one in chosen if one.seconds <= WAITING]
+    chosen = _chosen(arguments.item, arguments.quick, known)
     if arguments.list:
         _list(known, chosen, arguments.item)
         return 0
-    if not chosen:
-        return _cannot(
-            f"item {arguments.item[0]} cannot be seen from outside, so nothing checks it"
-        )
-    subjects = [_daemon(text) for text in arguments.daemon]
-    if arguments.kernel:
-        subjects.append(Subject("kernel", "kernel"))
-    if arguments.interface:
-        subjects.append(Subject(arguments.interface, "interface", (), arguments.interface))
-    if not subjects:
-        return _cannot("name what to test: --daemon COMMAND, --kernel or --interface NAME")
-    if len({subject.label for subject in subjects}) < len(subjects):
-        return _cannot("two implementations have the same label: write --daemon LABEL=COMMAND")
-    if arguments.judge and arguments.judge not in (subject.label for subject in subjects):
-        return _cannot(f"--judge {arguments.judge}: none of what is tested has that label")
-    try:
-        other = arguments.beside.read_text() if arguments.beside else ""
-    except OSError as error:
-        return _cannot(f"--beside {arguments.beside}: {error.strerror}")
-    if os.geteuid():
-        return _cannot("needs root, for network namespaces and packet sockets")
-    if missing := [name for name in ("wg", "ip", "mount") if not shutil.which(name)]:
-        packages = "wireguard-tools iproute2 mount"
-        return _cannot(f"missing: {', '.join(missing)} (Debian: apt-get install {packages})")
-    for subject in subjects:
-        if subject.command and not shutil.which(subject.command[0]):
-            return _cannot(f"{subject.label}: no program {subject.command[0]}")
-
-    outcomes = run(chosen, subjects, lambda outcome: _tell(outcome, arguments.verbose))
+    subjects = _subjects(arguments)
     report = Report(
-        sorted(outcomes, key=lambda outcome: (outcome.number, outcome.check)),
+        [],
         chosen,
         known,
         {subject.label: subject.version() for subject in subjects},
         datetime.date.today().isoformat(),
         f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
     )
-    if other:
-        report = report.beside(other)
+    beside = _beside(report, arguments.beside)
+    files = {form: path for form in FORMS if (path := getattr(arguments, form))}
+    for path in files.values():
+        _make(path)
+    _need_machine()
+
+    outcomes = run(chosen, subjects, lambda outcome: _tell(outcome, arguments.verbose))
+    report = replace(
+        beside,
+        outcomes=sorted(
+            [*outcomes, *beside.outcomes], key=lambda outcome: (outcome.number, outcome.check)
+        ),
+    )
     print()
     print(report.text())
-    for form in ("json", "junit", "markdown"):
-        if path := getattr(arguments, form):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(getattr(report, form)())
-    judged = [
-        outcome
+    for form, path in files.items():
+        path.write_text(getattr(report, form)())
+    results = {
+        outcome.result
         for outcome in outcomes
         if arguments.judge in (None, outcome.subject) and outcome.number not in arguments.known
-    ]
-    results = {outcome.result for outcome in judged}
+    }
     if Result.ERROR in results:
         return 2
     return int(bool(results & {Result.DIFFERS, Result.FAILED}))
+
+
+def _chosen(numbers: list[int], quick: bool, known: dict[int, items.Item]) -> list[Check]:
+    """The checks of those items, or all."""
+    checks.load()
+    if unknown := [number for number in numbers if number not in known]:
+        raise Mistake(f"no item {unknown[0]}; --list shows them")
+    return [
+        one
+        for one in CHECKS
+        if (not numbers or one.number in numbers) and not (quick and one.seconds > WAITING)
+    ]
+
+
+def _subjects(arguments: argparse.Namespace) -> list[Subject]:
+    subjects = [_daemon(text) for text in arguments.daemon]
+    if arguments.kernel:
+        subjects.append(Subject("kernel", "kernel"))
+    if arguments.interface:
+        try:
+            socket.if_nametoindex(arguments.interface)
+        except OSError:
+            raise Mistake(f"no interface {arguments.interface}: `ip link` lists them") from None
+        subjects.append(Subject(arguments.interface, "interface", (), arguments.interface))
+    labels = [subject.label for subject in subjects]
+    if not subjects:
+        raise Mistake("name what to test: --daemon COMMAND, --kernel or --interface NAME")
+    if len(set(labels)) < len(labels):
+        raise Mistake("two implementations have the same label: write --daemon LABEL=COMMAND")
+    if arguments.judge and arguments.judge not in labels:
+        raise Mistake(f"--judge {arguments.judge}: none of what is tested has that label")
+    if not _chosen(arguments.item, arguments.quick, items.load()):
+        why = "waits, and --quick leaves out what waits" if arguments.quick else (
+            "cannot be seen from outside, so nothing checks it"
+        )  # fmt: skip
+        raise Mistake(f"item {arguments.item[0]} {why}")
+    return subjects
 
 
 def _daemon(text: str) -> Subject:
     label, equals, command = text.partition("=")
     if not equals or not label.replace("-", "").replace(".", "").isalnum():
         label, command = "", text
-    words = tuple(shlex.split(command))
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise Mistake(f"--daemon {text!r}: {error}") from None
+    if not words:
+        raise Mistake(f"--daemon {text!r}: there is no command in it")
+    if not shutil.which(words[0]):
+        raise Mistake(f"--daemon {text!r}: no program {words[0]}")
     return Subject(label or Path(words[0]).name, "daemon", words)
+
+
+def _beside(report: Report, path: Path | None) -> Report:
+    """The report with the columns of another run, if there is one."""
+    if path is None:
+        return report
+    try:
+        return report.beside(path.read_text())
+    except OSError as error:
+        raise Mistake(f"--beside {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why = "that is not what --json writes, or has a label of this run"
+        raise Mistake(f"--beside {path}: {why}") from None
+
+
+def _make(path: Path) -> None:
+    """Sees that the file can be written before minutes are spent on what goes into it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise Mistake(f"cannot write {path}: {error.strerror}") from None
+
+
+def _need_machine() -> None:
+    if os.geteuid():
+        raise Mistake("needs root, for network namespaces and packet sockets")
+    if missing := [name for name in ("wg", "ip", "mount") if not shutil.which(name)]:
+        packages = "wireguard-tools iproute2 mount"
+        raise Mistake(f"missing: {', '.join(missing)} (Debian: apt-get install {packages})")
 
 
 def _tell(outcome: Outcome, verbose: bool) -> None:
@@ -171,11 +233,6 @@ def _list(known: dict[int, items.Item], chosen: list[Check], numbers: list[int])
             print(f"    {one.name}: {one.meaning}")
         if not found:
             print("    cannot be seen from outside, so nothing here checks it")
-
-
-def _cannot(why: str) -> int:
-    print(f"wiresnake-conformance: {why}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -178,6 +178,8 @@ class Session:
 
     def open(self, message: bytes) -> bytes:
         """What is inside, padding and all."""
+        if len(message) < 32:
+            raise Unopened(f"{describe(message)} is too short for transport data")
         kind, receiver, counter = struct.unpack_from("<IIQ", message)
         if kind != TRANSPORT or receiver != self.local:
             raise Unopened(f"type {kind} for index {receiver:08x}, not for {self.local:08x}")

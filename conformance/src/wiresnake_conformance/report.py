@@ -26,8 +26,11 @@ class Report:
     machine: str
 
     def beside(self, written: str) -> "Report":
-        """The same with the columns of another run, read from its JSON."""
+        """The same with the columns of another run, read from its JSON. ValueError if both runs
+        have one of the same label."""
         other = json.loads(written)
+        if twice := self.versions.keys() & other["implementations"].keys():
+            raise ValueError(f"{', '.join(twice)} in both runs")
         chosen = {(check.number, check.name) for check in self.checks}
         outcomes = [
             Outcome(label, item["number"], **outcome | {"result": Result(outcome["result"])})

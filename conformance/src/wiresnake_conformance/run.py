@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from . import namespaces
+from .oracle import Unopened
 from .stand import Stand, Subject, open_stand
-from .verdict import Check, Differs, Failed, Log, NotApplicable, Result
+from .verdict import Check, Differs, Failed, Log, NotApplicable, Result, printable
 
 EVIDENCE_LINES = 60
 WAITING = 12.0
@@ -128,7 +129,7 @@ def _start(job: _Job) -> None:
         os.close(job.pipe)
         os.setsid()
         if job.subject.kind == "interface":  # its peers are to be taken away whatever happens
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+            signal.signal(signal.SIGTERM, _end_once)
             namespaces.die_with_parent(signal.SIGTERM)
         else:
             namespaces.die_with_parent()
@@ -144,10 +145,16 @@ def _start(job: _Job) -> None:
         os._exit(0)
 
 
+def _end_once(*_: object) -> None:
+    """Leaves by the exception that lets `with` clean up, and is not disturbed in that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
+
+
 def _end(job: _Job) -> Outcome:
     os.close(job.pipe)
     os.waitpid(job.pid, 0)
-    if job.data:
+    with contextlib.suppress(ValueError):  # nothing was written, or not all of it
         read = json.loads(job.data)
         return Outcome(**read | {"result": Result(read["result"])})
     seconds = time.monotonic() - job.start
@@ -174,7 +181,7 @@ def _judge(job: _Job) -> Outcome:
         job.check.number,
         job.check.name,
         result,
-        reason,
+        printable(reason),
         round(time.monotonic() - start, 2),
         log.lines[-EVIDENCE_LINES:],
     )
@@ -184,7 +191,7 @@ def _verdict(check: Check, stand: Stand) -> tuple[Result, str]:
     result, reason = Result.PASS, ""
     try:
         check.function(stand)
-    except Differs as error:
+    except (Differs, Unopened) as error:
         result, reason = Result.DIFFERS, str(error)
     except NotApplicable as error:
         result, reason = Result.NOT_APPLICABLE, str(error)

@@ -503,8 +503,17 @@ class Stand:
     def uapi_socket(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(5)
-        client.connect(f"/var/run/wireguard/{self.interface}.sock")
+        try:
+            client.connect(f"/var/run/wireguard/{self.interface}.sock")
+        except FileNotFoundError:
+            raise NotApplicable("it has no UAPI socket, as an interface of the kernel") from None
         return client
+
+    @staticmethod
+    def serves(name: str) -> bool:
+        """Whether a daemon listens for that interface; before that `wg` would delete its socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return not probe.connect_ex(f"/var/run/wireguard/{name}.sock")
 
     def alive(self) -> bool:
         """Whether the interface is there and the device still answers."""
@@ -713,7 +722,7 @@ class Stand:
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
         deadline = time.monotonic() + 10
-        while not (self._answers() and self.alive()):
+        while not (self.serves(self.interface) and self.alive()):
             if daemon.poll() or time.monotonic() > deadline:
                 why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
                 raise Failed(f"could not be started: {why}: {self.last_words()}")
@@ -729,11 +738,6 @@ class Stand:
         self._at_device(f"ip link set {self.interface} addrgenmode none mtu 1420")
         self.link(up=True)
         self._open_tunnel()
-
-    def _answers(self) -> bool:
-        """Whether the UAPI socket listens; before that `wg` would delete its file."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            return not probe.connect_ex(f"/var/run/wireguard/{self.interface}.sock")
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
@@ -785,7 +789,14 @@ class SharedStand(Stand):
 
     def __enter__(self) -> "Stand":
         self.network = namespaces.network()
-        self.key = Key(b"", b64decode(self.wg("show", self.interface, "public-key")))
+        shown = self.run(["wg", "show", self.interface, "public-key"])
+        if shown.returncode:
+            raise Failed(f"no WireGuard interface {self.interface}: {shown.stderr.strip()}")
+        if shown.stdout.strip() == "(none)":
+            raise Failed(
+                f"{self.interface} has no private key: wg set {self.interface} private-key"
+            )
+        self.key = Key(b"", b64decode(shown.stdout))
         self.port = int(self.wg("show", self.interface, "listen-port"))
         if not self.port:
             raise Failed(f"{self.interface} has no listen port: is it up?")
@@ -794,7 +805,8 @@ class SharedStand(Stand):
 
     def __exit__(self, *_: object) -> None:
         for peer in self.peers:
-            self.wg("set", self.interface, "peer", peer.key.text, "remove", check=False)
+            with contextlib.suppress(Failed):  # the others are to go all the same
+                self.wg("set", self.interface, "peer", peer.key.text, "remove", check=False)
 
     @staticmethod
     def inner(number: int) -> dict[int, str]:

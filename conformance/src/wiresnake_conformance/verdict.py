@@ -37,7 +37,12 @@ class Log:
     start: float = field(default_factory=time.monotonic)
 
     def __call__(self, text: str) -> None:
-        self.lines.append(f"{time.monotonic() - self.start:8.3f} {text}")
+        self.lines.append(f"{time.monotonic() - self.start:8.3f} {printable(text)}")
+
+
+def printable(text: str) -> str:
+    """Without what a device may have printed that no report can hold: control characters."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def run(
                 listener = uapi_server.listen(device.name)
             else:
                 listener = uapi_server.adopt(uapi_fd)
-            server = uapi_server.UapiServer(tunnel, listener)
+            path = uapi_server.socket_path(device.name)
+            server = uapi_server.UapiServer(tunnel, listener, path)
             try:
                 stopped = loop.create_future()
                 for number in (signal.SIGINT, signal.SIGTERM):

@@ -38,25 +38,34 @@ _IN_ATTRIB, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x400, 0x800
 _log = logging.getLogger(__name__)
 
 
+def socket_path(name: str) -> Path:
+    """Where everybody looks for the interface's socket."""
+    return DIRECTORY / f"{name}.sock"
+
+
 def listen(name: str) -> socket.socket:
-    """Binds the interface's socket, mode 0700. HostError if another daemon lives there."""
-    path = DIRECTORY / f"{name}.sock"
+    """Makes the interface's socket, mode 0700. HostError if another daemon lives there.
+
+    It has another name until it listens: `wg` deletes a socket file where nobody answers.
+    """
+    path = socket_path(name)
+    unready = path.with_name(f"{name}.{os.getpid()}")
     umask = os.umask(0o022)
     try:
         DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.umask(0o077)
-        while True:
-            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            unready.unlink(missing_ok=True)
+            one.bind(str(unready))
             try:
-                _bind(one, path)
                 one.listen(socket.SOMAXCONN)
-            except OSError:
-                one.close()
-                raise
-            if path.exists():
-                return one
-            # `wg` removes a socket that refuses it, as this one did until it listened.
+                _link(unready, path)
+            finally:
+                unready.unlink()
+        except OSError:
             one.close()
+            raise
     except HostError:
         raise
     except OSError as error:
@@ -64,6 +73,7 @@ def listen(name: str) -> socket.socket:
         raise HostError(error.errno, what) from None
     finally:
         os.umask(umask)
+    return one
 
 
 def adopt(fd: int) -> socket.socket:
@@ -84,10 +94,10 @@ def adopt(fd: int) -> socket.socket:
 class UapiServer:
     """Serves a tunnel until `close`; `deleted` is done once the socket file is no longer ours."""
 
-    def __init__(self, tunnel: Tunnel, listener: socket.socket) -> None:
+    def __init__(self, tunnel: Tunnel, listener: socket.socket, path: Path) -> None:
         self._tunnel = tunnel
         self._listener = listener
-        self._path = listener.getsockname()
+        self._path = str(path)
         self._inode = _inode(self._path)
         self._loop = asyncio.get_running_loop()
         self._clients: dict[asyncio.Task[None], None] = {}
@@ -243,19 +253,19 @@ class _Lines:
         await asyncio.sleep(0)
 
 
-def _bind(one: socket.socket, path: Path) -> None:
+def _link(new: Path, path: Path) -> None:
+    """Gives a socket file its name too, in place of one that a daemon left behind."""
     try:
-        one.bind(str(path))
+        path.hardlink_to(new)
         return
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
+    except FileExistsError:
+        pass
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(str(path)) == 0:
             what = f"{path} is in use by a running daemon: stop that one, or choose another name"
             raise HostError(errno.EADDRINUSE, what)
     path.unlink()
-    one.bind(str(path))
+    path.hardlink_to(new)
 
 
 def _inode(path: str) -> tuple[int, int] | None:
