@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -48,8 +49,8 @@ def main() -> int:
     arguments = parser.parse_args()
     faults = load()
     for name in arguments.names:
-        if not any(fault.name.startswith(name) for fault in faults):
-            parser.error(f"no fault's name begins with {name}")
+        if not name or not any(fault.name.startswith(name) for fault in faults):
+            parser.error(f"no fault's name begins with {name!r}")
     if arguments.names:
         faults = [fault for fault in faults if fault.name.startswith(tuple(arguments.names))]
     if arguments.quick:
@@ -58,6 +59,7 @@ def main() -> int:
         for fault in faults:
             print(f"{fault.name}\n    {fault.fault}\n    {', '.join(fault.kills)}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is to end with us
     began = time.monotonic()
     verdicts = judge(faults, arguments.jobs)
     return report(verdicts, time.monotonic() - began)

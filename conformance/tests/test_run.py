@@ -57,7 +57,7 @@ def test_list_explains_each_item_with_its_source() -> None:
         (["--daemon", ""], "there is no command in it"),
         (["--daemon", "wg '"], "No closing quotation"),
         (["--interface", "no-such"], "no interface no-such"),
-        (["--daemon", "wg", "--quick", "--item", "63"], "waits, and --quick leaves out"),
+        (["--daemon", "wg", "--quick", "--item", "63"], "item 63 waits: --quick leaves it out"),
         (["--daemon", "wg", "--json", "/proc/none/x"], "cannot write /proc/none/x"),
         (["--daemon", "wg", "--beside", "/dev/null"], "not what --json writes"),
     ],

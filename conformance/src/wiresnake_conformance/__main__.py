@@ -7,6 +7,7 @@ import platform
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,12 @@ def _main(arguments: argparse.Namespace) -> int:
     if arguments.list:
         _list(known, chosen, arguments.item)
         return 0
+    _need_machine()
     subjects = _subjects(arguments)
+    for number in set(arguments.item) - {one.number for one in chosen}:
+        seen = any(one.number == number for one in CHECKS)
+        why = "waits: --quick leaves it out" if seen else "cannot be seen from outside"
+        raise Mistake(f"item {number} {why}")
     report = Report(
         [],
         chosen,
@@ -106,7 +112,6 @@ def _main(arguments: argparse.Namespace) -> int:
     files = {form: path for form in FORMS if (path := getattr(arguments, form))}
     for path in files.values():
         _make(path)
-    _need_machine()
 
     outcomes = run(chosen, subjects, lambda outcome: _tell(outcome, arguments.verbose))
     report = replace(
@@ -146,10 +151,7 @@ def _subjects(arguments: argparse.Namespace) -> list[Subject]:
     if arguments.kernel:
         subjects.append(Subject("kernel", "kernel"))
     if arguments.interface:
-        try:
-            socket.if_nametoindex(arguments.interface)
-        except OSError:
-            raise Mistake(f"no interface {arguments.interface}: `ip link` lists them") from None
+        _need_interface(arguments.interface)
         subjects.append(Subject(arguments.interface, "interface", (), arguments.interface))
     labels = [subject.label for subject in subjects]
     if not subjects:
@@ -158,12 +160,26 @@ def _subjects(arguments: argparse.Namespace) -> list[Subject]:
         raise Mistake("two implementations have the same label: write --daemon LABEL=COMMAND")
     if arguments.judge and arguments.judge not in labels:
         raise Mistake(f"--judge {arguments.judge}: none of what is tested has that label")
-    if not _chosen(arguments.item, arguments.quick, items.load()):
-        why = "waits, and --quick leaves out what waits" if arguments.quick else (
-            "cannot be seen from outside, so nothing checks it"
-        )  # fmt: skip
-        raise Mistake(f"item {arguments.item[0]} {why}")
     return subjects
+
+
+def _need_interface(name: str) -> None:
+    """Sees that its peers can be played over the loopback."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        raise Mistake(f"no interface {name}: `ip link` lists them") from None
+    for device in ("lo", name):
+        shown = subprocess.run(
+            ["ip", "-j", "link", "show", device], capture_output=True, check=False
+        )
+        if b'"UP"' not in shown.stdout:
+            raise Mistake(f"{device} is down: ip link set {device} up")
+    shown = subprocess.run(["wg", "show", name, "public-key"], capture_output=True, check=False)
+    if shown.returncode:
+        raise Mistake(f"{name} is no WireGuard interface, or nobody serves it: `wg show {name}`")
+    if shown.stdout == b"(none)\n":
+        raise Mistake(f"{name} has no private key: wg set {name} private-key FILE")
 
 
 def _daemon(text: str) -> Subject:
@@ -231,7 +247,7 @@ def _list(known: dict[int, items.Item], chosen: list[Check], numbers: list[int])
         found = [one for one in chosen if one.number == number]
         for one in found:
             print(f"    {one.name}: {one.meaning}")
-        if not found:
+        if not any(one.number == number for one in CHECKS):
             print("    cannot be seen from outside, so nothing here checks it")
 
 

@@ -44,7 +44,7 @@ from .oracle import (
     respond,
     with_macs,
 )
-from .verdict import Differs, Failed, Log, NotApplicable
+from .verdict import Differs, Failed, Log, NotApplicable, printable
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
@@ -67,18 +67,28 @@ class Subject:
     interface: str = "wg0"
 
     def version(self) -> str:
+        """What it says of itself. It is asked in namespaces of its own, as it may take the
+        question for the name of an interface."""
         if self.kind == "kernel":
             return f"Linux {os.uname().release}"
         if self.kind == "interface":
             return ""
-        program = next(word for word in self.command if word != "env" and "=" not in word)
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        alone = "unshare --net --mount --pid --fork --kill-child sh -c"
+        script = 'mount -t tmpfs tmpfs /run && exec "$@"'
+        try:
             done = subprocess.run(
-                [program, "--version"], capture_output=True, text=True, timeout=5, check=False
+                [*alone.split(), script, "sh", *self.command, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=5,
+                check=False,
             )
-            said = (done.stdout or done.stderr).strip().splitlines()
-            return said[0] if said and not done.returncode else "unknown"
-        return "unknown"
+        except subprocess.TimeoutExpired:
+            return "unknown"
+        said = (done.stdout or done.stderr).strip().splitlines()
+        return printable(said[0]) if said and not done.returncode else "unknown"
 
 
 @dataclass(frozen=True)
@@ -725,7 +735,8 @@ class Stand:
         while not (self.serves(self.interface) and self.alive()):
             if daemon.poll() or time.monotonic() > deadline:
                 why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
-                raise Failed(f"could not be started: {why}: {self.last_words()}")
+                said = self.last_words() or "it says nothing"
+                raise Failed(f"could not be started: {why}: {said}")
             time.sleep(0.02)
 
     def _configure(self) -> None:
@@ -789,17 +800,8 @@ class SharedStand(Stand):
 
     def __enter__(self) -> "Stand":
         self.network = namespaces.network()
-        shown = self.run(["wg", "show", self.interface, "public-key"])
-        if shown.returncode:
-            raise Failed(f"no WireGuard interface {self.interface}: {shown.stderr.strip()}")
-        if shown.stdout.strip() == "(none)":
-            raise Failed(
-                f"{self.interface} has no private key: wg set {self.interface} private-key"
-            )
-        self.key = Key(b"", b64decode(shown.stdout))
+        self.key = Key(b"", b64decode(self.wg("show", self.interface, "public-key")))
         self.port = int(self.wg("show", self.interface, "listen-port"))
-        if not self.port:
-            raise Failed(f"{self.interface} has no listen port: is it up?")
         self._open_tunnel()
         return self
 
