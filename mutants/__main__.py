@@ -8,8 +8,8 @@ those of its tests that are in tests/unit and tests/sim, which take a second or 
 import argparse
 import os
 import re
-import sys
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
