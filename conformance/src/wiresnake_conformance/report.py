@@ -12,6 +12,16 @@ from .verdict import Check, Result
 WORST = [Result.ERROR, Result.FAILED, Result.DIFFERS, Result.PASS, Result.NOT_APPLICABLE]
 SHORT = {Result.NOT_APPLICABLE: "n/a"}
 
+INTRODUCTION = """\
+# WireGuard implementations, item by item
+
+Made by `wiresnake-conformance` on {date} ({machine}): each item of its list that can be seen from
+outside, on each implementation. *differs*: it does other than the item says; *failed*: it died,
+hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it. Below
+is of each difference what was sent (`->`) and what came back (`<-`), with the seconds since the
+start. The anchor is what the Linux kernel does; `wiresnake-conformance --list` names each source.
+"""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -156,12 +166,7 @@ class Report:
         labels = list(self.versions)
         marks = {Result.PASS: "pass", Result.NOT_APPLICABLE: "n/a"}
         lines = [
-            "# WireGuard implementations, item by item",
-            "",
-            f"Made by `wiresnake-conformance` on {self.date} ({self.machine}).",
-            "",
-            *(f"- **{label}**: {version}" for label, version in self.versions.items()),
-            "",
+            INTRODUCTION.format(date=self.date, machine=self.machine),
             *(f"- {self._sum(label)}" for label in labels),
             "",
             "| item | | " + " | ".join(labels) + " |",
@@ -183,9 +188,8 @@ class Report:
                 lines += [
                     f"**{outcome.number}, {title}** ({source}; `{outcome.check}`)",
                     "",
-                    f"{outcome.result}: {outcome.reason}",
-                    "",
                     "```",
+                    f"{outcome.result}: {outcome.reason}",
                     *outcome.evidence[-12:],
                     "```",
                     "",
