@@ -29,6 +29,7 @@ from ..oracle import (
 )
 from ..stand import Datagram, Peer, Road, Stand
 from ..verdict import Differs, check
+from ._common import SPACING
 
 
 @check(29)
@@ -110,7 +111,7 @@ def any_mac2_without_load(stand: Stand) -> None:
     """Without load mac2 may hold anything, in an initiation and in a response."""
     peer = stand.peer()
     for mac2 in (bytes(16), b"\xff" * 16, bytes(15) + b"\1", os.urandom(16)):
-        stand.pause(0.03)
+        stand.pause(SPACING)
         initiating = initiate(peer.key, stand.public)
         peer.send(initiating.message[:-16] + mac2)
         peer.road.expect(RESPONSE, f"an initiation with the mac2 {mac2.hex()} is answered")
@@ -326,7 +327,7 @@ def cookies_tick_no_timers(stand: Stand) -> None:
     own, mac1 = peer.key.public, initiated.mac1
     elsewhere.send(oracle.cookie_reply(own, initiated.index, mac1, os.urandom(16)))
     again = peer.road.expect(INITIATION, "the device gives up waiting for an answer", 19)
-    stand.expect_between(again.time - data.time, 14.9, 16.2, "the device initiates after")
+    stand.expect_between(again.time - data.time, 14.9, 17.3, "the device initiates after")
     elsewhere.silence(0.1, "where the cookie came from")
 
 
@@ -344,7 +345,7 @@ def cookies_wait_for_the_next_initiation(stand: Stand) -> None:
     if peer.endpoint() != known:
         raise Differs(f"the cookie reply moved the endpoint to {peer.endpoint()}")
     again = peer.road.expect(INITIATION, "the device initiates again", 8)
-    stand.expect_between(again.time - datagram.time, 4.95, 6, "the next initiation comes after")
+    stand.expect_between(again.time - datagram.time, 4.95, 7.3, "the next initiation comes after")
     elsewhere.silence(0.1, "where the cookie came from")
 
 
@@ -440,7 +441,7 @@ def _probe(stand: Stand, peers: Sequence[Peer], until: float) -> list[tuple[floa
             datagram = peer.road.receive(0.1)
             if datagram and datagram.receiver == initiating.index:
                 answers.append((datagram.time, datagram.kind))
-            time.sleep(0.03)
+            time.sleep(SPACING)
     return answers
 
 

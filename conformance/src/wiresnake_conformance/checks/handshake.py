@@ -25,9 +25,8 @@ from ..oracle import (
 )
 from ..stand import Datagram, Peer, Stand
 from ..verdict import Differs, NotApplicable, check
+from ._common import SPACING, what_waited
 
-SPACING = 0.03
-"""Seconds between initiations, so that none is refused for coming too soon after another."""
 RESERVED = tuple(bit << 8 * at for at in (1, 2, 3) for bit in (0x01, 0x80))
 """To be added to a type: each reserved byte, with its lowest and its highest bit set."""
 
@@ -552,8 +551,7 @@ def without_a_private_key(stand: Stand) -> None:
     set_private_key(stand, stand.key.private)
     for peer, packet in waiting:
         session = peer.answer()
-        contents = confirmed(peer, session, "what waited is sent")
-        if not any(content.startswith(packet) for content in contents):
+        if not what_waited(peer, session).startswith(packet):
             raise Differs("what was sent at last is not the packet that waited")
         peer.works(session)
 
@@ -576,8 +574,7 @@ def responder_waits_to_be_asked(stand: Stand) -> None:
         peer.send(bytes(forged))
         unused(peer, 0.3, "a forged packet confirms no session")
         peer.send(session.seal(first))
-        contents = confirmed(peer, session, "what waited follows")
-        if not any(content.startswith(packet) for content in contents):
+        if not what_waited(peer, session).startswith(packet):
             raise Differs("what was sent at last is not the packet that waited")
         peer.works(session)
 
@@ -719,12 +716,11 @@ def unanswered(peer: Peer, session: Session) -> Initiated:
     return peer.awaited(17)
 
 
-def confirmed(peer: Peer, session: Session, why: str) -> list[bytes]:
-    """What the device sends at once in a session that it may use now; something must come."""
-    contents = [peer.received(session, why)]
+def confirmed(peer: Peer, session: Session, why: str) -> None:
+    """The device sends in a session that it may use now: one message or several."""
+    peer.received(session, why)
     while datagram := peer.road.receive(0.1):
-        contents.append(peer.opened(session, datagram))
-    return contents
+        peer.opened(session, datagram)
 
 
 def unused(peer: Peer, seconds: float, why: str) -> None:
@@ -772,8 +768,8 @@ def stamp(number: int) -> bytes:
 
 def responses(peer: Peer) -> list[Datagram]:
     """All responses until none has come for some time."""
-    found = []
-    while datagram := peer.road.receive(0.15):
+    found: list[Datagram] = []
+    while datagram := peer.road.receive(0.15 if found else 2):
         if datagram.kind == RESPONSE:
             found.append(datagram)
     return found

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from .. import packets
 from ..oracle import TRANSPORT, Session, respond
-from ..stand import FAMILY, PATIENCE, Peer, Stand
+from ..stand import FAMILY, PATIENCE, SO_RCVBUFFORCE, Peer, Stand
 from ..verdict import Differs, NotApplicable, check
+from ._common import UDP_SEGMENT, seen_from_device, what_waited
 
 ECT1, ECT0, CE = 1, 2, 3
 SYN, ACK = 2, 16
@@ -72,7 +73,7 @@ def packets_beyond_the_mtu(stand: Stand) -> None:
     stand.pause(0.3)
     message, session = respond(peer.key, initiated)
     peer.send(message)
-    content = _sent(peer, session, "a packet that waited")
+    content = what_waited(peer, session, "a packet that waited")
     if content[: len(packet)] != packet or any(content[len(packet) :]):
         raise Differs(f"what was sent is not the packet of {len(packet)} B that waited")
     small = packets.sized(stand.inner(1)[4], peer.inner[4], 60)
@@ -98,7 +99,7 @@ def mtus_change_at_run_time(stand: Stand) -> None:
     MTU limits the padding it is the new one that does; extreme ones end nothing."""
     peer, session = _connected(stand)
     stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 1419))
-    limited = len(_sent(peer, session, "a packet of 1419 B")) == 1420
+    limited = len(what_waited(peer, session, "a packet of 1419 B")) == 1420
     for mtu in (9000, 1300, 570, 68, 1420, 2001, 65535, 1420):
         if stand.run(["ip", "link", "set", stand.interface, "mtu", str(mtu)]).returncode:
             stand.log(f"an MTU of {mtu} cannot be set")
@@ -109,7 +110,7 @@ def mtus_change_at_run_time(stand: Stand) -> None:
         for size in (60, most - 1, most):
             packet = packets.sized(stand.inner(1)[4], peer.inner[4], size)
             stand.inject(packet)
-            if not _sent(peer, session, f"a packet of {size} B").startswith(packet):
+            if not what_waited(peer, session, f"a packet of {size} B").startswith(packet):
                 raise Differs(f"a packet of {size} B was changed, with an MTU of {mtu}")
             there = packets.sized(peer.inner[4], stand.inner(1)[4], size)
             peer.send(session.seal(there))
@@ -177,7 +178,7 @@ def outer_packets_may_be_fragmented(stand: Stand) -> None:
     stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 1420))
     peer.received(session, "a large packet")
     stand.peer().handshake()
-    seen = [packet for packet in tap.packets() if packet.source == stand.outer[4]]
+    seen = [packet for packet in seen_from_device(stand, tap) if packet.version == 4]
     for packet in seen:
         stand.log(f"on the cable: {packet}, DF {packet.dont_fragment}")
         if packet.dont_fragment:
@@ -223,7 +224,7 @@ def datagrams_keep_their_bounds(stand: Stand) -> None:
     peer, session = _connected(stand)
     stand.addresses()
     with stand.stack(socket.AF_INET, socket.SOCK_DGRAM) as host:
-        host.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        host.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         host.bind((stand.inner(1)[4], 9))
         sizes = [1200] * 11 + [300] + [8] * 5 + [1000] * 8 + [3, 1, 0, 1]
         payloads = [os.urandom(size) for size in sizes]
@@ -237,7 +238,7 @@ def datagrams_keep_their_bounds(stand: Stand) -> None:
             raise Differs(f"{len(payloads)} datagrams were sent, {len(got)} came, or others")
         data = os.urandom(30_500)
         peer.road.drain()
-        host.setsockopt(socket.SOL_UDP, 103, 1000)  # UDP_SEGMENT: one piece for many datagrams
+        host.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)  # one piece for many datagrams
         host.sendto(data, (peer.inner[4], 9))
         came: list[bytes] = []
         while len(came) < 31 and (datagram := peer.road.receive()):
@@ -281,7 +282,7 @@ def _large_packets(stand: Stand, outer: int) -> None:
         tap = stand.tap()
         packet = packets.sized(stand.inner(1)[4], peer.inner[4], size)
         stand.inject(packet)
-        content = _sent(peer, session, f"a packet of {size} B over a cable with MTU 1500")
+        content = what_waited(peer, session, f"a packet of {size} B over a cable with MTU 1500")
         if len(content) < size and packet.startswith(content):
             raise NotApplicable(f"it cuts packets to {len(content)} B: see item 98")
         if content[:size] != packet:
@@ -300,11 +301,6 @@ def _connected(stand: Stand, version: int = 4) -> tuple[Peer, Session]:
     session = peer.handshake()
     peer.works(session)
     return peer, session
-
-
-def _sent(peer: Peer, session: Session, why: str) -> bytes:
-    """The content of the next message that is no keepalive."""
-    return peer.received(session, why) or peer.received(session, why)
 
 
 def _padded(size: int, mtu: int) -> int:

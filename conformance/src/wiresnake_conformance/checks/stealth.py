@@ -23,6 +23,7 @@ from ..oracle import (
 from ..packets import Packet
 from ..stand import Datagram, Peer, Stand, Tap
 from ..verdict import Differs, NotApplicable, check
+from ._common import SPACING
 
 
 @check(92, seconds=6, shared=False)
@@ -300,11 +301,11 @@ def indices_have_no_pattern(stand: Stand) -> None:
 
 
 def _index(peer: Peer) -> int:
-    time.sleep(0.025)
+    time.sleep(SPACING)
     return peer.handshake(confirm=False).remote
 
 
-@check(96, seconds=3)
+@check(96, seconds=3, alone=True)
 def responses_keep_no_beat(stand: Stand) -> None:
     """A response comes at once, not on the beat of a timer of the device's."""
     peers = [stand.peer() for _ in range(8)]
