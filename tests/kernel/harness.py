@@ -1,7 +1,6 @@
 """Tunnels between our daemon in a host and Linux's WireGuard in an inner kernel."""
 
 import contextlib
-import hashlib
 import ipaddress
 import os
 import socket
@@ -17,6 +16,7 @@ from typing import NamedTuple, Self
 
 from interop import harness
 from interop.harness import End, Implementation, Wiretap, configure, on_cable
+from sim.forge import with_macs
 from kernel.uml import Uml
 
 from wiresnake.cli import lab
@@ -130,7 +130,7 @@ class Flood:
 
     def __init__(self, out: socket.socket, target: tuple[str, int], public: str, rate: int) -> None:
         self.out, self.target, self.rate = out, target, rate
-        self.key = hashlib.blake2s(b"mac1----" + b64decode(public)).digest()
+        self.public = b64decode(public)
         self.sent = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._send)
@@ -148,8 +148,7 @@ class Flood:
         body = bytearray(struct.pack("<II", INITIATION, 1) + os.urandom(108))
         while not self.over.is_set():
             body[8:16] = self.sent.to_bytes(8)
-            mac1 = hashlib.blake2s(body, key=self.key, digest_size=16).digest()
-            self.out.sendto(bytes(body) + mac1 + bytes(16), self.target)
+            self.out.sendto(with_macs(bytes(body), self.public), self.target)
             self.sent += 1
             if self.sent % 50 == 0:
                 time.sleep(max(0.0, begun + self.sent / self.rate - time.monotonic()))
