@@ -22,6 +22,8 @@ from wiresnake.cli.lab import Host
 
 ROOT = Path(__file__).parents[2]
 PORT = 51820
+NEW_PORT = PORT + 7
+NEW_OUTER = {4: "192.0.2.101", 6: "2001:db8::101"}
 MakeHost = Callable[..., Host]
 
 
@@ -176,6 +178,15 @@ def configure(
         end.up()
     for end in (a, b):
         lab.await_tunnel(end.host, port=end.port)
+
+
+def move(end: End, version: int) -> None:
+    """To another address, then to another port. The old address is gone: nobody can use it."""
+    length = 24 if version == 4 else 64
+    lab.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
+    end.host.run(f"ip address delete {end.outer[version]}/{length} dev {end.device}")
+    end.wg("set", end.interface, "listen-port", str(NEW_PORT))
+    end.outer[version], end.port = NEW_OUTER[version], NEW_PORT
 
 
 def move_interface(interface: str, source: Host, target: Host) -> None:
