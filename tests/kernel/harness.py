@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from interop import harness
 from interop.harness import End, Implementation, Wiretap, configure, on_cable
-from sim.forge import with_macs
 from kernel.uml import Uml
+from sim.forge import with_macs
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -57,11 +56,6 @@ def connect(
     begins, answers = (our, theirs) if first == "ours" else (theirs, our)
     configure(begins, answers, outer=outer)
     return our, theirs
-
-
-def assert_pings(a: End, b: End) -> None:
-    """With time for a kernel that shares a busy processor with everything else."""
-    harness.assert_pings(a, b, interval=0.2)
 
 
 def assert_stream(listener: End, caller: End, version: int, size: int = 4 << 20) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 
-from interop.harness import End, Implementation, MakeHost
+from interop.harness import End, Implementation, MakeHost, assert_pings
 from kernel.harness import (
     COOKIE,
     INITIATION,
@@ -10,7 +10,6 @@ from kernel.harness import (
     Flood,
     Outer,
     OuterTap,
-    assert_pings,
     connect,
 )
 from kernel.uml import Uml
