@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 import pytest
 
@@ -22,6 +22,8 @@ from wiresnake.cli.lab import Host
 
 ROOT = Path(__file__).parents[2]
 PORT = 51820
+NEW_PORT = PORT + 7
+NEW_OUTER = {4: "192.0.2.101", 6: "2001:db8::101"}
 MakeHost = Callable[..., Host]
 
 
@@ -178,6 +180,15 @@ def configure(
         lab.await_tunnel(end.host, port=end.port)
 
 
+def move(end: End, version: int) -> None:
+    """To another address, then to another port. The old address is gone: nobody can use it."""
+    length = 24 if version == 4 else 64
+    lab.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
+    end.host.run(f"ip address delete {end.outer[version]}/{length} dev {end.device}")
+    end.wg("set", end.interface, "listen-port", str(NEW_PORT))
+    end.outer[version], end.port = NEW_OUTER[version], NEW_PORT
+
+
 def move_interface(interface: str, source: Host, target: Host) -> None:
     """From a host's network into another's; the daemon stays, and so do its sockets."""
     # In no host's process namespace: there the target's pid would be another.
@@ -211,15 +222,22 @@ def ping(
     return count_pings(host.run(*command, check=False, timeout=60 + count * interval).stdout)
 
 
-def assert_pings(a: End, b: End, *, interval: float = 0.02) -> None:
-    """Each end reaches the other in both IP versions, and nothing is lost.
+def assert_answered(host: Host, target: str, count: int = 3) -> None:
+    """The first pings are all answered within 3 s: in time for no handshake's repetition.
 
-    For its last answer ping waits no longer than an interval or two round trips.
+    Until then ping sends others. With -c alone it would wait for its last answer no longer than
+    an interval or two round trips, and on a busy machine that looks like loss.
     """
+    said = host.run(f"ping -n -c {count} -i 0.02 -w 3", target, check=False).stdout
+    answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+) ", said)}
+    assert answered.issuperset(range(1, count + 1)), f"{host.name} to {target}: {said}"
+
+
+def assert_pings(a: End, b: End) -> None:
+    """Each end reaches the other in both IP versions, and nothing is lost."""
     for end, other in ((a, b), (b, a)):
         for version in (4, 6):
-            pings = ping(end.host, other.inner[version], interval=interval)
-            assert not pings.lost, f"{end.host.name} to {other.inner[version]}: {pings}"
+            assert_answered(end.host, other.inner[version])
 
 
 def assert_tcp(
@@ -386,6 +404,55 @@ def _datagram(protocol: int, source: str, target: str, body: bytes) -> Datagram:
         return Datagram(protocol, source, target, 0, 0, body)
     source_port, target_port = struct.unpack_from(">HH", body)
     return Datagram(protocol, source, target, source_port, target_port, body[8:])
+
+
+class Idle:
+    """A tunnel of two of ours that is left alone from now on, and watched in a thread."""
+
+    SETTLES, WATCHED = 30, 60
+    """Seconds: from the last packet, and from then on."""
+
+    def __init__(self, a: End, b: End, implementation: Implementation) -> None:
+        self.ends = a, b
+        assert_pings(a, b)
+        program = Path(implementation.program).name
+        self._pids = [pid for end in self.ends for pid in end.host.processes(program)]
+        assert len(self._pids) == 2
+        self._tap = Wiretap(a.host, a.device)
+        self._over = threading.Event()
+        self._seen: list[tuple[list[int], list[Datagram]]] = []
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._tap.close()
+
+    def watched(self) -> tuple[list[int], list[Datagram]]:
+        """Context switches of either daemon and all packets, once the time is up."""
+        self._thread.join()
+        (before, _), (after, packets) = self._seen
+        return [b - a for a, b in zip(before, after, strict=True)], packets
+
+    def _watch(self) -> None:
+        for seconds in (self.SETTLES, self.WATCHED):
+            if self._over.wait(seconds):
+                return
+            self._seen.append(([*map(context_switches, self._pids)], self._tap.packets()))
+
+
+def context_switches(pid: int) -> int:
+    """Of all the threads of a process, voluntary or not: any look at the world is one."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if "ctxt_switches" in line:
+                total += int(line.split()[1])
+    return total
 
 
 # A device node of our own on a tmpfs; the machine's is never touched.

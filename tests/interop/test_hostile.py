@@ -1,6 +1,5 @@
 """What a stranger can send: the answer is silence, and the tunnel does not notice."""
 
-import hashlib
 import os
 import random
 import socket
@@ -23,6 +22,7 @@ from interop.harness import (
     count_pings,
     tunnel,
 )
+from sim.forge import with_macs
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -149,18 +149,13 @@ def test_c003_every_type_and_reserved_byte(attack: Attack, version: int) -> None
     assert_unharmed(attack)
 
 
-def mac1(public: str, message: bytes) -> bytes:
-    key = hashlib.blake2s(b"mac1----" + b64decode(public)).digest()
-    return hashlib.blake2s(message, key=key, digest_size=16).digest()
-
-
 def test_c092_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
     """Whoever knows the public key can write mac1; without load even that is not answered."""
     messages = []
     for size, kind in ((116, 1), (60, 2)):
         for _ in range(10):
             body = struct.pack("<I", kind) + os.urandom(size - 4)
-            messages.append(body + mac1(attack.victim.public, body) + bytes(16))
+            messages.append(with_macs(body, b64decode(attack.victim.public)))
     attack.send(messages)
     assert_unharmed(attack)
 

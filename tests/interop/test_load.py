@@ -1,6 +1,5 @@
 """A flood of initiations whose mac1 is right: sessions do not notice, honest ones get through."""
 
-import hashlib
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from interop.harness import (
     memory,
     tunnel,
 )
+from sim.forge import with_macs
 
 from wiresnake.cli import lab
 
@@ -28,12 +28,8 @@ VICTIM, STRANGER = "198.51.100.1", "198.51.100.2"
 
 def initiations(public: str, count: int) -> list[bytes]:
     """All different, as if of keys that nobody here knows: they cost the victim what such do."""
-    key = hashlib.blake2s(b"mac1----" + b64decode(public)).digest()
-    made = []
-    for number in range(count):
-        body = struct.pack("<II", 1, number) + os.urandom(108)
-        made.append(body + hashlib.blake2s(body, key=key, digest_size=16).digest() + bytes(16))
-    return made
+    bodies = (struct.pack("<II", 1, number) + os.urandom(108) for number in range(count))
+    return [with_macs(body, b64decode(public)) for body in bodies]
 
 
 def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:

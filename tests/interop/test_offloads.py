@@ -17,11 +17,11 @@ from interop.harness import (
     End,
     Implementation,
     MakeHost,
+    assert_answered,
     assert_pings,
     assert_tcp,
     configure,
     ends,
-    ping,
     tunnel,
 )
 
@@ -195,7 +195,7 @@ def test_the_path_mtu_falls_and_rises(make_host: MakeHost, ours: Implementation)
             set_mtu(a, b, 1400)
             stream.await_progress()
             assert longest(a) <= 1400
-            assert not ping(b.host, a.inner[6]).lost
+            assert_answered(b.host, a.inner[6])
             set_mtu(a, b, 1500)
         risen = time.monotonic()
         for (a, _), stream in zip(tunnels, (over4, over6), strict=True):

@@ -4,29 +4,17 @@ from dataclasses import replace
 
 import pytest
 from interop.harness import (
-    PORT,
     End,
     Implementation,
     MakeHost,
     assert_pings,
     assert_tcp,
     count_pings,
+    move,
     tunnel,
 )
 
 from wiresnake.cli import lab
-
-NEW_PORT = PORT + 7
-NEW_OUTER = {4: "192.0.2.101", 6: "2001:db8::101"}
-
-
-def move(end: End, version: int) -> None:
-    """Another address, and then another port. The old address is gone, so nobody can use it."""
-    length = 24 if version == 4 else 64
-    lab.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
-    end.host.run(f"ip address delete {end.outer[version]}/{length} dev {end.device}")
-    end.wg("set", end.interface, "listen-port", str(NEW_PORT))
-    end.outer[version], end.port = NEW_OUTER[version], NEW_PORT
 
 
 def moves_unharmed(mover: End, other: End, version: int) -> None:

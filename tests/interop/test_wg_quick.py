@@ -12,11 +12,11 @@ from interop.harness import (
     Implementation,
     MakeHost,
     Wiretap,
+    assert_answered,
     assert_pings,
     assert_tcp,
     configuration,
     ends,
-    ping,
 )
 
 from wiresnake.cli import lab
@@ -112,7 +112,7 @@ def test_up_and_down(make_site: MakeSite) -> None:
         assert f"[#] {site.quick.implementation.program} wg0" in said
         assert_pings(site.us, site.peer)
         for version in (4, 6):
-            assert not ping(site.us.host, BEYOND[version]).lost
+            assert_answered(site.us.host, BEYOND[version])
         assert_tcp(site.us, site.peer)
         assert "mtu 1420" in site.us.host.output("ip link show wg0")
         site.quick("down")
@@ -130,7 +130,7 @@ def test_full_tunnel(make_site: MakeSite) -> None:
     assert host.output("wg show wg0 fwmark") == "0xca6c\n"
     tap = Wiretap(host, site.us.device)
     for version in (4, 6):
-        assert not ping(host, BEYOND[version]).lost
+        assert_answered(host, BEYOND[version])
         assert "dev wg0" in host.output("ip route get", BEYOND[version])
     site.peer.inner.update(BEYOND)
     assert_tcp(site.us, site.peer, 4)
@@ -167,7 +167,7 @@ def test_save_and_strip(make_site: MakeSite) -> None:
     assert "fe80" not in saved, "a link-local address was saved (compat 2c.7)"
     site.quick("down")
     site.quick("up")
-    assert not ping(site.us.host, site.peer.inner[4]).lost
+    assert_answered(site.us.host, site.peer.inner[4])
     site.quick("down")
 
 

@@ -1,9 +1,8 @@
 """Either end moves to another address and port while packets flow; the other follows."""
 
 import pytest
-from interop.harness import Implementation, MakeHost, count_pings
-from interop.test_roaming import move
-from kernel.harness import assert_pings, connect
+from interop.harness import Implementation, MakeHost, assert_pings, count_pings, move
+from kernel.harness import connect
 from kernel.uml import Uml
 
 

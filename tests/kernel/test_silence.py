@@ -1,6 +1,5 @@
 """What nobody may be answered for: each datagram to Linux and to us, and both must agree."""
 
-import hashlib
 import os
 import random
 import socket
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from interop.harness import End, Implementation, MakeHost
-from kernel.harness import RESPONSE, assert_pings, connect
+from interop.harness import End, Implementation, MakeHost, assert_pings
+from kernel.harness import RESPONSE, connect
 from kernel.uml import Uml
 from sim import forge
 
@@ -21,15 +20,6 @@ from wiresnake.protocol.noise import tai64n
 
 PAUSE = 0.025
 """An initiation that comes within 20 ms of the last is not answered."""
-LOW_ORDER = (
-    bytes(32),
-    bytes([1]) + bytes(31),
-    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
-    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
-    bytes.fromhex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
-    bytes.fromhex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
-    bytes.fromhex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
-)
 
 
 @dataclass
@@ -68,10 +58,8 @@ class Prober:
                 index = answer[8:12] if answer[0] == RESPONSE else answer[4:8]
                 self.answers.append((self.names[index], answer[0], len(answer)))
 
-    def mac1(self, message: bytes, mac2: bytes = bytes(16)) -> bytes:
-        """The message up to its MACs, and then right ones."""
-        key = hashlib.blake2s(b"mac1----" + self.target).digest()
-        return message + hashlib.blake2s(message, key=key, digest_size=16).digest() + mac2
+    def with_macs(self, body: bytes) -> bytes:
+        return forge.with_macs(body, self.target)
 
 
 def probes(prober: Prober, chance: random.Random) -> Iterator[tuple[str, bytes]]:
@@ -82,13 +70,13 @@ def probes(prober: Prober, chance: random.Random) -> Iterator[tuple[str, bytes]]
         yield f"byte {at} flipped", flipped(prober.initiation(), at, chance)
         if at < 116:
             message = flipped(prober.initiation()[:116], at, chance)
-            yield f"byte {at} flipped, mac1 right", prober.mac1(message)
+            yield f"byte {at} flipped, mac1 right", prober.with_macs(message)
     for length in (0, 1, 4, 31, 32, 63, 64, 65, 91, 92, 93, 116, 147, 149, 164, 1400):
         message = (prober.initiation() + bytes(1400))[:length]
         yield f"initiation of {length} bytes", message
     for kind in (0, 5, 255):
-        yield f"type {kind}", prober.mac1(bytes([kind]) + prober.initiation()[1:116])
-    yield "mac2 that nobody asked for", prober.mac1(prober.initiation()[:116], os.urandom(16))
+        yield f"type {kind}", prober.with_macs(bytes([kind]) + prober.initiation()[1:116])
+    yield "mac2 that nobody asked for", prober.initiation()[:132] + os.urandom(16)
     yield "an unknown key", prober.initiation(PrivateKey.generate())
     stamp = tai64n((prober.seconds + 1) * 10**9)
     yield "a timestamp", prober.initiation(stamp=stamp)
@@ -97,7 +85,7 @@ def probes(prober: Prober, chance: random.Random) -> Iterator[tuple[str, bytes]]
     later = tai64n((prober.seconds + 2) * 10**9)
     yield "nanoseconds out of range", prober.initiation(stamp=later[:8] + b"\xff" * 4)
     prober.seconds += 2
-    for number, point in enumerate(LOW_ORDER):
+    for number, point in enumerate(forge.LOW_ORDER_POINTS):
         prober.seconds += 1
         message = forge.low_order_initiation(
             prober.private, prober.target, point, tai64n(prober.seconds * 10**9)
@@ -105,7 +93,7 @@ def probes(prober: Prober, chance: random.Random) -> Iterator[tuple[str, bytes]]
         yield f"low-order ephemeral {number}", message
     for index in (0, 1, chance.getrandbits(32)):
         response = struct.pack("<III", RESPONSE, 7, index) + os.urandom(48)
-        yield f"response to {index}", prober.mac1(response)
+        yield f"response to {index}", prober.with_macs(response)
         yield f"cookie reply to {index}", struct.pack("<II", 3, index) + os.urandom(56)
         for length in (16, 32, 1024):
             data = struct.pack("<IIQ", 4, index, 0) + os.urandom(length)

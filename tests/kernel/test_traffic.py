@@ -1,13 +1,12 @@
 """Handshakes begun by either end, and what sessions carry, against Linux's own WireGuard."""
 
 import pytest
-from interop.harness import Implementation, MakeHost, ping
+from interop.harness import Implementation, MakeHost, assert_pings, ping
 from kernel.harness import (
     COOKIE,
     INITIATION,
     RESPONSE,
     OuterTap,
-    assert_pings,
     assert_stream,
     connect,
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from interop.harness import End, Implementation
+from interop.harness import End, Implementation, assert_pings
 from kernel.harness import (
     DATA,
     INITIATION,
@@ -12,7 +12,6 @@ from kernel.harness import (
     Outer,
     OuterTap,
     Packets,
-    assert_pings,
     checksum,
     connect,
     inner_packet,

@@ -6,7 +6,19 @@ from wiresnake.protocol.cookie import Cookies
 from wiresnake.protocol.messages import Initiation, Response
 from wiresnake.protocol.noise import Handshake, Identity, create_initiation
 
-LOW_ORDER = bytes(32)
+LOW_ORDER_POINTS = [
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+]
+"""All points of the curve with a small order, in every encoding that has 255 bits."""
 NOTHING = bytes(32)
 """What X25519 with a low-order point gives: an attacker can compute all that follows."""
 

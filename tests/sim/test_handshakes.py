@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from sim.forge import (
+    LOW_ORDER_POINTS,
     initiation,
     low_order_initiation,
     low_order_response,
@@ -28,18 +29,6 @@ from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.messages import Initiation, Response
 from wiresnake.protocol.noise import Identity, consume_initiation, create_response, tai64n
 
-LOW_ORDER_POINTS = [
-    bytes.fromhex(text)
-    for text in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-]
 ELSEWHERE = Endpoint("203.0.113.9", 9)
 
 

@@ -7,6 +7,7 @@ from hashlib import blake2s, sha256
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from noise.connection import Keypair, NoiseConnection
+from sim.forge import LOW_ORDER_POINTS
 from sim.world import preshared_key, private_key
 
 from wiresnake._native import PresharedKey, PrivateKey, SharedSecret, SymmetricState
@@ -44,19 +45,6 @@ RESPONDER = Identity(private_key("sr"), private_key("sr").public)
 PSK = preshared_key("psk")
 LOCAL, REMOTE = 0x11223344, 0x55667788
 LIFETIMES = Timing().lifetimes
-
-LOW_ORDER_POINTS = [
-    bytes.fromhex(text)
-    for text in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-]
 
 
 def exchange(private: PrivateKey, public: bytes) -> SharedSecret:
