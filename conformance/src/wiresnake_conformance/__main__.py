@@ -15,7 +15,7 @@ from pathlib import Path
 from . import checks, items
 from .report import Report
 from .run import WAITING, Outcome, run
-from .stand import Subject
+from .subject import Subject
 from .verdict import CHECKS, Check, Result
 
 EXAMPLES = """

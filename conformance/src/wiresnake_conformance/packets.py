@@ -1,6 +1,7 @@
 """IP packets of both families: built with right checksums, and read."""
 
 import ipaddress
+import os
 import struct
 from dataclasses import dataclass
 
@@ -60,6 +61,12 @@ def tcp(source: str, target: str, header: bytes) -> bytes:
     """A TCP segment without data; its header with zero for a checksum, and options if any."""
     summed = checksum(_pseudo(source, target, TCP, len(header)) + header)
     return ip(source, target, header[:16] + struct.pack(">H", summed) + header[18:], protocol=TCP)
+
+
+def reset(source: str, target: str) -> bytes:
+    """A TCP reset: no host answers it, and no two are alike."""
+    header = struct.pack(">HH4sIBBHHH", 9, 9, os.urandom(4), 0, 5 << 4, 4, 0, 0, 0)
+    return tcp(source, target, header)
 
 
 def echo(source: str, target: str, *, sequence: int = 1, payload: bytes = bytes(32)) -> bytes:

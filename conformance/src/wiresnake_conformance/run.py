@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 
 from . import namespaces
 from .oracle import Unopened
-from .stand import Stand, Subject, open_stand
+from .stand import Stand, open_stand
+from .subject import Subject
 from .verdict import Check, Differs, Failed, Log, NotApplicable, Result, printable
 
 EVIDENCE_LINES = 60

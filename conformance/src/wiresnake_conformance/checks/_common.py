@@ -5,7 +5,9 @@ import os
 from .. import packets
 from ..oracle import TRANSPORT, Session
 from ..packets import ICMP, ICMP6, UDP, Packet
-from ..stand import Datagram, Peer, Stand, Tap
+from ..peer import Peer
+from ..road import Datagram, Tap
+from ..stand import Stand
 from ..verdict import Differs
 
 UDP_SEGMENT = 103

@@ -27,7 +27,9 @@ from ..oracle import (
     mac,
     with_macs,
 )
-from ..stand import Datagram, Peer, Road, Stand
+from ..peer import Peer
+from ..road import Datagram, Road
+from ..stand import Stand
 from ..verdict import Differs, check
 from ._common import SPACING
 

@@ -23,7 +23,9 @@ from ..oracle import (
     Session,
     again_with_macs,
 )
-from ..stand import Datagram, Peer, Stand
+from ..peer import Peer
+from ..road import Datagram
+from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import SPACING, what_waited
 

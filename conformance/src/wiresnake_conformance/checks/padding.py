@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from .. import packets
 from ..oracle import TRANSPORT, Session, respond
-from ..stand import FAMILY, PATIENCE, SO_RCVBUFFORCE, Peer, Stand
+from ..peer import Peer
+from ..road import FAMILY, PATIENCE, SO_RCVBUFFORCE
+from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import UDP_SEGMENT, seen_from_device, what_waited
 

@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-import random
 import re
 import socket
-import struct
 import time
 from pathlib import Path
 
 from .. import namespaces, oracle, packets
 from ..oracle import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Key, Session, consume
-from ..stand import PATIENCE, Datagram, Peer, Road, Stand
+from ..peer import Peer
+from ..road import PATIENCE, Datagram, Road
+from ..stand import Stand
 from ..verdict import Differs, check
 from ._common import UDP_SEGMENT, sends_data, what_waited
 
@@ -564,8 +564,7 @@ def contact(peer: Peer, address: str) -> None:
 
 def heard(peer: Peer, session: Session) -> None:
     """The device has read a packet of the peer's, and so whatever came before it."""
-    header = struct.pack(">HHIIBBHHH", 9, 9, random.getrandbits(32), 0, 5 << 4, RST, 0, 0, 0)
-    packet = packets.tcp(peer.inner[4], peer.stand.inner(1)[4], header)
+    packet = packets.reset(peer.inner[4], peer.stand.inner(1)[4])
     peer.send(session.seal(packet))
     peer.stand.expect_delivered(packet, "a packet of a session is delivered")
 

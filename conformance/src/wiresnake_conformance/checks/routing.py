@@ -9,7 +9,9 @@ import time
 
 from .. import packets
 from ..packets import ICMP, ICMP6, Packet
-from ..stand import REFUSED, SO_RCVBUFFORCE, Peer, Stand
+from ..peer import Peer
+from ..road import SO_RCVBUFFORCE
+from ..stand import REFUSED, Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import SPACING
 

@@ -21,7 +21,9 @@ from ..oracle import (
     with_macs,
 )
 from ..packets import Packet
-from ..stand import Datagram, Peer, Stand, Tap
+from ..peer import Peer
+from ..road import Datagram, Tap
+from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import SPACING
 

@@ -13,7 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..oracle import INITIATION, TRANSPORT, Key, Session
-from ..stand import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, Peer, Road, Stand
+from ..peer import Peer
+from ..road import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, Road
+from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import sends_data, what_waited
 
@@ -368,8 +370,8 @@ def up_need_not_wait(stand: Stand) -> None:
 
 @check(75, seconds=26, alone=True, shared=False)
 def timers_of_many_peers(stand: Stand) -> None:
-    """10,000 peers are configured within 5 s, and none answers: of the second initiations, or the
-    third, or the fourth ones, 95 % come within 50 ms of their random third of a second."""
+    """10,000 peers are configured within 5 s, and none answers: in two of three rounds
+    95 % of the next initiations come within 50 ms of their random third of a second."""
     # All at once would tell how quick the machine is: 10,000 handshakes within a third of a second.
     count, batch = 10_000, 500
     road = stand.road("::", version=6)
@@ -404,10 +406,11 @@ def timers_of_many_peers(stand: Stand) -> None:
         figures = ", ".join(f"{1000 * one:.0f}" for one in late)
         stand.log(f"initiation {number + 2}: 50, 95 and 99 % are at most {figures} ms late")
         lateness.append(late[1])
-    if min(lateness) > (0.05 if stand.subject.kind == "daemon" else 0.69):
-        if busy > 0.25 and min(lateness) < 1:  # more than that no machine explains
+    typical = sorted(lateness)[1]
+    if typical > (0.05 if stand.subject.kind == "daemon" else 0.69):
+        if busy > 0.25 and typical < 1:  # more than that no machine explains
             raise NotApplicable(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
-        raise Differs(f"a twentieth of the retries is more than {1000 * min(lateness):.0f} ms late")
+        raise Differs(f"a twentieth of the retries is more than {1000 * typical:.0f} ms late")
 
 
 def foreign_cpu(stand: Stand) -> float:

@@ -8,7 +8,9 @@ from itertools import count, pairwise
 
 from .. import packets
 from ..oracle import RESPONSE, TRANSPORT, Session, describe
-from ..stand import PATIENCE, Datagram, Peer, Road, Stand, Tap
+from ..peer import Peer
+from ..road import PATIENCE, Datagram, Road, Tap
+from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
 from ._common import SPACING, UDP_SEGMENT, seen_from_device
 

@@ -1,0 +1,43 @@
+"""An implementation to test, and how its device comes to be."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Literal
+
+from .verdict import printable
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An implementation to test."""
+
+    label: str
+    kind: Literal["daemon", "kernel", "interface"]
+    command: tuple[str, ...] = ()
+    """A daemon's command line; the interface's name goes behind it."""
+    interface: str = "wg0"
+
+    def version(self) -> str:
+        """What it says of itself. It is asked in namespaces of its own, as it may take the
+        question for the name of an interface."""
+        if self.kind == "kernel":
+            return f"Linux {os.uname().release}"
+        if self.kind == "interface":
+            return ""
+        alone = "unshare --net --mount --pid --fork --kill-child sh -c"
+        script = 'mount -t tmpfs tmpfs /run && exec "$@"'
+        try:
+            done = subprocess.run(
+                [*alone.split(), script, "sh", *self.command, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=5,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "unknown"
+        said = (done.stdout or done.stderr).strip().splitlines()
+        return printable(said[0]) if said and not done.returncode else "unknown"
