@@ -106,7 +106,7 @@ def _main(arguments: argparse.Namespace) -> int:
         known,
         {subject.label: subject.version() for subject in subjects},
         datetime.date.today().isoformat(),
-        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        f"Linux {'.'.join(platform.release().split('.')[:2])}, {os.cpu_count()} cores",
     )
     beside = _beside(report, arguments.beside)
     files = {form: path for form in FORMS if (path := getattr(arguments, form))}
