@@ -67,7 +67,7 @@ wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 
 clean: ## Remove all that was built or set up here
 	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests bench mutants \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+	find src tests bench mutants conformance \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 
 packages:
 	@tools/setup packages

@@ -1,6 +1,5 @@
 """Runs the tests that a fault must turn red, and says what they gave."""
 
-import ast
 import contextlib
 import functools
 import json
@@ -13,16 +12,15 @@ from pathlib import Path
 from threading import Event
 from typing import Literal, NamedTuple, get_args
 
-from mutants.faults import ROOT
-from mutants.trees import Tree
+from wiresnake_conformance import checks
+from wiresnake_conformance.run import WAITING
+from wiresnake_conformance.verdict import CHECKS
 
-_CHECKS = ROOT / "conformance/src/wiresnake_conformance/checks"
+from mutants.trees import Tree
 
 _QUICK = 120
 _SLOW = 600
 """Seconds: no test lasts longer. The slow ones wait for the protocol's timers, in real time."""
-_WORKING = 12
-"""Seconds: what the black-box suite says takes longer waits most of the time."""
 _NOT_FOUND = 4
 """pytest's exit code for a node that is not there."""
 _NO_CODE = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
@@ -63,22 +61,14 @@ def pace(kill: str) -> Pace:
 @functools.cache
 def items() -> dict[int, Pace]:
     """The items that the black-box suite has checks for, and what its decorators say of them."""
+    checks.load()
     found: dict[int, Pace] = {}
-    for path in sorted(_CHECKS.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check":
-                said = {word.arg: ast.unparse(word.value) for word in node.keywords}
-                own: Pace = "waiting" if _is_long(said.get("seconds", "0")) else "working"
-                if said.get("alone") == "True":
-                    own = "alone"
-                number = int(ast.unparse(node.args[0]))
-                found[number] = max(own, found.get(number, own), key=PACES.index)
+    for check in CHECKS:
+        own: Pace = "waiting" if check.seconds > WAITING else "working"
+        if check.alone:
+            own = "alone"
+        found[check.number] = max(own, found.get(check.number, own), key=PACES.index)
     return found
-
-
-def _is_long(seconds: str) -> bool:
-    """Whether most of it is waiting; so is what is reckoned from the protocol's constants."""
-    return not re.fullmatch(r"[\d.]+", seconds) or float(seconds) > _WORKING
 
 
 def run_pytest(tree: Tree, nodes: list[str]) -> dict[str, Outcome]:

@@ -39,11 +39,7 @@ def low_order_initiation(
     private: PrivateKey, target: bytes, point: bytes, timestamp: bytes, index: int = 1
 ) -> bytes:
     """One that is right in all but its ephemeral key: without the check it would be accepted."""
-    state = SymmetricState(CONSTRUCTION)
-    state.mix_hash(IDENTIFIER)
-    state.mix_hash(target)
-    state.mix_hash(point)
-    state.mix_key(point)
+    state = _begun(target, point)
     state.mix_key(NOTHING)
     static = state.encrypt_and_hash(private.public)
     shared = private.exchange(target)
@@ -57,11 +53,7 @@ def low_order_static_initiation(
     target: bytes, ephemeral: PrivateKey, point: bytes, timestamp: bytes, index: int = 1
 ) -> bytes:
     """The same for the static key: whoever claims such a key need not have a private one."""
-    state = SymmetricState(CONSTRUCTION)
-    state.mix_hash(IDENTIFIER)
-    state.mix_hash(target)
-    state.mix_hash(ephemeral.public)
-    state.mix_key(ephemeral.public)
+    state = _begun(target, ephemeral.public)
     shared = ephemeral.exchange(target)
     assert shared is not None
     state.mix_key(shared)
@@ -91,3 +83,13 @@ def low_order_response(
 
 def with_macs(message: bytes, target: bytes) -> bytes:
     return Cookies(target).add_macs(message, 0)
+
+
+def _begun(target: bytes, ephemeral: bytes) -> SymmetricState:
+    """An initiation to that key, as far as its ephemeral key."""
+    state = SymmetricState(CONSTRUCTION)
+    state.mix_hash(IDENTIFIER)
+    state.mix_hash(target)
+    state.mix_hash(ephemeral)
+    state.mix_key(ephemeral)
+    return state

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -211,6 +211,22 @@ class Stand:
         """Whether a daemon listens for that interface; before that `wg` would delete its socket."""
         with socket.socket(socket.AF_UNIX) as probe:
             return not probe.connect_ex(f"/var/run/wireguard/{name}.sock")
+
+    def launch(
+        self, name: str, output: int = subprocess.DEVNULL, told: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A daemon in the device's network, for an interface of that name; `told` is of its
+        environment. The modes of its files are its own affair: no umask helps."""
+        return subprocess.Popen(
+            [*self.subject.command, name],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=dict(told or {}) | os.environ,
+            umask=0,
+            preexec_fn=lambda: namespaces.setns(self.network),
+        )
 
     def alive(self) -> bool:
         """Whether the interface is there and the device still answers."""
@@ -408,14 +424,7 @@ class Stand:
             # Daemons go to the background, and some of them say nothing there unless told.
             told = {"LOG_LEVEL": "error", "WG_LOG_FILE": f.name}
             try:
-                daemon = subprocess.Popen(
-                    [*self.subject.command, self.interface],
-                    stdin=subprocess.DEVNULL,
-                    stdout=f,
-                    stderr=f,
-                    start_new_session=True,
-                    env=told | os.environ,
-                )
+                daemon = self.launch(self.interface, f.fileno(), told)
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
         deadline = time.monotonic() + 10

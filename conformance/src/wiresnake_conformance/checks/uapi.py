@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from .. import namespaces
 from ..oracle import INITIATION, Key, consume
 from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
@@ -23,21 +22,9 @@ def needs_daemon(stand: Stand) -> None:
         raise NotApplicable("no daemon to start, so nothing of its socket can be said")
 
 
-def launch(stand: Stand, name: str) -> subprocess.Popen[bytes]:
-    """Another daemon in the device's network, for an interface of that name."""
-    return subprocess.Popen(
-        [*stand.subject.command, name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: namespaces.setns(stand.network),
-    )
-
-
 def starts(stand: Stand, name: str) -> bool:
     """Whether another daemon comes to listen."""
-    daemon = launch(stand, name)
+    daemon = stand.launch(name)
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline and not daemon.poll():
         if stand.serves(name):
@@ -97,7 +84,7 @@ def names_of_interfaces(stand: Stand) -> None:
 def _outcome(stand: Stand, name: str) -> tuple[int | None, float]:
     """The exit code of a daemon for that interface, None if it stays; and the time it took."""
     start = time.monotonic()
-    daemon = launch(stand, name)
+    daemon = stand.launch(name)
     try:
         code: int | None = daemon.wait(4)
     except subprocess.TimeoutExpired:
@@ -272,9 +259,9 @@ def unchanged_peers_keep_their_sessions(stand: Stand) -> None:
 
 
 @check(104)
-def a_wrong_value_makes_no_peer(stand: Stand) -> None:
-    """A request in which a later value is wrong makes no peer of it and harms no session. What
-    came before in it may have been applied: the kernel and wireguard-go stop in the midst."""
+def a_wrong_value_is_refused(stand: Stand) -> None:
+    """A request in which a later value is wrong is refused and harms no session. What came before
+    it may have been applied: the kernel and wireguard-go stop in the midst."""
     peer = stand.peer(endpoint=True)
     session = peer.handshake()
     wrong = b"set=1\npublic_key=" + os.urandom(32).hex().encode() + b"\nallowed_ip=x\n\n"
