@@ -218,6 +218,9 @@ impl AeadKey {
 
     #[inline]
     fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
+        if cfg!(null_crypto) {
+            return;
+        }
         let (plaintext, room) = message.split_at_mut(message.len() - TAG);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.key().seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
@@ -226,6 +229,10 @@ impl AeadKey {
 
     #[inline]
     fn open_at<'a>(&self, nonce: [u8; 12], aad: &[u8], text: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        if cfg!(null_crypto) {
+            let length = text.len().checked_sub(TAG)?;
+            return Some(&mut text[..length]);
+        }
         let nonce = Nonce::assume_unique_for_key(nonce);
         self.key().open_in_place(nonce, Aad::from(aad), text).ok()
     }
