@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
-CRATE := --locked --manifest-path rust/Cargo.toml
-RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust/src -name '*.rs')
+CRATE := --locked --workspace --manifest-path rust/Cargo.toml
+RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust -name target -prune -o -name '*.rs' -print)
 STAMPS := .stamps
 
 .PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \
@@ -26,7 +26,7 @@ test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, 
 lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 	ruff check
 	ruff format --check
-	cargo fmt --manifest-path rust/Cargo.toml --check
+	cargo fmt --all --manifest-path rust/Cargo.toml --check
 	cargo clippy --quiet $(CRATE) --all-targets -- -D warnings
 	cargo clippy --quiet $(CRATE) --features python -- -D warnings
 

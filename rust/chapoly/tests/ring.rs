@@ -1,0 +1,93 @@
+//! Byte for byte as ring, where this CPU has other code than ring's (else they pass for nothing:
+//! `cargo test` on a CPU with AVX-512 is what counts). Wycheproof's vectors are run in `secret.rs`.
+
+use chapoly::{Key, TAG};
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| (self.next() >> 24) as u8)
+    }
+
+    fn text(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| (self.next() >> 24) as u8).collect()
+    }
+}
+
+fn sealed_by_ring(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut message = [text, &[0; TAG]].concat();
+    Key::with_ring(key).seal_at(nonce, aad, &mut message);
+    message
+}
+
+fn agree(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &[u8]) {
+    let expected = sealed_by_ring(key, nonce, aad, text);
+    let mut message = [text, &[0; TAG]].concat();
+    let key = Key::new(key);
+    key.seal_at(nonce, aad, &mut message);
+    let what = format!("{} bytes, {} of additional data", text.len(), aad.len());
+    assert!(message == expected, "sealed: {what}");
+    assert!(key.open_at(nonce, aad, &mut message).is_some_and(|opened| opened == text), "{what}");
+}
+
+#[test]
+fn every_length_of_a_packet_and_more() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for length in (0..4200).chain([8920, 9000, 16384, 65519, 65535]) {
+        agree(&random.bytes(), random.bytes(), &[], &random.text(length));
+    }
+}
+
+#[test]
+fn additional_data_of_every_length() {
+    let mut random = Random(3);
+    for length in (0..150).chain([1420, 3000]) {
+        for aad in (0..70).chain([1000]) {
+            agree(&random.bytes(), random.bytes(), &random.text(aad), &random.text(length));
+        }
+    }
+}
+
+/// Ciphertexts of zeros and of ones: carries that random texts never make.
+#[test]
+fn sums_at_the_edges_of_their_limbs() {
+    let mut random = Random(1);
+    for fill in [0, 0xff] {
+        for length in (0..300).chain([1420, 1472, 1473, 4000]) {
+            let (key, nonce) = (random.bytes(), random.bytes());
+            let aad = vec![fill; random.next() as usize % 33];
+            let stream = sealed_by_ring(&key, nonce, &aad, &vec![0; length]);
+            let text: Vec<u8> = stream[..length].iter().map(|byte| byte ^ fill).collect();
+            agree(&key, nonce, &aad, &text);
+        }
+    }
+}
+
+#[test]
+fn what_is_forged_stays_closed() {
+    let mut random = Random(7);
+    for length in [0, 1, 16, 64, 100, 1420, 5000] {
+        let key = Key::new(&random.bytes());
+        let (nonce, aad) = (random.bytes(), random.text(32));
+        let mut message = random.text(length + TAG);
+        key.seal_at(nonce, &aad, &mut message);
+        for _ in 0..100 {
+            let mut forged = message.clone();
+            let at = random.next() as usize % forged.len();
+            forged[at] ^= 1 << (random.next() % 8);
+            assert!(key.open_at(nonce, &aad, &mut forged).is_none());
+        }
+        assert!(key.open_at(random.bytes(), &aad, &mut message).is_none());
+        assert!(key.open_at(nonce, &aad[1..], &mut message).is_none());
+        assert!(key.open_at(nonce, &aad, &mut message[..TAG - 1]).is_none());
+        assert!(key.open_at(nonce, &aad, &mut message).is_some());
+    }
+}
