@@ -68,3 +68,36 @@ fn open(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8;
     stream.xor(text);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::arch::x86_64::_mm512_maskz_set1_epi64;
+
+    use super::poly1305::{LIMB, TOP, finish};
+    use super::*;
+
+    /// Sums around 2^130 - 5, which no vector of the whole cipher has.
+    #[test]
+    fn the_sum_is_reduced() {
+        if Aead::new().is_none() {
+            return;
+        }
+        let whole = |low: u64| [low, LIMB, TOP];
+        for (sum, expected) in [
+            (whole(LIMB - 5), -6i128 as u128), // 2^130 - 6
+            (whole(LIMB - 4), 0),
+            (whole(LIMB - 3), 1),
+            (whole(LIMB), 4),
+            ([0, 0, TOP + 1], 5),               // 2^130
+            ([LIMB - 4, LIMB, 2 * TOP + 1], 5), // 2^131 - 5
+            ([4, 0, 0], 4),
+        ] {
+            // SAFETY: the CPU has what `Aead::new` asks for.
+            let tag = unsafe {
+                let lane = |limb: u64| _mm512_maskz_set1_epi64(0x10, limb as i64);
+                finish(sum.map(lane), 3, 0)
+            };
+            assert_eq!(u128::from_le_bytes(tag), u128::wrapping_add(expected, 3), "{sum:x?}");
+        }
+    }
+}
