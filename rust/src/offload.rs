@@ -109,7 +109,6 @@ impl<'a> Segments<'a> {
         }
         set_ip_length(out, number as u16);
         let transport = out.len() - self.transport;
-        let pseudo = ip::pseudo_sum(out, self.protocol, transport);
         let segment = &mut out[self.transport..];
         let checksum_at = if self.protocol == TCP {
             let sequence = u32::from_be_bytes([segment[4], segment[5], segment[6], segment[7]]);
@@ -125,8 +124,11 @@ impl<'a> Segments<'a> {
             ip::put_be16(segment, 4, transport as u16);
             6
         };
-        segment[checksum_at..checksum_at + 2].fill(0);
-        let checksum = match !ip::fold(ip::sum(segment) + pseudo) {
+        // The field holds the pseudo-header's sum, of all addresses on a given route: only its
+        // length is another now.
+        let whole = !((self.packet.len() - self.transport) as u16);
+        let lengths = u64::from(whole.to_be()) + u64::from((transport as u16).to_be());
+        let checksum = match !ip::fold(ip::sum(segment) + lengths) {
             0 if self.protocol == UDP => 0xffff,
             checksum => checksum,
         };
