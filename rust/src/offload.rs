@@ -22,6 +22,7 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// The largest IP packet, and so the largest frame behind its virtio header.
 pub const MAX_PACKET: usize = 65_535;
@@ -276,9 +277,12 @@ impl Coalescer {
         {
             return false;
         }
-        // All of the headers is equal but lengths, identification, checksums and sequence.
+        // All of the headers is equal but lengths, identification, checksums and sequence. What
+        // may be cut in pieces is known by its identification: it counts on, as after a split.
         let ip_equal = if flow.transport == 20 {
+            let number = ip::be16(packet, 4).wrapping_sub(ip::be16(held, 4));
             held[..2] == packet[..2]
+                && (held[6] & DONT_FRAGMENT != 0 || usize::from(number) == self.count)
                 && held[6..10] == packet[6..10]
                 && held[12..20] == packet[12..20]
         } else {
