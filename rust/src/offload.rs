@@ -49,12 +49,12 @@ impl<'a> Segments<'a> {
         let (vnet, packet) = frame.split_at_mut_checked(VNET_HEADER)?;
         let native16 = |at: usize| usize::from(u16::from_ne_bytes([vnet[at], vnet[at + 1]]));
         let (flags, gso, size) = (vnet[0], vnet[1] & !GSO_ECN, native16(4));
-        let (start, offset) = (native16(6), native16(8));
+        let (transport, offset) = (native16(6), native16(8));
         let length = ip::parse(packet)?.length;
         let packet = &mut packet[..length];
         if gso == GSO_NONE {
             if flags & NEEDS_CSUM != 0 {
-                complete_checksum(packet, start, offset)?;
+                complete_checksum(packet, transport, offset)?;
                 vnet[0] = 0; // the frame may be staged and read again
             }
             return Some(Segments { packet, transport: 0, header: length, size: 0, protocol: 0 });
@@ -65,20 +65,15 @@ impl<'a> Segments<'a> {
             GSO_UDP_L4 => (UDP, 8),
             _ => return None,
         };
-        if size == 0 || ip_header < 20 || start < ip_header || start + shortest > length {
+        if size == 0 || ip_header < 20 || transport < ip_header || transport + shortest > length {
             return None;
         }
         let header = match protocol {
-            TCP => start + usize::from(packet[start + 12] >> 4) * 4,
-            _ => start + 8,
+            TCP => transport + usize::from(packet[transport + 12] >> 4) * 4,
+            _ => transport + 8,
         };
-        (header >= start + shortest && header < length).then_some(Segments {
-            packet,
-            transport: start,
-            header,
-            size,
-            protocol,
-        })
+        let segments = Segments { packet, transport, header, size, protocol };
+        (header >= transport + shortest && header < length).then_some(segments)
     }
 
     /// The packet as it was read: its addresses and its ECN are those of every segment.
@@ -203,12 +198,8 @@ impl Flow {
         let payload = segment.len().checked_sub(header).filter(|payload| *payload > 0)?;
         let valid_header = transport == 40 || ip::fold(ip::sum(&packet[..20])) == 0xffff;
         let total = ip::sum(segment) + ip::pseudo_sum(packet, protocol, segment.len());
-        (valid_header && ip::fold(total) == 0xffff).then_some(Flow {
-            transport,
-            header: transport + header,
-            payload,
-            protocol,
-        })
+        let flow = Flow { transport, header: transport + header, payload, protocol };
+        (valid_header && ip::fold(total) == 0xffff).then_some(flow)
     }
 }
 
