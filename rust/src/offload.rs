@@ -454,6 +454,13 @@ mod tests {
         }
         let pushed = flow(false, &[100], ACK | PSH, 0).remove(0);
         assert_eq!(coalesce(&[pushed, base[1].clone()], true).len(), 2);
+        let mut fragile = flow(false, &[100, 100], ACK, 0);
+        for (packet, id) in fragile.iter_mut().zip([7, 9]) {
+            packet[6] = 0; // may be cut in pieces
+            ip::put_be16(packet, 4, id);
+            ip::put_ipv4_checksum(&mut packet[..20]);
+        }
+        assert_eq!(coalesce(&fragile, true).len(), 2);
         let growing = flow(false, &[100, 101], ACK, 0);
         assert_eq!(coalesce(&growing, true).len(), 2);
     }
