@@ -267,6 +267,39 @@ def test_refused_while_it_runs(make_host: MakeHost, ours: Implementation) -> Non
     assert_pings(a, b)
 
 
+def test_super_packets_on_a_given_route(make_host: MakeHost, ours: Implementation) -> None:
+    """Their checksums hold the last address of a source route and not the one in the header."""
+    a, b = tunnel(make_host("a"), make_host("b"), ours, ours, allowed="0.0.0.0/0")
+    last = "10.9.0.22"
+    lab.address(b.host, "lo", f"{last}/32")
+    for device in ("all", "wg0"):
+        b.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")
+        a.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")
+    assert_answered(a.host, b.inner[4])
+    server, client = (end.host.inside(socket.socket) for end in (b, a))
+    data, received = os.urandom(1 << 20), bytearray()
+    with server, client:
+        server.bind((last, 0))
+        server.listen()
+        for one in (server, client):
+            one.settimeout(5)
+        loose_route = bytes([1, 131, 7, 4]) + socket.inet_aton(b.inner[4])
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, loose_route)
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+        with accepted:
+            sending = threading.Thread(target=client.sendall, args=(data,))
+            sending.start()
+            accepted.settimeout(5)
+            with contextlib.suppress(TimeoutError):
+                while len(received) < len(data):
+                    received += accepted.recv(1 << 16)
+            sending.join()
+    assert received == data
+    wrong = b.host.output("nstat -az TcpInCsumErrors").split()[-2]
+    assert wrong == "0"
+
+
 # A TUN device as programs make it that know of no offload, for the daemon to take over.
 PLAIN_TUN = """
 import fcntl, os, struct, sys
