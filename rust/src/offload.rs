@@ -22,6 +22,7 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// The largest IP packet, and so the largest frame behind its virtio header.
 pub const MAX_PACKET: usize = 65_535;
@@ -48,12 +49,12 @@ impl<'a> Segments<'a> {
         let (vnet, packet) = frame.split_at_mut_checked(VNET_HEADER)?;
         let native16 = |at: usize| usize::from(u16::from_ne_bytes([vnet[at], vnet[at + 1]]));
         let (flags, gso, size) = (vnet[0], vnet[1] & !GSO_ECN, native16(4));
-        let (start, offset) = (native16(6), native16(8));
+        let (transport, offset) = (native16(6), native16(8));
         let length = ip::parse(packet)?.length;
         let packet = &mut packet[..length];
         if gso == GSO_NONE {
             if flags & NEEDS_CSUM != 0 {
-                complete_checksum(packet, start, offset)?;
+                complete_checksum(packet, transport, offset)?;
                 vnet[0] = 0; // the frame may be staged and read again
             }
             return Some(Segments { packet, transport: 0, header: length, size: 0, protocol: 0 });
@@ -64,20 +65,15 @@ impl<'a> Segments<'a> {
             GSO_UDP_L4 => (UDP, 8),
             _ => return None,
         };
-        if size == 0 || ip_header < 20 || start < ip_header || start + shortest > length {
+        if size == 0 || ip_header < 20 || transport < ip_header || transport + shortest > length {
             return None;
         }
         let header = match protocol {
-            TCP => start + usize::from(packet[start + 12] >> 4) * 4,
-            _ => start + 8,
+            TCP => transport + usize::from(packet[transport + 12] >> 4) * 4,
+            _ => transport + 8,
         };
-        (header >= start + shortest && header < length).then_some(Segments {
-            packet,
-            transport: start,
-            header,
-            size,
-            protocol,
-        })
+        let segments = Segments { packet, transport, header, size, protocol };
+        (header >= transport + shortest && header < length).then_some(segments)
     }
 
     /// The packet as it was read: its addresses and its ECN are those of every segment.
@@ -109,7 +105,6 @@ impl<'a> Segments<'a> {
         }
         set_ip_length(out, number as u16);
         let transport = out.len() - self.transport;
-        let pseudo = ip::pseudo_sum(out, self.protocol, transport);
         let segment = &mut out[self.transport..];
         let checksum_at = if self.protocol == TCP {
             let sequence = u32::from_be_bytes([segment[4], segment[5], segment[6], segment[7]]);
@@ -125,8 +120,11 @@ impl<'a> Segments<'a> {
             ip::put_be16(segment, 4, transport as u16);
             6
         };
-        segment[checksum_at..checksum_at + 2].fill(0);
-        let checksum = match !ip::fold(ip::sum(segment) + pseudo) {
+        // The field holds the pseudo-header's sum, of all addresses on a given route: only its
+        // length is another now.
+        let whole = !((self.packet.len() - self.transport) as u16);
+        let lengths = u64::from(whole.to_be()) + u64::from((transport as u16).to_be());
+        let checksum = match !ip::fold(ip::sum(segment) + lengths) {
             0 if self.protocol == UDP => 0xffff,
             checksum => checksum,
         };
@@ -200,12 +198,8 @@ impl Flow {
         let payload = segment.len().checked_sub(header).filter(|payload| *payload > 0)?;
         let valid_header = transport == 40 || ip::fold(ip::sum(&packet[..20])) == 0xffff;
         let total = ip::sum(segment) + ip::pseudo_sum(packet, protocol, segment.len());
-        (valid_header && ip::fold(total) == 0xffff).then_some(Flow {
-            transport,
-            header: transport + header,
-            payload,
-            protocol,
-        })
+        let flow = Flow { transport, header: transport + header, payload, protocol };
+        (valid_header && ip::fold(total) == 0xffff).then_some(flow)
     }
 }
 
@@ -274,9 +268,12 @@ impl Coalescer {
         {
             return false;
         }
-        // All of the headers is equal but lengths, identification, checksums and sequence.
+        // All of the headers is equal but lengths, identification, checksums and sequence. What
+        // may be cut in pieces is known by its identification: it counts on, as after a split.
         let ip_equal = if flow.transport == 20 {
+            let number = ip::be16(packet, 4).wrapping_sub(ip::be16(held, 4));
             held[..2] == packet[..2]
+                && (held[6] & DONT_FRAGMENT != 0 || usize::from(number) == self.count)
                 && held[6..10] == packet[6..10]
                 && held[12..20] == packet[12..20]
         } else {
@@ -457,6 +454,13 @@ mod tests {
         }
         let pushed = flow(false, &[100], ACK | PSH, 0).remove(0);
         assert_eq!(coalesce(&[pushed, base[1].clone()], true).len(), 2);
+        let mut fragile = flow(false, &[100, 100], ACK, 0);
+        for (packet, id) in fragile.iter_mut().zip([7, 9]) {
+            packet[6] = 0; // may be cut in pieces
+            ip::put_be16(packet, 4, id);
+            ip::put_ipv4_checksum(&mut packet[..20]);
+        }
+        assert_eq!(coalesce(&fragile, true).len(), 2);
         let growing = flow(false, &[100, 101], ACK, 0);
         assert_eq!(coalesce(&growing, true).len(), 2);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::lock::{lock, read, write};
@@ -11,6 +11,11 @@ use crate::udp::Endpoint;
 
 /// Segments that wait for a session; beyond it the oldest are dropped (kernel: MAX_STAGED_PACKETS).
 pub const MAX_STAGED: usize = 128;
+
+/// Those of all peers together. Beyond it each peer keeps its newest packet, so that its session can
+/// begin: a scan of the routed networks, or a sender on this host, reaches every peer.
+pub const MAX_STAGED_TOGETHER: usize = 16_384;
+static STAGED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
 
 /// Event kinds, as protocol/plane.py describes them. The first three are armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
@@ -39,22 +44,30 @@ pub struct Sessions {
 impl Sessions {
     /// Keeps a frame for later; an empty one is a keepalive.
     pub fn stage(&mut self, frame: &[u8], segments: usize) {
+        let scarce = STAGED_TOGETHER.fetch_add(segments, Relaxed) >= MAX_STAGED_TOGETHER;
         self.staged.push_back(Staged { frame: frame.into(), segments });
         self.staged_segments += segments;
-        while self.staged_segments > MAX_STAGED && self.staged.len() > 1 {
+        let most = if scarce { 1 } else { MAX_STAGED };
+        while self.staged_segments > most && self.staged.len() > 1 {
             self.unstage();
+        }
+        if scarce && segments > 1 {
+            self.unstage();
+            self.stage(&[], 1); // a keepalive begins a session all the same
         }
     }
 
     pub fn unstage(&mut self) -> Option<Staged> {
         let staged = self.staged.pop_front()?;
         self.staged_segments -= staged.segments;
+        STAGED_TOGETHER.fetch_sub(staged.segments, Relaxed);
         Some(staged)
     }
 
     /// Puts back what `unstage` took.
     pub fn restage(&mut self, staged: Staged) {
         self.staged_segments += staged.segments;
+        STAGED_TOGETHER.fetch_add(staged.segments, Relaxed);
         self.staged.push_front(staged);
     }
 
@@ -63,8 +76,8 @@ impl Sessions {
     }
 
     pub fn purge(&mut self) {
+        while self.unstage().is_some() {}
         self.staged = VecDeque::new();
-        self.staged_segments = 0;
     }
 
     /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those

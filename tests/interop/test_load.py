@@ -1,11 +1,13 @@
-"""A flood of initiations whose mac1 is right: sessions do not notice, honest ones get through."""
+"""Floods, of initiations whose mac1 is right and of anything else: sessions do not notice, honest
+ones get through, and the daemon does not grow."""
 
 import os
 import signal
 import socket
 import struct
+import sys
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 from interop.harness import (
@@ -23,6 +25,21 @@ from sim.forge import with_macs
 from wiresnake.cli import lab
 
 RATE, SECONDS, SOURCES = 5000, 3, 8
+# Whatever is sent to peers that never answer waits for their sessions.
+FLOOD_ALL = """
+import contextlib, socket, sys
+peers, size = map(int, sys.argv[1:])
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+out.setsockopt(17, 103, 1300)  # UDP_SEGMENT
+while True:
+    for number in range(peers):
+        with contextlib.suppress(OSError):
+            out.sendto(bytes(size), (f"10.100.{number >> 8}.{number & 255}", 9))
+"""
+PEERS = 2000
+GROWTH = 40 << 10
+"""KiB: 16,384 packets that all peers share, then one for each peer and what its handshake takes."""
 VICTIM, STRANGER = "198.51.100.1", "198.51.100.2"
 
 
@@ -79,3 +96,37 @@ def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implem
     assert memory(pid) - before < 16 << 10
     assert victim.host.processes(program) == [pid]
     assert_pings(friend, victim)
+
+
+def test_memory_is_bounded_whatever_comes(make_host: MakeHost, ours: Implementation) -> None:
+    """From outside as fast as it can be sent, and from within to peers that have no session."""
+    a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
+    peers = (
+        f"[Peer]\nPublicKey = {b64encode(os.urandom(32)).decode()}\nEndpoint = 192.0.2.77:9\n"
+        f"AllowedIPs = 10.100.{number >> 8}.{number & 255}/32\n"
+        for number in range(PEERS)
+    )
+    a.wg("addconf", "wg0", "/dev/stdin", text="".join(peers))
+    a.host.run("ip route add 10.100.0.0/16 dev wg0")
+    assert_pings(a, b)
+    garbage = [
+        *initiations(a.public, 1000),
+        *(os.urandom(148) for _ in range(1000)),
+        *(struct.pack("<IIQ", 4, *2 * [number]) + os.urandom(1300) for number in range(1000)),
+    ]
+    (pid,) = a.host.processes(Path(ours.program).name)
+    before = most = memory(pid)
+    floods = [
+        a.host.start(sys.executable, "-c", FLOOD_ALL, str(PEERS), str(size))
+        for size in (1300, 49 * 1300)
+    ]
+    until = time.monotonic() + 5
+    with lab.udp_socket(b.host, socket.AF_INET) as out:
+        while time.monotonic() < until:
+            for message in garbage:
+                out.sendto(message, (a.outer[4], a.port))
+            most = max(most, memory(pid))
+    for flood in floods:
+        flood.stop(signal.SIGKILL)
+    assert most - before < GROWTH
+    assert_pings(a, b)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from interop.harness import (
@@ -20,10 +21,13 @@ from interop.harness import (
     assert_answered,
     assert_pings,
     assert_tcp,
+    assert_udp,
+    configuration,
     configure,
     ends,
     tunnel,
 )
+from interop.test_backpressure import add_peer, third
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -204,6 +208,30 @@ def test_the_path_mtu_falls_and_rises(make_host: MakeHost, ours: Implementation)
             stream.await_progress()
 
 
+def test_the_route_to_one_peer_narrows(make_host: MakeHost, ours: Implementation) -> None:
+    """Its datagrams go in fragments and those of the other peer in super-datagrams as before."""
+    a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
+    c = third(a, make_host("c"))
+    ours.start(c.host)
+    c.wg("setconf", "wg0", "/dev/stdin", text=configuration(c, a))
+    c.up()
+    add_peer(a, c)
+    lab.await_tunnel(c.host)
+    to_c = replace(a, device="eth1")
+    route = f"ip route replace {b.outer[4]}/32 dev {a.device}"
+    with flow(a, b) as narrow, flow(a, c) as wide:
+        assert min(longest(a), longest(to_c)) > SUPER, "this test needs super-packets to begin with"
+        a.host.run(f"{route} mtu 1300")
+        narrow.await_progress()
+        for _ in range(5):
+            assert longest(a) <= 1300
+            assert longest(to_c) > SUPER
+        wide.await_progress()
+        a.host.run(route)
+        lab.wait_for("super-packets again", lambda: longest(a) > SUPER, 15)
+        narrow.await_progress()
+
+
 @pytest.mark.parametrize("features", REFUSALS.values(), ids=REFUSALS)
 def test_refused_from_the_start(
     make_host: MakeHost, ours: Implementation, features: tuple[str, ...]
@@ -217,6 +245,8 @@ def test_refused_from_the_start(
     assert_pings(a, b)
     assert_tcp(a, b, 4)
     assert_tcp(a, b, 6, size=1 << 20)
+    for version in (4, 6):
+        assert_udp(a, b, version)
 
 
 def test_refused_while_it_runs(make_host: MakeHost, ours: Implementation) -> None:
@@ -235,6 +265,39 @@ def test_refused_while_it_runs(make_host: MakeHost, ours: Implementation) -> Non
             there.await_progress()
             back.await_progress()
     assert_pings(a, b)
+
+
+def test_super_packets_on_a_given_route(make_host: MakeHost, ours: Implementation) -> None:
+    """Their checksums hold the last address of a source route and not the one in the header."""
+    a, b = tunnel(make_host("a"), make_host("b"), ours, ours, allowed="0.0.0.0/0")
+    last = "10.9.0.22"
+    lab.address(b.host, "lo", f"{last}/32")
+    for device in ("all", "wg0"):
+        b.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")
+        a.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")
+    assert_answered(a.host, b.inner[4])
+    server, client = (end.host.inside(socket.socket) for end in (b, a))
+    data, received = os.urandom(1 << 20), bytearray()
+    with server, client:
+        server.bind((last, 0))
+        server.listen()
+        for one in (server, client):
+            one.settimeout(5)
+        loose_route = bytes([1, 131, 7, 4]) + socket.inet_aton(b.inner[4])
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, loose_route)
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+        with accepted:
+            sending = threading.Thread(target=client.sendall, args=(data,))
+            sending.start()
+            accepted.settimeout(5)
+            with contextlib.suppress(TimeoutError):
+                while len(received) < len(data):
+                    received += accepted.recv(1 << 16)
+            sending.join()
+    assert received == data
+    wrong = b.host.output("nstat -az TcpInCsumErrors").split()[-2]
+    assert wrong == "0"
 
 
 # A TUN device as programs make it that know of no offload, for the daemon to take over.
