@@ -10,7 +10,6 @@ use crate::lock::{lock, read, write};
 use crate::offload::{Coalescer, MAX_PACKET};
 use crate::outbound::Outbound;
 use crate::peer::{DATA_RECEIVED, Peer, SESSION_CONFIRMED};
-use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, now};
 use crate::table::Entry;
@@ -28,19 +27,14 @@ pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
     let mut buffer = vec![0; MAX_PACKET];
     let mut inbound = Inbound::new(shared.clone(), tun);
     loop {
-        let mut idle = true;
         for socket in sockets.each() {
             for _ in 0..FAIR {
                 // Errors are the network's news of other datagrams; they never end the loop.
                 let Ok(received) = receive(socket.as_fd(), &mut buffer) else {
                     break;
                 };
-                idle = false;
                 inbound.carry(&mut buffer, &received, now());
             }
-        }
-        if idle {
-            scrub_stack();
         }
         let fds = [sockets.v4.as_ref(), sockets.v6.as_ref()];
         let [v4, v6] = fds.map(|fd| fd.map(AsFd::as_fd));

@@ -67,14 +67,21 @@ pub fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
 
 /// Sum of 16-bit words for an Internet checksum (RFC 1071), in native byte order and unfolded.
 pub fn sum(data: &[u8]) -> u64 {
-    let mut words = data.chunks_exact(4);
-    let mut total: u64 =
-        words.by_ref().map(|w| u64::from(u32::from_ne_bytes([w[0], w[1], w[2], w[3]]))).sum();
-    let rest = words.remainder();
-    let mut last = [0; 4];
+    let (pairs, rest) = data.as_chunks();
+    let mut last = [0; 16];
     last[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_ne_bytes(last));
-    total
+    // Two chains of additions with carry.
+    let (mut even, mut odd) = (0, 0);
+    let mut add = |pair: &[u8; 16]| {
+        let [first, second] = [0, 8].map(|at| pair[at..at + 8].try_into().expect("8 bytes"));
+        even += u128::from(u64::from_ne_bytes(first));
+        odd += u128::from(u64::from_ne_bytes(second));
+    };
+    pairs.iter().for_each(&mut add);
+    add(&last);
+    // 2^32 and 2^64 are 1 here. Short as it is, many such sums may be added up.
+    let total = even + odd;
+    (total as u32 as u64) + ((total >> 32) as u32 as u64) + (total >> 64) as u64
 }
 
 /// Folds a sum into 16 bits, in native byte order.

@@ -9,7 +9,6 @@ use crate::ip;
 use crate::lock::read;
 use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
-use crate::secret::scrub_stack;
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::{Shared, now};
 use crate::tun::{Frame, Tun, wait};
@@ -40,10 +39,7 @@ pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
             match tun.read(&mut frame) {
                 Frame::Length(length) => outbound.carry(&mut frame[..length], now()),
                 Frame::Skipped => {}
-                Frame::Nothing => {
-                    scrub_stack();
-                    break;
-                }
+                Frame::Nothing => break,
                 Frame::Lost => return shared.post(TUN_LOST, 0),
             }
         }

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 
 use crate::offload::{Segments, VNET_HEADER, is_merged};
+use crate::secret::scrub_stack;
 
 /// A device that Python opened and configured. Frames always carry a virtio header here: for a
 /// device without, it is put in front on reading and left out on writing.
@@ -82,11 +83,18 @@ impl AsFd for Tun {
     }
 }
 
+/// A wait that is longer than this wipes the stack first: a scrub at every wait costs too much.
+const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Waits until one of the descriptors is readable or broken; the answer is in their order.
 pub fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> [bool; N] {
     let mut set: Vec<PollFd<'_>> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    let _ = poll(&mut set, None); // EINTR reads as: nothing yet
+    // EINTR reads as: nothing yet.
+    if poll(&mut set, Some(&QUIET)) == Ok(0) {
+        scrub_stack();
+        let _ = poll(&mut set, None);
+    }
     let mut ready = set.iter().map(|fd| !fd.revents().is_empty());
     fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))
 }
