@@ -10,13 +10,15 @@ class Figure:
     more: bool
     """Whether more is better."""
     digits: int = 2
+    compared: bool = True
+    """Whether its ratio to wireguard-go's is worth a column."""
 
 
 FIGURES = {
     "gbit": Figure("Gbit/s", True),
     "tunnel_cpu": Figure("tunnel CPU s/GB", False),
-    "total_cpu": Figure("total CPU s/GB", False),
-    "retransmits": Figure("resent", False, 0),
+    "total_cpu": Figure("total CPU s/GB", False, compared=False),
+    "retransmits": Figure("resent", False, 0, compared=False),
     "delivered": Figure("delivered/s", True, 0),
     "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
     "p50": Figure("p50 us", False, 1),
