@@ -5,12 +5,13 @@ this order: CPU seconds of the tunnel's processes per GB, the ratio within one r
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
 from pathlib import Path
 
-from bench import null, plot, record, report, scenarios
+from bench import null, record, report, scenarios
 from bench.plan import Part, Plan
 from bench.record import Record
 from bench.subjects import LABELS, NULL, ROOT, subjects
@@ -23,6 +24,9 @@ PROGRAMS = ("ip", "wg", "iperf3", "sockperf", "ethtool", "ping")
 
 def main() -> int:
     arguments = _arguments()
+    if arguments.publish and importlib.util.find_spec("matplotlib") is None:
+        print("bench: matplotlib is missing, for the plot: tools/setup plot", file=sys.stderr)
+        return 1
     if arguments.read:
         kept = record.read(arguments.read)
         print(report.text(kept))
@@ -35,9 +39,7 @@ def main() -> int:
             return 1
         kept = _run(arguments)
     if arguments.publish:
-        (ROOT / "docs/bench.md").write_text(f"# Measured speed\n\n{report.markdown(kept)}")
-        plot.draw(kept, ROOT / "docs/bench.svg")
-        print("written: docs/bench.md docs/bench.svg")
+        _publish(kept)
     return 0
 
 
@@ -100,6 +102,15 @@ def _run(arguments: argparse.Namespace) -> Record:
             print(f"\n{report.text(kept)}")
             print(f"{time.monotonic() - started:.0f} s; kept in {kept.write().relative_to(ROOT)}")
     return kept
+
+
+def _publish(kept: Record) -> None:
+    """Writes the page and the plot of the documents."""
+    from bench import plot  # Only this needs matplotlib.
+
+    (ROOT / "docs/bench.md").write_text(f"# Measured speed\n\n{report.markdown(kept)}")
+    plot.draw(kept, ROOT / "docs/bench.svg")
+    print("written: docs/bench.md docs/bench.svg")
 
 
 if __name__ == "__main__":

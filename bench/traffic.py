@@ -84,6 +84,8 @@ def stream(net: Network, seconds: float) -> Iterator[None]:
         client = net.a.start(f"iperf3 -c {FAR} -p {_IPERF_PORT} -t {seconds}")
         try:
             yield
+            if client.popen.poll() is not None:
+                raise LabError(f"iperf3 ended too early: {client.wait(1)[1]}")
         finally:
             client.stop()
 
