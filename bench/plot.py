@@ -10,11 +10,10 @@ from matplotlib.ticker import StrMethodFormatter
 from bench.figures import FIGURES
 from bench.ratios import Spread, values
 from bench.record import Record
-from bench.subjects import BORINGTUN, GOTATUN, LABELS, NULL, RAW, WIREGUARD_GO, WIRESNAKE
+from bench.subjects import BORINGTUN, GOTATUN, LABELS, NULL, WIREGUARD_GO, WIRESNAKE
 
-# Debian's old wireguard-go is in the table only: at ten times the CPU it would flatten the rest.
+# In the tables only: the bare cable and Debian's old wireguard-go would flatten all the others.
 _COLOURS = {
-    RAW: "#d9d9d9",
     NULL: "#b7d3ea",
     WIRESNAKE: "#1f6fb4",
     WIREGUARD_GO: "#e08a2e",
@@ -24,7 +23,7 @@ _COLOURS = {
 _TCP = ("TCP, 1 stream", "TCP, 4 streams", "TCP, bidirectional", "TCP, NIC-like cable")
 _PANELS = (
     ("TCP: Gbit/s", [(name, "gbit") for name in _TCP]),
-    ("TCP: CPU seconds of both tunnel ends for each GB", [(name, "tunnel_cpu") for name in _TCP]),
+    ("TCP: CPU s/GB of both tunnel ends", [(name, "tunnel_cpu") for name in _TCP]),
     (
         "UDP: datagrams/s",
         [
@@ -34,7 +33,7 @@ _PANELS = (
             ("UDP 1372 B, lossless", "lossless"),
         ],
     ),
-    ("Round trip of 64 bytes: us", [("latency, idle", "p50"), ("latency, idle", "p99")]),
+    ("Round trip of 64 B: us", [("latency, idle", "p50"), ("latency, idle", "p99")]),
 )
 
 
@@ -43,7 +42,7 @@ def draw(record: Record, file: Path) -> None:
     style = {"svg.hashsalt": "bench", "font.size": 9, "axes.spines.top": False}
     with matplotlib.rc_context(style | {"axes.spines.right": False}):
         figure = Figure(figsize=(11, 7), layout="constrained")
-        axes = figure.subplots(2, 2).flat
+        axes = figure.subplots(2, 2).flatten()
         for panel, (title, groups) in zip(axes, _PANELS, strict=True):
             _panel(panel, record, title, groups)
         handles = {
@@ -51,7 +50,9 @@ def draw(record: Record, file: Path) -> None:
             for panel in axes
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=6)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper center", ncols=len(_COLOURS)
+        )
         figure.supxlabel(f"{record.machine}, {record.date[:10]}", fontsize=8, color="#666666")
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
 
