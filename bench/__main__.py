@@ -48,7 +48,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under 5 minutes instead of 30")
     parser.add_argument("--rounds", type=int, help="how often each is measured (5; quick: 2)")
     parser.add_argument("--seconds", type=int, help="of one measurement (3; quick: 2)")
-    parser.add_argument("--only", metavar="TEXT,TEXT", help="scenarios whose names hold a text")
+    names = [name for part in PARTS for name in part.scenarios]
+    parser.add_argument(
+        "--only", metavar="TEXT,TEXT", help=f"scenarios that hold a text, of: {'; '.join(names)}"
+    )
     parser.add_argument(
         "--subjects", metavar="NAME,NAME", help=f"these, in all rounds: {', '.join(LABELS)}"
     )
@@ -57,7 +60,6 @@ def _arguments() -> argparse.Namespace:
         "--publish", action="store_true", help="write docs/bench.md and docs/bench.svg"
     )
     arguments = parser.parse_args()
-    names = [name for part in PARTS for name in part.scenarios]
     wanted = arguments.only.lower().split(",") if arguments.only else [""]
     arguments.only = frozenset(
         name for name in names if any(text in name.lower() for text in wanted)

@@ -20,6 +20,7 @@ FIGURES = {
     "total_cpu": Figure("total CPU s/GB", False, compared=False),
     "retransmits": Figure("resent", False, 0, compared=False),
     "delivered": Figure("delivered/s", True, 0),
+    "offered": Figure("offered/s", True, 0, compared=False),
     "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
     "p50": Figure("p50 us", False, 1),
     "p99": Figure("p99 us", False, 1),

@@ -20,20 +20,20 @@ _COLOURS = {
     GOTATUN: "#8f6bb0",
     BORINGTUN: "#6f9e5b",
 }
-_TCP = ("TCP, 1 stream", "TCP, 4 streams", "TCP, bidirectional", "TCP, NIC-like cable")
+_TCP = ("TCP 1 stream", "TCP 4 streams", "TCP bidirectional", "TCP NIC-like cable")
 _PANELS = (
     ("TCP: Gbit/s", [(name, "gbit") for name in _TCP]),
     ("TCP: CPU s/GB of both tunnel ends", [(name, "tunnel_cpu") for name in _TCP]),
     (
         "UDP: datagrams/s",
         [
-            ("UDP 64 B, overload", "delivered"),
-            ("UDP 64 B, lossless", "lossless"),
-            ("UDP 1372 B, overload", "delivered"),
-            ("UDP 1372 B, lossless", "lossless"),
+            ("UDP 64 B overload", "delivered"),
+            ("UDP 64 B lossless", "lossless"),
+            ("UDP 1372 B overload", "delivered"),
+            ("UDP 1372 B lossless", "lossless"),
         ],
     ),
-    ("Round trip of 64 B: us", [("latency, idle", "p50"), ("latency, idle", "p99")]),
+    ("Round trip of 64 B: us", [("latency idle", "p50"), ("latency idle", "p99")]),
 )
 
 
@@ -88,5 +88,5 @@ def _panel(panel: Any, record: Record, title: str, groups: list[tuple[str, str]]
 
 def _said(scenario: str, figure: str) -> str:
     """A scenario in the width of its group."""
-    name = scenario.removeprefix("TCP, ").replace("UDP ", "").replace(", ", "\n")
+    name = scenario.removeprefix("TCP ").replace("UDP ", "").replace(" B ", " B\n")
     return figure if figure.startswith("p") else name

@@ -6,13 +6,15 @@ import pytest
 
 from bench import record as record_module
 from bench import report, traffic
+from bench.__main__ import PARTS
+from bench.figures import FIGURES
 from bench.goals import GOALS, Goal
 from bench.ratios import Spread, ratios, values
 from bench.record import Record, Result
 from bench.subjects import Subject
 from wiresnake.cli.lab import LabError
 
-STREAM = "TCP, 1 stream"
+STREAM = "TCP 1 stream"
 
 
 def results(subject: str, *speeds: float) -> list[Result]:
@@ -115,7 +117,14 @@ def test_a_goal_may_compare_two_scenarios_of_ours() -> None:
 def test_every_goal_says_what_it_is() -> None:
     texts = [goal.text for goal in GOALS]
     assert len(set(texts)) == len(texts)
-    assert "TCP, 1 stream: tunnel CPU s/GB at most 0.4 x wireguard-go" in texts
+    assert "TCP 1 stream: tunnel CPU s/GB at most 0.4 x wireguard-go" in texts
+
+
+def test_every_goal_is_of_something_that_is_measured() -> None:
+    names = {name for part in PARTS for name in part.scenarios}
+    assert {goal.scenario for goal in GOALS} <= names
+    assert {goal.base for goal in GOALS} <= names | {None}
+    assert {goal.figure for goal in GOALS} <= set(FIGURES)
 
 
 def test_the_report_has_medians_spreads_and_ratios() -> None:
