@@ -69,11 +69,11 @@ def _delivered(size: int) -> Callable[[Network, Conditions], Figures]:
 
 def _lossless(size: int) -> Callable[[Network, Conditions], Figures]:
     def measure(net: Network, at: Conditions) -> Figures:
-        def lost(rate: float) -> float:
-            return traffic.udp(net, size, rate, max(1, at.seconds // 2))[1]
+        def offer(rate: float) -> tuple[float, float]:
+            return traffic.udp(net, size, rate, max(1, at.seconds // 2))
 
         # Twice the ceiling: a flooded cable carries less than one that has time to spare.
-        return {"lossless": traffic.highest_rate(lost, 2 * at.ceilings[size], at.steps)}
+        return {"lossless": traffic.highest_rate(offer, 2 * at.ceilings[size], at.steps)}
 
     return measure
 

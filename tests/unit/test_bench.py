@@ -51,15 +51,15 @@ def test_spread() -> None:
     assert Spread.of([3.0, 1.0, 9.0]) == Spread(3.0, 1.0, 9.0, 3)
 
 
-@pytest.mark.parametrize("limit", [1_000, 20_000, 63_000])
+@pytest.mark.parametrize("limit", [1_010, 20_000, 63_000])
 def test_the_search_finds_the_highest_rate_without_loss(limit: float) -> None:
     asked: list[float] = []
 
-    def lost(rate: float) -> float:
+    def offer(rate: float) -> tuple[float, float]:
         asked.append(rate)
-        return 0.0 if rate <= limit else 0.5
+        return rate, 0.0 if rate <= limit else 0.5
 
-    found = traffic.highest_rate(lost, 64_000, 10)
+    found = traffic.highest_rate(offer, 64_000, 10)
     assert limit * 0.99 < found <= limit
     assert len(set(asked)) == 10
 
@@ -67,18 +67,22 @@ def test_the_search_finds_the_highest_rate_without_loss(limit: float) -> None:
 def test_the_search_asks_again_before_it_believes_in_loss() -> None:
     asked: set[float] = set()
 
-    def lost(rate: float) -> float:
+    def offer(rate: float) -> tuple[float, float]:
         """Disturbs every rate once."""
         first = rate not in asked
         asked.add(rate)
-        return 0.5 if first else 0.0
+        return rate, 0.5 if first else 0.0
 
-    assert traffic.highest_rate(lost, 64_000, 10) > 63_000
+    assert traffic.highest_rate(offer, 64_000, 10) > 63_000
 
 
 def test_the_search_allows_less_than_one_in_a_thousand() -> None:
-    assert traffic.highest_rate(lambda _: 0.0009, 64_000, 10) > 63_000
-    assert traffic.highest_rate(lambda _: 0.001, 64_000, 10) < 1_100
+    assert traffic.highest_rate(lambda rate: (rate, 0.0009), 64_000, 10) > 63_000
+    assert traffic.highest_rate(lambda rate: (rate, 0.001), 64_000, 10) == 0
+
+
+def test_the_search_goes_by_what_arrived() -> None:
+    assert traffic.highest_rate(lambda rate: (min(rate, 5_000), 0.0), 64_000, 10) == 5_000
 
 
 @pytest.mark.parametrize(
