@@ -22,6 +22,6 @@ FIGURES = {
     "delivered": Figure("delivered/s", True, 0),
     "offered": Figure("offered/s", True, 0, compared=False),
     "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
-    "p50": Figure("p50 us", False, 1),
-    "p99": Figure("p99 us", False, 1),
+    "p50": Figure("round trip p50 us", False, 1),
+    "p99": Figure("round trip p99 us", False, 1),
 }

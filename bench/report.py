@@ -50,7 +50,10 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
     scenarios = dict.fromkeys(result.scenario for result in record.results)
     versions = ", ".join(f"{LABELS[name]} {version}" for name, version in record.versions.items())
     missing = [f"Not measured: {LABELS[name]}; {why}.\n" for name, why in record.absent.items()]
-    head = f"{record.date}, {record.machine}, commit {record.commit}; {versions}.\n"
+    head = (
+        f"{record.date}, {record.machine}, load before the run {record.load:.1f},"
+        f" commit {record.commit}; {versions}.\n"
+    )
     tables = [_scenario(record, scenario) for scenario in scenarios]
     return "\n".join([head, f"{_NOTE}\n", *missing, *map(form, [*tables, _goals(record)])])
 

@@ -24,7 +24,7 @@ def results(subject: str, *speeds: float) -> list[Result]:
 
 
 def make_record(*found: Result) -> Record:
-    return Record({"wiresnake": "1"}, {"gotatun": "it is missing"}, [*found], "m", "c", "d")
+    return Record({"wiresnake": "1"}, {"gotatun": "it is missing"}, [*found], "m", "c", 0.5, "d")
 
 
 def test_a_ratio_is_of_one_round() -> None:
