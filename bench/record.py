@@ -97,7 +97,8 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{os.cpu_count()} x {model}, Linux {platform.release()}"
+    series = ".".join(platform.release().split(".")[:2])
+    return f"{os.cpu_count()} x {model}, Linux {series}"
 
 
 def _failure(subject: Subject, scenario: str, number: int, error: Exception) -> Result:

@@ -22,6 +22,7 @@ class Table:
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
         lines = [self.headings, *self.rows]
@@ -30,12 +31,13 @@ class Table:
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
-        return "\n".join([self.title, *rows, ""])
+        return "\n".join([self.title, *rows, *self.notes, ""])
 
     def markdown(self) -> str:
         lines = [self.headings, ("---",) * len(self.headings), *self.rows]
         rows = ("| " + " | ".join(line) + " |" for line in lines)
-        return "\n".join([f"### {self.title}", "", *rows, ""])
+        notes = (f"\n{note}" for note in self.notes)
+        return "\n".join([f"### {self.title}", "", *rows, *notes, ""])
 
 
 def text(record: Record) -> str:
@@ -68,7 +70,7 @@ def _scenario(record: Record, scenario: str) -> Table:
         headings.append(FIGURES[name].label)
         if compared and FIGURES[name].compared:
             headings.append("ratio")
-    rows = []
+    rows, notes = [], []
     for subject in subjects:
         mine = [result for result in here if result.subject == subject]
         failures = [result.failed for result in mine if result.failed]
@@ -80,9 +82,10 @@ def _scenario(record: Record, scenario: str) -> Table:
                 theirs = values(here, WIREGUARD_GO, scenario, name)
                 cells.append(_cell(ratios(measured, theirs), 2))
         if failures:
-            cells[0] += f" ({len(failures)} of {len(mine)} {failures[0]})"
+            count = f"{len(failures)} of {len(mine)} rounds"
+            notes.append(f"{LABELS[subject]}: {count} {failures[0]}")
         rows.append(tuple(cells))
-    return Table(scenario, tuple(headings), tuple(rows))
+    return Table(scenario, tuple(headings), tuple(rows), tuple(notes))
 
 
 def _goals(record: Record) -> Table:

@@ -84,7 +84,7 @@ def ping_pong(net: Network, seconds: float) -> dict[str, float]:
         server.stop()
     found = dict(re.findall(r"percentile (\d+\.\d+) *= *([\d.]+)", said))
     if "50.000" not in found:
-        raise LabError(f"sockperf had no answers: {said.strip().splitlines()[-1:]}")
+        raise LabError("sockperf had no answers in time")
     return {"p50": float(found["50.000"]), "p99": float(found["99.000"])}
 
 

@@ -142,7 +142,7 @@ def test_the_report_has_medians_spreads_and_ratios() -> None:
 def test_the_report_says_what_failed_and_what_is_missing() -> None:
     failed = Result("null", STREAM, 1, {}, "failed: no cable")
     text = report.text(make_record(*results("wiresnake", 2), failed))
-    assert "wiresnake, no crypto (1 of 1 failed: no cable)" in text
+    assert "wiresnake, no crypto: 1 of 1 rounds failed: no cable" in text
     assert "Not measured: gotatun; it is missing." in text
 
 
