@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench import record as record_module
-from bench import report, traffic
+from bench import report, scenarios, traffic
 from bench.__main__ import PARTS
 from bench.figures import FIGURES
 from bench.goals import GOALS, Goal
+from bench.plan import Plan
 from bench.ratios import Spread, ratios, values
 from bench.record import Record, Result
 from bench.subjects import Subject
@@ -168,3 +169,14 @@ def test_a_record_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(record_module, "FOLDER", tmp_path)
     kept = make_record(*results("wiresnake", 1, 2))
     assert record_module.read(kept.write()) == kept
+
+
+def test_a_slow_subject_has_fewer_rounds_unless_it_is_asked_for() -> None:
+    first = scenarios.SCENARIOS[0]
+    slow, ours = Subject("debian", ""), Subject("wiresnake", "")
+    plan, named = Plan(5, 1, False), Plan(5, 1, False, sparing=False)
+    assert [first.due(slow, number, plan) for number in (1, 2, 3)] == [True, True, False]
+    assert first.due(slow, 5, named)
+    assert first.due(ours, 5, plan)
+    assert not first.due(slow, 1, Plan(2, 1, True))
+    assert not first.due(ours, 1, Plan(5, 1, False, frozenset({"another"})))
