@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
+use rustix::thread::sched_yield;
 
 use crate::offload::{Segments, VNET_HEADER, is_merged};
 use crate::secret::scrub_stack;
@@ -90,6 +91,9 @@ const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 pub fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> [bool; N] {
     let mut set: Vec<PollFd<'_>> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    // Others first: where cores are scarce, more has come by then, without a sleep and a wake-up;
+    // where they are not, this costs nothing.
+    sched_yield();
     // EINTR reads as: nothing yet.
     if poll(&mut set, Some(&QUIET)) == Ok(0) {
         scrub_stack();
