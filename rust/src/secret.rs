@@ -1,7 +1,8 @@
 //! Keys: parsed, used and wiped here. Nothing secret leaves this file but inside its types.
 //!
 //! What lives long is boxed, so that a move leaves no copy behind. What the libraries leave on the
-//! stack is overwritten by `scrub_stack` after every operation on a key.
+//! stack is overwritten by `scrub_stack`: at once, but for the threads that carry packets, which do it
+//! when they have had nothing to carry for a second.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
