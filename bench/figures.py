@@ -1,0 +1,24 @@
+"""What can be measured: the name, the unit, and whether more of it is better."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    label: str
+    """For people, with the unit."""
+    more: bool
+    """Whether more is better."""
+    digits: int = 2
+
+
+FIGURES = {
+    "gbit": Figure("Gbit/s", True),
+    "tunnel_cpu": Figure("tunnel CPU s/GB", False),
+    "total_cpu": Figure("total CPU s/GB", False),
+    "retransmits": Figure("resent", False, 0),
+    "delivered": Figure("delivered/s", True, 0),
+    "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
+    "p50": Figure("p50 us", False, 1),
+    "p99": Figure("p99 us", False, 1),
+}

@@ -1,0 +1,30 @@
+"""What a run does, and for how long."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.record import Record
+from bench.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    seconds: float
+    """Of one measurement."""
+    quick: bool
+    only: frozenset[str] = frozenset()
+    """The scenarios that are wanted; none means all."""
+
+    def wants(self, scenario: str) -> bool:
+        return not self.only or scenario in self.only
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scenarios that are measured together. Each module of a part has one, by the name of PART."""
+
+    scenarios: tuple[str, ...]
+    run: Callable[[Sequence[Subject], Plan, Record], None]
+    """Measures the scenarios that the plan wants of the subjects, in turns within each round.
+    Every figure goes through `Record.measure`, so that a failure does not end the run."""
