@@ -1,15 +1,16 @@
 """Handshakes as responder: what 1,000 of them cost the daemon, and how many it answers a second.
 
-500 peers from 500 addresses, their initiations made ahead. A few are outstanding at a time, fewer
-than would mean load: ours asks for cookies from 16 waiting messages on, wireguard-go from 128.
+500 peers from 500 addresses, their initiations made ahead. As many are outstanding at a time as
+each takes without being under load: ours asks for cookies once 16 messages wait, wireguard-go once
+128 do.
 """
 
 import select
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from wiresnake_conformance import oracle
 
@@ -21,7 +22,7 @@ from wiresnake.cli.lab import Host, LabError
 
 SCENARIO = "handshakes"
 PEERS = 500
-OUTSTANDING = 12
+OUTSTANDING = {WIRESNAKE: 16, WIREGUARD_GO: 64}
 PORT = 51820
 DEVICE = "192.0.2.2"
 SOURCES = "198.18.0.0/16"
@@ -82,31 +83,25 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
     ]
     for number in range(1, (2 if plan.quick else max(5, plan.rounds)) + 1):
         for subject in chosen:
-            record.measure(
-                subject,
-                SCENARIO,
-                number,
-                lambda subject=subject: measure(subject, initiators, turns),
-            )
+            take = partial(measure, subject, initiators, turns)
+            record.measure(subject, SCENARIO, number, take)
 
 
 def measure(
     subject: Subject, initiators: Initiators, turns: Sequence[Initiations]
 ) -> Mapping[str, float]:
     """One daemon, all initiations, the first turn uncounted."""
+    counted = [message for turn in turns[1:] for message in turn]
+    outstanding = OUTSTANDING[subject.name]
     with Host("a") as a, Host("b") as b:
         pid = responder(subject, a, b, initiators.config())
         with sender(a) as udp:
-            exchange(udp, turns[0], 0)
-            counted = [message for turn in turns[1:] for message in turn]
+            exchange(udp, turns[0], 0, outstanding)
             used, began = lab.cpu_seconds(pid), time.monotonic()
-            exchange(udp, counted, len(turns[0]))
+            exchange(udp, counted, len(turns[0]), outstanding)
             took = time.monotonic() - began
             used = lab.cpu_seconds(pid) - used
-    return {
-        "handshakes": len(counted) / took,
-        "handshake_cpu": used / len(counted) * 1000,
-    }
+    return {"handshakes": len(counted) / took, "handshake_cpu": used / len(counted) * 1000}
 
 
 def responder(subject: Subject, a: Host, b: Host, config: str) -> int:
@@ -138,27 +133,25 @@ def send(udp: socket.socket, message: bytes, number: int) -> None:
     udp.sendmsg([message], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, (DEVICE, PORT))
 
 
-def exchange(udp: socket.socket, messages: Initiations, first: int) -> list[bytes]:
-    """Sends initiations, `OUTSTANDING` at a time; returns their responses, in their order.
+def exchange(udp: socket.socket, messages: Initiations, first: int, most: int) -> list[bytes]:
+    """Sends initiations, `most` outstanding at a time; returns their responses, in their order.
 
     `first` is the index of the first one; the others follow it. LabError if any has no response.
     """
     responses = [b""] * len(messages)
-    waiting = deque(enumerate(messages))
-    outstanding = 0
-    while waiting or outstanding:
-        while waiting and outstanding < OUTSTANDING:
-            number, message = waiting.popleft()
-            send(udp, message, number % PEERS)
-            outstanding += 1
+    sent = answered = 0
+    while answered < len(messages):
+        while sent < len(messages) and sent - answered < most:
+            send(udp, messages[sent], sent % PEERS)
+            sent += 1
         if not select.select([udp], [], [], 1)[0]:
-            raise LabError(f"{outstanding} initiations got no response")
+            raise LabError(f"{sent - answered} initiations got no response")
         answer = udp.recv(2048)
         number = responds_to(answer, first)
-        if number is None or not number < len(messages) or responses[number]:
+        if number is None or number >= sent or responses[number]:
             raise LabError(f"no response, but {oracle.describe(answer)}")
         responses[number] = answer
-        outstanding -= 1
+        answered += 1
     return responses
 
 
@@ -166,7 +159,7 @@ def responds_to(answer: bytes, first: int) -> int | None:
     """The number of the initiation that this is a response to."""
     if len(answer) != oracle.LENGTHS[oracle.RESPONSE]:
         return None
-    kind, _, receiver = struct.unpack_from("<III", answer)
+    kind, receiver = struct.unpack_from("<I4xI", answer)
     return receiver - first if kind == oracle.RESPONSE and receiver >= first else None
 
 
