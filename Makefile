@@ -59,8 +59,9 @@ interop-kernel: packages $(STAMPS)/native $(STAMPS)/uml ## Against Linux's own W
 	tools/uml --memory 2G --out $(CURDIR) $(CURDIR)/.venv/bin/wiresnake-conformance \
 	    --kernel --known 94 --json $(CURDIR)/.conformance-kernel.json
 
-bench: setup ## Against the newest wireguard-go, alternately (root); QUICK=1 is shorter
-	python -m bench $(if $(QUICK),--quick)
+# PUBLISH=1 writes the page and the plot in docs/.
+bench: setup $(STAMPS)/others $(if $(PUBLISH),$(STAMPS)/plot) ## Speed, in turns with every other WireGuard (root); QUICK=1 is shorter
+	python -m bench $(if $(QUICK),--quick) $(if $(PUBLISH),--publish)
 
 wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 	maturin build --release --out dist
@@ -75,6 +76,10 @@ packages:
 $(STAMPS)/venv: requirements-dev.txt conformance/pyproject.toml tools/setup | packages
 	tools/setup venv
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/plot: requirements-plot.txt $(STAMPS)/venv
+	tools/setup plot
+	@touch $@
 
 $(STAMPS)/rust: rust/Cargo.toml
 	tools/setup rust

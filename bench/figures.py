@@ -10,14 +10,17 @@ class Figure:
     more: bool
     """Whether more is better."""
     digits: int = 2
+    compared: bool = True
+    """Whether its ratio to wireguard-go's is worth a column."""
 
 
 FIGURES = {
     "gbit": Figure("Gbit/s", True),
     "tunnel_cpu": Figure("tunnel CPU s/GB", False),
-    "total_cpu": Figure("total CPU s/GB", False),
-    "retransmits": Figure("resent", False, 0),
+    "total_cpu": Figure("total CPU s/GB", False, compared=False),
+    "retransmits": Figure("resent", False, 0, compared=False),
     "delivered": Figure("delivered/s", True, 0),
+    "offered": Figure("offered/s", True, 0, compared=False),
     "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
     "p50": Figure("p50 us", False, 1),
     "p99": Figure("p99 us", False, 1),

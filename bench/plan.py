@@ -15,6 +15,8 @@ class Plan:
     quick: bool
     only: frozenset[str] = frozenset()
     """The scenarios that are wanted; none means all."""
+    sparing: bool = True
+    """Whether slow peers and side scenarios get fewer rounds, so that a run stays short."""
 
     def wants(self, scenario: str) -> bool:
         return not self.only or scenario in self.only

@@ -16,7 +16,7 @@ from wiresnake.cli import lab
 from wiresnake.cli.lab import LabError
 
 FOLDER = ROOT / "bench/results"
-_FAILURES = (
+FAILURES = (
     LabError,
     OSError,
     ArithmeticError,
@@ -53,7 +53,7 @@ class Record:
         """Calls `take`, and keeps its figures; a failure is kept too, and the run goes on."""
         try:
             result = Result(subject.name, scenario, number, take())
-        except _FAILURES as error:
+        except FAILURES as error:
             result = _failure(subject, scenario, number, error)
         self._add(result)
 

@@ -60,6 +60,8 @@ _ALL = (
     (Subject(GOTATUN, "gotatun", _GOTATUN), "tools/setup gotatun"),
     (Subject(DEBIAN, "wireguard-go of Debian", ("wireguard-go",)), "tools/setup packages"),
 )
+LABELS = {subject.name: subject.label for subject, _ in _ALL}
+"""In the order of the tables."""
 
 
 def subjects() -> tuple[list[Subject], dict[str, str]]:

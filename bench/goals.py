@@ -1,0 +1,66 @@
+"""What we mean to reach, each goal beside what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.figures import FIGURES
+from bench.ratios import Spread, ratios, values
+from bench.record import Result
+from bench.subjects import BORINGTUN, GOTATUN, NULL, WIREGUARD_GO, WIRESNAKE
+
+
+@dataclass(frozen=True)
+class Goal:
+    scenario: str
+    figure: str
+    limit: float
+    """At least this where more of the figure is better, at most this where less is."""
+    to: str | None = WIREGUARD_GO
+    """Whose figure ours is divided by in each round; none: ours as it is."""
+    base: str | None = None
+    """The scenario of the divisor, where it is another."""
+
+    @property
+    def text(self) -> str:
+        figure = FIGURES[self.figure]
+        bound = f"{'at least' if figure.more else 'at most'} {self.limit:g}"
+        if self.to is None:
+            return f"{self.scenario}: {figure.label} {bound}"
+        divisor = " of ".join(
+            name for name in (self.base, None if self.to == WIRESNAKE else self.to) if name
+        )
+        return f"{self.scenario}: {figure.label} {bound} x {divisor}"
+
+    def measured(self, results: Sequence[Result]) -> Spread | None:
+        """Of all rounds, unless there are none with what it takes."""
+        mine = values(results, WIRESNAKE, self.scenario, self.figure)
+        if self.to is None:
+            found = list(mine.values())
+        else:
+            others = values(results, self.to, self.base or self.scenario, self.figure)
+            found = ratios(mine, others)
+        return Spread.of(found) if found else None
+
+    def reached(self, measured: Spread) -> bool:
+        if FIGURES[self.figure].more:
+            return measured.median >= self.limit
+        return measured.median <= self.limit
+
+
+GOALS = (
+    Goal("TCP 1 stream", "gbit", 2.5),
+    Goal("TCP 4 streams", "gbit", 2.2),
+    Goal("TCP bidirectional", "gbit", 2.3),
+    Goal("TCP 1 stream", "tunnel_cpu", 0.40),
+    Goal("TCP 4 streams", "tunnel_cpu", 0.40),
+    Goal("TCP bidirectional", "tunnel_cpu", 0.40),
+    Goal("TCP NIC-like cable", "gbit", 2.2),
+    Goal("UDP 64 B overload", "delivered", 2.5),
+    Goal("UDP 1372 B overload", "delivered", 2.5),
+    Goal("UDP 64 B lossless", "lossless", 2.5),
+    Goal("UDP 1372 B lossless", "lossless", 2.5),
+    Goal("latency idle", "p50", 0.25),
+    Goal("TCP 1 stream", "gbit", 2, BORINGTUN),
+    Goal("TCP 1 stream", "gbit", 2, GOTATUN),
+    Goal("TCP 1 stream", "gbit", 0.65, NULL),
+)

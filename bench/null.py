@@ -1,0 +1,39 @@
+"""Builds our own code without encryption: what remains is what all the rest costs."""
+
+import json
+import os
+import shutil
+import subprocess
+
+from bench.subjects import NULL_TREE, ROOT, TOOLS
+
+_TARGET = TOOLS / "null/target"
+_SKIPPED = shutil.ignore_patterns("__pycache__", "*.so")
+
+
+def build() -> None:
+    """Makes the subject `null` of this very tree; if it does not compile, there is none."""
+    shutil.rmtree(NULL_TREE, ignore_errors=True)
+    done = subprocess.run(
+        [
+            *("cargo", "build", "--release", "--locked", "--quiet", "--features", "python"),
+            *("--manifest-path", ROOT / "rust/Cargo.toml", "--target-dir", _TARGET),
+            *("--message-format", "json-render-diagnostics"),
+        ],
+        env=os.environ | {"RUSTFLAGS": "--cfg null_crypto"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return
+    made = [json.loads(line) for line in done.stdout.splitlines()]
+    (library,) = (
+        file
+        for item in made
+        if item.get("manifest_path") == str(ROOT / "rust/Cargo.toml")
+        for file in item["filenames"]
+        if file.endswith(".so")
+    )
+    shutil.copytree(ROOT / "src/wiresnake", NULL_TREE / "wiresnake", ignore=_SKIPPED)
+    shutil.copy2(library, NULL_TREE / "wiresnake/_native.abi3.so")

@@ -1,0 +1,105 @@
+"""The tables that a person can read, on a terminal and as Markdown."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.figures import FIGURES
+from bench.goals import GOALS
+from bench.ratios import Spread, ratios, values
+from bench.record import Record
+from bench.subjects import LABELS, WIREGUARD_GO
+
+_NOTE = (
+    "Both ends of every tunnel run on this machine. Each cell is the median of the rounds, with the"
+    " least and the greatest; `ratio` is to the newest wireguard-go in the same round. Subjects"
+    " take turns within a round. Tunnel CPU is that of both daemons, total CPU that of the whole"
+    " machine. Slow subjects, and scenarios at the side, have fewer rounds."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def text(self) -> str:
+        lines = [self.headings, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = (
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+        return "\n".join([self.title, *rows, ""])
+
+    def markdown(self) -> str:
+        lines = [self.headings, ("---",) * len(self.headings), *self.rows]
+        rows = ("| " + " | ".join(line) + " |" for line in lines)
+        return "\n".join([f"### {self.title}", "", *rows, ""])
+
+
+def text(record: Record) -> str:
+    return _page(record, Table.text)
+
+
+def markdown(record: Record) -> str:
+    return _page(record, Table.markdown)
+
+
+def _page(record: Record, form: Callable[[Table], str]) -> str:
+    scenarios = dict.fromkeys(result.scenario for result in record.results)
+    versions = ", ".join(f"{LABELS[name]} {version}" for name, version in record.versions.items())
+    missing = [f"Not measured: {LABELS[name]}; {why}.\n" for name, why in record.absent.items()]
+    head = f"{record.date}, {record.machine}, commit {record.commit}; {versions}.\n"
+    tables = [_scenario(record, scenario) for scenario in scenarios]
+    return "\n".join([head, f"{_NOTE}\n", *missing, *map(form, [*tables, _goals(record)])])
+
+
+def _scenario(record: Record, scenario: str) -> Table:
+    here = [result for result in record.results if result.scenario == scenario]
+    subjects = [name for name in LABELS if any(result.subject == name for result in here)]
+    figures = [name for name in FIGURES if any(name in result.figures for result in here)]
+    compared = WIREGUARD_GO in subjects
+    headings = ["", "rounds"]
+    for name in figures:
+        headings.append(FIGURES[name].label)
+        if compared and FIGURES[name].compared:
+            headings.append("ratio")
+    rows = []
+    for subject in subjects:
+        mine = [result for result in here if result.subject == subject]
+        failures = [result.failed for result in mine if result.failed]
+        cells = [LABELS[subject], str(len(mine) - len(failures))]
+        for name in figures:
+            measured = values(mine, subject, scenario, name)
+            cells.append(_cell(list(measured.values()), FIGURES[name].digits))
+            if compared and FIGURES[name].compared:
+                theirs = values(here, WIREGUARD_GO, scenario, name)
+                cells.append(_cell(ratios(measured, theirs), 2))
+        if failures:
+            cells[0] += f" ({len(failures)} of {len(mine)} {failures[0]})"
+        rows.append(tuple(cells))
+    return Table(scenario, tuple(headings), tuple(rows))
+
+
+def _goals(record: Record) -> Table:
+    rows = []
+    for goal in GOALS:
+        measured = goal.measured(record.results)
+        if measured is None:
+            rows.append((goal.text, "not measured", ""))
+        else:
+            verdict = "reached" if goal.reached(measured) else "not reached"
+            rows.append((goal.text, _said(measured, 2), verdict))
+    return Table("Goals", ("goal", "measured", ""), tuple(rows))
+
+
+def _cell(numbers: Sequence[float], digits: int) -> str:
+    return _said(Spread.of(numbers), digits) if numbers else "-"
+
+
+def _said(spread: Spread, digits: int) -> str:
+    middle = f"{spread.median:,.{digits}f}"
+    if spread.rounds == 1:
+        return middle
+    return f"{middle} ({spread.low:,.{digits}f} to {spread.high:,.{digits}f})"

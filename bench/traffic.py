@@ -1,0 +1,131 @@
+"""Traffic over a network, and what arrives of it: TCP and UDP by iperf3, latency by sockperf."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.tunnel import FAR, Network
+from wiresnake.cli import lab
+from wiresnake.cli.lab import LabError
+
+_IPERF_PORT = 5201
+_SOCKPERF_PORT = 11111
+_LEAST = 64
+"""The search for a rate without loss begins at this fraction of the cable's: 1 / 64."""
+MOST_LOSS = 0.001
+
+
+def tcp(net: Network, seconds: float, options: str = "", far: str = FAR) -> dict[str, float]:
+    """Gbit/s that arrived, all streams and both directions together, and what they cost."""
+    tunnel, total = sum(map(lab.cpu_seconds, net.pids)), _busy()
+    end = _iperf(net, f"-t {seconds} {options}", far, seconds)
+    tunnel, total = sum(map(lab.cpu_seconds, net.pids)) - tunnel, _busy() - total
+    directions = [end[name] for name in end if name.startswith("sum_received")]
+    gigabytes = sum(direction["bytes"] for direction in directions) / 1e9
+    figures = {
+        "gbit": sum(direction["bits_per_second"] for direction in directions) / 1e9,
+        "total_cpu": total / gigabytes,
+        "retransmits": sum(
+            end[name].get("retransmits", 0) for name in end if name.startswith("sum_sent")
+        ),
+    }
+    return figures | ({"tunnel_cpu": tunnel / gigabytes} if net.pids else {})
+
+
+def udp(net: Network, size: int, rate: float, seconds: float) -> tuple[float, float]:
+    """Offers that many datagrams a second (0: all it can). Returns what arrived of them in a
+    second, and which part was lost."""
+    # A timer of 100 us keeps the bursts short; a large buffer bridges the time in which the
+    # receiver waits for a processor, so that what is lost was lost by the tunnel.
+    options = f"-u -l {size} -b {rate * size * 8:.0f} --pacing-timer 100 -w {_buffer()}"
+    end = _iperf(net, f"-t {seconds} {options}", FAR, seconds)
+    arrived = end["sum"]["packets"] - end["sum"]["lost_packets"]
+    return arrived / end["sum"]["seconds"], end["sum"]["lost_percent"] / 100
+
+
+def highest_rate(lost: Callable[[float], float], ceiling: float, steps: int) -> float:
+    """The highest rate with less than 0.1 % loss, by bisection of the rates' logarithm.
+
+    A rate has two chances: one disturbance by others must not halve what is found.
+    """
+    good, bad = ceiling / _LEAST, ceiling
+    for _ in range(steps):
+        middle = (good * bad) ** 0.5
+        if lost(middle) < MOST_LOSS or lost(middle) < MOST_LOSS:
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def ping_pong(net: Network, seconds: float) -> dict[str, float]:
+    """Round trips of 64 bytes, one at a time."""
+    server = net.b.start(f"sockperf server -i {FAR} -p {_SOCKPERF_PORT}")
+    try:
+        lab.wait_for("sockperf", lambda: lab.listens(net.b, _SOCKPERF_PORT, "udp"))
+        said = net.a.run(
+            f"sockperf ping-pong -i {FAR} -p {_SOCKPERF_PORT} -m 64 -t {max(1, round(seconds))}"
+            " --full-rtt",
+            timeout=seconds + 15,
+        ).stdout
+    finally:
+        server.stop()
+    found = dict(re.findall(r"percentile (\d+\.\d+) *= *([\d.]+)", said))
+    if "50.000" not in found:
+        raise LabError(f"sockperf had no answers: {said.strip().splitlines()[-1:]}")
+    return {"p50": float(found["50.000"]), "p99": float(found["99.000"])}
+
+
+@contextmanager
+def stream(net: Network, seconds: float) -> Iterator[None]:
+    """A TCP stream beside what else is measured, for no longer than so many seconds."""
+    with _listener(net):
+        client = net.a.start(f"iperf3 -c {FAR} -p {_IPERF_PORT} -t {seconds}")
+        try:
+            yield
+            if client.popen.poll() is not None:
+                raise LabError(f"iperf3 ended too early: {client.wait(1)[1]}")
+        finally:
+            client.stop()
+
+
+def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, Any]:
+    """The `end` of iperf3's report."""
+    with _listener(net):
+        done = net.a.run(
+            f"iperf3 -c {far} -p {_IPERF_PORT} -J --connect-timeout 3000 {options}",
+            check=False,
+            timeout=seconds + 15,
+        )
+    report = json.loads(done.stdout)
+    if "error" in report:
+        raise LabError(f"iperf3: {report['error']}")
+    end: dict[str, Any] = report["end"]
+    return end
+
+
+@contextmanager
+def _listener(net: Network) -> Iterator[None]:
+    """An iperf3 for one client. It would wait for ever for one that failed, so it is ended."""
+    listener = net.b.start(f"iperf3 -s -1 -p {_IPERF_PORT}")
+    try:
+        lab.wait_for("iperf3 to listen", lambda: lab.listens(net.b, _IPERF_PORT))
+        yield
+    finally:
+        listener.stop()
+
+
+def _busy() -> float:
+    """Seconds that all processors have worked so far: neither idle nor taken by others."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _buffer() -> int:
+    limits = (int(Path(f"/proc/sys/net/core/{name}mem_max").read_text()) for name in "rw")
+    return min(2**21, *limits)
