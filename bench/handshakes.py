@@ -41,13 +41,16 @@ class Initiators:
         self.indices = 0
 
     def config(self) -> str:
-        """For `wg setconf`; each peer may use one address of 10.64.0.0/10."""
-        peers = (
+        """For `wg setconf`."""
+        head = f"[Interface]\nPrivateKey = {self.device.private_text}\nListenPort = {PORT}\n"
+        return head + self.peers()
+
+    def peers(self) -> str:
+        """For `wg addconf`; each peer may use one address of 10.64.0.0/10."""
+        return "".join(
             f"[Peer]\nPublicKey = {key.text}\nAllowedIPs = {inner_address(number)}/32\n"
             for number, key in enumerate(self.keys)
         )
-        head = f"[Interface]\nPrivateKey = {self.device.private_text}\nListenPort = {PORT}\n"
-        return head + "".join(peers)
 
     def initiate(self, turn: int) -> list[oracle.Initiating]:
         """An initiation of each peer; those of a later turn have later timestamps."""
@@ -109,14 +112,19 @@ def responder(subject: Subject, a: Host, b: Host, config: str) -> int:
     devices = lab.cable(a, b)
     lab.address(a, devices[0], "192.0.2.1/24")
     lab.address(b, devices[1], f"{DEVICE}/24")
-    a.run(f"ip route add local {SOURCES} dev lo")
-    b.run(f"ip route add {SOURCES} via 192.0.2.1")
+    route(a, b)
     b.run(*subject.command, "wg0", env=subject.env)
     (pid,) = b.processes(subject.program)
     b.run("wg setconf wg0 /dev/stdin", text=config, timeout=120)
     b.run("ip link set wg0 mtu 1420 up")
     lab.await_tunnel(b, port=PORT)
     return pid
+
+
+def route(a: Host, b: Host) -> None:
+    """Makes all of `SOURCES` addresses of `a`."""
+    a.run(f"ip route add local {SOURCES} dev lo")
+    b.run(f"ip route add {SOURCES} via 192.0.2.1")
 
 
 def sender(host: Host) -> socket.socket:

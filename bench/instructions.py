@@ -1,60 +1,63 @@
-"""Instructions per packet of each step on its way, by callgrind: a figure that no load disturbs.
+"""Instructions per packet of each step on its way, by callgrind: figures that no load disturbs.
 
-valgrind knows no AVX-512, so cryptography runs the code it has for AVX2 here. Each figure is the
-difference of two runs that prepare the same and take different numbers of packets.
+valgrind knows no AVX-512, so cryptography runs what it has for AVX2. Each figure is the difference
+of two runs that prepare the same and take different numbers of packets.
 """
 
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from bench.plan import Part, Plan
+from bench.record import FAILURES, Record
+from bench.subjects import ROOT, WIRESNAKE, Subject
 from wiresnake.cli import lab
 from wiresnake.cli.lab import LabError
 
-ROOT = Path(__file__).parents[1]
-STEPS = {
-    "seal": (1420, 64),
-    "open": (1420, 64),
-    "split": (1420, 64),
-    "coalesce": (1420, 64),
-    "index": (0,),
-    "allowed": (0,),
+SCENARIOS = {
+    "seal 1420 B": ("seal", 1420),
+    "seal 64 B": ("seal", 64),
+    "open 1420 B": ("open", 1420),
+    "open 64 B": ("open", 64),
+    "split 1420 B": ("split", 1420),
+    "split 64 B": ("split", 64),
+    "coalesce 1420 B": ("coalesce", 1420),
+    "coalesce 64 B": ("coalesce", 64),
+    "look up a receiver index": ("index", 0),
+    "look up an allowed IP": ("allowed", 0),
 }
-"""Sizes of the inner packets; what only looks something up knows none."""
+"""Steps of rust/benches/packets.rs, and bytes of the inner packet."""
 FEW, MANY = 512, 1024
 
 _BUILD = "cargo bench --quiet --locked --manifest-path rust/Cargo.toml --bench packets --no-run"
 
 
-@dataclass(frozen=True)
-class Instructions:
-    step: str
-    """A step of rust/benches/packets.rs: `index` is the receiver index, `allowed` allowed IPs."""
-    size: int
-    """Bytes of the inner packet; 0 where they do not matter."""
-    per_packet: float
+def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
+    ours = next((subject for subject in subjects if subject.name == WIRESNAKE), None)
+    wanted = [name for name in SCENARIOS if plan.wants(name)]
+    if ours is None or not wanted:
+        return
+    print("instructions: valgrind has no AVX-512, so cryptography is counted with AVX2")
+    try:
+        program = build()
+    except FAILURES as error:
+        return record.fail(ours, wanted[0], 1, error)
+    for name in wanted:
+        record.measure(ours, name, 1, partial(measure, program, *SCENARIOS[name]))
 
 
-def measure() -> list[Instructions]:
-    """Counts every step, and prints as it goes. LabError if that is not possible here."""
-    if lab.missing_programs("valgrind"):
-        raise LabError("valgrind is missing: apt-get install valgrind")
-    program = build()
-    print(f"\n{'instructions per packet (no AVX-512 in valgrind)':50}{'bytes':>6}")
-    results = []
-    for step, sizes in STEPS.items():
-        for size in sizes:
-            few, many = (count(program, step, size, packets) for packets in (FEW, MANY))
-            result = Instructions(step, size, (many - few) / (MANY - FEW))
-            print(f"{step:50}{size or '':>6}{result.per_packet:9.0f}", flush=True)
-            results.append(result)
-    return results
+def measure(program: Path, step: str, size: int) -> Mapping[str, float]:
+    few, many = (count(program, step, size, packets) for packets in (FEW, MANY))
+    return {"instructions": (many - few) / (MANY - FEW)}
 
 
 def build() -> Path:
-    """The bench binary, which cargo names after a hash of its own."""
+    """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
+    if lab.missing_programs("valgrind"):
+        raise LabError("valgrind is missing: apt-get install valgrind")
     done = subprocess.run(
         lab.words(_BUILD, "--message-format=json"),
         cwd=ROOT,
@@ -95,3 +98,6 @@ def collected(report: str) -> int:
     if found is None:
         raise LabError(f"callgrind reported no total: {report.strip()[-500:]}")
     return int(found[1])
+
+
+PART = Part(tuple(SCENARIOS), run)
