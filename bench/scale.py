@@ -52,9 +52,7 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
             for subject in chosen:
                 most = peers(subject, THOUSANDS[name])
                 record.measure(subject, name, number, partial(configure, subject, most))
-    for subject in chosen:
-        through = [name for name in (ONE, *TCP, ACTIVE) if name in wanted]
-        throughput(subject, through, plan, record)
+    throughput(chosen, [name for name in (ONE, *TCP, ACTIVE) if name in wanted], plan, record)
 
 
 def peers(subject: Subject, count: int) -> int:
@@ -153,20 +151,23 @@ def _probe(path: str, writer: "multiprocessing.connection.Connection[float, floa
     writer.send(longest)
 
 
-def throughput(subject: Subject, wanted: Sequence[str], plan: Plan, record: Record) -> None:
+def throughput(
+    chosen: Sequence[Subject], wanted: Sequence[str], plan: Plan, record: Record
+) -> None:
     """Several tunnels, which wait side by side while one of them is measured."""
     with ExitStack() as stack:
-        tunnels = {}
-        for scenario in wanted:
-            try:
-                tunnels[scenario] = stack.enter_context(tunnel(subject, scenario))
-            except FAILURES as error:
-                record.fail(subject, scenario, 0, error)
+        tunnels = []
+        for subject in chosen:
+            for scenario in wanted:
+                try:
+                    net = stack.enter_context(tunnel(subject, scenario))
+                    tunnels.append((subject, scenario, net))
+                except FAILURES as error:
+                    record.fail(subject, scenario, 1, error)
         for number in range(1, (2 if plan.quick else plan.rounds) + 1):
-            for scenario, net in tunnels.items():
-                record.measure(
-                    subject, scenario, number, partial(traffic.tcp, net, round(plan.seconds))
-                )
+            for subject, scenario, net in tunnels:
+                take = partial(traffic.tcp, net, max(1, round(plan.seconds)))
+                record.measure(subject, scenario, number, take)
 
 
 @contextmanager
