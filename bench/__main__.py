@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> Record:
     )
     for name, why in kept.absent.items():
         print(f"not measured: {LABELS[name]}; {why}", flush=True)
-    print(f"{kept.machine}; load before the run {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{kept.machine}; load before the run {kept.load:.1f}", flush=True)
     started = time.monotonic()
     try:
         for part in PARTS:

@@ -45,6 +45,8 @@ class Record:
     results: list[Result] = field(default_factory=list)
     machine: str = field(default_factory=lambda: machine())
     commit: str = field(default_factory=lambda: _commit())
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Before the run: how busy others kept the machine."""
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
 
     def measure(
@@ -95,7 +97,8 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{os.cpu_count()} x {model}, Linux {platform.release()}"
+    series = ".".join(platform.release().split(".")[:2])
+    return f"{os.cpu_count()} x {model}, Linux {series}"
 
 
 def _failure(subject: Subject, scenario: str, number: int, error: Exception) -> Result:

@@ -22,6 +22,7 @@ class Table:
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
         lines = [self.headings, *self.rows]
@@ -30,12 +31,13 @@ class Table:
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
-        return "\n".join([self.title, *rows, ""])
+        return "\n".join([self.title, *rows, *self.notes, ""])
 
     def markdown(self) -> str:
         lines = [self.headings, ("---",) * len(self.headings), *self.rows]
         rows = ("| " + " | ".join(line) + " |" for line in lines)
-        return "\n".join([f"### {self.title}", "", *rows, ""])
+        notes = (f"\n{note}" for note in self.notes)
+        return "\n".join([f"### {self.title}", "", *rows, *notes, ""])
 
 
 def text(record: Record) -> str:
@@ -50,7 +52,10 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
     scenarios = dict.fromkeys(result.scenario for result in record.results)
     versions = ", ".join(f"{LABELS[name]} {version}" for name, version in record.versions.items())
     missing = [f"Not measured: {LABELS[name]}; {why}.\n" for name, why in record.absent.items()]
-    head = f"{record.date}, {record.machine}, commit {record.commit}; {versions}.\n"
+    head = (
+        f"{record.date}, {record.machine}, load before the run {record.load:.1f},"
+        f" commit {record.commit}; {versions}.\n"
+    )
     tables = [_scenario(record, scenario) for scenario in scenarios]
     return "\n".join([head, f"{_NOTE}\n", *missing, *map(form, [*tables, _goals(record)])])
 
@@ -65,7 +70,7 @@ def _scenario(record: Record, scenario: str) -> Table:
         headings.append(FIGURES[name].label)
         if compared and FIGURES[name].compared:
             headings.append("ratio")
-    rows = []
+    rows, notes = [], []
     for subject in subjects:
         mine = [result for result in here if result.subject == subject]
         failures = [result.failed for result in mine if result.failed]
@@ -77,9 +82,10 @@ def _scenario(record: Record, scenario: str) -> Table:
                 theirs = values(here, WIREGUARD_GO, scenario, name)
                 cells.append(_cell(ratios(measured, theirs), 2))
         if failures:
-            cells[0] += f" ({len(failures)} of {len(mine)} {failures[0]})"
+            count = f"{len(failures)} of {len(mine)} rounds"
+            notes.append(f"{LABELS[subject]}: {count} {failures[0]}")
         rows.append(tuple(cells))
-    return Table(scenario, tuple(headings), tuple(rows))
+    return Table(scenario, tuple(headings), tuple(rows), tuple(notes))
 
 
 def _goals(record: Record) -> Table:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench import record as record_module
-from bench import report, traffic
+from bench import report, scenarios, traffic
 from bench.__main__ import PARTS
 from bench.figures import FIGURES
 from bench.goals import GOALS, Goal
+from bench.plan import Plan
 from bench.ratios import Spread, ratios, values
 from bench.record import Record, Result
 from bench.subjects import Subject
@@ -24,7 +25,7 @@ def results(subject: str, *speeds: float) -> list[Result]:
 
 
 def make_record(*found: Result) -> Record:
-    return Record({"wiresnake": "1"}, {"gotatun": "it is missing"}, [*found], "m", "c", "d")
+    return Record({"wiresnake": "1"}, {"gotatun": "it is missing"}, [*found], "m", "c", 0.5, "d")
 
 
 def test_a_ratio_is_of_one_round() -> None:
@@ -51,15 +52,15 @@ def test_spread() -> None:
     assert Spread.of([3.0, 1.0, 9.0]) == Spread(3.0, 1.0, 9.0, 3)
 
 
-@pytest.mark.parametrize("limit", [1_000, 20_000, 63_000])
+@pytest.mark.parametrize("limit", [1_010, 20_000, 63_000])
 def test_the_search_finds_the_highest_rate_without_loss(limit: float) -> None:
     asked: list[float] = []
 
-    def lost(rate: float) -> float:
+    def offer(rate: float) -> tuple[float, float]:
         asked.append(rate)
-        return 0.0 if rate <= limit else 0.5
+        return rate, 0.0 if rate <= limit else 0.5
 
-    found = traffic.highest_rate(lost, 64_000, 10)
+    found = traffic.highest_rate(offer, 64_000, 10)
     assert limit * 0.99 < found <= limit
     assert len(set(asked)) == 10
 
@@ -67,18 +68,22 @@ def test_the_search_finds_the_highest_rate_without_loss(limit: float) -> None:
 def test_the_search_asks_again_before_it_believes_in_loss() -> None:
     asked: set[float] = set()
 
-    def lost(rate: float) -> float:
+    def offer(rate: float) -> tuple[float, float]:
         """Disturbs every rate once."""
         first = rate not in asked
         asked.add(rate)
-        return 0.5 if first else 0.0
+        return rate, 0.5 if first else 0.0
 
-    assert traffic.highest_rate(lost, 64_000, 10) > 63_000
+    assert traffic.highest_rate(offer, 64_000, 10) > 63_000
 
 
 def test_the_search_allows_less_than_one_in_a_thousand() -> None:
-    assert traffic.highest_rate(lambda _: 0.0009, 64_000, 10) > 63_000
-    assert traffic.highest_rate(lambda _: 0.001, 64_000, 10) < 1_100
+    assert traffic.highest_rate(lambda rate: (rate, 0.0009), 64_000, 10) > 63_000
+    assert traffic.highest_rate(lambda rate: (rate, 0.001), 64_000, 10) == 0
+
+
+def test_the_search_goes_by_what_arrived() -> None:
+    assert traffic.highest_rate(lambda rate: (min(rate, 5_000), 0.0), 64_000, 10) == 5_000
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_the_report_has_medians_spreads_and_ratios() -> None:
 def test_the_report_says_what_failed_and_what_is_missing() -> None:
     failed = Result("null", STREAM, 1, {}, "failed: no cable")
     text = report.text(make_record(*results("wiresnake", 2), failed))
-    assert "wiresnake, no crypto (1 of 1 failed: no cable)" in text
+    assert "wiresnake, no crypto: 1 of 1 rounds failed: no cable" in text
     assert "Not measured: gotatun; it is missing." in text
 
 
@@ -164,3 +169,14 @@ def test_a_record_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(record_module, "FOLDER", tmp_path)
     kept = make_record(*results("wiresnake", 1, 2))
     assert record_module.read(kept.write()) == kept
+
+
+def test_a_slow_subject_has_fewer_rounds_unless_it_is_asked_for() -> None:
+    first = scenarios.SCENARIOS[0]
+    slow, ours = Subject("debian", ""), Subject("wiresnake", "")
+    plan, named = Plan(5, 1, False), Plan(5, 1, False, sparing=False)
+    assert [first.due(slow, number, plan) for number in (1, 2, 3)] == [True, True, False]
+    assert first.due(slow, 5, named)
+    assert first.due(ours, 5, plan)
+    assert not first.due(slow, 1, Plan(2, 1, True))
+    assert not first.due(ours, 1, Plan(5, 1, False, frozenset({"another"})))
