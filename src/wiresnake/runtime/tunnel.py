@@ -225,9 +225,9 @@ class Tunnel:
 
 
 async def take_turns() -> None:
-    """Lets others have the loop. What was made until now stays: a collector that looks at 100,000
-    peers would hold the loop for longer than any slice of work."""
-    gc.collect(1)
+    """Lets others have the loop. What was made since the last time and is in use stays: a collector
+    that looks at 100,000 peers would hold the loop for longer than any slice of work."""
+    gc.collect()
     gc.freeze()
     await asyncio.sleep(0)
 

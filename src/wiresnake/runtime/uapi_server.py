@@ -238,7 +238,7 @@ class _Lines:
             raise EOFError
         self._end += received
         self._total += received
-        await take_turns()
+        await (take_turns() if self._total > _LINE_BYTES else asyncio.sleep(0))
 
 
 def _link(new: Path, path: Path) -> None:
