@@ -68,17 +68,18 @@ def configure(subject: Subject, count: int) -> Mapping[str, float]:
         (pid,) = b.processes(subject.program)
         before = resident(pid)
         path = f"/proc/{pid}/root/run/wireguard/wg0.sock"
-        with probing(path) as longest:
+        dump = partial(b.run, "sh -c", "wg show wg0 dump >/dev/null", timeout=90)
+        with probing(path) as waited:
             configured = timed(lambda: b.run("wg setconf wg0 /dev/stdin", text=config, timeout=90))
             b.run("ip link set wg0 up")
-            dumped = again(lambda: b.run("sh -c", "wg show wg0 dump >/dev/null", timeout=90))
-            got = again(lambda: read_all(path, b"get=1\n\n"))
+            dump()
+        dumped, got = again(dump), again(lambda: read_all(path, b"get=1\n\n"))
         after = resident(pid)
     return {
         "configure": configured,
         "dump": dumped,
         "get": got,
-        "waited": longest() * 1000,
+        "waited": waited() * 1000,
         "rss": after / 1e6,
         "peer_memory": (after - before) / count / 1e3,
     }
