@@ -11,14 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-from bench import null, record, report, scenarios
+from bench import handshakes, instructions, null, record, report, scale, scenarios
 from bench.plan import Part, Plan
 from bench.record import Record
 from bench.subjects import LABELS, NULL, ROOT, subjects
 from wiresnake.cli import lab
 from wiresnake.cli.lab import LabError
 
-PARTS: tuple[Part, ...] = (scenarios.PART,)
+PARTS: tuple[Part, ...] = (scenarios.PART, handshakes.PART, scale.PART, instructions.PART)
 PROGRAMS = ("ip", "wg", "iperf3", "sockperf", "ethtool", "ping")
 
 

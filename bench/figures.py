@@ -24,4 +24,13 @@ FIGURES = {
     "lossless": Figure("highest rate/s under 0.1 % loss", True, 0),
     "p50": Figure("round trip p50 us", False, 1),
     "p99": Figure("round trip p99 us", False, 1),
+    "handshakes": Figure("handshakes/s", True, 0),
+    "handshake_cpu": Figure("CPU s per 1,000 handshakes", False, 3),
+    "configure": Figure("s to configure", False, 3),
+    "dump": Figure("s to dump", False, 3),
+    "get": Figure("s for a raw get", False, 3),
+    "waited": Figure("ms waited at most for a tiny request", False, 1),
+    "rss": Figure("MB RSS", False, 1),
+    "peer_memory": Figure("KB a peer", False),
+    "instructions": Figure("instructions a packet", False, 0),
 }

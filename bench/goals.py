@@ -63,4 +63,13 @@ GOALS = (
     Goal("TCP 1 stream", "gbit", 2, BORINGTUN),
     Goal("TCP 1 stream", "gbit", 2, GOTATUN),
     Goal("TCP 1 stream", "gbit", 0.65, NULL),
+    Goal("handshakes", "handshake_cpu", 0.5),
+    Goal("handshakes", "handshakes", 1.2),
+    Goal("10k peers", "peer_memory", 3, None),
+    Goal("10k peers", "configure", 0.5),
+    Goal("10k peers", "dump", 1.0),
+    Goal("10k peers", "get", 0.4),
+    Goal("10k peers", "waited", 20, None),
+    Goal("100k peers", "configure", 10, None),
+    Goal("TCP 100k peers", "gbit", 0.95, WIRESNAKE, "TCP 1 peer"),
 )

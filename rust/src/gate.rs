@@ -67,8 +67,8 @@ struct Identity {
     cookie_key: [u8; 32],
 }
 
-impl Gate {
-    pub fn new() -> Gate {
+impl Default for Gate {
+    fn default() -> Gate {
         Gate {
             identity: None,
             recent: Box::new([[0; MAC]; RECENT]),
@@ -80,7 +80,9 @@ impl Gate {
             replies: Bucket::default(),
         }
     }
+}
 
+impl Gate {
     /// The device's own public key; without one no handshake message passes.
     pub fn set_identity(&mut self, public: Option<[u8; 32]>) {
         let key = |label: &[u8]| Blake2s256::new().chain_update(label);
@@ -177,12 +179,6 @@ impl Gate {
     }
 }
 
-impl Default for Gate {
-    fn default() -> Gate {
-        Gate::new()
-    }
-}
-
 /// BLAKE2s-128 with a key.
 fn mac(key: &[u8], parts: &[&[u8]]) -> Blake2sMac<U16> {
     let mac = Blake2sMac::new_from_slice(key).expect("the key has at most 32 bytes");
@@ -261,7 +257,7 @@ mod tests {
     const START: u64 = 1000 * SECOND;
 
     fn gate() -> Gate {
-        let mut gate = Gate::new();
+        let mut gate = Gate::default();
         gate.set_identity(Some(PUBLIC));
         gate
     }

@@ -17,4 +17,5 @@ pub mod session;
 pub mod shared;
 pub mod table;
 pub mod tun;
+pub mod uapi;
 pub mod udp;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView, PySlice, PyString};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
@@ -20,6 +20,7 @@ use crate::secret::{SharedSecret, SymmetricState};
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::now;
 use crate::tun::{Tun, duplicate};
+use crate::uapi;
 use crate::udp::{Endpoint, Sockets};
 
 #[pymodule]
@@ -352,7 +353,7 @@ pub struct PyGate(Gate);
 impl PyGate {
     #[new]
     fn new() -> PyGate {
-        PyGate(Gate::new())
+        PyGate(Gate::default())
     }
 
     fn set_identity(&mut self, public: Option<&[u8]>) -> PyResult<()> {
@@ -503,10 +504,6 @@ impl PyPlane {
         Ok(())
     }
 
-    fn endpoint(&self, peer: u32) -> PyResult<Option<PyEndpoint>> {
-        Ok(self.peer(peer)?.1.endpoint().map(PyEndpoint))
-    }
-
     fn forget_sources(&self, peer: Option<u32>) -> PyResult<()> {
         match peer {
             Some(peer) => self.peer(peer)?.1.forget_source(),
@@ -581,7 +578,28 @@ impl PyPlane {
     fn transfer(&self, peer: u32) -> PyResult<(u64, u64)> {
         Ok(self.peer(peer)?.1.transfer())
     }
+
+    fn describe<'py>(
+        &self,
+        py: Python<'py>,
+        peers: Vec<Described<'py>>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let plane = self.plane()?;
+        let describe = |(id, public, last_handshake, keepalive, allowed): Described<'py>| {
+            let Some(peer) = plane.peer(id) else { return Ok(PyBytes::new(py, &[])) };
+            let public = exactly(public.as_bytes(), "a public key")?;
+            let mut text = uapi::describe(&peer, &public, last_handshake, keepalive);
+            for (prefix, _) in allowed {
+                let (address, length): (Bound<'_, PyBytes>, u8) = prefix.extract()?;
+                uapi::describe_allowed_ip(&mut text, address.as_bytes(), length);
+            }
+            Ok(PyBytes::new(py, text.as_bytes()))
+        };
+        peers.into_iter().map(describe).collect()
+    }
 }
+
+type Described<'py> = (u32, Bound<'py, PyBytes>, u64, u32, Bound<'py, PyDict>);
 
 impl PyPlane {
     fn plane(&self) -> PyResult<&Plane> {

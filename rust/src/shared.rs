@@ -46,7 +46,7 @@ impl Shared {
         Ok(Shared {
             table: RwLock::default(),
             allowed: RwLock::default(),
-            gate: Mutex::new(Gate::new()),
+            gate: Mutex::default(),
             messages: Mutex::default(),
             sockets: RwLock::default(),
             tun: RwLock::default(),

@@ -35,11 +35,6 @@ class Prefix(NamedTuple):
         network = int.from_bytes(address) >> (bits - length) << (bits - length)
         return cls(network.to_bytes(len(address)), length)
 
-    def __str__(self) -> str:
-        if len(self.address) == 4:  # Ten times as fast, which 100,000 allowed IPs notice.
-            return "{}.{}.{}.{}/{}".format(*self.address, self.length)
-        return f"{ipaddress.ip_address(self.address)}/{self.length}"
-
 
 class Clear(Enum):
     """Remove the value, where None means: leave it as it is."""
@@ -77,23 +72,6 @@ class DeviceChange:
     """0 is off."""
     replace_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """What a peer is and has done, as every `show` prints it."""
-
-    public_key: bytes
-    preshared_key: PresharedKey | None
-    endpoint: Endpoint | None
-    last_handshake: int
-    """Wall-clock ns since 1970; 0 is never."""
-    received: int
-    """Bytes, as is `sent`: the outer UDP payload's length."""
-    sent: int
-    persistent_keepalive: int
-    """Seconds; 0 is off."""
-    allowed_ips: tuple[Prefix, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class Chaos(RuleBasedStateMachine):
     def change_key(self, first: bool, key: str) -> None:
         one = self.both(first)[0]
         new = {"own": one.key, "other": private_key("other")}.get(key, CLEAR)
-        one.device.configure(DeviceChange(private_key=new), self.world.now)
+        one.change(DeviceChange(private_key=new))
         one.work()
 
     @rule(first=st.booleans(), seconds=st.sampled_from([0, 1, 25, 65_535]))

@@ -353,7 +353,7 @@ def test_c022_without_a_private_key_nothing_is_sent_or_processed() -> None:
     alice, bob = world.pair()
     bob.configure(PeerChange(alice.key.public, persistent_keepalive=3))
     world.run(SECOND)
-    alice.device.configure(DeviceChange(private_key=CLEAR), world.now)
+    alice.change(DeviceChange(private_key=CLEAR))
     assert alice.device.private_key is None
     start = world.boot
     packet = alice.send(bob, b"patience")

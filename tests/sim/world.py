@@ -106,16 +106,19 @@ class Node:
         self.work()
         return packet
 
+    def change(self, change: DeviceChange) -> None:
+        list(self.device.configure(change, lambda: self.world.now))
+
     def configure(self, *peers: PeerChange, key: PrivateKey | None = None) -> None:
-        self.device.configure(DeviceChange(private_key=key, peers=peers), self.world.now)
+        self.change(DeviceChange(private_key=key, peers=peers))
         self.work()
 
     def up(self) -> None:
-        self.device.up(self.world.now)
+        list(self.device.up(lambda: self.world.now))
         self.work()
 
     def down(self) -> None:
-        self.device.down(self.world.now)
+        list(self.device.down())
         self.work()
 
     def rebind(self, host: str, port: int) -> None:

@@ -70,7 +70,8 @@ class Crowd:
 
     def change(self, peer: int, *allowed: tuple[bool, Prefix], **words: object) -> None:
         change = PeerChange(bytes([peer]) * 32, allowed_ips=allowed, **words)  # type: ignore[arg-type]
-        self.device.configure(DeviceChange(peers=(change,)), Now(boottime(), 0))
+        for _ in self.device.configure(DeviceChange(peers=(change,)), lambda: Now(boottime(), 0)):
+            pass
 
     def ask(self, destinations: list[Address]) -> dict[int, int]:
         """Sends a packet to each; of each number, the peer that got it."""
@@ -160,6 +161,7 @@ def test_c087_the_longest_match_gets_the_packet(
             expected[count] = owners[max(matches, key=lambda network: network.prefixlen)]
     assert crowd.ask(destinations) == expected
     for peer in range(PEERS):
-        listed = {str(prefix) for prefix in crowd.device.peers[bytes([peer]) * 32].allowed_ips}
+        allowed = crowd.device.peers[bytes([peer]) * 32].allowed_ips
+        listed = {str(ipaddress.ip_network((prefix.address, prefix.length))) for prefix in allowed}
         last = {f"{LAST}/32"} if peer == 0 else set()
         assert listed == last | {str(n) for n, owner in owners.items() if owner == peer}

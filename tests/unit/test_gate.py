@@ -108,4 +108,5 @@ def test_c092_strangers_get_nothing(datagram: bytes, queue_length: int, now: int
 def test_c030_c092_a_changed_message_gets_nothing(at: int, change: int, queue_length: int) -> None:
     message = bytearray(initiation(0))
     message[at] ^= change
-    assert gate().check(bytes(message), SOURCE, START, queue_length) == "drop"
+    expected = "data" if message[:4] == bytes([4, 0, 0, 0]) else "drop"  # No session opens it.
+    assert gate().check(bytes(message), SOURCE, START, queue_length) == expected

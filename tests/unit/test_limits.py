@@ -21,7 +21,7 @@ before = resident()
 for number in range(peers):
     allowed = ((True, Prefix(number.to_bytes(4), 32)),)
     peer = PeerChange(os.urandom(32), endpoint=Endpoint("192.0.2.1", 5), allowed_ips=allowed)
-    device.configure(DeviceChange(peers=(peer,)), Now(1, 1))
+    list(device.configure(DeviceChange(peers=(peer,)), lambda: Now(1, 1)))
 print((resident() - before) // peers)
 """
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from wiresnake._native import PresharedKey
 from wiresnake.errors import HostError
+from wiresnake.model import DeviceChange, PeerChange
+from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.runtime import tunnel as module
 from wiresnake.runtime import udp
@@ -23,6 +26,19 @@ class NotingPlane:
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.timer_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.events: list[tuple[int, int]] = []
+        self.peers = 0
+
+    def add_peer(self) -> int:
+        self.peers += 1
+        return self.peers
+
+    def describe(self, peers: list[tuple[int, bytes, int, int, object]]) -> list[bytes]:
+        """As long as the number says; the seventh has gone."""
+        text = "public_key=%s\npreshared_key=%064d\nx=%s\n"
+        texts = [text % (public.hex(), 0, "x" * number) for number, public, *_ in peers]
+        return [
+            b"" if peer[0] == 7 else text.encode() for peer, text in zip(peers, texts, strict=True)
+        ]
 
     def post(self, *events: tuple[int, int]) -> None:
         self.events += events
@@ -142,6 +158,71 @@ def test_c085_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, ev
             with pytest.raises(HostError, match="thread"):
                 tunnel.closed.result()
         assert not said
+
+    play(monkeypatch, scene)
+
+
+class Others:
+    """Counts the turns that others get on the loop."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self._loop = asyncio.get_running_loop()
+        self._turn()
+
+    def _turn(self) -> None:
+        self.turns += 1
+        self._loop.call_soon(self._turn)
+
+
+def many(count: int) -> list[PeerChange]:
+    keys = [None if number % 3 else PresharedKey.generate() for number in range(count)]
+    return [
+        PeerChange(number.to_bytes(32), preshared_key=key) for number, key in enumerate(keys, 1)
+    ]
+
+
+def test_a_large_change_lets_others_have_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        others, changes = Others(), many(1000)
+        for change in (DeviceChange(peers=tuple(changes)), DeviceChange(replace_peers=True)):
+            before = others.turns
+            await tunnel.apply(change)
+            assert others.turns - before >= 10
+            assert len(tunnel._device.peers) == len(change.peers)
+
+    play(monkeypatch, scene)
+
+
+def test_down_waits_until_up_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        done = []
+        monkeypatch.setattr(Peer, "start", lambda peer, now: done.append(("up", peer.id)))
+        monkeypatch.setattr(Peer, "stop", lambda peer: done.append(("down", peer.id)))
+        await tunnel.apply(DeviceChange(peers=tuple(many(300))))
+        tunnel._link_changed(True, 1420)
+        tunnel._link_changed(False, 1420)
+        await tunnel._last_change
+        assert done == [(way, peer) for way in ("up", "down") for peer in range(1, 301)]
+
+    play(monkeypatch, scene)
+
+
+def test_each_preshared_key_is_written_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        changes = many(1001)
+        await tunnel.apply(DeviceChange(peers=tuple(changes)))
+        parts = list(tunnel.describe())
+        assert len(parts) == 4  # The device, and peers by the 500.
+        lines = b"".join(parts).decode().splitlines()
+        del changes[6]
+        assert len(lines) == 3 * len(changes)
+        for at, change in enumerate(changes):
+            digits = bytearray(b"0" * 64)
+            if isinstance(change.preshared_key, PresharedKey):
+                change.preshared_key.write_hex(digits, 0)
+            assert lines[3 * at] == "public_key=" + change.public_key.hex()
+            assert lines[3 * at + 1] == "preshared_key=" + digits.decode()
 
     play(monkeypatch, scene)
 

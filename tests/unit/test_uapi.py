@@ -7,22 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake._native import Endpoint, PresharedKey, PrivateKey
-from wiresnake.config.uapi import (
-    SetParser,
-    UapiError,
-    device_pieces,
-    endpoint_text,
-    peer_pieces,
-    wipe,
-    write_get,
-)
+from wiresnake._native import Endpoint, Plane, PresharedKey, PrivateKey
+from wiresnake.config.uapi import SetParser, UapiError, wipe, write_device
 from wiresnake.model import (
     CLEAR,
     DeviceChange,
     DeviceStatus,
     PeerChange,
-    PeerStatus,
     Prefix,
 )
 
@@ -236,51 +227,59 @@ def test_c102_any_values_give_a_change_or_an_error(lines: list[tuple[str, str]])
 
 
 def test_get_of_nothing() -> None:
-    assert write_get(device_pieces(DeviceStatus(None, 0, 0))) == b"errno=0\n\n"
+    assert write_device(DeviceStatus(None, 0, 0)) == b""
 
 
-def test_get_in_order() -> None:
+def test_get_of_a_device_in_order() -> None:
     private = PrivateKey.from_hex(b"40" * 32)
-    preshared = PresharedKey.from_hex(b"23" * 32)
-    assert private is not None
-    first = PeerStatus(
-        PEER,
-        preshared,
-        Endpoint("fe80::1", 51820, 3),
-        1_700_000_000_500_000_000,
-        7,
-        8,
-        25,
-        (Prefix.parse("10.0.0.0/8"), Prefix.parse("::/0")),
-    )
-    second = PeerStatus(PEER, None, None, 0, 0, 0, 0, ())
-    pieces = device_pieces(DeviceStatus(private, 51820, 0xCA6C))
-    reply = write_get(pieces + peer_pieces(first) + peer_pieces(second))
-    assert reply.decode().splitlines() == [
+    assert write_device(DeviceStatus(private, 51820, 0xCA6C)).decode().splitlines() == [
         "private_key=" + "40" * 32,
         "listen_port=51820",
         "fwmark=51820",
-        f"public_key={KEY}",
-        "preshared_key=" + "23" * 32,
-        "protocol_version=1",
-        "endpoint=[fe80::1%3]:51820",
-        "last_handshake_time_sec=1700000000",
-        "last_handshake_time_nsec=500000000",
-        "tx_bytes=8",
-        "rx_bytes=7",
-        "persistent_keepalive_interval=25",
-        "allowed_ip=10.0.0.0/8",
-        "allowed_ip=::/0",
-        f"public_key={KEY}",
-        "preshared_key=" + "0" * 64,
+    ]
+
+
+def described(endpoint: Endpoint | None, last: int = 0, keepalive: int = 0, *allowed: str) -> str:
+    plane = Plane()
+    peer = plane.add_peer()
+    plane.set_endpoint(peer, endpoint)
+    plane.count_received(peer, 7)
+    prefixes = dict.fromkeys(map(Prefix.parse, allowed))
+    [text] = plane.describe([(peer, PEER, last, keepalive, prefixes)])
+    return text.decode()
+
+
+def test_get_of_a_peer_in_order() -> None:
+    endpoint = Endpoint("fe80::1", 51820, 3)
+    last = 1_700_000_000_500_000_007
+    text = described(endpoint, last, 25, "10.0.0.0/8", "::/0", "2001:db8::/128")
+    assert text == "".join(
+        f"{line}\n"
+        for line in [
+            f"public_key={KEY}",
+            "preshared_key=" + "0" * 64,
+            "protocol_version=1",
+            "endpoint=[fe80::1%3]:51820",
+            "last_handshake_time_sec=1700000000",
+            "last_handshake_time_nsec=500000007",
+            "tx_bytes=0",
+            "rx_bytes=7",
+            "persistent_keepalive_interval=25",
+            "allowed_ip=10.0.0.0/8",
+            "allowed_ip=::/0",
+            "allowed_ip=2001:db8::/128",
+        ]
+    )
+
+
+def test_what_a_peer_lacks_is_zero_or_left_out() -> None:
+    assert described(None).splitlines()[2:] == [
         "protocol_version=1",
         "last_handshake_time_sec=0",
         "last_handshake_time_nsec=0",
         "tx_bytes=0",
-        "rx_bytes=0",
+        "rx_bytes=7",
         "persistent_keepalive_interval=0",
-        "errno=0",
-        "",
     ]
 
 
@@ -288,12 +287,23 @@ def test_get_in_order() -> None:
     ("endpoint", "text"),
     [
         (Endpoint("192.0.2.1", 5), "192.0.2.1:5"),
+        (Endpoint("::ffff:192.0.2.1", 5), "192.0.2.1:5"),
         (Endpoint("2001:db8::1", 5), "[2001:db8::1]:5"),
+        (Endpoint("fe80::1", 5), "[fe80::1]:5"),
         (Endpoint("fe80::1", 5, 4), "[fe80::1%4]:5"),
     ],
 )
 def test_endpoint_text(endpoint: Endpoint, text: str) -> None:
-    assert endpoint_text(endpoint) == text
+    assert f"\nendpoint={text}\n" in described(endpoint)
+
+
+def test_a_peer_that_is_gone_has_no_description() -> None:
+    plane = Plane()
+    gone = plane.add_peer()
+    plane.remove_peer(gone)
+    assert plane.describe([(gone, PEER, 0, 0, {})]) == [b""]
+    with pytest.raises(ValueError, match="32 bytes"):
+        plane.describe([(plane.add_peer(), PEER[1:], 0, 0, {})])
 
 
 def test_c105_wipe() -> None:

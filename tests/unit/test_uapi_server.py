@@ -17,7 +17,7 @@ from wiresnake.runtime.uapi_server import UapiServer, adopt
 
 
 class RefusingTunnel:
-    def apply(self, change: DeviceChange) -> None:
+    async def apply(self, change: DeviceChange) -> None:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 

@@ -80,7 +80,8 @@ def run(
         tunnel = Tunnel(device, timing)
         try:
             while changes:
-                tunnel.apply(changes.pop())  # No other reference: the keys in it can be wiped.
+                # No other reference: the keys in it can be wiped.
+                await tunnel.apply(changes.pop())
             if uapi_fd is None:
                 listener = uapi_server.listen(device.name)
             else:

@@ -1,22 +1,18 @@
 """The userspace API's text (wireguard.com/xplatform): a `set` into a change, a status into a `get`.
 
 Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
-error text holds a value, or a key that is no word: it may be a secret. Rule 3: a `get` prints no
-endpoint that `wg` cannot read back: it crashes on a host name or an unknown zone, so a zone is a
-number.
+error text holds a value, or a key that is no word: it may be a secret. The peers of a `get` are
+written by the plane.
 """
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError, WiresnakeError
-from wiresnake.model import CLEAR, DeviceChange, DeviceStatus, PeerChange, PeerStatus, Prefix
-
-Piece = bytes | PrivateKey | PresharedKey
-"""A part of a reply: text, or a key that is yet to be written."""
+from wiresnake.model import CLEAR, DeviceChange, DeviceStatus, PeerChange, Prefix
 
 _NAME = re.compile("[a-z_]{1,29}")
 
@@ -163,59 +159,20 @@ def _endpoint(value: str, zone: Callable[[str], int]) -> Endpoint:
     return Endpoint(host, unsigned(port, 16), index)
 
 
-def device_pieces(device: DeviceStatus) -> list[Piece]:
-    """The head of a `get`: what is zero is left out, as by wireguard-go."""
-    pieces: list[Piece] = []
-    if device.private_key is not None:
-        pieces += [b"private_key=", device.private_key, b"\n"]
-    if device.listen_port:
-        pieces.append(b"listen_port=%d\n" % device.listen_port)
-    if device.fwmark:
-        pieces.append(b"fwmark=%d\n" % device.fwmark)
-    return pieces
-
-
-def peer_pieces(peer: PeerStatus) -> list[Piece]:
-    """One peer of a `get`."""
-    seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
-    lines = ["", "protocol_version=1"]
-    if peer.endpoint is not None:
-        lines.append(f"endpoint={endpoint_text(peer.endpoint)}")
-    lines += [
-        f"last_handshake_time_sec={seconds}",
-        f"last_handshake_time_nsec={nanoseconds}",
-        f"tx_bytes={peer.sent}",
-        f"rx_bytes={peer.received}",
-        f"persistent_keepalive_interval={peer.persistent_keepalive}",
-    ]
-    lines += [f"allowed_ip={prefix}" for prefix in peer.allowed_ips]
-    return [
-        f"public_key={peer.public_key.hex()}\npreshared_key=".encode(),
-        peer.preshared_key or b"0" * 64,
-        ("\n".join(lines) + "\n").encode(),
-    ]
-
-
-def endpoint_text(endpoint: Endpoint) -> str:
-    """An endpoint as `wg` reads it, a zone as a number."""
-    if ":" not in endpoint.host:
-        return f"{endpoint.host}:{endpoint.port}"
-    zone = f"%{endpoint.scope}" if endpoint.scope else ""
-    return f"[{endpoint.host}{zone}]:{endpoint.port}"
-
-
-def write_get(pieces: Sequence[Piece]) -> bytearray:
-    """The reply to a `get`, made in one piece of memory: the caller sends and wipes it."""
-    pieces = [*pieces, b"errno=0\n\n"]
-    buffer = bytearray(sum(len(piece) if isinstance(piece, bytes) else 64 for piece in pieces))
-    offset = 0
-    for piece in pieces:
-        if isinstance(piece, bytes):
-            buffer[offset : offset + len(piece)] = piece
-            offset += len(piece)
-        else:
-            offset = piece.write_hex(buffer, offset)
-    return buffer
+def write_device(device: DeviceStatus) -> bytearray:
+    """The head of a `get`: what is zero is left out, as by wireguard-go. The caller wipes it."""
+    key = device.private_key
+    fields = {
+        "private_key": key and "0" * 64,
+        "listen_port": device.listen_port,
+        "fwmark": device.fwmark,
+    }
+    text = bytearray(
+        "".join(f"{name}={value}\n" for name, value in fields.items() if value), "ascii"
+    )
+    if key is not None:
+        key.write_hex(text, len("private_key="))
+    return text
 
 
 def wipe(buffer: bytearray) -> None:

@@ -4,8 +4,9 @@ Rule 1: the user's change cannot fail, it was checked when it was read.
 Rule 2: a message that does not fit is nothing. No exception, no log, no answer.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from wiresnake._native import Endpoint, PrivateKey, SharedSecret
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
@@ -16,8 +17,12 @@ from wiresnake.protocol.peer import Peer, Surroundings
 from wiresnake.protocol.plane import Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
 
+T = TypeVar("T")
+
 _DEADLINES_PER_TICK: Final = 20
 """Each may cost an initiation, 0.2 ms: thousands at once must not hold up everything else."""
+_PEERS_PER_SLICE: Final = 100
+"""Each may take 10 us."""
 
 
 class Device:
@@ -34,29 +39,32 @@ class Device:
         identity = self._around.identity
         return None if identity is None else identity.private
 
-    def configure(self, change: DeviceChange, now: Now) -> None:
-        """Applies keys and peers; the port and the mark are the runtime's."""
-        if change.replace_peers:
-            for peer in list(self.peers.values()):
-                self._remove(peer)
-        if change.private_key is not None:
-            self._set_private_key(None if change.private_key is CLEAR else change.private_key, now)
-        for peer_change in change.peers:
-            self._configure_peer(peer_change, now)
+    def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Iterator[None]:
+        """Applies keys and peers; the port and the mark are the runtime's.
 
-    def up(self, now: Now) -> None:
+        Like `up` and `down` it yields now and then, as 100,000 peers take a second: messages,
+        events and deadlines may come in between, but none of these three.
+        """
+        if change.replace_peers:
+            yield from _in_turns(list(self.peers.values()), self._remove)
+        if change.private_key is not None:
+            self._set_private_key(
+                None if change.private_key is CLEAR else change.private_key, clock()
+            )
+        yield from _in_turns(change.peers, lambda each: self._configure_peer(each, clock()))
+
+    def up(self, clock: Callable[[], Now]) -> Iterator[None]:
         """The interface is up: what waited is sent, and persistent keepalives begin."""
         if not self._around.up:
             self._around.up = True
-            for peer in self.peers.values():
-                peer.start(now)
+            peers = list(self.peers.values())
+            yield from _in_turns(peers, lambda peer: peer.start(clock()))
 
-    def down(self, now: Now) -> None:
+    def down(self) -> Iterator[None]:
         """The interface is down: nothing is sent, no timer runs, no session is left."""
         if self._around.up:
             self._around.up = False
-            for peer in self.peers.values():
-                peer.stop()
+            yield from _in_turns(list(self.peers.values()), Peer.stop)
 
     def receive(self, message: bytes, source: Endpoint, now: Now) -> None:
         """Consumes one handshake message or cookie reply that the plane's gate let pass."""
@@ -156,3 +164,10 @@ class Device:
         if prefix in peer.allowed_ips:
             del peer.allowed_ips[prefix], self._routes[prefix]
             self._around.plane.disallow(*prefix)
+
+
+def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Iterator[None]:
+    for number, one in enumerate(each, 1):
+        action(one)
+        if number % _PEERS_PER_SLICE == 0:
+            yield

@@ -72,7 +72,6 @@ class Plane(Protocol):
         before, and its reserved indices released."""
 
     def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None: ...
-    def endpoint(self, peer: int) -> Endpoint | None: ...
 
     def forget_sources(self, peer: int | None) -> None:
         """Drops the sticky local address of the peer's endpoint (None: of every peer's)."""

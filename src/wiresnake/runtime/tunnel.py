@@ -6,16 +6,20 @@ and socket.c: the interface's state is the device's state, and a port once chose
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import attrgetter
 
 from wiresnake._native import Endpoint, Entropy, Plane
+from wiresnake.config.uapi import write_device
 from wiresnake.errors import HostError
-from wiresnake.model import DeviceChange, DeviceStatus, PeerStatus
+from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.device import Device
 from wiresnake.protocol.peer import Peer
@@ -27,6 +31,11 @@ from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
 """Events and handshake messages hold the loop for this many ns at most."""
+
+_PEERS_PER_PART = 500
+"""Of a `get`, in 0.5 ms."""
+_DESCRIBED = attrgetter("id", "public_key", "last_handshake", "persistent_keepalive", "allowed_ips")
+_PRESHARED_KEY_AT = len("public_key=\npreshared_key=") + 64
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +57,7 @@ class Tunnel:
         self._any_port = True
         self._fwmark = 0
         self._deadline: int | None = None
+        self._changing = asyncio.Lock()
         self._events: deque[tuple[int, int]] = deque()
         self._backlog = False
         """`_SLICE` was over before the events and messages were."""
@@ -71,7 +81,7 @@ class Tunnel:
         self._tun = self._tun._replace(fd=-1)
         self._lost()
 
-    def apply(self, change: DeviceChange) -> None:
+    async def apply(self, change: DeviceChange) -> None:
         """Applies the change whole, or raises HostError (the port, the mark) and applies nothing.
 
         The port that is bound already is not bound anew. A whole configuration (one that names
@@ -94,32 +104,28 @@ class Tunnel:
         if change.listen_port is not None:
             self._any_port = change.listen_port == 0
         self._fwmark = mark
-        self._device.configure(change, now())
-        self._arm()
+        await self._carry_out(self._device.configure(change, now))
 
     @property
     def status(self) -> DeviceStatus:
         return DeviceStatus(self._device.private_key, self._port, self._fwmark)
 
-    @property
-    def peers(self) -> list[Peer]:
-        return list(self._device.peers.values())
+    def describe(self) -> Iterator[bytearray]:
+        """What a `get` says, in parts for the caller to wipe; each peer as it is by then."""
+        yield write_device(self.status)
+        peers = iter(list(self._device.peers.values()))
+        while part := list(islice(peers, _PEERS_PER_PART)):
+            yield self._describe(part)
 
-    def peer_status(self, peer: Peer) -> PeerStatus | None:
-        """None if the peer has been removed meanwhile."""
-        if self._device.peers.get(peer.public_key) is not peer:
-            return None
-        received, sent = self._plane.transfer(peer.id)
-        return PeerStatus(
-            peer.public_key,
-            peer.preshared_key,
-            self._plane.endpoint(peer.id),
-            peer.last_handshake,
-            received,
-            sent,
-            peer.persistent_keepalive,
-            tuple(peer.allowed_ips),
-        )
+    def _describe(self, peers: list[Peer]) -> bytearray:
+        texts = self._plane.describe(list(map(_DESCRIBED, peers)))
+        reply = bytearray().join(texts)
+        start = 0
+        for one, text in zip(peers, texts, strict=True):
+            if text and one.preshared_key is not None:
+                one.preshared_key.write_hex(reply, start + _PRESHARED_KEY_AT)
+            start += len(text)
+        return reply
 
     def _link_changed(self, up: bool, mtu: int) -> None:
         self._plane.set_mtu(mtu)
@@ -131,11 +137,19 @@ class Tunnel:
                 self._attach(udp.open_sockets(self._port, self._fwmark))
             except OSError as error:
                 _log.error("%s is up without a socket: %s", self._tun.name, error.strerror)
-            self._device.up(now())
+            steps = self._device.up(now)
         else:
             self._detach()
-            self._device.down(now())
-        self._arm()
+            steps = self._device.down()
+        self._last_change = self._loop.create_task(self._carry_out(steps))
+
+    async def _carry_out(self, steps: Iterator[None]) -> None:
+        """Changes the device, one change after the other, without holding the loop."""
+        async with self._changing:
+            for _ in steps:
+                self._arm()
+                await take_turns()
+            self._arm()
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
@@ -208,6 +222,14 @@ class Tunnel:
     def _lost(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
+
+
+async def take_turns() -> None:
+    """Lets others have the loop. What was made since the last time and is in use stays: a collector
+    that looks at 100,000 peers would hold the loop for longer than any slice of work."""
+    gc.collect()
+    gc.freeze()
+    await asyncio.sleep(0)
 
 
 def now() -> Now:

@@ -1,0 +1,103 @@
+"""Instructions per packet of each step on its way, by callgrind: figures that no load disturbs.
+
+valgrind knows no AVX-512, so cryptography runs what it has for AVX2. Each figure is the difference
+of two runs that prepare the same and take different numbers of packets.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from bench.plan import Part, Plan
+from bench.record import FAILURES, Record
+from bench.subjects import ROOT, WIRESNAKE, Subject
+from wiresnake.cli import lab
+from wiresnake.cli.lab import LabError
+
+SCENARIOS = {
+    "seal 1420 B": ("seal", 1420),
+    "seal 64 B": ("seal", 64),
+    "open 1420 B": ("open", 1420),
+    "open 64 B": ("open", 64),
+    "split 1420 B": ("split", 1420),
+    "split 64 B": ("split", 64),
+    "coalesce 1420 B": ("coalesce", 1420),
+    "coalesce 64 B": ("coalesce", 64),
+    "look up a receiver index": ("index", 0),
+    "look up an allowed IP": ("allowed", 0),
+}
+"""Steps of rust/benches/packets.rs, and bytes of the inner packet."""
+FEW, MANY = 512, 1024
+
+_BUILD = "cargo bench --quiet --locked --manifest-path rust/Cargo.toml --bench packets --no-run"
+
+
+def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
+    ours = next((subject for subject in subjects if subject.name == WIRESNAKE), None)
+    wanted = [name for name in SCENARIOS if plan.wants(name)]
+    if ours is None or not wanted:
+        return
+    print("instructions: valgrind has no AVX-512, so cryptography is counted with AVX2")
+    try:
+        program = build()
+    except FAILURES as error:
+        return record.fail(ours, wanted[0], 1, error)
+    for name in wanted:
+        record.measure(ours, name, 1, partial(measure, program, *SCENARIOS[name]))
+
+
+def measure(program: Path, step: str, size: int) -> Mapping[str, float]:
+    few, many = (count(program, step, size, packets) for packets in (FEW, MANY))
+    return {"instructions": (many - few) / (MANY - FEW)}
+
+
+def build() -> Path:
+    """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
+    if lab.missing_programs("valgrind"):
+        raise LabError("valgrind is missing: apt-get install valgrind")
+    done = subprocess.run(
+        lab.words(_BUILD, "--message-format=json"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"cargo did not build the packets bench: {done.stderr.strip()}")
+    return executable(done.stdout)
+
+
+def executable(messages: str) -> Path:
+    """The one program among cargo's messages, a line of JSON each."""
+    for line in messages.splitlines():
+        if (program := json.loads(line).get("executable")) is not None:
+            return Path(program)
+    raise LabError("cargo built no packets bench")
+
+
+def count(program: Path, step: str, size: int, packets: int) -> int:
+    """The instructions of a whole run."""
+    command = "valgrind --tool=callgrind --callgrind-out-file=/dev/null"
+    done = subprocess.run(
+        lab.words(command, program, step, str(size), str(packets)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"valgrind failed with {step}: {done.stderr.strip()[-500:]}")
+    return collected(done.stderr)
+
+
+def collected(report: str) -> int:
+    """The total of callgrind's report."""
+    found = re.search(r"Collected : (\d+)$", report, re.MULTILINE)
+    if found is None:
+        raise LabError(f"callgrind reported no total: {report.strip()[-500:]}")
+    return int(found[1])
+
+
+PART = Part(tuple(SCENARIOS), run)
