@@ -123,7 +123,8 @@ def test_only_py_rs_names_pyo3() -> None:
     "path", [*rust_files(), *sorted(CRYPTO.rglob("*.rs"))], ids=lambda path: path.name
 )
 def test_unsafe_has_its_place_and_its_reason(path: Path) -> None:
-    """Law 2: in three files of the core and three of the cipher, and each with a SAFETY comment above or at its beginning."""
+    """Law 2: in three files of the core and three of the cipher, and each with a SAFETY comment
+    above or at its beginning."""
     text = path.read_text()
     lines = text.splitlines()
     for at, token in rust_tokens(text):

@@ -19,3 +19,4 @@ pub mod table;
 pub mod tun;
 pub mod uapi;
 pub mod udp;
+pub mod x25519;

@@ -14,8 +14,9 @@ use chacha20poly1305::aead::{Aead, Payload};
 pub use chapoly::{Key as AeadKey, TAG};
 use hmac::{KeyInit, Mac, SimpleHmac};
 use ring::rand::{SecureRandom, SystemRandom};
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
+
+use crate::x25519;
 
 /// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
 pub fn random(bytes: &mut [u8]) {
@@ -50,9 +51,7 @@ impl PrivateKey {
     /// X25519; None when the result is all zero, as every low-order point makes it.
     pub fn exchange(&self, public: &[u8; 32]) -> Option<SharedSecret> {
         scrubbed(|| {
-            let scalar = StaticSecret::from(*self.scalar.0);
-            let point = scalar.diffie_hellman(&PublicKey::from(*public));
-            let result = Secret::from_bytes(point.as_bytes());
+            let result = Secret::from_bytes(&x25519::exchange(&self.scalar.0, public));
             (!result.is_zero()).then(|| SharedSecret(result))
         })
     }
@@ -60,7 +59,7 @@ impl PrivateKey {
     fn clamp(mut scalar: Secret) -> PrivateKey {
         scalar.0[0] &= 0b1111_1000;
         scalar.0[31] = scalar.0[31] & 0b0111_1111 | 0b0100_0000;
-        let public = scrubbed(|| PublicKey::from(&StaticSecret::from(*scalar.0)).to_bytes());
+        let public = scrubbed(|| x25519::public(&scalar.0));
         PrivateKey { scalar, public }
     }
 }
