@@ -17,6 +17,7 @@ use crate::inbound;
 use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
 use crate::peer::{Peer, THREAD_LOST};
+use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, drain, new_eventfd, now, signal};
 use crate::tun::Tun;
@@ -44,6 +45,7 @@ impl Worker {
             if catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
                 shared.post(THREAD_LOST, 0);
             }
+            scrub_stack(); // the next thread may be given this one's
         })?;
         Ok(Worker { stop, thread })
     }
@@ -227,6 +229,7 @@ impl Plane {
         if initiator {
             peer.clear_wanted();
             lock(&self.outbound).send_staged(peer, &mut sessions, now());
+            scrub_stack();
         }
     }
 
@@ -273,11 +276,13 @@ impl Plane {
     pub fn send_staged(&self, peer: &Arc<Peer>) {
         let mut sessions = peer.sessions();
         lock(&self.outbound).send_staged(peer, &mut sessions, now());
+        scrub_stack();
     }
 
     pub fn send_keepalive(&self, peer: &Arc<Peer>) {
         let mut sessions = peer.sessions();
         lock(&self.outbound).send_keepalive(peer, &mut sessions, now());
+        scrub_stack();
     }
 
     fn forget(&self, gone: impl IntoIterator<Item = Arc<Session>>) {

@@ -2,10 +2,9 @@
 //!
 //! What lives long is boxed, so that a move leaves no copy behind. What the libraries leave on the
 //! stack is overwritten by `scrub_stack`: at once, but for the threads that carry packets, which do it
-//! when they have had nothing to carry for a second.
+//! before they wait.
 
 use std::hint::black_box;
-use std::mem::MaybeUninit;
 
 use base64ct::{Base64, Encoding};
 use blake2::{Blake2s256, Digest};
@@ -247,16 +246,12 @@ pub fn seal_cookie(key: &[u8; 32], nonce: &[u8; 24], cookie: &[u8], mac1: &[u8])
     sealed.expect("a cookie is short")
 }
 
-/// Overwrites the 16 KiB of stack below the caller: cryptographic code leaves keys there.
+/// Overwrites the 16 KiB of stack below the caller, and the vector registers: cryptographic code
+/// leaves keys there.
 #[inline(never)]
 pub fn scrub_stack() {
-    let mut waste = MaybeUninit::<[u64; 2048]>::uninit();
-    let start = waste.as_mut_ptr().cast::<u64>();
-    for i in 0..2048 {
-        // SAFETY: `i` is inside the array, which nothing else refers to.
-        unsafe { start.add(i).write_volatile(0) };
-    }
-    black_box(&waste);
+    black_box(&mut [0u64; 2048]);
+    chapoly::wipe_registers();
 }
 
 /// 32 secret bytes at one address for life, wiped on drop.
@@ -647,22 +642,24 @@ mod tests {
         let unmask = |i: usize| masked[i] ^ mask[i];
         let find = || occurrences(|window| (16..32).all(|i| window[i - 16] == unmask(i)));
 
-        let secret = scrubbed(|| {
-            let mut secret = Secret::zero();
-            (0..32).for_each(|i| secret.0[i] = unmask(i));
-            secret
-        });
-        assert_eq!(find(), 1);
-        let key = AeadKey::new(&secret.0);
-        assert_eq!(find(), 2);
-        drop(secret);
-        assert_eq!(find(), 1);
-        let mut message = [0; 64];
-        key.seal(0, b"", &mut message);
-        key.open(0, b"", &mut message).unwrap();
-        drop(key);
-        scrub_stack();
-        assert_eq!(find(), 0);
+        for new in [AeadKey::new, AeadKey::with_ring] {
+            let secret = scrubbed(|| {
+                let mut secret = Secret::zero();
+                (0..32).for_each(|i| secret.0[i] = unmask(i));
+                secret
+            });
+            assert_eq!(find(), 1);
+            let key = scrubbed(|| new(&secret.0));
+            assert_eq!(find(), 2);
+            drop(secret);
+            assert_eq!(find(), 1);
+            let mut message = [0; 64];
+            key.seal(0, b"", &mut message);
+            key.open(0, b"", &mut message).unwrap();
+            drop(key);
+            scrub_stack();
+            assert_eq!(find(), 0);
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 use rustix::thread::sched_yield;
 
@@ -84,21 +84,16 @@ impl AsFd for Tun {
     }
 }
 
-/// A wait that is longer than this wipes the stack first: a scrub at every wait costs too much.
-const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-/// Waits until one of the descriptors is readable or broken; the answer is in their order.
+/// Waits until one of the descriptors is readable or broken; the answer is in their order. What
+/// encryption has left on the stack is wiped before.
 pub fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> [bool; N] {
     let mut set: Vec<PollFd<'_>> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    scrub_stack();
     // Others first: where cores are scarce, more has come by then, without a sleep and a wake-up;
-    // where they are not, this costs nothing.
+    // where they are not, this is one more system call.
     sched_yield();
-    // EINTR reads as: nothing yet.
-    if poll(&mut set, Some(&QUIET)) == Ok(0) {
-        scrub_stack();
-        let _ = poll(&mut set, None);
-    }
+    let _ = poll(&mut set, None); // EINTR reads as: nothing yet
     let mut ready = set.iter().map(|fd| !fd.revents().is_empty());
     fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))
 }

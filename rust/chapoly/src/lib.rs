@@ -9,7 +9,7 @@ mod avx512;
 use std::mem::{MaybeUninit, needs_drop};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 /// Bytes of the authentication tag.
 pub const TAG: usize = 16;
@@ -22,7 +22,7 @@ pub struct Key(Form);
 /// A key as the code that uses it wants it.
 enum Form {
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Aead, Box<Zeroizing<[u8; 32]>>),
+    Avx512(avx512::Aead, Box<zeroize::Zeroizing<[u8; 32]>>),
     Ring(RingKey),
 }
 
@@ -30,7 +30,7 @@ impl Key {
     pub fn new(key: &[u8; 32]) -> Key {
         #[cfg(target_arch = "x86_64")]
         if let Some(aead) = avx512::Aead::new() {
-            let mut place = Box::new(Zeroizing::new([0; 32]));
+            let mut place = Box::new(zeroize::Zeroizing::new([0; 32]));
             place.copy_from_slice(key);
             return Key(Form::Avx512(aead, place));
         }
@@ -45,7 +45,7 @@ impl Key {
     /// Encrypts `message`, a plaintext and room for the tag, in place. The nonce is four zero
     /// bytes and the counter.
     ///
-    /// Panics if `message` is shorter than a tag.
+    /// Panics if `message` is shorter than a tag. No message is as long as 256 GiB.
     #[inline]
     pub fn seal(&self, counter: u64, aad: &[u8], message: &mut [u8]) {
         self.seal_at(nonce(counter), aad, message);
@@ -127,6 +127,15 @@ impl RingKey {
 impl Drop for RingKey {
     fn drop(&mut self) {
         self.0.zeroize();
+    }
+}
+
+/// Clears the vector registers of this thread. Our own code leaves keys in the upper ones, which
+/// other code hardly ever uses.
+pub fn wipe_registers() {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(aead) = avx512::Aead::new() {
+        aead.wipe_registers();
     }
 }
 

@@ -91,3 +91,21 @@ fn what_is_forged_stays_closed() {
         assert!(key.open_at(nonce, &aad, &mut message).is_some());
     }
 }
+
+#[test]
+fn wherever_it_lies_nothing_else_is_touched() {
+    let mut random = Random(11);
+    for offset in 0..65 {
+        for length in [0, 1, 63, 64, 65, 127, 1471, 1472, 1473, 3008, 3009] {
+            let (key, nonce, text) = (random.bytes(), random.bytes(), random.text(length));
+            let whole = offset..offset + length + TAG;
+            let mut memory = vec![0xa5; whole.end + 64];
+            memory[offset..offset + length].copy_from_slice(&text);
+            let key_here = Key::new(&key);
+            key_here.seal_at(nonce, &[], &mut memory[whole.clone()]);
+            assert!(memory[whole.clone()] == sealed_by_ring(&key, nonce, &[], &text));
+            assert!(key_here.open_at(nonce, &[], &mut memory[whole.clone()]).is_some());
+            assert!(memory[..offset].iter().chain(&memory[whole.end..]).all(|byte| *byte == 0xa5));
+        }
+    }
+}

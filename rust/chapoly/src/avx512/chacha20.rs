@@ -15,23 +15,35 @@ const CONSTANTS: &[u8; 16] = b"expand 32-byte k";
 type Row = __m512i;
 
 /// The key stream of one message: block 0 is Poly1305's key, the text begins with block 1.
-pub struct Stream {
+pub struct Stream<'a> {
     /// The first state: constants, key, key, counters.
     rows: [Row; 4],
-    blocks: [Row; AHEAD],
+    blocks: &'a mut [Row; AHEAD],
 }
 
-impl Stream {
+/// Room for the blocks of a stream. It is lent to it: too much to be moved for every message.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn room() -> [Row; AHEAD] {
+    [_mm512_setzero_si512(); AHEAD]
+}
+
+impl<'a> Stream<'a> {
     /// Makes what a text of that many bytes needs first.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn new(key: &[u8; 32], nonce: [u8; 12], length: usize) -> Stream {
+    pub fn new(
+        key: &[u8; 32],
+        nonce: [u8; 12],
+        length: usize,
+        blocks: &'a mut [Row; AHEAD],
+    ) -> Stream<'a> {
         let broadcast = |half: &[u8]| _mm512_broadcast_i32x4(_mm512_castsi512_si128(load(half)));
         let mut first = [0; 16];
         first[4..].copy_from_slice(&nonce);
         let numbers = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
         let counters = _mm512_add_epi32(broadcast(&first), numbers);
         let rows = [broadcast(CONSTANTS), broadcast(&key[..16]), broadcast(&key[16..]), counters];
-        let mut stream = Stream { rows, blocks: [_mm512_setzero_si512(); AHEAD] };
+        let mut stream = Stream { rows, blocks };
         stream.advance(1 + length.div_ceil(BLOCK));
         stream
     }
@@ -51,7 +63,7 @@ impl Stream {
         xor(first, &self.blocks[1..]);
         for text in rest.chunks_mut(AHEAD * BLOCK) {
             self.advance(text.len().div_ceil(BLOCK));
-            xor(text, &self.blocks);
+            xor(text, self.blocks);
         }
     }
 

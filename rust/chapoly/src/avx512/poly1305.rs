@@ -163,7 +163,8 @@ impl Multiplier {
         Multiplier { limbs, wrapped: [times_20(limbs[1]), times_20(limbs[2])] }
     }
 
-    /// The products, carried: of limbs of up to 46 bits with limbs of 44 (or a little more).
+    /// The products, carried. Limbs may have 46 bits, the multiplier's 44 and a little more, so that
+    /// times 20 they are still below 2^52: of what is above, the multiplication takes no notice.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn times(&self, limbs: Limbs) -> Limbs {
@@ -230,14 +231,11 @@ impl Products {
 #[target_feature(enable = "avx512f")]
 pub fn finish(sum: Limbs, s_low: u64, s_high: u64) -> [u8; BLOCK] {
     let [mut a, mut b, mut c] = sum.map(|limb| _mm512_reduce_add_epi64(limb) as u64);
-    for _ in 0..2 {
-        b += a >> 44;
-        c += b >> 44;
-        a = (a & LIMB) + (c >> 42) * 5;
-        (b, c) = (b & LIMB, c & TOP);
-    }
     b += a >> 44;
-    a &= LIMB;
+    c += b >> 44;
+    a = (a & LIMB) + (c >> 42) * 5;
+    b = (b & LIMB) + (a >> 44);
+    (a, c) = (a & LIMB, c & TOP);
     // Minus 2^130 - 5, which is plus 5 minus 2^130, unless that is below zero.
     let reduced_a = a + 5;
     let reduced_b = b + (reduced_a >> 44);
