@@ -7,6 +7,7 @@ import select
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -202,8 +203,42 @@ def test_down_waits_until_up_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
         await tunnel.apply(DeviceChange(peers=tuple(many(300))))
         tunnel._link_changed(True, 1420)
         tunnel._link_changed(False, 1420)
-        await tunnel._last_change
+        await asyncio.gather(*tunnel._changes)
         assert done == [(way, peer) for way in ("up", "down") for peer in range(1, 301)]
+
+    play(monkeypatch, scene)
+
+
+def test_a_set_is_applied_whole_even_if_its_client_is_shown_the_door(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        client = asyncio.get_running_loop().create_task(
+            tunnel.apply(DeviceChange(peers=tuple(many(300))))
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 0 < len(tunnel._device.peers) < 300
+        client.cancel()
+        await asyncio.gather(*tunnel._changes)
+        assert client.cancelled()
+        assert len(tunnel._device.peers) == 300
+
+    play(monkeypatch, scene)
+
+
+def test_a_change_that_fails_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        defect = ValueError("a defect")
+        monkeypatch.setattr(Peer, "start", Mock(side_effect=defect))
+        await tunnel.apply(DeviceChange(peers=tuple(many(3))))
+        tunnel._link_changed(True, 1420)
+        await asyncio.wait(tunnel._changes)
+        await asyncio.sleep(0)
+        assert reported == [defect]
 
     play(monkeypatch, scene)
 

@@ -42,8 +42,9 @@ class Device:
     def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Iterator[None]:
         """Applies keys and peers; the port and the mark are the runtime's.
 
-        Like `up` and `down` it yields now and then, as 100,000 peers take a second: messages,
-        events and deadlines may come in between, but none of these three.
+        What it, `up` and `down` return is to be run to its end. It yields now and then, as 100,000
+        peers take a second: messages, events and deadlines may come in between, but not the steps
+        of another of these three.
         """
         if change.replace_peers:
             yield from _in_turns(list(self.peers.values()), self._remove)
@@ -55,16 +56,17 @@ class Device:
 
     def up(self, clock: Callable[[], Now]) -> Iterator[None]:
         """The interface is up: what waited is sent, and persistent keepalives begin."""
-        if not self._around.up:
-            self._around.up = True
-            peers = list(self.peers.values())
-            yield from _in_turns(peers, lambda peer: peer.start(clock()))
+        if self._around.up:
+            return iter(())
+        self._around.up = True
+        return _in_turns(list(self.peers.values()), lambda peer: peer.start(clock()))
 
     def down(self) -> Iterator[None]:
         """The interface is down: nothing is sent, no timer runs, no session is left."""
-        if self._around.up:
-            self._around.up = False
-            yield from _in_turns(list(self.peers.values()), Peer.stop)
+        if not self._around.up:
+            return iter(())
+        self._around.up = False
+        return _in_turns(list(self.peers.values()), Peer.stop)
 
     def receive(self, message: bytes, source: Endpoint, now: Now) -> None:
         """Consumes one handshake message or cookie reply that the plane's gate let pass."""

@@ -58,6 +58,7 @@ class Tunnel:
         self._fwmark = 0
         self._deadline: int | None = None
         self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[int, int]] = deque()
         self._backlog = False
         """`_SLICE` was over before the events and messages were."""
@@ -104,7 +105,8 @@ class Tunnel:
         if change.listen_port is not None:
             self._any_port = change.listen_port == 0
         self._fwmark = mark
-        await self._carry_out(self._device.configure(change, now))
+        # Whole, even if the client that asked for it is shown the door meanwhile.
+        await asyncio.shield(self._begin(self._device.configure(change, now)))
 
     @property
     def status(self) -> DeviceStatus:
@@ -141,7 +143,18 @@ class Tunnel:
         else:
             self._detach()
             steps = self._device.down()
-        self._last_change = self._loop.create_task(self._carry_out(steps))
+        self._begin(steps)
+
+    def _begin(self, steps: Iterator[None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._carry_out(steps))
+        self._changes.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            self._survive(task.result)
 
     async def _carry_out(self, steps: Iterator[None]) -> None:
         """Changes the device, one change after the other, without holding the loop."""
