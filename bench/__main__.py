@@ -82,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> Record:
         sparing=arguments.subjects is None,
     )
     asked = arguments.subjects or LABELS
+    load = os.getloadavg()[0]  # before we build anything
     if NULL in asked:
         print("building wiresnake without encryption", flush=True)
         null.build()
@@ -90,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> Record:
     kept = Record(
         {subject.name: subject.version for subject in chosen if subject.version},
         {name: why for name, why in absent.items() if name in asked},
+        load=load,
     )
     for name, why in kept.absent.items():
         print(f"not measured: {LABELS[name]}; {why}", flush=True)

@@ -40,7 +40,6 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
     wanted = [name for name in SCENARIOS if plan.wants(name)]
     if ours is None or not wanted:
         return
-    print("instructions: valgrind has no AVX-512, so cryptography is counted with AVX2")
     try:
         program = build()
     except FAILURES as error:
