@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 CRATE := --locked --workspace --manifest-path rust/Cargo.toml
-RUST_SOURCES := rust/Cargo.toml rust/Cargo.lock $(shell find rust -name target -prune -o -name '*.rs' -print)
+RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 STAMPS := .stamps
 
 .PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \

@@ -60,6 +60,9 @@ def _arguments() -> argparse.Namespace:
         "--publish", action="store_true", help="write docs/bench.md and docs/bench.svg"
     )
     arguments = parser.parse_args()
+    part = arguments.quick or arguments.only or arguments.subjects
+    if arguments.publish and part and not arguments.read:
+        parser.error("only a whole run is published: without --quick, --only and --subjects")
     wanted = arguments.only.lower().split(",") if arguments.only else [""]
     arguments.only = frozenset(
         name for name in names if any(text in name.lower() for text in wanted)

@@ -6,7 +6,6 @@ of two runs that prepare the same and take different numbers of packets.
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,9 @@ SCENARIOS = {
 """Steps of rust/benches/packets.rs, and bytes of the inner packet."""
 FEW, MANY = 512, 1024
 
-_BUILD = "cargo bench --quiet --locked --manifest-path rust/Cargo.toml --bench packets --no-run"
+_BUILD = (
+    "cargo bench --quiet --locked --bench packets --no-run --message-format=json --manifest-path"
+)
 
 
 def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
@@ -57,16 +58,7 @@ def build() -> Path:
     """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
     if lab.missing_programs("valgrind"):
         raise LabError("valgrind is missing: apt-get install valgrind")
-    done = subprocess.run(
-        lab.words(_BUILD, "--message-format=json"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise LabError(f"cargo did not build the packets bench: {done.stderr.strip()}")
-    return executable(done.stdout)
+    return executable(lab.tool(_BUILD, ROOT / "rust/Cargo.toml"))
 
 
 def executable(messages: str) -> Path:
@@ -79,16 +71,8 @@ def executable(messages: str) -> Path:
 
 def count(program: Path, step: str, size: int, packets: int) -> int:
     """The instructions of a whole run."""
-    command = "valgrind --tool=callgrind --callgrind-out-file=/dev/null"
-    done = subprocess.run(
-        lab.words(command, program, step, str(size), str(packets)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise LabError(f"valgrind failed with {step}: {done.stderr.strip()[-500:]}")
-    return collected(done.stderr)
+    command = "valgrind --tool=callgrind --callgrind-out-file=/dev/null --log-fd=1"
+    return collected(lab.tool(command, program, step, str(size), str(packets)))
 
 
 def collected(report: str) -> int:

@@ -167,6 +167,21 @@ def tunnel(
     return a, b
 
 
+def join(a: End, host: Host, implementation: Implementation) -> End:
+    """A third end, on a cable of its own to `a`; each knows where the other is."""
+    near, far = lab.cable(a.host, host)
+    lab.address(a.host, near, "198.51.100.1/24")
+    lab.address(host, far, "198.51.100.3/24")
+    c = End(host, far, {4: "198.51.100.3"}, {4: "10.9.0.3", 6: "fd09::3"})
+    implementation.start(host)
+    c.wg("setconf", c.interface, "/dev/stdin", text=configuration(c, a))
+    c.up()
+    section = configuration(a, c, outer=4).partition("[Peer]")
+    a.wg("addconf", a.interface, "/dev/stdin", text="[Peer]" + section[2])
+    lab.await_tunnel(host)
+    return c
+
+
 def configure(
     a: End, b: End, *, outer: int = 4, psk: bool = False, allowed: str | None = None
 ) -> None:

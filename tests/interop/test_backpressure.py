@@ -13,8 +13,8 @@ from interop.harness import (
     Implementation,
     MakeHost,
     assert_pings,
-    configuration,
     count_pings,
+    join,
     tunnel,
     unavailable,
 )
@@ -52,19 +52,6 @@ def seconds_to_end(ours: Implementation, host: Host) -> float:
             break
         time.sleep(0.005)
     return time.monotonic() - begun
-
-
-def third(a: End, host: Host) -> End:
-    """Another end on another cable to `a`."""
-    near, far = lab.cable(a.host, host)
-    lab.address(a.host, near, "198.51.100.1/24")
-    lab.address(host, far, "198.51.100.3/24")
-    return End(host, far, {4: "198.51.100.3"}, {4: "10.9.0.3", 6: "fd09::3"})
-
-
-def add_peer(a: End, c: End) -> None:
-    section = configuration(a, c, outer=4).partition("[Peer]")
-    a.wg("addconf", a.interface, "/dev/stdin", text="[Peer]" + section[2])
 
 
 def longest(output: str) -> float:
@@ -115,12 +102,7 @@ def test_a_slow_road_does_not_hold_up_another_peer(
     make_host: MakeHost, ours: Implementation
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    c = third(a, make_host("c"))
-    ours.start(c.host)
-    c.wg("setconf", "wg0", "/dev/stdin", text=configuration(c, a))
-    c.up()
-    add_peer(a, c)
-    lab.await_tunnel(c.host)
+    c = join(a, make_host("c"), ours)
     assert_pings(a, b)
     assert_pings(a, c)
     slow_down(a, "20mb")

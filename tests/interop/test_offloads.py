@@ -22,12 +22,11 @@ from interop.harness import (
     assert_pings,
     assert_tcp,
     assert_udp,
-    configuration,
     configure,
     ends,
+    join,
     tunnel,
 )
-from interop.test_backpressure import add_peer, third
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -211,12 +210,7 @@ def test_the_path_mtu_falls_and_rises(make_host: MakeHost, ours: Implementation)
 def test_the_route_to_one_peer_narrows(make_host: MakeHost, ours: Implementation) -> None:
     """Its datagrams go in fragments and those of the other peer in super-datagrams as before."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    c = third(a, make_host("c"))
-    ours.start(c.host)
-    c.wg("setconf", "wg0", "/dev/stdin", text=configuration(c, a))
-    c.up()
-    add_peer(a, c)
-    lab.await_tunnel(c.host)
+    c = join(a, make_host("c"), ours)
     to_c = replace(a, device="eth1")
     route = f"ip route replace {b.outer[4]}/32 dev {a.device}"
     with flow(a, b) as narrow, flow(a, c) as wide:
