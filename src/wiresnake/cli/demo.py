@@ -1,5 +1,6 @@
 """`wiresnake demo`: a tunnel between two hosts, shown from all sides in under a minute."""
 
+import argparse
 import contextlib
 import errno
 import json
@@ -67,8 +68,16 @@ class Site:
         return self.host.output(f"wg {words}")
 
 
-def run() -> int:
+def parser(_: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog="wiresnake demo",
+        description="Build two hosts in network namespaces, join them by a tunnel and show it.",
+    )
+
+
+def main(argv: list[str]) -> int:
     """Runs the demonstration; 0 if all of it went well, else 1 with the reason on stderr."""
+    parser(argv[0]).parse_args(argv[1:])
     if missing := lab.missing_programs(*PROGRAMS):
         packages = " ".join(sorted({PROGRAMS[name] for name in missing}))
         return _fail(f"programs are missing; as root: apt-get install {packages}")

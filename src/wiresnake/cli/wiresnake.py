@@ -1,38 +1,77 @@
-"""wiresnake: the command line. Each subcommand is imported only when it is called."""
+"""wiresnake: `wg` and `wg-quick` in one word, and more. A subcommand is imported when called."""
 
-import argparse
 import sys
-from typing import NoReturn
+from importlib import import_module
+
+COMMANDS = {
+    # group: {word: (module of wiresnake.cli with `main(argv) -> int`, summary)}
+    "as wg": {
+        "show": ("show", "the state of interfaces and their peers"),
+        "showconf": ("show", "an interface's configuration, as a file"),
+        "set": ("set", "change an interface and its peers"),
+        "setconf": ("set", "replace an interface's configuration by a file"),
+        "addconf": ("set", "add a file to an interface's configuration"),
+        "syncconf": ("set", "make an interface's configuration that of a file"),
+        "genkey": ("keys", "a new private key"),
+        "genpsk": ("keys", "a new preshared key"),
+        "pubkey": ("keys", "the public key of a private key"),
+    },
+    "as wg-quick": {
+        "up": ("quick", "bring up an interface, its addresses, routes and DNS"),
+        "down": ("quick", "take an interface down and undo all of it"),
+        "reload": ("quick", "make a running interface what its file says, without a drop"),
+        "save": ("quick", "write an interface's present state to its file"),
+        "strip": ("quick", "a file without what only wg-quick reads"),
+    },
+    "what is going on": {
+        "check": ("check", "what is wrong in a configuration file, and where"),
+        "why": ("why", "why a peer is not talking"),
+        "events": ("events", "what happens to peers, as it happens"),
+        "monitor": ("monitor", "a live view of interfaces and peers"),
+        "metrics": ("metrics", "figures for Prometheus"),
+    },
+    "configurations": {
+        "new": ("new", "a working pair of configurations: server or peer"),
+        "qr": ("qr", "a configuration as a QR code"),
+        "import": ("dialect", "read the file of another WireGuard"),
+        "export": ("dialect", "write a file for another WireGuard"),
+    },
+    "and": {
+        "demo": ("demo", "two hosts, a tunnel, real traffic, roaming: under a minute"),
+        "completion": ("completion", "the words of this command, for a shell"),
+    },
+}
+"""Every subcommand's module has `main(argv) -> int`, where argv begins with the subcommand, and
+`parser(command) -> ArgumentParser`, from which help, completion and man pages are made."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 for any failure, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(prog="wiresnake", description="A complete WireGuard.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="two hosts, a tunnel, real traffic, roaming: under a minute, nothing left behind",
-        description="Build two hosts in network namespaces, join them by a tunnel and show it.",
-    )
-    demo.set_defaults(run=_demo)
-    arguments = parser.parse_args(argv)
-    code: int = arguments.run(arguments)
-    return code
-
-
-def _demo(_: argparse.Namespace) -> int:
-    from wiresnake.cli import demo
-
-    return demo.run()
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+    """Returns the exit code: 0 for success, 1 for failure; each subcommand says which others."""
+    arguments = sys.argv[1:] if argv is None else argv
+    word = arguments[0] if arguments else "show"
+    if word in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if word in ("-v", "--version", "version"):
         from importlib.metadata import version  # 30 ms that only this needs.
 
         print(f"wiresnake {version('wiresnake')}")
-        parser.exit()
+        return 0
+    for group in COMMANDS.values():
+        if word in group:
+            module = import_module(f"wiresnake.cli.{group[word][0]}")
+            code: int = module.main(arguments or ["show"])
+            return code
+    print(f"Invalid subcommand: `{word}'\n{_help()}", file=sys.stderr)
+    return 1
+
+
+def _help() -> str:
+    lines = ["usage: wiresnake COMMAND [...], where COMMAND is one of:"]
+    for title, group in COMMANDS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {word:<11} {summary}" for word, (_, summary) in group.items()]
+    return "\n".join([*lines, "", "`wiresnake COMMAND --help` says more."])
 
 
 if __name__ == "__main__":

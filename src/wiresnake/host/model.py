@@ -1,0 +1,38 @@
+"""What an interface adds to its host: one value that `up` makes, `reload` converges and `down`
+removes."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAIN_TABLE = 254
+
+
+class Route(NamedTuple):
+    prefix: str
+    """`10.0.0.0/24`; host bits zero."""
+    table: int = MAIN_TABLE
+
+
+class Dns(NamedTuple):
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+class Policy(NamedTuple):
+    """Routing by mark for a default route (wg-quick's "auto" with 0.0.0.0/0 or ::/0): ip rules,
+    anti-spoof firewall and src_valid_mark."""
+
+    mark: int
+    """The mark of the encrypted datagrams, and the number of the table."""
+    versions: tuple[int, ...]
+    """4, 6 or both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    mtu: int
+    addresses: tuple[str, ...] = ()
+    """`10.0.0.1/24`, in order."""
+    routes: tuple[Route, ...] = ()
+    policy: Policy | None = None
+    dns: Dns = Dns()  # noqa: RUF009  # a tuple

@@ -1,0 +1,71 @@
+"""A configuration file as lines with places: what every reader of wg-quick files stands on.
+
+The grammar is that of `wg` and `wg-quick`: `Key = value` under [Interface] and [Peer], names
+case-insensitive, comments from '#' (hooks keep theirs), CRLF and a UTF-8 BOM do no harm.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
+"""Their values are shell commands, so that a '#' in them is the shell's."""
+
+
+class Line(NamedTuple):
+    """One line of a file."""
+
+    number: int
+    text: str
+    """As written, without its end."""
+    section: str
+    """The section that it stands in, in lower case: `interface`, `peer`; empty before the first.
+    Of a header, its own."""
+    header: bool
+    key: str
+    """Without whitespace, as written; empty for a header, a comment or an empty line."""
+    value: str
+    """What stands behind '=', stripped and without comment; of a hook with everything."""
+    equals: bool
+    key_column: int
+    """Counted from 1; of a header or another text, where it begins."""
+    value_column: int
+    comment: str
+    """What stands behind '#', stripped."""
+
+    @property
+    def name(self) -> str:
+        """The key in lower case."""
+        return self.key.lower()
+
+
+def read(text: str) -> Iterator[Line]:
+    """Every line in order, the empty ones too."""
+    section = ""
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        whole = raw.removesuffix("\r")
+        code, _, comment = whole.partition("#")
+        key, equals, value = code.partition("=")
+        key = "".join(key.split())
+        if equals and key.lower() in _HOOKS:
+            value, comment = whole.partition("=")[2], ""
+        column = len(code) - len(code.lstrip()) + 1
+        bare = "".join(code.split())
+        header = bare.startswith("[")
+        if header:
+            section = bare.lower().removeprefix("[").removesuffix("]")
+            key, equals, value = "", "", ""
+        elif not equals:
+            key, value = "", bare
+        at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip()) + 1
+        yield Line(
+            number,
+            whole,
+            section,
+            header,
+            key,
+            value.strip(),
+            bool(equals),
+            column,
+            at if equals else column,
+            comment.strip(),
+        )
