@@ -7,7 +7,9 @@ case-insensitive, comments from '#' (hooks keep theirs), CRLF and a UTF-8 BOM do
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
+WHITESPACE = " \t\n\v\f\r"
+"""`wg`'s: no-break space and the like, which come by copying from a web page, are none."""
+HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
 """Their values are shell commands, so that a '#' in them is the shell's."""
 
 
@@ -45,27 +47,35 @@ def read(text: str) -> Iterator[Line]:
         whole = raw.removesuffix("\r")
         code, _, comment = whole.partition("#")
         key, equals, value = code.partition("=")
-        key = "".join(key.split())
-        if equals and key.lower() in _HOOKS:
+        key = squeeze(key)
+        if equals and key.lower() in HOOKS:
             value, comment = whole.partition("=")[2], ""
-        column = len(code) - len(code.lstrip()) + 1
-        bare = "".join(code.split())
+        column = len(code) - len(code.lstrip(WHITESPACE)) + 1
+        bare = squeeze(code)
         header = bare.startswith("[")
         if header:
             section = bare.lower().removeprefix("[").removesuffix("]")
             key, equals, value = "", "", ""
         elif not equals:
             key, value = "", bare
-        at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip()) + 1
+        at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip(WHITESPACE)) + 1
         yield Line(
             number,
             whole,
             section,
             header,
             key,
-            value.strip(),
+            value.strip(WHITESPACE),
             bool(equals),
             column,
             at if equals else column,
-            comment.strip(),
+            comment.strip(WHITESPACE),
         )
+
+
+def squeeze(text: str) -> str:
+    """Without any whitespace, as `wg` reads a line."""
+    return text.translate(_NO_WHITESPACE)
+
+
+_NO_WHITESPACE = str.maketrans("", "", WHITESPACE)
