@@ -3,11 +3,13 @@
 import os
 import re
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wiresnake.errors import HostError
+from wiresnake.quick import config
 
-FOLDER = Path("/etc/wireguard")
+FOLDER = Path(config.FOLDER)
 _NAME = re.compile("[a-zA-Z0-9_=+.-]{1,15}")
 _LARGEST = 64 << 20
 
@@ -18,8 +20,11 @@ def is_name(text: str) -> bool:
 
 
 def find(argument: str) -> Path:
-    """As wg-quick: an interface's name means its file in /etc/wireguard; else it is a path."""
-    return FOLDER / f"{argument}.conf" if is_name(argument) else Path(argument)
+    """An interface's name means its file in /etc/wireguard, as for wg-quick; anything else is a
+    path, and so is `wg0.conf` if it is here and no interface of that name is there."""
+    named = FOLDER / f"{argument}.conf"
+    here = Path(argument)
+    return named if is_name(argument) and (named.exists() or not here.is_file()) else here
 
 
 def load(path: Path) -> str:
@@ -34,43 +39,55 @@ def load(path: Path) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def save(files: dict[Path, str], *, overwrite: bool) -> None:
-    """Writes all of the files or none, readable by their owner alone; a file that exists keeps
-    its owner and mode, and is never seen half written.
+@dataclass(frozen=True, slots=True)
+class New:
+    """What a file is to become."""
 
-    Each is written beside its place first. Only renaming is left then, and what was renamed is
-    put back if another one fails.
+    path: Path
+    content: str | bytes = field(repr=False)
+    replace: bool = False
+    """Whether there may be, and then is replaced, a file already."""
+
+
+def save(*files: New) -> None:
+    """Writes all of the files or none, readable by nobody else; one that is replaced keeps its
+    owner, and is never seen half written. HostError leaves everything as it was.
+
+    Each is written beside its place first, which is where most can fail. What has been put in
+    its place by then is taken back if another one fails.
     """
-    written: list[tuple[Path, Path]] = []
+    written: list[tuple[Path, New]] = []
     done: list[tuple[Path, bytes | None]] = []
     try:
-        for path, text in files.items():
-            if not overwrite and os.path.lexists(path):
-                raise HostError(f"{path} exists already; --force overwrites it")
-            written.append((_beside(path, text.encode("utf-8", "surrogateescape")), path))
-        for temporary, path in written:
-            before = path.read_bytes() if path.exists() else None
-            if overwrite:
-                temporary.replace(path.resolve())
+        for file in files:
+            if not file.replace and os.path.lexists(file.path):
+                raise HostError(f"{file.path} exists already; --force replaces it")
+            written.append((_beside(file.path, _bytes(file.content)), file))
+        for temporary, file in written:
+            target = file.path.resolve()
+            before = target.read_bytes() if file.replace and target.exists() else None
+            if file.replace:
+                temporary.replace(target)
             else:
-                os.link(temporary, path)  # Unlike a rename it never replaces another's new file.
-                temporary.unlink()
-            done.append((path, before))
+                os.link(temporary, target)  # Unlike a rename it never replaces another's new file.
+            done.append((target, before))
     except BaseException as error:
-        for path, before in reversed(done):
+        for target, before in reversed(done):
             if before is None:
-                path.unlink()
+                target.unlink()
             else:
-                _beside(path, before).replace(path.resolve())
+                _beside(target, before).replace(target)
         if isinstance(error, OSError) and not isinstance(error, HostError):
-            where = error.filename2 or error.filename
-            raise HostError(
-                error.errno, f"cannot write {where}: {error.strerror}; nothing was changed"
-            ) from None
+            what = f"cannot write {file.path}: {error.strerror}; nothing was changed"
+            raise HostError(error.errno, what) from None
         raise
     finally:
         for temporary, _ in written:
             temporary.unlink(missing_ok=True)
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
 
 
 def _beside(path: Path, data: bytes) -> Path:
@@ -83,11 +100,11 @@ def _beside(path: Path, data: bytes) -> Path:
             if target.exists():
                 status = target.stat()
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(file.fileno(), status.st_mode & 0o7777)
+                os.fchmod(file.fileno(), status.st_mode & 0o770)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise
     return temporary
