@@ -306,16 +306,20 @@ def test_the_qr_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "phone.conf"
-    path.write_text(START)
+    path.write_text(START + "PostUp = true\n")
     assert qr.main(["qr", "phone.conf"]) == 0
     said = capsys.readouterr()
+    assert "phone.conf:5: left out PostUp" in said.err
     assert "private key" in said.err
     lines = said.out.splitlines()
     assert all(
         line.startswith("\033[38;5;16;48;5;231m") and line.endswith("\033[0m") for line in lines
     )
     bare = [re.sub("\033\\[[0-9;]*m", "", line) for line in lines]
-    assert decoded(bare) == START.encode()
+    assert decoded(bare) == START.partition("\n")[2].encode()
+    assert qr.main(["qr", "--raw", "phone.conf"]) == 0
+    raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert decoded(raw.splitlines()) == path.read_bytes()
     assert qr.main(["qr", str(path), "--png", "x.png"]) == 0
     assert qr.main(["qr", str(path), "--svg", "x.svg"]) == 0
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
@@ -324,5 +328,5 @@ def test_the_qr_command(
     assert qr.main(["qr", str(path), "--png", "x.png"]) == 1
     assert "--force" in capsys.readouterr().err
     path.write_text(START + "#" * 3000)
-    assert qr.main(["qr", str(path)]) == 1
+    assert qr.main(["qr", "--raw", str(path)]) == 1
     assert "2953 at most" in capsys.readouterr().err
