@@ -172,6 +172,14 @@ def test_a_default_route_without_a_way() -> None:
     said(START + peer + "Endpoint = 192.0.2.1:5\n")
 
 
+def test_an_endpoint_behind_its_own_tunnel() -> None:
+    peer = PEER + "AllowedIPs = 192.0.2.0/24\nEndpoint = 192.0.2.1:5\n"
+    said(START + peer, "6:12: warning: Endpoint is inside 192.0.2.0/24, whose route leads into")
+    said(START + "Table = off\n" + peer)
+    address = "Address = 192.0.2.9/24\nTable = off\n"
+    said(START + address + peer, "8:12: warning: Endpoint is inside the network of Address")
+
+
 def test_no_key_and_no_interface() -> None:
     said("", "1:1: warning: no [Interface]")
     said("[Interface]", "1:1: warning: no PrivateKey")
