@@ -127,12 +127,11 @@ PEER = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8\n"
 
 
 def test_android_and_amnezia() -> None:
-    extra = (
-        "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\nFrobnicate=1\n"
-    )
+    extra = "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\nFrobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
     text, left = said("wg-quick", START + extra + PEER)
     assert text == START + PEER
     names = ("ExcludedApplications", "Jc", "S1", "H1", "H2", "Frobnicate")
+    assert left.pop() == "f0:9: a line"
     assert left == [f"f0:{line}: {name}" for line, name in enumerate(names, 3)]
     whys = [one.why for _, one in catalogue.read("wg-quick", [Text("x", START + extra)]).left]
     assert "choice of apps" in whys[0]

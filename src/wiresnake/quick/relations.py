@@ -222,7 +222,7 @@ def _addresses(interface: Section) -> set[Prefix]:
 def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed]) -> Found:
     """wg-quick keeps the encrypted datagrams out of a default route only; any other catches
     them, and so does the network of an Address."""
-    routes = {prefix: "the network of Address" for prefix in _connected(interface)}
+    routes = dict.fromkeys(_connected(interface), "the network of Address")
     if interface.value("table").lower() in ("", "auto"):
         routes |= {one.prefix: one.network for one in allowed if one.prefix.length}
     lengths = {prefix.length for prefix in routes}
