@@ -127,7 +127,8 @@ PEER = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8\n"
 
 
 def test_android_and_amnezia() -> None:
-    extra = "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\nFrobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
+    extra = "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\n"
+    extra += "Frobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
     text, left = said("wg-quick", START + extra + PEER)
     assert text == START + PEER
     names = ("ExcludedApplications", "Jc", "S1", "H1", "H2", "Frobnicate")
