@@ -1,6 +1,5 @@
 """`wiresnake demo`: a tunnel between two hosts, shown from all sides in under a minute."""
 
-import argparse
 import contextlib
 import errno
 import json
@@ -20,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from wiresnake.cli import lab
+from wiresnake.cli.arguments import Parser
 from wiresnake.cli.lab import Host, LabError
 
 PICTURE = """
@@ -68,10 +68,11 @@ class Site:
         return self.host.output(f"wg {words}")
 
 
-def parser(_: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def parser(_: str) -> Parser:
+    return Parser(
         prog="wiresnake demo",
         description="Build two hosts in network namespaces, join them by a tunnel and show it.",
+        epilog="exit codes: 0 all of it went well; 1 it did not, standard error says why",
     )
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ctypes
 import errno
 import gc
 import logging
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from wiresnake.cli.memory import protect_memory
 from wiresnake.config import conf, uapi
 from wiresnake.errors import HostError, WiresnakeError
 from wiresnake.model import DeviceChange
@@ -27,7 +27,6 @@ environment:
   WG_PROCESS_FOREGROUND=1                as --foreground
   WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
 """
-_PR_SET_DUMPABLE = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,7 +104,8 @@ def run(
             tunnel.close()
 
     _start_logging(interface)
-    _protect_memory()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    protect_memory()
     changes = [_read_config(config)] if config is not None else []
     device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
     asyncio.run(serve())
@@ -245,12 +245,6 @@ def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _protect_memory() -> None:
-    """No core dump, and no other process of the same user may read the memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _fail(what: str) -> int:
