@@ -17,59 +17,10 @@ from wiresnake.errors import WiresnakeError
 FILES = ":"
 _CONFIGURATIONS = Path("/etc/wireguard")
 
-_BASH = """\
-# bash completion for wiresnake: source it, or put it into /etc/bash_completion.d
-_wiresnake() {
-    local line
-    COMPREPLY=()
-    while IFS= read -r line; do
-        if [[ $line == : ]]; then
-            compopt -o default
-        else
-            COMPREPLY+=("${line%%$'\\t'*}")
-        fi
-    done < <(wiresnake completion words "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
+SCRIPTS = {
+    path.suffix[1:]: path
+    for path in sorted(Path(__file__).with_name("completions").glob("wiresnake.*"))
 }
-complete -F _wiresnake wiresnake
-"""
-_ZSH = """\
-#compdef wiresnake
-# zsh completion for wiresnake: put it into a folder of $fpath as _wiresnake
-_wiresnake() {
-    local line files
-    local -a found
-    for line in "${(@f)$(wiresnake completion words "${(@)words[1,CURRENT]}" 2>/dev/null)}"; do
-        if [[ $line == : ]]; then
-            files=1
-        elif [[ -n $line ]]; then
-            found+=("${line/$'\\t'/:}")
-        fi
-    done
-    _describe wiresnake found
-    [[ -z $files ]] || _files
-}
-if [[ $funcstack[1] == _wiresnake ]]; then
-    _wiresnake "$@"
-else
-    compdef _wiresnake wiresnake
-fi
-"""
-_FISH = """\
-# fish completion for wiresnake: put it into ~/.config/fish/completions/wiresnake.fish
-function __wiresnake_words
-    set -l line (commandline -opc)
-    set -a line (commandline -ct)
-    for word in (wiresnake completion words $line 2>/dev/null)
-        if test "$word" = :
-            __fish_complete_path (commandline -ct)
-        else
-            echo $word
-        end
-    end
-end
-complete -c wiresnake -f -a '(__wiresnake_words)'
-"""
-SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 _EPILOG = """\
 examples:
@@ -95,7 +46,7 @@ def main(argv: list[str]) -> int:
         for word, meaning in candidates(argv[2:]):
             print(f"{word}\t{meaning}" if meaning else word)
         return 0
-    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell], end="")
+    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text(), end="")
     return 0
 
 

@@ -41,7 +41,7 @@ COMMANDS = {
         "import": ("dialect", "read the file of another WireGuard"),
         "export": ("dialect", "write a file for another WireGuard"),
     },
-    "and": {
+    "more": {
         "demo": ("demo", "two hosts, a tunnel, real traffic, roaming: under a minute"),
         "completion": ("completion", "the words of this command, for a shell"),
     },

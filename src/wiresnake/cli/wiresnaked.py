@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.cli.memory import protect_memory
 from wiresnake.config import conf, uapi
 from wiresnake.errors import HostError, WiresnakeError
@@ -21,7 +22,9 @@ from wiresnake.protocol.constants import Timing
 from wiresnake.runtime import tun, uapi_server
 from wiresnake.runtime.tunnel import Tunnel, resolve
 
-_ENVIRONMENT = """\
+_EPILOG = """\
+exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
+
 environment:
   LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error)
   WG_PROCESS_FOREGROUND=1                as --foreground
@@ -29,19 +32,22 @@ environment:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 for any failure, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    made = Parser(
         prog="wiresnaked",
         description="Run the WireGuard interface IFACE in the background.",
-        epilog=_ENVIRONMENT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
     )
-    parser.add_argument("-f", "--foreground", action="store_true", help="do not fork")
-    parser.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    parser.add_argument("interface", metavar="IFACE")
-    arguments = parser.parse_args(argv)
+    made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
+    made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
+    made.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    made.add_argument("interface", metavar="IFACE", help="its name; it must not exist")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    arguments = parser().parse_args(argv)
     try:
         tun_fd = _descriptor(os.environ, "WG_TUN_FD")
         uapi_fd = _descriptor(os.environ, "WG_UAPI_FD")
