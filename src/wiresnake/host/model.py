@@ -18,6 +18,15 @@ class Dns(NamedTuple):
     search: tuple[str, ...] = ()
 
 
+class Rule(NamedTuple):
+    """`not fwmark TABLE table TABLE`; with the main table, `table main suppress_prefixlength 0`."""
+
+    version: int
+    table: int
+    priority: int = 0
+    """Where the kernel put it; 0 leaves that to the kernel."""
+
+
 class Policy(NamedTuple):
     """Routing by mark for a default route (wg-quick's "auto" with 0.0.0.0/0 or ::/0): ip rules,
     anti-spoof firewall and src_valid_mark."""
@@ -26,6 +35,10 @@ class Policy(NamedTuple):
     """The mark of the encrypted datagrams, and the number of the table."""
     versions: tuple[int, ...]
     """4, 6 or both."""
+    rules: tuple[Rule, ...] | None = None
+    """The rules found; None: all that these versions need."""
+    firewall: tuple[int, ...] | None = None
+    """The versions whose firewall was found; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +49,4 @@ class Network:
     routes: tuple[Route, ...] = ()
     policy: Policy | None = None
     dns: Dns = Dns()  # noqa: RUF009  # a tuple
+    up: bool = True
