@@ -29,7 +29,7 @@ def gather(target: Target, wanted: str) -> Facts:
         peer=peer,
         wanted=wanted,
         address=address,
-        device=report and report.device,
+        device=report.device if report else None,
         report=report.peers.get(peer.public_key) if report and peer else None,
         file_endpoint=noted.endpoint if noted else "",
         inner_ways=_inner_ways(peer, address),

@@ -8,7 +8,7 @@ from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent
 from wiresnake.diagnosis.words import ago, error, times
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-_REFUSED = (errno.EPERM, errno.EACCES)
+_REFUSED = (errno.EPERM,)
 _YEAR_2024 = 1_704_067_200
 
 
@@ -176,33 +176,29 @@ def endpoint_in_tunnel(facts: Facts) -> Verdict | None:
 
 def cannot_send(facts: Facts) -> Verdict | None:
     """The kernel refused our datagrams; the last attempt counts, not what once was."""
-    report = facts.report
-    if not report or not report.send_errors or report.send_error_age_ms is None:
+    report, probe = facts.report, facts.probe
+    if report and report.send_errors and recent(report.send_error_age_ms):
+        attempt, refused = report.last_initiation_age_ms, report.send_error_age_ms or 0
+        number, since = report.send_error, ago(refused)
+        if attempt is not None and refused > attempt + 1000:
+            return None
+        said = f"{times(report.send_errors, 'datagram')} could not be sent, the last {since}:"
+    elif probe and probe.udp_error in _REFUSED:
+        number, said = probe.udp_error, "An empty datagram could not be sent:"
+    else:
         return None
-    attempt = report.last_initiation_age_ms
-    if not recent(report.send_error_age_ms):
-        return None
-    if attempt is not None and report.send_error_age_ms > attempt + 1000:
-        return None
-    evidence = (
-        (
-            f"{times(report.send_errors, 'datagram')} could not be sent, the last"
-            f" {ago(report.send_error_age_ms)}: {error(report.send_error)}."
-        ),
-    )
-    to = host_of(facts.endpoint)
-    if report.send_error in _UNREACHABLE:
+    evidence = (f"{said} {error(number)}.",)
+    if number in _UNREACHABLE:
         return _no_route(facts, evidence)
-    if report.send_error in _REFUSED:
+    if number in _REFUSED:
         return Verdict(
             "blocked_here",
-            f"This host itself does not let the datagrams to {facts.endpoint} out: a firewall.",
+            f"This host itself does not let datagrams to {facts.endpoint} out: a firewall.",
             evidence,
-            (f"Look for what drops UDP to {to} in `nft list ruleset`, and let it pass.",),
+            ("Look for what drops UDP to it in `nft list ruleset`, and let it pass.",),
         )
-    return Verdict(
-        "cannot_send", f"Datagrams to {facts.endpoint} cannot be sent from here.", evidence
-    )
+    says = f"Datagrams to {facts.endpoint} cannot be sent from here."
+    return Verdict("cannot_send", says, evidence)
 
 
 def no_route(facts: Facts) -> Verdict | None:

@@ -26,6 +26,11 @@ class Target(NamedTuple):
     peer: PeerState | None
     address: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The peer's friendly name, if it has one."""
+        return _name(self.interface, self.peer) if self.peer else ""
+
 
 def find(wanted: str, interfaces: Sequence[Named]) -> Target:
     """The peer that is meant. ConfigError if nobody is, or several are."""

@@ -178,8 +178,10 @@ def under_load(facts: Facts) -> Verdict | None:
         "It is under load: it answers initiations with cookies. The way and the keys are right.",
         (
             asked_in_vain(facts),
-            f"{times(report.cookie_replies, 'cookie')} came, the last"
-            f" {ago(report.cookie_reply_age_ms)}.",
+            (
+                f"{times(report.cookie_replies, 'cookie')} came, the last"
+                f" {ago(report.cookie_reply_age_ms)}."
+            ),
         ),
         ("Wait; if it lasts, look for what floods the peer with handshakes.",),
     )
