@@ -82,7 +82,7 @@ def not_routed(facts: Facts) -> Verdict | None:
     for way in facts.inner_ways:
         if way.error:
             says = f"This host has no route to {way.target}, so that nothing gets to {name}."
-            evidence = error(way.error)
+            evidence = f"{error(way.error)}."
         elif way.device == "lo":
             says = f"{way.target} is an address of this host itself; nothing is sent to the peer."
             evidence = "The kernel routes it to lo."
@@ -230,7 +230,7 @@ def no_inner_route(facts: Facts) -> Verdict | None:
     if any(way.device == name for way in facts.inner_ways):
         return None
     first = facts.inner_ways[0]
-    where = error(first.error) if first.error else _by_way(first.device, first.gateway)
+    where = f"{error(first.error)}." if first.error else _by_way(first.device, first.gateway)
     return Verdict(
         "not_routed",
         f"Nothing is sent to it: no route leads to its allowed IPs by {name}.",
