@@ -137,7 +137,7 @@ def _values(action: argparse.Action, taken: list[str]) -> Iterator[tuple[str, st
 
 
 def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
-    from wiresnake.control import interface_names
+    from wiresnake.control.interface import interface_names
 
     with contextlib.suppress(WiresnakeError, OSError):
         for name in interface_names():
@@ -154,7 +154,7 @@ def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
 
 def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
     """Of the interface that the line names, or of all."""
-    from wiresnake.control import interface_names, open_interface
+    from wiresnake.control.interface import interface_names, open_interface
 
     with contextlib.suppress(WiresnakeError, OSError):
         for name in interface_names():
