@@ -58,7 +58,7 @@ def _plan(
         if had.get(version) != guard:
             yield FirewallStep(interface, version, had.get(version), guard)
     yield from _rules(interface, rules(present.policy), rules(wanted.policy))
-    for version, guard in had.items():
+    for version, guard in reversed(had.items()):
         if version not in wants:
             yield FirewallStep(interface, version, guard, None)
     if not gone:

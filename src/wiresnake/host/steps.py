@@ -102,7 +102,7 @@ class RuleStep(Toggle):
     def __str__(self) -> str:
         what = f"table {self.rule.table}"
         if self.rule.table == MAIN_TABLE:
-            what += " suppress_prefixlength 0"
+            what = "table main suppress_prefixlength 0"
         elif self.add:
             what = f"not fwmark {self.rule.table} {what}"
         return f"ip -{self.rule.version} rule {self.verb} {what}"
@@ -113,7 +113,7 @@ class RuleStep(Toggle):
         invert = _INVERT if rule.table != MAIN_TABLE else 0
         family = netlink.FAMILIES[rule.version]
         body = struct.pack("BBBBBBBBI", family, 0, 0, 0, table, 0, 0, _TO_TABLE, invert)
-        body += number(15, rule.table) + attribute(21, bytes([BOOT]))
+        body += number(15, rule.table)
         body += number(14, 0) if rule.table == MAIN_TABLE else number(10, rule.table)
         if rule.priority:
             body += number(6, rule.priority)
