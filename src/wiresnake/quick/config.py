@@ -26,7 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 _SPACE = rb"[ \t\v\f\r]*"
 _WORDS = (
     *("address", "dns", "mtu", "table", "preup", "postup", "predown", "postdown", "saveconfig"),
-    *("onup", "ondown", "publickey"),
+    *("onup", "ondown", "publickey", "fwmark"),
 )
 _LINE = re.compile(
     rb"(?im)^(?:%(bom)s)?%(space)s(?P<begin>\[|(?:%(words)s)%(space)s=)"
@@ -68,6 +68,8 @@ class QuickConfig:
     pre_down: tuple[str, ...]
     post_down: tuple[str, ...]
     save: bool
+    has_mark: bool
+    """There is a FwMark, if only to say off."""
     peers: tuple[PeerExtra, ...]
     wg: bytearray = field(repr=False)
     """The file for `config.conf.parse`, with an empty line for each that only wg-quick reads, so
@@ -164,6 +166,7 @@ class _Reader:
         self.section = ""
         self._values: dict[str, list[str]] = {}
         self._save = False
+        self._has_mark = False
         self._mtu: int | None = None
         self._peers: list[PeerExtra] = []
         self._peer = PeerExtra("", "")
@@ -181,6 +184,9 @@ class _Reader:
         """Takes a line of wg-quick's or a public key; whether it is for wg-quick alone."""
         if line.name == "publickey":
             self._peer = self._peer._replace(public_key="".join(line.value.split()))
+            return False
+        if line.name == "fwmark":
+            self._has_mark = True
             return False
         home = "peer" if line.name in ("onup", "ondown") else "interface"
         if self.section != home:
@@ -226,6 +232,7 @@ class _Reader:
             pre_down=self._all("predown"),
             post_down=self._all("postdown"),
             save=self._save,
+            has_mark=self._has_mark,
             peers=tuple(self._peers),
             wg=wg,
             own_lines=own_lines,

@@ -32,8 +32,6 @@ class Stanza:
     preshared_key: tuple[int, int] | None = None
     keepalive: str = "0"
     endpoint: str = ""
-    fwmark: bool = False
-    """A FwMark stands here, if only to say off."""
     odd: bool = False
     """Written in a way that text does not tell what it is: `config.conf` must read it."""
 
@@ -74,7 +72,6 @@ def text(prefix: Prefix) -> str:
 
 def _feed(stanza: Stanza, key: bytes, wg: bytearray, begin: int, end: int, known: Set[str]) -> None:
     if not stanza.peer:
-        stanza.fwmark = stanza.fwmark or key == b"fwmark"
         return
     if key == b"presharedkey":
         while begin < end and wg[begin] in _SPACES:
