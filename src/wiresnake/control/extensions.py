@@ -9,14 +9,11 @@ import socket
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import IO, Any
 
 from wiresnake.control.events import KINDS, Detail, Event
+from wiresnake.control.uapi import connect
 from wiresnake.errors import HostError
-
-DIRECTORY = Path("/var/run/wireguard")
-_ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +179,15 @@ _DEVICE["unknown_initiator"] = _base64
 
 
 def _ask(interface: str, question: str) -> socket.socket | None:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_ANSWER_SECONDS)
-    try:
-        connection.connect(str(DIRECTORY / f"{interface}.sock"))
-        connection.sendall(question.encode("ascii"))
-    except (FileNotFoundError, ConnectionRefusedError, BrokenPipeError, ConnectionResetError):
-        connection.close()
+    connection = connect(interface)
+    if connection is None:
         return None
+    try:
+        connection.sendall(question.encode("ascii"))
     except OSError as error:
         connection.close()
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            return None
         raise _gone(interface, error) from None
     return connection
 
