@@ -46,10 +46,16 @@ def test_health_at_one_look(health: str, steps: list[tuple[float, PeerState]]) -
 
 def test_a_peer_that_does_not_answer_is_silent_until_it_does() -> None:
     shaken = PEER._replace(latest_handshake=(int(WALL), 0), received=92, sent=148)
-    steps = [(float(n), shaken._replace(sent=148 + 32 * n)) for n in range(20)]
+    steps = [(float(n), shaken._replace(sent=148 + 48 * n)) for n in range(20)]
     assert looks(*steps[:16]).health == "live"
     assert looks(*steps).health == "silent"
-    assert looks(*steps, (20.0, shaken._replace(sent=800, received=200))).health == "live"
+    assert looks(*steps, (20.0, shaken._replace(sent=1200, received=200))).health == "live"
+
+
+def test_nobody_answers_keepalives() -> None:
+    shaken = PEER._replace(latest_handshake=(int(WALL), 0), received=92, sent=148)
+    steps = [(25.0 * n, shaken._replace(sent=148 + 32 * n)) for n in range(6)]
+    assert looks(*steps).health == "live"
 
 
 def test_the_busiest_come_first_then_who_talked_last() -> None:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _EPILOG = """\
 One line an event: time, interface, the peer's friendly name or public key, what happened, details.
 
-  handshake      a first session is there (endpoint, initiator)
-  rekey          a new session in place of one that lives
-  connected      a session where there was none
-  disconnected   no session any more (reason: expired, no_answer, removed, down)
-  roamed         the peer sends from another endpoint (endpoint, old_endpoint)
-  unreachable    it does not answer, or nothing can be sent to it (reason, initiations or errno)
+  handshake      a handshake made a session where there was none (initiator: was it we?)
+  connected      follows it
+  rekey          a handshake made a new session for a connected peer (initiator)
+  disconnected   no session any more; reason=expired: unused for 9 minutes, no_answer, removed, down
+  roamed         the peer sends from another endpoint (old_endpoint)
+  unreachable    reason=no_answer (initiations), or reason=send_error (errno)
   rejected_source  a packet came from an address that is none of its allowed IPs (source, count)
   lost           we were too slow for so many events (count)
 

@@ -4,6 +4,7 @@ import math
 from typing import Literal, NamedTuple
 
 from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.control.watching import KEEPALIVE_SIZE
 
 Health = Literal["live", "idle", "silent", "no answer", "never"]
 """live: a session; idle: none, and none is wanted; silent: it does not answer what is sent;
@@ -73,7 +74,7 @@ def _count(
         return _Counted(peer.received, peer.sent, 0.0, 0.0, 0.0)
     # A counter that has become smaller began anew.
     received, sent = max(peer.received - before.received, 0), max(peer.sent - before.sent, 0)
-    asked_since = 0.0 if received else before.asked_since or (now if sent else 0.0)
+    asked_since = 0.0 if received else before.asked_since or (now if sent > KEEPALIVE_SIZE else 0.0)
     return _Counted(
         peer.received,
         peer.sent,

@@ -35,12 +35,12 @@ class DeviceReport:
     no_peer_packets: int = 0
     """Packets from this host that no peer's allowed IPs cover."""
     no_peer_destination: str | None = None
+    no_peer_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """What a device says of a peer. Counts begin anew with a completed handshake where they tell
-    of handshakes. Ages are ms; None: it never happened."""
+    """What a device says of a peer. Ages are ms; None: it never happened."""
 
     public_key: str
     endpoint: str | None = None
@@ -55,6 +55,7 @@ class PeerReport:
     stale_initiations: int = 0
     stale_initiation_age_ms: int | None = None
     unconfirmed_responses: int = 0
+    unconfirmed_response_age_ms: int | None = None
     rejected_sources: int = 0
     rejected_source: str | None = None
     rejected_source_age_ms: int | None = None

@@ -45,7 +45,8 @@ class PeerHooks:
 
     def take(self, event: Event) -> None:
         endpoint = str(event.details.get("endpoint", ""))
-        if event.kind == "connected":
+        # Of a peer whose session had expired when we began a rekey is the first that is heard.
+        if event.kind in ("connected", "rekey"):
             self._up(event.public_key, endpoint)
         elif event.kind == "roamed" and event.public_key in self._connected:
             self._connected[event.public_key] = endpoint
