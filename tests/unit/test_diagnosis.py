@@ -238,9 +238,9 @@ ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSE
 HOSTS = [
     Named(
         InterfaceState("wg0", "user", None, "OWN=", 1, 0, (PEER,)),
-        {KEY: Notes(KEY, "Phone")},
+        lambda key: Notes(key, "Phone" if key == KEY else ""),
     ),
-    Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), {}),
+    Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), Notes),
 ]
 
 
@@ -275,7 +275,7 @@ def test_nobody_and_several_are_mistakes() -> None:
         find("laptop", HOSTS)
     twin = HOSTS[1].state._replace(peers=(PEER._replace(public_key="AAB" + "A" * 40 + "="),))
     with pytest.raises(ConfigError, match=r"'AA' fits 2 peers: wg0 Phone, wg1 AAB"):
-        find("AA", [HOSTS[0], Named(twin, {})])
+        find("AA", [HOSTS[0], Named(twin, Notes)])
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from wiresnake.control import interface_names, open_interface
+    from wiresnake.control.interface import interface_names, open_interface
     from wiresnake.diagnosis import telling
     from wiresnake.diagnosis.gather import gather
     from wiresnake.diagnosis.rules import diagnose
@@ -74,7 +74,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     target = find(
         arguments.peer,
         [
-            Named(open_interface(name).read(), names.of_interface(name, arguments.config))
+            Named(open_interface(name).read(), names.of_interface(name, arguments.config).of)
             for name in chosen
         ],
     )

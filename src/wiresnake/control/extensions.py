@@ -9,14 +9,11 @@ import socket
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import IO, Any
 
 from wiresnake.control.events import KINDS, Detail, Event
+from wiresnake.control.uapi import connect
 from wiresnake.errors import HostError
-
-DIRECTORY = Path("/var/run/wireguard")
-_ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +35,12 @@ class DeviceReport:
     no_peer_packets: int = 0
     """Packets from this host that no peer's allowed IPs cover."""
     no_peer_destination: str | None = None
+    no_peer_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """What a device says of a peer. Counts begin anew with a completed handshake where they tell
-    of handshakes. Ages are ms; None: it never happened."""
+    """What a device says of a peer. Ages are ms; None: it never happened."""
 
     public_key: str
     endpoint: str | None = None
@@ -58,6 +55,7 @@ class PeerReport:
     stale_initiations: int = 0
     stale_initiation_age_ms: int | None = None
     unconfirmed_responses: int = 0
+    unconfirmed_response_age_ms: int | None = None
     rejected_sources: int = 0
     rejected_source: str | None = None
     rejected_source_age_ms: int | None = None
@@ -182,16 +180,15 @@ _DEVICE["unknown_initiator"] = _base64
 
 
 def _ask(interface: str, question: str) -> socket.socket | None:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_ANSWER_SECONDS)
-    try:
-        connection.connect(str(DIRECTORY / f"{interface}.sock"))
-        connection.sendall(question.encode("ascii"))
-    except (FileNotFoundError, ConnectionRefusedError, BrokenPipeError, ConnectionResetError):
-        connection.close()
+    connection = connect(interface)
+    if connection is None:
         return None
+    try:
+        connection.sendall(question.encode("ascii"))
     except OSError as error:
         connection.close()
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            return None
         raise _gone(interface, error) from None
     return connection
 

@@ -4,10 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from wiresnake.control import open_interface
 from wiresnake.control.events import Event
 from wiresnake.control.extensions import read_report, subscribe
-from wiresnake.control.interface import Interface
+from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.link import is_up
 from wiresnake.control.watching import Watcher
 from wiresnake.errors import HostError

@@ -11,7 +11,11 @@ from wiresnake.control.state import InterfaceState, PeerState
 
 SECOND = 10**9
 SESSION = 180 * SECOND
-"""A session is rejected once it is as old."""
+"""A session carries nothing once it is as old."""
+KEYS = 3 * SESSION
+"""Then its keys are wiped: whoever has not talked since is disconnected."""
+KEEPALIVE_SIZE = 32
+"""Nobody answers a keepalive."""
 SILENCE = 15 * SECOND
 """A peer that lives answers within KEEPALIVE_TIMEOUT and REKEY_TIMEOUT."""
 
@@ -21,8 +25,9 @@ class _Seen:
     """A peer at the last look, and what follows from all looks."""
 
     peer: PeerState
-    alive_until: int = 0
-    """On the clock of `boot`; 0 is not connected."""
+    shaken: int = 0
+    """When its session was made, on the clock of `boot`; it has none if not `connected`."""
+    connected: bool = False
     unanswered_since: int = 0
     told: bool = False
     """That it does not answer."""
@@ -50,39 +55,35 @@ class Watcher:
             events.append(Event(wall, self._interface, peer.public_key, kind, details))
 
         for peer in state.peers if state else ():
-            old = before.pop(peer.public_key, None) if before else None
             after[peer.public_key] = seen = _Seen(peer)
-            age = max(wall - _handshake(peer), 0) if _handshake(peer) else SESSION
-            if old is None:
-                # A peer of the first look may have been connected for long.
-                if before is None and up and age < SESSION:
-                    seen.alive_until = boot + SESSION - age
-                    continue
-                old = _Seen(peer._replace(latest_handshake=(0, 0), received=0, sent=0))
-                if before is None:
-                    continue
-            self._compare(old, seen, up, boot, age, tell)
+            age = max(wall - _handshake(peer), 0) if _handshake(peer) else KEYS
+            if before is None:
+                seen.connected, seen.shaken = up and age < KEYS, boot - age
+            else:
+                new = _Seen(peer._replace(latest_handshake=(0, 0), received=0, sent=0))
+                old = before.pop(peer.public_key, new)
+                self._compare(old, seen, up, boot, age, tell)
         for seen in (before or {}).values():
-            if seen.alive_until:
-                tell(seen.peer, "disconnected", reason="removed" if state else "down")
+            if seen.connected:
+                reason = "removed" if state else "down"
+                tell(seen.peer, "disconnected", reason=reason, endpoint=seen.peer.endpoint or "")
         return events
 
     def connected(self) -> list[PeerState]:
-        return [seen.peer for seen in (self._seen or {}).values() if seen.alive_until]
+        return [seen.peer for seen in (self._seen or {}).values() if seen.connected]
 
     def _compare(self, old: _Seen, seen: _Seen, up: bool, boot: int, age: int, tell: _Tell) -> None:
         peer, before = seen.peer, old.peer
         endpoint = peer.endpoint or ""
         if peer.received == before.received:
             seen.unanswered_since, seen.told = old.unanswered_since, old.told
-            if peer.sent > before.sent and not seen.unanswered_since:
+            if peer.sent > before.sent + KEEPALIVE_SIZE and not seen.unanswered_since:
                 seen.unanswered_since = boot
-        seen.alive_until = old.alive_until
-        shaken = _handshake(peer) and peer.latest_handshake != before.latest_handshake
-        if shaken:
-            tell(peer, "rekey" if old.alive_until else "handshake", endpoint=endpoint)
-            seen.alive_until = boot + SESSION - age
-            if not old.alive_until:
+        seen.connected, seen.shaken = old.connected, old.shaken
+        if _handshake(peer) and peer.latest_handshake != before.latest_handshake:
+            tell(peer, "rekey" if old.connected else "handshake", endpoint=endpoint)
+            seen.connected, seen.shaken = True, boot - age
+            if not old.connected:
                 tell(peer, "connected", endpoint=endpoint)
         if before.endpoint and endpoint and before.endpoint != endpoint:
             tell(peer, "roamed", endpoint=endpoint, old_endpoint=before.endpoint)
@@ -90,10 +91,13 @@ class Watcher:
         if silent and not seen.told:
             seen.told = True
             tell(peer, "unreachable", reason="no_answer", endpoint=endpoint)
-        if seen.alive_until and (not up or boot >= seen.alive_until):
-            seen.alive_until = 0
-            reason = "no_answer" if silent else "expired"
-            tell(peer, "disconnected", reason=reason if up else "down")
+        if not seen.connected:
+            return
+        passed = boot - seen.shaken
+        reason = "down" if not up else "expired" if passed >= KEYS else "no_answer"
+        if reason != "no_answer" or (silent and passed >= SESSION):
+            seen.connected = False
+            tell(peer, "disconnected", reason=reason, endpoint=endpoint)
 
 
 def _handshake(peer: PeerState) -> int:

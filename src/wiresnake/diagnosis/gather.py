@@ -21,7 +21,6 @@ def gather(target: Target, wanted: str) -> Facts:
     (state, notes), peer, address = target
     name = state.name
     report = read_report(name)
-    noted = notes.get(peer.public_key) if peer else None
     facts = Facts(
         state=state,
         up=is_up(name),
@@ -31,7 +30,7 @@ def gather(target: Target, wanted: str) -> Facts:
         address=address,
         device=report.device if report else None,
         report=report.peers.get(peer.public_key) if report and peer else None,
-        file_endpoint=noted.endpoint if noted else "",
+        file_endpoint=notes(peer.public_key).endpoint if peer else "",
         inner_ways=_inner_ways(peer, address),
     )
     return facts if facts.talking or peer is None else _ask_around(facts)

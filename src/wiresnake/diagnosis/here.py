@@ -177,7 +177,8 @@ def endpoint_in_tunnel(facts: Facts) -> Verdict | None:
 def cannot_send(facts: Facts) -> Verdict | None:
     """The kernel refused our datagrams; the last attempt counts, not what once was."""
     report, probe = facts.report, facts.probe
-    if report and report.send_errors and recent(report.send_error_age_ms):
+    failed = report and report.send_error not in (0, errno.EAGAIN)  # That was a full buffer.
+    if report and failed and recent(report.send_error_age_ms):
         attempt, refused = report.last_initiation_age_ms, report.send_error_age_ms or 0
         number, since = report.send_error, ago(refused)
         if attempt is not None and refused > attempt + 1000:

@@ -1,7 +1,7 @@
 """Which peer is meant by a key, the beginning of one, a friendly name or an address."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from wiresnake.control.state import InterfaceState, PeerState
@@ -16,7 +16,7 @@ class Named(NamedTuple):
     """An interface, and what its file says of its peers."""
 
     state: InterfaceState
-    notes: Mapping[str, Notes]
+    notes: Callable[[str], Notes]
 
 
 class Target(NamedTuple):
@@ -104,8 +104,7 @@ def _said(target: Target) -> str:
 
 
 def _name(named: Named, peer: PeerState) -> str:
-    notes = named.notes.get(peer.public_key)
-    return notes.name if notes else ""
+    return named.notes(peer.public_key).name
 
 
 def _allowed(interfaces: Sequence[Named]) -> Iterator[tuple[Named, PeerState, str]]:

@@ -4,6 +4,7 @@
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +38,36 @@ def read(text: str) -> dict[str, Notes]:
     return found
 
 
-def of_interface(interface: str, path: Path | None = None) -> dict[str, Notes]:
-    """The peers of the interface's file, or of another. Without a readable one there are none."""
-    try:
-        text = (path or DIRECTORY / f"{interface}.conf").read_text(errors="replace")
-    except OSError:
-        if path is not None:
-            raise
-        return {}
-    return read(text)
+class NotesFile:
+    """The notes of a file that may change while we run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] = ()
+        self._notes: dict[str, Notes] = {}
+
+    def of(self, public_key: str) -> Notes:
+        """What it says of a peer by now; what it said before if it cannot be read any more."""
+        with suppress(OSError):
+            self.read()
+        return self._notes.get(public_key) or Notes(public_key)
+
+    def read(self) -> dict[str, Notes]:
+        """All of it. OSError if it cannot be read."""
+        status = self._path.stat()
+        stamp = status.st_mtime_ns, status.st_size, status.st_ino
+        if stamp != self._stamp:
+            self._notes = read(self._path.read_text(errors="replace"))
+            self._stamp = stamp
+        return self._notes
+
+
+def of_interface(interface: str, path: Path | None = None) -> NotesFile:
+    """The interface's file, or another, which then must be there: OSError."""
+    file = NotesFile(path or DIRECTORY / f"{interface}.conf")
+    if path is not None:
+        file.read()
+    return file
 
 
 def _keep(found: dict[str, Notes], notes: Notes) -> None:
