@@ -131,9 +131,8 @@ def _values(action: argparse.Action, taken: list[str]) -> Iterator[tuple[str, st
             yield str(choice), ""
     else:
         metavar = action.metavar if isinstance(action.metavar, str) else action.dest
-        for kind in metavar.upper().split("|"):
-            if kind in _KINDS:
-                yield from _KINDS[kind](taken)
+        if kind := _KINDS.get(metavar.upper()):
+            yield from kind(taken)
 
 
 def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
@@ -169,11 +168,15 @@ def _files(_: list[str]) -> Iterator[tuple[str, str]]:
 
 _KINDS: dict[str, Callable[[list[str]], Iterator[tuple[str, str]]]] = {
     "IFACE": _interfaces,
-    "CONFIG": _configurations,
+    "INTERFACE": _interfaces,
+    "FILE-OR-NAME": _configurations,
+    "FILE|NAME": _configurations,
+    "NAME|FILE": _configurations,
     "PEER": _peers,
     "FILE": _files,
+    "OUT": _files,
 }
-"""By an argument's metavar; it may join several by `|`."""
+"""By what an argument is called in the help."""
 
 _DEVICE_WORDS = {
     "listen-port": "the UDP port",
