@@ -121,11 +121,11 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     if command == "down":
         from wiresnake.quick.down import down
 
-        down(argument, _say)
+        down(argument, _say, _note)
     elif command == "save":
         from wiresnake.quick.save import save_present
 
-        save_present(argument, _say)
+        save_present(argument, _say, _note)
     elif arguments.diff:
         from wiresnake.quick.reload import difference
 
@@ -150,7 +150,7 @@ def _stay(interface: str, argument: str) -> int:
         except WiresnakeError as error:  # The interface goes on as it was.
             _fail(str(error))
 
-    if stay(interface, try_reload, lambda: down(argument, _say)):
+    if stay(interface, try_reload, lambda: down(argument, _say, _note)):
         return 0
     return _fail(f"{interface} is gone")
 

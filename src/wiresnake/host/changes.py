@@ -53,6 +53,8 @@ class Change:
         self.interface = interface
         self._say, self._warn = say, warn
         self._found = self._new = state.read(interface)
+        # What wg-quick brought up, and no file of ours tells of, is what to come back to.
+        self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._signals = Signals()
 
@@ -103,7 +105,7 @@ class Change:
         return self._found.marks if self._found else frozenset()
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
-        old = self._found or State(0, None)
+        old = self._found or State(0, self._at_first)
         self._new = State(
             linux.index(self.interface),
             old.network,
@@ -146,7 +148,7 @@ class Change:
     def _finish(self) -> None:
         """All is done: what was wanted is what is there."""
         with self._signals.held():
-            if self._new and self._new.changing and self._done:
+            if self._new and self._new.changing:
                 index = linux.index(self.interface)
                 now = replace(self._new, index=index, network=self._new.to, to=None, changing=False)
                 state.write(self.interface, now if now.network else None)
@@ -164,7 +166,7 @@ class Change:
                 whole = False
                 said = error.strerror if isinstance(error, OSError) else None
                 self._warn(f"could not be undone: {said or error}")
-        if whole and self._done:
+        if whole and self._new is not self._found:
             state.write(self.interface, self._found)
 
     def _undo(self, group: Sequence[Step]) -> None:

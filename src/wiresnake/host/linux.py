@@ -85,11 +85,11 @@ def free_table(first: int = 51820) -> int:
         return table
 
 
-def route_mtu(endpoints: Iterable[str]) -> int:
+def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
     """The least MTU on the way to these IP addresses (the route's, else the device's), else of the
     default route, else 1500. wg-quick's guess is 80 less."""
     with Netlink() as kernel:
-        found = [route for address in endpoints if (route := _way(kernel, address, 0))]
+        found = [route for address in endpoints if (route := _way(kernel, address, mark))]
         if not found:
             defaults = (
                 route

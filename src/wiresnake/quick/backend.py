@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,28 +12,36 @@ from wiresnake.control.state import Backend
 from wiresnake.errors import HostError
 from wiresnake.host import linux
 from wiresnake.host.changes import Change
+from wiresnake.quick.hooks import Say
 
 Choice = Literal["auto", "kernel", "user"]
 
 
-def create(change: Change, choice: Choice, say: Callable[[str], None]) -> Backend:
-    """A step of `change`. `auto` is the kernel's where it has one; `say` tells what it took."""
+def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
+    """A step of `change`. `auto` is the kernel's where it has one; `note` tells if not."""
     name = change.interface
     if choice != "user":
         try:
             change.do(
                 f"ip link add dev {name} type wireguard",
                 lambda: linux.create(name),
-                lambda: linux.delete(name),
+                lambda: delete(name, say),
             )
             return "kernel"
         except HostError as error:
             if choice == "kernel" or error.errno != errno.EOPNOTSUPP:
                 raise
-            say("This kernel has no WireGuard. Taking the user backend.")
+            note("This kernel has no WireGuard. Taking the user backend.")
     program = daemon()
-    change.do(f"{program} {name}", lambda: _start(program, name), lambda: linux.delete(name))
+    change.do(f"{program} {name}", lambda: _start(program, name), lambda: delete(name, say))
     return "user"
+
+
+def delete(name: str, say: Say) -> None:
+    """Undoes `create`, however far it came; a daemon ends with its interface."""
+    if linux.exists(name):
+        say(f"ip link delete dev {name}")
+        linux.delete(name)
 
 
 def daemon() -> str:

@@ -8,15 +8,15 @@ from wiresnake.quick.hooks import Say
 from wiresnake.quick.save import assert_wireguard, save
 
 
-def down(argument: str, say: Say) -> None:
+def down(argument: str, say: Say, note: Say) -> None:
     """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
     interface, path = config.find(argument)
     file = config.load(path)
     wipe(file.wg)
-    if interface not in interface_names() and changes.mend(interface, say):
+    if interface not in interface_names() and changes.mend(interface, say, note):
         applied.forget(interface)
         return
-    with changes.begin(interface, say) as change:
+    with changes.begin(interface, say, note) as change:
         assert_wireguard(interface)
         hooks.run(file.pre_down, interface, say)
         network = change.present()

@@ -34,7 +34,7 @@ def reload(argument: str, say: Say, note: Say) -> None:
     interface, path = config.find(argument)
     file = config.load(path)
     try:
-        with changes.begin(interface, say) as change:
+        with changes.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note)
             _apply(change, todo, path, say)
             record = Applied(todo.difference.endpoints, file.mtu, hooks.events_of(file))
@@ -52,7 +52,7 @@ def difference(argument: str, note: Say) -> list[str]:
     interface, path = config.find(argument)
     file = config.load(path)
     try:
-        with changes.begin(interface) as change:
+        with changes.begin(interface, warn=note) as change:
             todo = _plan(change, file, path, note)
             return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
     finally:

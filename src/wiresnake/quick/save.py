@@ -23,12 +23,12 @@ def assert_wireguard(interface: str) -> None:
         raise HostError(errno.ENODEV, f"`{interface}' is not a WireGuard interface")
 
 
-def save_present(argument: str, say: Say) -> None:
+def save_present(argument: str, say: Say, note: Say) -> None:
     """`wiresnake save`: HostError or ConfigError."""
     interface, path = config.find(argument)
     file = config.load(path)
     wipe(file.wg)
-    with changes.begin(interface, say) as change:
+    with changes.begin(interface, say, note) as change:
         assert_wireguard(interface)
         network = change.present()
         if network:

@@ -32,10 +32,10 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         parts = stanzas.read(file.wg)
     finally:
         wipe(file.wg)
-    with changes.begin(interface, say) as change:
+    with changes.begin(interface, say, note) as change:
         if linux.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
-        taken = backend.create(change, choice, note)
+        taken = backend.create(change, choice, say, note)
         hooks.run(file.pre_up, interface, say)
         device = open_interface(interface)
         say(f"wg addconf {interface} /dev/fd/63")
