@@ -28,6 +28,7 @@ _WORDS = (
     *("address", "dns", "mtu", "table", "preup", "postup", "predown", "postdown", "saveconfig"),
     *("onup", "ondown", "publickey", "fwmark"),
 )
+_SPACES = WHITESPACE.encode()
 _LINE = re.compile(
     rb"(?im)^(?:%(bom)s)?%(space)s(?P<begin>\[|(?:%(words)s)%(space)s=)"
     rb"(?:(?<=\[)[^\n]*(?P<comments>(?:\n%(space)s(?:\#[^\n]*)?(?=\n|\Z))*))?"
@@ -133,16 +134,20 @@ def parse(text: bytearray, name: str) -> QuickConfig:
     numbers: list[int] = []
     number, counted = 1, 0
     for found in _LINE.finditer(text):
-        number += text.count(b"\n", counted, found.start())
-        counted = found.start()
+        token = found["begin"].translate(None, _SPACES).lower()
         end = text.find(b"\n", found.end("begin"))
         end = len(text) if end < 0 else end
-        line = text[counted:end].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        if token == b"publickey=":
+            reader.name(text[found.end("begin") : end])
+            continue
+        line = text[found.start() : end].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        if token == b"[":
+            reader.open(read_line(line, 0, "").section, found["comments"])
+            continue
+        number += text.count(b"\n", counted, found.start())
+        counted = found.start()
         try:
-            read = read_line(line, number, reader.section)
-            if read.header:
-                reader.open(read.section, found["comments"])
-            elif reader.feed(read):
+            if reader.feed(read_line(line, number, reader.section)):
                 own.append((counted, end))
                 numbers.append(number)
         except _Mistake as mistake:
@@ -180,11 +185,14 @@ class _Reader:
         name = found[1].decode("utf-8", "replace").strip() if found else ""
         self._peer = PeerExtra("", name)
 
+    def name(self, public_key: bytearray) -> None:
+        """Says whose section it is, as written behind the '='."""
+        if self.section == "peer":
+            text = public_key.partition(b"#")[0].translate(None, _SPACES).decode("ascii", "replace")
+            self._peer = self._peer._replace(public_key=text)
+
     def feed(self, line: Line) -> bool:
-        """Takes a line of wg-quick's or a public key; whether it is for wg-quick alone."""
-        if line.name == "publickey":
-            self._peer = self._peer._replace(public_key="".join(line.value.split()))
-            return False
+        """Takes a line of wg-quick's or a mark; whether it is for wg-quick alone."""
         if line.name == "fwmark":
             self._has_mark = True
             return False

@@ -83,8 +83,8 @@ def compare(
             key = part.public_key
             plain = part.peer and not part.odd and times[key] == 1
             if plain and _is_so(part, wg, live.get(key), wanted[key], roaming):
-                size = part.end - part.begin
-                rest[part.begin : part.end] = (b"\n" * part.lines).ljust(size)
+                lines = wg.count(b"\n", part.begin, part.end)
+                rest[part.begin : part.end] = (b"\n" * lines).rjust(part.end - part.begin)
         device = conf.parse(rest, resolve, name=name)
     finally:
         wipe(rest)
