@@ -47,10 +47,14 @@ class NotesFile:
         self._notes: dict[str, Notes] = {}
 
     def of(self, public_key: str) -> Notes:
-        """What it says of a peer by now; what it said before if it cannot be read any more."""
+        """What it says of a peer by now."""
+        return self.all().get(public_key) or Notes(public_key)
+
+    def all(self) -> dict[str, Notes]:
+        """What it says by now; what it said before if it cannot be read any more."""
         with suppress(OSError):
             self.read()
-        return self._notes.get(public_key) or Notes(public_key)
+        return self._notes
 
     def read(self) -> dict[str, Notes]:
         """All of it. OSError if it cannot be read."""
