@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from wiresnake.cli import lab
@@ -31,14 +32,30 @@ from wiresnake.cli.lab import Host
 
 INTERNET = "203.0.113.1"
 
-# What a page may write to is the host's own.
+# What a page may write to is the host's own. Two programs stand in for ones that need a network or
+# a system of their own: `scp FILE HOST:` and a resolvconf for one interface.
 PRIVATE = """
 set -e
-mkdir -p /run/home /run/out /run/etc
-mkdir -p /etc/wireguard
+mkdir -p /run/home /run/out /run/etc /run/bin /etc/wireguard
+mount --bind {homes}/{name} /run/home
 mount -t tmpfs -o mode=700 tmpfs /etc/wireguard
 cat >/run/etc/hosts
-mount --bind /run/etc/hosts /etc/hosts
+echo nameserver 192.0.2.53 >/run/etc/resolv.conf
+cp /run/etc/resolv.conf /run/etc/before
+for file in hosts resolv.conf; do mount --bind /run/etc/$file /etc/$file; done
+cat >/run/bin/scp <<'END'
+#!/bin/sh
+cp -p "$1" "{homes}/${{2%:}}/"
+END
+cat >/run/bin/resolvconf <<'END'
+#!/bin/sh
+case $1 in
+-a) tee /run/etc/given >/etc/resolv.conf ;;
+-d) cat /run/etc/before >/etc/resolv.conf; rm -f /run/etc/given ;;
+-l) cat /run/etc/given 2>/dev/null ;;
+esac
+END
+chmod 755 /run/bin/*
 """
 # The output goes to a file, so that what stays in the background keeps nobody waiting.
 SHELL = 'cd /run/home && umask 022 && exec bash -c "$1" >/run/out/said 2>&1 </dev/null'
@@ -134,7 +151,8 @@ def matches(expected: list[str], said: list[str]) -> bool:
 def run(page: Page, programs: Path) -> None:
     with contextlib.ExitStack() as stack:
         hosts = _build(stack, page.places)
-        environment = {"PATH": f"{programs}:{lab.program_path()}", "HOME": "/run/home"}
+        path = f"{programs}:/run/bin:{lab.program_path()}"
+        environment = {"PATH": path, "HOME": "/run/home"}
         for step in page.steps:
             host = hosts[step.host]
             done = host.run("sh -c", SHELL, "sh", step.command, check=False, env=environment)
@@ -149,6 +167,7 @@ def run(page: Page, programs: Path) -> None:
 
 
 def _build(stack: contextlib.ExitStack, places: list[Place]) -> dict[str, Host]:
+    homes = Path(stack.enter_context(TemporaryDirectory(prefix="wiresnake-page-")))
     hosts = {place.name: stack.enter_context(Host(place.name)) for place in places}
     router = stack.enter_context(Host("router"))
     router.run("sysctl -q -w net.ipv4.ip_forward=1")
@@ -157,7 +176,8 @@ def _build(stack: contextlib.ExitStack, places: list[Place]) -> dict[str, Host]:
     known = "\n".join(["127.0.0.1 localhost", f"{INTERNET} www.example.net", *table, ""])
     for place in places:
         host = hosts[place.name]
-        host.run("sh -c", PRIVATE, text=known)
+        (homes / place.name).mkdir()
+        host.run("sh -c", PRIVATE.format(homes=homes, name=place.name), text=known)
         gateway = hosts.get(place.behind, router)
         near, far = lab.cable(host, gateway)
         network = ip_interface(f"{place.address}/24").network
