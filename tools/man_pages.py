@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 
 from wiresnake.cli import help, wiresnaked
@@ -73,10 +74,11 @@ def _page(parser: argparse.ArgumentParser, summary: str) -> str:
     lines += [".SH SYNOPSIS", ".nf", *map(_text, _usage(parser)), ".fi"]
     lines += [".SH DESCRIPTION", *_paragraphs(parser.description or summary)]
     lines += _arguments(parser)
-    for word, nested in _nested(parser):
-        lines += [f".SH {_text(word.upper())}", *_paragraphs(nested.description or "")]
+    for nested in _nested(parser):
+        lines += [f".SH {_text(nested.prog.upper())}", *_paragraphs(nested.description or "")]
         lines += [".PP", ".nf", *map(_text, _usage(nested)), ".fi", *_arguments(nested, ".SS")]
-        lines += _epilog(nested.epilog or "", ".SS")
+        if nested.epilog != parser.epilog:
+            lines += _epilog(nested.epilog or "", ".SS")
     lines += _epilog(parser.epilog or "")
     return "\n".join([*lines, ".SH SEE ALSO", ".BR wiresnake (8)", ""])
 
@@ -93,10 +95,10 @@ def _usage(parser: argparse.ArgumentParser) -> list[str]:
     return [line.removeprefix("       ") for line in lines]
 
 
-def _nested(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def _nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.items()
+            yield from action.choices.values()
 
 
 def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterator[str]:
@@ -105,7 +107,9 @@ def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterato
         actions = [
             action
             for action in parser._actions
-            if bool(action.option_strings) == options and action.help is not argparse.SUPPRESS
+            if bool(action.option_strings) == options
+            and action.help is not argparse.SUPPRESS
+            and action.dest != "help"
         ]
         if actions:
             yield f"{heading} {title}"
@@ -120,21 +124,29 @@ def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterato
 
 
 def _epilog(text: str, heading: str = ".SH") -> Iterator[str]:
-    """Blocks divided by empty lines. `title:` begins a section of lines as they are written,
-    `title: text` one of running text."""
+    """Blocks divided by empty lines. One that begins with `title:` is a section of its own; any
+    other is a note."""
+    noting = False
     for block in filter(None, re.split(r"\n\s*\n", text.strip("\n"))):
-        first, _, rest = block.partition("\n")
-        title, colon, running = first.partition(":")
-        if colon and re.fullmatch(r"[\w ]+", title) and not first.startswith(" "):
-            name = "EXIT STATUS" if title.lower() == "exit codes" else title.upper()
+        title = re.match(r"([a-z][\w ]*):(?: |$)", block, re.MULTILINE)
+        if title:
+            name = "EXIT STATUS" if title[1].lower() == "exit codes" else title[1].upper()
             yield f"{heading} {_text(name)}"
-            block = f"{running.strip()}\n{rest}".strip("\n")
-            if running.strip():
-                yield from (_text(line.strip()) for line in block.splitlines())
-                continue
-        else:
+            block = block[title.end() :].strip("\n")
+            noting = False
+        elif noting or block.startswith("  "):
             yield ".PP"
-        yield from (".nf", *map(_text, block.splitlines()), ".fi")
+        else:
+            yield f"{heading} NOTES"
+            noting = True
+        yield from _lines(block)
+
+
+def _lines(block: str) -> Iterator[str]:
+    """Indented lines stay as they are written; others are running text."""
+    for indented, lines in groupby(block.splitlines(), lambda line: line.startswith("  ")):
+        text = map(_text, lines)
+        yield from (".nf", *text, ".fi") if indented else text
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What the wheel brings beside Python: units that systemd takes, and whom they call."""
 
 import os
+import re
+import socket
 import sys
 from pathlib import Path
 
@@ -53,6 +55,38 @@ def test_a_bad_unit_is_found(systemd: Host) -> None:
     systemd.run("sh -c", "sed -i 's/=wiresnake up/=wiresnale up/' /run/units/wiresnake@.service")
     systemd.run("ln -s wiresnake@.service /run/units/wiresnake@wg0.service")
     assert "wiresnale" in verify(systemd, "wiresnake@wg0.service")
+
+
+def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
+    """The very commands of the unit, with a socket of ours in systemd's place."""
+    unit = (UNITS / "wiresnake@.service").read_text()
+    start, reload = (
+        re.findall(f"^{key}=(.*)", unit, re.MULTILINE)[0].replace("%i", "wg0")
+        for key in ("ExecStart", "ExecReload")
+    )
+
+    def listen() -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.bind("\0notify")  # An abstract name is the network's own.
+        made.settimeout(10)
+        return made
+
+    private, _ = lab.keypair()
+    systemd.run("mount -t tmpfs -o mode=700 tmpfs /etc/wireguard")
+    text = f"[Interface]\nPrivateKey = {private}\nAddress = 10.9.0.1/24\n"
+    systemd.run("sh -c", "cat >/etc/wireguard/wg0.conf", text=text)
+    with systemd.inside(listen) as manager:
+        service = systemd.start(start, env={"NOTIFY_SOCKET": "@notify"})
+        assert b"READY=1" in manager.recv(4096).splitlines()
+        assert "10.9.0.1/24" in systemd.output("ip address show wg0")
+        systemd.run("sed -i s/10.9.0.1/10.9.0.7/ /etc/wireguard/wg0.conf")
+        systemd.run(reload)
+        assert "10.9.0.7/24" in systemd.output("ip address show wg0")
+        code, said = service.stop()
+        assert code == 0, said
+        assert b"STOPPING=1" in manager.recv(4096).splitlines()
+    assert "wg0" not in systemd.output("ip link")
+    assert not systemd.processes("wiresnaked")
 
 
 def test_the_drop_in_replaces_every_command_of_wg_quick() -> None:
