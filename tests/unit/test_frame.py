@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -66,6 +67,22 @@ def test_help_of_one_command() -> None:
     assert said[0] == said[1] == said[2]
     assert said[0][:2] == (0, said[0][1]) and said[0][1].startswith("usage: wiresnake demo")
     assert run("help", "dmo")[0] == 1
+
+
+@pytest.mark.parametrize("word", [word for word, _ in ALL])
+def test_every_command_explains_itself(word: str) -> None:
+    """From this come its help, its page of the manual and its completion."""
+    module = wiresnake.module_of(word)
+    assert module is not None
+    parser = module.parser(word)
+    assert isinstance(parser, Parser)
+    assert parser.prog == f"wiresnake {word}"
+    assert parser.description and parser.epilog
+    assert "examples:\n  " in parser.epilog
+    codes = parser.epilog.partition("exit codes: ")[2]
+    assert codes.startswith("0 ")
+    assert {int(code) for code in re.findall(r"(?:^|[;,]\s+)(\d+) ", codes)} <= EXIT_CODES.keys()
+    assert all(action.help for action in parser._actions)
 
 
 def test_version() -> None:

@@ -4,14 +4,16 @@ import argparse
 from typing import Any, NoReturn
 
 EXIT_CODES = {
-    0: "success; of a question: yes, or nothing to tell",
-    1: "failure, a wrong command line too, as of wg(8): nothing was changed, or all was undone",
-    2: "of `reload --diff`: the running interface differs from its file",
+    0: "success",
+    1: "failure, also of a wrong command line, as of wg(8): nothing was changed, or all was undone",
+    2: "`reload --diff`: the running interface differs from its file",
+    3: "`why`: the peer is not talking",
     130: "interrupted (SIGINT)",
     141: "whoever read the output went away (SIGPIPE)",
+    143: "ended (SIGTERM)",
 }
-"""All that a subcommand may return. argparse's own 2 for a wrong command line would hide what
-`reload --diff` says with it, and wg(8) knows no code but 0 and 1."""
+"""All that a subcommand may return, but for `up` and `down` the code of a hook that failed.
+argparse's own 2 for a wrong command line would hide what `reload --diff` says with it."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,8 +1,6 @@
 """What the command says of itself, and of a word that it does not know."""
 
-import difflib
 import sys
-from importlib.metadata import version
 
 from wiresnake.cli.wiresnake import COMMANDS, STOCK, module_of
 
@@ -35,6 +33,8 @@ def answer(name: str, words: list[str], argv: list[str]) -> int:
         print(overview(name), file=sys.stderr)
         return 1
     print(f"Invalid subcommand: `{word}'", file=sys.stderr)
+    import difflib
+
     near = difflib.get_close_matches(word, words, 1)
     meant = f"did you mean `{near[0]}'? " if near else ""
     print(f"{name}: {meant}`{name} help` lists all of them", file=sys.stderr)
@@ -55,5 +55,7 @@ def overview(name: str = "wiresnake") -> str:
 def _version(name: str) -> str:
     """Scripts read the first two words of `wg --version`: the tools' name, and what can be asked
     of them. Called as `wg` we say these, and then who speaks."""
+    from importlib.metadata import version  # 30 ms that only this needs.
+
     own = f"wiresnake {version('wiresnake')}"
     return f"wireguard-tools {STOCK_VERSION} - by {own}" if name in STOCK else own
