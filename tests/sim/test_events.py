@@ -60,13 +60,11 @@ def deafen(node: Node) -> None:
 def test_a_first_handshake_connects_both_ends_and_a_later_one_is_a_rekey() -> None:
     world = World()
     alice, bob = world.pair()
-    ears = alice, bob = Ear(alice), Ear(bob)
-    left, right = world.all()
-    left.send(right)
+    ears = Ear(alice), Ear(bob)
+    alice.send(bob)
     world.run(SECOND)
-    for ear, initiator, endpoint in (
-        (alice, True, right.endpoint),
-        (bob, False, left.endpoint),
+    for ear, initiator, endpoint in zip(
+        ears, (True, False), (bob.endpoint, alice.endpoint), strict=True
     ):
         assert ear.take() == [
             ("handshake", {"endpoint": endpoint, "initiator": initiator}),
@@ -74,11 +72,11 @@ def test_a_first_handshake_connects_both_ends_and_a_later_one_is_a_rekey() -> No
         ]
     world.run(130 * SECOND)
     assert not [event for ear in ears for event in ear.take()]
-    left.send(right)
-    left.send(right)
+    alice.send(bob)
+    alice.send(bob)
     world.run(SECOND)
-    assert alice.take() == [("rekey", {"endpoint": right.endpoint, "initiator": True})]
-    assert bob.take() == [("rekey", {"endpoint": left.endpoint, "initiator": False})]
+    assert ears[0].take() == [("rekey", {"endpoint": bob.endpoint, "initiator": True})]
+    assert ears[1].take() == [("rekey", {"endpoint": alice.endpoint, "initiator": False})]
 
 
 def test_a_responder_is_connected_by_the_first_message_and_not_by_its_answer() -> None:
