@@ -209,7 +209,7 @@ class UapiServer:
                 await lines.take(new_operation=True)
             finally:
                 feed.cancel()
-                await asyncio.wait([feed])
+                await asyncio.wait([feed])  # It lets go of the connection before that is closed.
         raise EOFError
 
     async def _set(self, lines: "_Lines") -> int:
