@@ -65,6 +65,7 @@ _REMEDY = {
     errno.EPROTONOSUPPORT: "no daemon answers at /var/run/wireguard/{0}.sock, and this kernel has"
     " no WireGuard; start `wiresnaked {0}`",
     errno.EOPNOTSUPP: "{0} is no WireGuard interface",
+    errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any that is free",
     errno.EPERM: "run it as root",
     errno.EACCES: "run it as root",
 }
