@@ -131,7 +131,8 @@ CASES = {
     "under_load": facts(replace(TRIED, cookie_replies=6, cookie_reply_age_ms=2_000)),
     "nobody_listens": facts(probe=Probe(True, errno.ECONNREFUSED)),
     "udp_filtered": facts(probe=Probe(True)),
-    "udp_filtered, says a firewall": facts(probe=Probe(False, errno.EHOSTUNREACH)),
+    "udp_filtered, says a firewall": facts(probe=Probe(True, errno.EHOSTUNREACH)),
+    "no_answer, no such host": facts(probe=Probe(False, errno.EHOSTUNREACH)),
     "no_answer": facts(probe=Probe(False)),
     "no_answer, of the kernel": kernel(PEER._replace(sent=148 * 5), probe=Probe(False)),
     "no_answer, in a session": facts(
@@ -189,6 +190,7 @@ def test_what_was_once_is_no_reason() -> None:
     assert diagnose(facts(old))[0].reason == "no_answer"
     from_elsewhere = replace(KNOCKED, unknown_initiator_endpoint=ELSEWHERE)
     assert diagnose(facts(device=from_elsewhere))[0].reason == "no_answer"
+    assert diagnose(facts(peer=shaken(PEER, 1), device=KNOCKED))[0].reason == "no_answer"
     long_ago = replace(KNOCKED, unknown_initiator_age_ms=3_600_000)
     assert diagnose(facts(device=long_ago))[0].reason == "no_answer"
 

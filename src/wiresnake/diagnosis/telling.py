@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.verdict import Verdict
@@ -50,6 +51,7 @@ def as_json(facts: Facts, verdicts: Sequence[Verdict], name: str) -> str:
             "talking": first.talking,
             **_verdict(first),
             "numbers": list(_numbers(facts)),
+            "state": asdict(facts.report) if facts.report else None,
             "also": [_verdict(verdict) for verdict in others],
             "not_known": _UNKNOWN[facts.kind] or None,
         },

@@ -212,7 +212,7 @@ def no_answer(facts: Facts) -> Verdict | None:
             tuple(evidence),
             ("Start WireGuard there, or correct the port: `wiresnake show IFACE listen-port`.",),
         )
-    if probe and (probe.udp_error or probe.answers_ping):
+    if probe and probe.answers_ping:
         port = to.rpartition(":")[2]
         remedies.insert(0, f"Let UDP port {port} in there: firewall, router, port forwarding.")
         return Verdict(
@@ -250,8 +250,13 @@ def idle(facts: Facts) -> Verdict | None:
 
 
 def _from_peer(facts: Facts, endpoint: str | None, age_ms: int | None) -> bool:
-    """Whether that came lately from where the peer should be; from anywhere if nobody knows."""
-    if endpoint is None or not recent(age_ms):
+    """Whether that came lately from where the peer should be; from anywhere if nobody knows.
+
+    What was before the last handshake has been mended since.
+    """
+    if endpoint is None or age_ms is None or not recent(age_ms):
+        return False
+    if facts.handshake_age is not None and age_ms > facts.handshake_age * 1000:
         return False
     expected = {host_of(facts.endpoint)} if facts.endpoint else set()
     if facts.lookup:
