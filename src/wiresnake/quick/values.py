@@ -192,7 +192,7 @@ def _address(value: str) -> Problems:
     try:
         interface = ipaddress.ip_interface(value)
     except ValueError:
-        if meant := _abbreviated(value):
+        if meant := abbreviated(value):
             reason = f"Address {value} is short for {meant}"
             yield Problem("warning", reason, f"write {meant}")
             return
@@ -208,7 +208,7 @@ def _address(value: str) -> Problems:
         )
 
 
-def _abbreviated(value: str) -> str | None:
+def abbreviated(value: str) -> str | None:
     """iproute2 fills an IPv4 address up with zeros at its end."""
     host, slash, length = value.partition("/")
     parts = host.split(".")
