@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Writes the manual: wiresnake(8), wiresnaked(8), and a page for each subcommand.
 
 All of it is what the parsers say, so that `--help` and the manual cannot differ. With --check
@@ -193,7 +192,7 @@ def main() -> int:
             path.unlink()
         return 0
     for name in [*stale, *(path.name for path in left)]:
-        print(f"{PAGES / name} is out of date: run tools/man_pages.py")
+        print(f"{PAGES / name} is out of date: run .venv/bin/python tools/man_pages.py")
     return 1 if stale or left else 0
 
 

@@ -1,5 +1,6 @@
 """The frame of the command line: words, names, errors, exit codes."""
 
+import argparse
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import help, progress, wiresnake
+from wiresnake.cli import help, program, progress, wiresnake
 from wiresnake.cli.arguments import EXIT_CODES, Parser
 from wiresnake.errors import ConfigError, HostError
 
@@ -82,7 +83,8 @@ def test_every_command_explains_itself(word: str) -> None:
     codes = parser.epilog.partition("exit codes: ")[2]
     assert codes.startswith("0 ")
     assert {int(code) for code in re.findall(r"(?:^|[;,]\s+)(\d+) ", codes)} <= EXIT_CODES.keys()
-    assert all(action.help for action in parser._actions)
+    for action in parser._actions:
+        assert action.help or isinstance(action, argparse._SubParsersAction), action
 
 
 def test_version() -> None:
@@ -91,13 +93,15 @@ def test_version() -> None:
 
 
 def test_by_the_names_of_stock(tmp_path: Path) -> None:
-    for name in wiresnake.STOCK:
+    for name in program.STOCK:
         (tmp_path / name).symlink_to(PROGRAM)
     wg, quick = tmp_path / "wg", tmp_path / "wg-quick"
     tools, version, *_ = run("--version", name=wg)[1].split()
     assert (tools, version) == ("wireguard-tools", help.STOCK_VERSION)
     assert run("up", "wg0", name=wg)[2].startswith("Invalid subcommand: `up'\n")
     assert run("show", name=quick)[2].startswith("Invalid subcommand: `show'\n")
+    code, said, complaint = run("strip", "/nowhere/wg0.conf", name=quick)
+    assert (code, said) == (1, "") and complaint.startswith("wg-quick: ")
     code, said, complaint = run(name=quick)
     assert (code, said) == (1, "") and "reload" in complaint and "genkey" not in complaint
 
@@ -193,8 +197,10 @@ def test_progress_is_for_a_terminal_and_for_what_takes_long(
         monkeypatch.setattr(sys, "stderr", terminal)
         with progress.progress("waiting for x"):
             time.sleep(0.2)
-        assert b"\r\x1b[Kwaiting for x ... 0 s" in (seen := screen.read(4096))
-        assert seen.endswith(b"\r\x1b[K")
+        seen = screen.read(4096)
+        while not seen.endswith(b"\r\x1b[K"):
+            seen += screen.read(4096)
+    assert b"\r\x1b[Kwaiting for x ... 0 s" in seen
 
 
 def test_progress_says_nothing_to_a_file(capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.program import program
 from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
@@ -84,13 +86,12 @@ def main(argv: "Sequence[str]") -> int:
         return getattr(error, "code", None) or _fail(str(error))
 
 
-def parser(command: str) -> argparse.ArgumentParser:
+def parser(command: str) -> Parser:
     """Of one of the five."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"wiresnake {command}",
         description=f"{_DESCRIPTIONS[command]}\n\n{_FILE}",
         epilog=_EPILOGS[command],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if command == "up":
         made.add_argument(
@@ -191,5 +192,5 @@ def _note(line: str) -> None:
 
 
 def _fail(what: str) -> int:
-    print(f"wiresnake: {what}", file=sys.stderr)
+    print(f"{program()}: {what}", file=sys.stderr)
     return 1

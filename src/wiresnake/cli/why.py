@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.errors import WiresnakeError
 
 TALKING, NOT_TALKING, FAILED = 0, 3, 1
@@ -26,12 +27,11 @@ To a silent peer's endpoint a ping and an empty datagram are sent.
 exit codes: 0 the peer is talking, 3 it is not, 1 the question cannot be answered"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Says why a peer is not talking.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interface", metavar="IFACE", nargs="?", help="all interfaces if left out")
     made.add_argument(

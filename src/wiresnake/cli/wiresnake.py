@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from wiresnake.cli.memory import protect_memory
+from wiresnake.cli.program import STOCK, program
 from wiresnake.errors import WiresnakeError
 
 COMMANDS = {
@@ -49,14 +50,10 @@ COMMANDS = {
 """Every subcommand's module has `main(argv) -> int`, where argv begins with the subcommand, and
 `parser(command) -> ArgumentParser`, from which help, completion and man pages are made."""
 
-STOCK = {"wg": "as wg", "wg-quick": "as wg-quick"}
-"""Called by one of these names, by a symbolic link, the command is that tool and has its words."""
-
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
-    name = os.path.basename(sys.argv[0])
-    name = name if name in STOCK else "wiresnake"
+    name = program()
     try:
         code = _run(name, sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
