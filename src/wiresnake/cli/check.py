@@ -1,19 +1,19 @@
 """`wiresnake check`: what is wrong in configuration files, and where."""
 
-import argparse
 import json
 import os
 import stat
 import sys
 from pathlib import Path
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.errors import HostError
 from wiresnake.quick import files
 from wiresnake.quick.check import Finding, check
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Says what is wrong in wg-quick files: FILE:LINE:COLUMN: error or warning:"
         " reason; remedy. An error is what keeps a file from being used; a warning is what is"
@@ -25,7 +25,6 @@ examples:
   wiresnake check --strict ./wg0.conf || exit
 
 exit codes: 0 no errors, 1 errors (with --strict: or warnings), or a file that cannot be read""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
         "files",

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.dialects import catalogue
 from wiresnake.dialects.catalogue import Text
 from wiresnake.dialects.document import LeftOut
@@ -19,12 +20,12 @@ _AFTERWARDS = {
 }
 
 
-def parser(command: str) -> argparse.ArgumentParser:
+def parser(command: str) -> Parser:
     return _import_parser(command) if command == "import" else _export_parser(command)
 
 
-def _import_parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def _import_parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Reads the configuration of another WireGuard and writes one for wg-quick and"
         " wiresnake. What could not be taken is said, line by line.",
@@ -33,8 +34,7 @@ examples:
   wiresnake import office.nmconnection -o /etc/wireguard
   wiresnake import wg0.netdev wg0.network -o wg0.conf
 
-exit codes: 0 written, also if something was left out; 1 failed; 2 wrong usage""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+exit codes: 0 written, also if something was left out; 1 failed""",
     )
     made.add_argument("files", nargs="+", metavar="FILE", help="networkd has two for a tunnel")
     made.add_argument(
@@ -47,8 +47,8 @@ exit codes: 0 written, also if something was left out; 1 failed; 2 wrong usage""
     return _output(made)
 
 
-def _export_parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def _export_parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Writes a wg-quick file for another WireGuard. What that has no words for is"
         " left out and said, line by line.",
@@ -57,15 +57,14 @@ examples:
   wiresnake export --to android phone.conf -o for-phone.conf
   wiresnake export --to networkd wg0 -o /etc/systemd/network
 
-exit codes: 0 written, also if something was left out; 1 failed; 2 wrong usage""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+exit codes: 0 written, also if something was left out; 1 failed""",
     )
     made.add_argument("file", metavar="FILE|NAME", help="a path, or the name of an interface")
     made.add_argument("--to", dest="dialect", choices=catalogue.TO, required=True, help="for whom")
     return _output(made)
 
 
-def _output(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _output(made: Parser) -> Parser:
     made.add_argument(
         "-o",
         "--output",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.quick import files, new
 from wiresnake.quick.files import New
@@ -22,16 +23,14 @@ examples:
   wiresnake new peer phone --full-tunnel
   wiresnake new peer laptop --allowed 192.168.7.0/24 --keepalive 25 -o laptop.conf
 
-exit codes: 0 made, 1 failed, and then no file has changed; 2 wrong usage"""
+exit codes: 0 made, 1 failed, and then no file has changed"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Makes a server's configuration, or adds a peer to it and makes the peer's.",
         epilog=EPILOG,
-        formatter_class=raw,
     )
     kinds = made.add_subparsers(dest="kind", required=True, metavar="server|peer")
     server = kinds.add_parser(
@@ -40,7 +39,6 @@ def parser(command: str) -> argparse.ArgumentParser:
         description="Makes NAME.conf with a new key, and networks that nothing here uses yet: a"
         " private IPv4 one and a unique local IPv6 one.",
         epilog=EPILOG,
-        formatter_class=raw,
     )
     server.add_argument("--name", default="wg0", help="the interface's name (default: wg0)")
     server.add_argument(
@@ -72,7 +70,6 @@ def parser(command: str) -> argparse.ArgumentParser:
         description="Adds a [Peer] with the next free addresses to the server's file, writes the"
         " peer's own file and shows it as a QR code. Both files are written, or none.",
         epilog=EPILOG,
-        formatter_class=raw,
     )
     peer.add_argument("name", metavar="NAME", help="the peer's name, and that of its interface")
     peer.add_argument(

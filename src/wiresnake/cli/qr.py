@@ -1,11 +1,11 @@
 """`wiresnake qr`: a configuration as a QR code, which the apps for phones read."""
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.cli.dialect import exported
 from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.quick import files
@@ -22,8 +22,8 @@ _HALVES = {(0, 0): " ", (1, 0): "\u2580", (0, 1): "\u2584", (1, 1): "\u2588"}
 """One character shows two modules, one above the other."""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
         " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
@@ -33,8 +33,7 @@ examples:
   wiresnake qr phone.conf
   wiresnake qr phone.conf --png phone.png
 
-exit codes: 0 shown or written, 1 failed, 2 wrong usage""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+exit codes: 0 shown or written, 1 failed""",
     )
     made.add_argument("file", metavar="FILE|NAME", help="a path, or the name of an interface")
     kinds = made.add_mutually_exclusive_group()

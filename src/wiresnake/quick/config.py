@@ -26,8 +26,9 @@ _BOM = b"\xef\xbb\xbf"
 _SPACE = rb"[ \t\v\f\r]*"
 _WORDS = (
     *("address", "dns", "mtu", "table", "preup", "postup", "predown", "postdown", "saveconfig"),
-    *("onup", "ondown", "publickey"),
+    *("onup", "ondown", "publickey", "fwmark"),
 )
+_SPACES = WHITESPACE.encode()
 _LINE = re.compile(
     rb"(?im)^(?:%(bom)s)?%(space)s(?P<begin>\[|(?:%(words)s)%(space)s=)"
     rb"(?:(?<=\[)[^\n]*(?P<comments>(?:\n%(space)s(?:\#[^\n]*)?(?=\n|\Z))*))?"
@@ -68,6 +69,8 @@ class QuickConfig:
     pre_down: tuple[str, ...]
     post_down: tuple[str, ...]
     save: bool
+    has_mark: bool
+    """There is a FwMark, if only to say off."""
     peers: tuple[PeerExtra, ...]
     wg: bytearray = field(repr=False)
     """The file for `config.conf.parse`, with an empty line for each that only wg-quick reads, so
@@ -131,16 +134,20 @@ def parse(text: bytearray, name: str) -> QuickConfig:
     numbers: list[int] = []
     number, counted = 1, 0
     for found in _LINE.finditer(text):
-        number += text.count(b"\n", counted, found.start())
-        counted = found.start()
+        token = found["begin"].translate(None, _SPACES).lower()
         end = text.find(b"\n", found.end("begin"))
         end = len(text) if end < 0 else end
-        line = text[counted:end].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        if token == b"publickey=":
+            reader.name(text[found.end("begin") : end])
+            continue
+        line = text[found.start() : end].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        if token == b"[":
+            reader.open(read_line(line, 0, "").section, found["comments"])
+            continue
+        number += text.count(b"\n", counted, found.start())
+        counted = found.start()
         try:
-            read = read_line(line, number, reader.section)
-            if read.header:
-                reader.open(read.section, found["comments"])
-            elif reader.feed(read):
+            if reader.feed(read_line(line, number, reader.section)):
                 own.append((counted, end))
                 numbers.append(number)
         except _Mistake as mistake:
@@ -164,6 +171,7 @@ class _Reader:
         self.section = ""
         self._values: dict[str, list[str]] = {}
         self._save = False
+        self._has_mark = False
         self._mtu: int | None = None
         self._peers: list[PeerExtra] = []
         self._peer = PeerExtra("", "")
@@ -177,10 +185,16 @@ class _Reader:
         name = found[1].decode("utf-8", "replace").strip() if found else ""
         self._peer = PeerExtra("", name)
 
+    def name(self, public_key: bytearray) -> None:
+        """Says whose section it is, as written behind the '='."""
+        if self.section == "peer":
+            text = public_key.partition(b"#")[0].translate(None, _SPACES).decode("ascii", "replace")
+            self._peer = self._peer._replace(public_key=text)
+
     def feed(self, line: Line) -> bool:
-        """Takes a line of wg-quick's or a public key; whether it is for wg-quick alone."""
-        if line.name == "publickey":
-            self._peer = self._peer._replace(public_key="".join(line.value.split()))
+        """Takes a line of wg-quick's or a mark; whether it is for wg-quick alone."""
+        if line.name == "fwmark":
+            self._has_mark = True
             return False
         home = "peer" if line.name in ("onup", "ondown") else "interface"
         if self.section != home:
@@ -226,6 +240,7 @@ class _Reader:
             pre_down=self._all("predown"),
             post_down=self._all("postdown"),
             save=self._save,
+            has_mark=self._has_mark,
             peers=tuple(self._peers),
             wg=wg,
             own_lines=own_lines,

@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterable
 from glob import glob
 
+from wiresnake.control.state import InterfaceState
 from wiresnake.errors import ConfigError
+from wiresnake.host import linux
 from wiresnake.host.model import MAIN_TABLE, Network, Policy, Route
 from wiresnake.quick.config import QuickConfig
 
+_OUTER_HEADERS = 80
+"""Of IPv6, UDP and the message itself."""
 _TABLE_NAMES = (
     "/usr/share/iproute2/rt_tables",
     "/usr/lib/iproute2/rt_tables",
@@ -23,6 +27,17 @@ def needs_mark(config: QuickConfig, allowed: Iterable[str]) -> bool:
     return config.table in ("", "auto") and any(map(_is_default, allowed))
 
 
+def guess_mtu(state: InterfaceState) -> int:
+    """wg-quick's: what the ways to the peers carry, less the outer headers.
+
+    The mark is that of the tunnel's own datagrams: without it a default route through the tunnel
+    would be taken for their way.
+    """
+    endpoints = {peer.endpoint for peer in state.peers if peer.endpoint}
+    hosts = {one.rpartition(":")[0].strip("[]").partition("%")[0] for one in endpoints}
+    return linux.route_mtu(sorted(hosts), state.fwmark) - _OUTER_HEADERS
+
+
 def network(
     config: QuickConfig, allowed: Iterable[str], *, mtu: int, mark: int, path: str = ""
 ) -> Network:
@@ -36,12 +51,10 @@ def network(
             if any(map(_is_default, prefixes)):
                 versions = sorted({6 if ":" in one else 4 for one in prefixes if _is_default(one)})
                 policy = Policy(mark, tuple(versions))
-            reached = _Connected(config.addresses)
-            routes = [
-                Route(one, mark) if _is_default(one) else Route(one)
-                for one in prefixes
-                if _is_default(one) or not reached.covers(one)
-            ]
+            defaults = [Route(one, mark) for one in prefixes if _is_default(one)]
+            others = [one for one in prefixes if not _is_default(one)]
+            reached = linux.covered(others, config.addresses)
+            routes = [Route(one) for one in others if one not in reached] + defaults
         case name:
             table = table_number(name, path)
             routes = [Route(one, table) for one in prefixes]
@@ -78,26 +91,3 @@ def _is_default(prefix: str) -> bool:
 def _stock_order(prefix: str) -> tuple[int, str]:
     """The longest first, equals as `sort -nr -k 2 -t /` leaves them."""
     return int(prefix.rpartition("/")[2]), prefix
-
-
-class _Connected:
-    """The networks that addresses bring along, whose routes wg-quick does not add again."""
-
-    def __init__(self, addresses: tuple[str, ...]) -> None:
-        import ipaddress
-
-        self._parse = ipaddress.ip_network
-        networks = [ipaddress.ip_interface(one).network for one in addresses]
-        # The kernel makes no route in the main table for an IPv4 address alone.
-        self._networks = [one for one in networks if (one.version, one.prefixlen) != (4, 32)]
-
-    def covers(self, prefix: str) -> bool:
-        if not self._networks:
-            return False
-        own = self._parse(prefix)
-        return any(
-            one.version == own.version
-            and one.prefixlen <= own.prefixlen
-            and own.network_address in one
-            for one in self._networks
-        )

@@ -10,7 +10,6 @@ peer back. A host name is looked up again, though, when the peer is not reached 
 when it has had no handshake within the life of a session.
 """
 
-import base64
 import contextlib
 import ipaddress
 import time
@@ -21,9 +20,10 @@ from typing import NamedTuple
 
 from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.config import conf
-from wiresnake.config.conf import Resolve
+from wiresnake.config.conf import Resolve, public_key
 from wiresnake.config.uapi import wipe
 from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.control.text import base64_text
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.quick import stanzas
 from wiresnake.quick.stanzas import Stanza
@@ -46,8 +46,6 @@ class PeerDifference(NamedTuple):
 class Difference(NamedTuple):
     device: DeviceChange
     """What the file says of the interface itself."""
-    has_fwmark: bool
-    """Whether it says something of the mark, if only that it be off."""
     peers: tuple[PeerDifference, ...]
     allowed_ips: frozenset[str]
     """Of all peers, as they will be."""
@@ -85,8 +83,8 @@ def compare(
             key = part.public_key
             plain = part.peer and not part.odd and times[key] == 1
             if plain and _is_so(part, wg, live.get(key), wanted[key], roaming):
-                size = part.end - part.begin
-                rest[part.begin : part.end] = (b"\n" * part.lines).ljust(size)
+                lines = wg.count(b"\n", part.begin, part.end)
+                rest[part.begin : part.end] = (b"\n" * lines).rjust(part.end - part.begin)
         device = conf.parse(rest, resolve, name=name)
     finally:
         wipe(rest)
@@ -98,7 +96,7 @@ def compare(
     moved = {one for key in parsed for one in wanted[key].difference(_allowed(live.get(key)))}
     differences = [
         PeerDifference(
-            key, live[key], PeerChange(_bytes(key), remove=True), lost=live[key].allowed_ips
+            key, live[key], PeerChange(public_key(key), remove=True), lost=live[key].allowed_ips
         )
         for key in live
         if key not in last
@@ -109,7 +107,6 @@ def compare(
         differences += _difference(key, peer, live.get(key), wanted[key], moved)
     return Difference(
         replace(device, peers=()),
-        any(part.fwmark for part in parts),
         tuple(differences),
         frozenset().union(*wanted.values()),
         {key: part.endpoint for key, part in last.items() if part.endpoint},
@@ -119,10 +116,9 @@ def compare(
 
 def whole(peer: PeerState) -> PeerChange:
     """Makes a peer what it was."""
-    preshared = _secret(peer.preshared_key)
     return PeerChange(
-        _bytes(peer.public_key),
-        preshared_key=preshared,
+        public_key(peer.public_key),
+        preshared_key=_secret(peer.preshared_key),
         endpoint=_endpoint(peer.endpoint),
         persistent_keepalive=peer.persistent_keepalive,
         replace_allowed_ips=True,
@@ -179,7 +175,7 @@ def _by_key(peers: Iterable[PeerChange]) -> dict[str, PeerChange]:
     """One change a peer; of one that comes twice, the later value of each kind."""
     found: dict[str, PeerChange] = {}
     for peer in peers:
-        key = base64.b64encode(peer.public_key).decode()
+        key = base64_text(peer.public_key)
         if before := found.get(key):
             peer = replace(
                 peer,
@@ -253,7 +249,3 @@ def _is_number(endpoint: str) -> bool:
         ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]").partition("%")[0])
         return True
     return False
-
-
-def _bytes(key: str) -> bytes:
-    return conf.public_key(key)

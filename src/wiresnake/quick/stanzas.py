@@ -4,6 +4,7 @@ A secret is only known by its place.
 """
 
 import ipaddress
+import re
 from collections.abc import Set
 from dataclasses import dataclass, field
 
@@ -11,8 +12,6 @@ from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
 
 _SPACES = b" \t\n\v\f\r"
-_KEY_ROOM = 60
-"""A key longer than that is none: it may be a secret that lost its place."""
 _KNOWN = frozenset(
     (b"publickey", b"presharedkey", b"allowedips", b"endpoint", b"persistentkeepalive")
 )
@@ -24,7 +23,6 @@ class Stanza:
 
     begin: int
     end: int = 0
-    lines: int = 0
     peer: bool = False
     public_key: str = ""
     allowed_ips: list[str] = field(default_factory=list)
@@ -32,37 +30,33 @@ class Stanza:
     preshared_key: tuple[int, int] | None = None
     keepalive: str = "0"
     endpoint: str = ""
-    fwmark: bool = False
-    """A FwMark stands here, if only to say off."""
     odd: bool = False
     """Written in a way that text does not tell what it is: `config.conf` must read it."""
+
+
+_LINE = re.compile(rb"(?m)^[ \t\v\f\r]*(?:(\[[^#\n]*)|([^=#\n]{1,60})=([^#\n]*)|([^#\s][^\n]*))")
+"""A header, a key with its value, or what is neither. A key of more than 60 characters is none: it
+may be a secret that lost its place."""
 
 
 def read(wg: bytearray, known: Set[str] = frozenset()) -> list[Stanza]:
     """The whole file, cut at its headers. `known` are networks that need no second look."""
     keys: dict[bytes, bytes] = {}
     found = [Stanza(0)]
-    begin = 0
-    while begin < len(wg):
-        end = wg.find(b"\n", begin)
-        end = len(wg) if end < 0 else end
-        comment = wg.find(b"#", begin, end)
-        stop = end if comment < 0 else comment
-        equals = wg.find(b"=", begin, min(stop, begin + _KEY_ROOM))
-        if equals < 0:
-            bare = bytes(wg[begin : min(stop, begin + _KEY_ROOM)].translate(None, _SPACES))
-            if bare.startswith(b"["):
-                found[-1].end = begin
-                found.append(Stanza(begin, peer=bare.lower() == b"[peer]"))
-            elif bare:
-                found[-1].odd = True
+    for line in _LINE.finditer(wg):
+        kind = line.lastindex
+        if kind == 3:
+            raw = line[2]
+            key = keys.get(raw)
+            if key is None:
+                key = keys[raw] = raw.translate(None, _SPACES).lower()
+            _feed(found[-1], key, wg, *line.span(3), known)
+        elif kind == 1:
+            found[-1].end = line.start()
+            header = line[1].translate(None, _SPACES).lower()
+            found.append(Stanza(line.start(), peer=header == b"[peer]"))
         else:
-            raw = bytes(wg[begin:equals])
-            if raw not in keys:
-                keys[raw] = raw.translate(None, _SPACES).lower()
-            _feed(found[-1], keys[raw], wg, equals + 1, stop, known)
-        found[-1].lines += 1
-        begin = end + 1
+            found[-1].odd = True
     found[-1].end = len(wg)
     return found
 
@@ -74,7 +68,6 @@ def text(prefix: Prefix) -> str:
 
 def _feed(stanza: Stanza, key: bytes, wg: bytearray, begin: int, end: int, known: Set[str]) -> None:
     if not stanza.peer:
-        stanza.fwmark = stanza.fwmark or key == b"fwmark"
         return
     if key == b"presharedkey":
         while begin < end and wg[begin] in _SPACES:
