@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, PrivateKey
-from wiresnake.cli.check import main
+from wiresnake.cli.wiresnake import main
 from wiresnake.config.conf import parse
 from wiresnake.errors import ConfigError
 from wiresnake.quick import files, values

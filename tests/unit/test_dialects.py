@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake.cli.dialect import main
+from wiresnake.cli.wiresnake import main
 from wiresnake.dialects import catalogue, wg_quick
 from wiresnake.dialects.catalogue import Text
 from wiresnake.dialects.document import Document, LeftOut, Peer

@@ -8,7 +8,7 @@ from wiresnake.cli.arguments import Parser
 from wiresnake.dialects import catalogue
 from wiresnake.dialects.catalogue import Text
 from wiresnake.dialects.document import LeftOut
-from wiresnake.errors import ConfigError, HostError, WiresnakeError
+from wiresnake.errors import ConfigError
 from wiresnake.quick import files, lines
 from wiresnake.quick.files import New
 
@@ -78,15 +78,10 @@ def _output(made: Parser) -> Parser:
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    try:
-        if argv[0] == "import":
-            _import(arguments)
-        else:
-            _export(arguments)
-    except WiresnakeError as error:
-        told = error.strerror if isinstance(error, HostError) else None
-        print(f"wiresnake: {told or error}", file=sys.stderr)
-        return 1
+    if argv[0] == "import":
+        _import(arguments)
+    else:
+        _export(arguments)
     return 0
 
 

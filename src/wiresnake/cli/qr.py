@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.dialect import exported
-from wiresnake.errors import ConfigError, HostError, WiresnakeError
+from wiresnake.errors import ConfigError
 from wiresnake.quick import files
 
 if TYPE_CHECKING:
@@ -47,19 +47,14 @@ exit codes: 0 shown or written, 1 failed""",
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     picture: Path | None = arguments.png or arguments.svg
-    try:
-        if arguments.raw:
-            text = files.load(files.find(arguments.file))
-        else:
-            [text] = exported(arguments.file, "android").values()
-        if picture is None:
-            show(text)
-        else:
-            _draw(text, picture, "png" if arguments.png else "svg", arguments.force)
-    except WiresnakeError as error:
-        told = error.strerror if isinstance(error, HostError) else None
-        print(f"wiresnake: {told or error}", file=sys.stderr)
-        return 1
+    if arguments.raw:
+        text = files.load(files.find(arguments.file))
+    else:
+        [text] = exported(arguments.file, "android").values()
+    if picture is None:
+        show(text)
+    else:
+        _draw(text, picture, "png" if arguments.png else "svg", arguments.force)
     return 0
 
 
