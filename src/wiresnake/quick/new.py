@@ -240,7 +240,7 @@ def _allowed(peers: Iterable[Section]) -> list[Network]:
         for line in one.lines.get("allowedips", ()):
             for item, _ in items(line):
                 try:
-                    found.append(ipaddress.ip_network(item, strict=False))
+                    found.append(ipaddress.ip_network(item.removeprefix("+"), strict=False))
                 except ValueError:
                     continue
     return found
