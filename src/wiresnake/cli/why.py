@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
+from wiresnake.cli.progress import progress
 from wiresnake.errors import WiresnakeError
 
 TALKING, NOT_TALKING, FAILED = 0, 3, 1
@@ -78,7 +79,8 @@ def _explain(arguments: argparse.Namespace) -> int:
             for name in chosen
         ],
     )
-    facts = gather(target, arguments.peer)
+    with progress(f"looking into {arguments.peer}"):
+        facts = gather(target, arguments.peer)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text
     print(tell(facts, verdicts, target.name))
