@@ -28,6 +28,7 @@ from wiresnake.host.steps import (
     DeleteStep,
     NetlinkStep,
     ProgramStep,
+    RouteStep,
     RuleStep,
     Step,
     Toggle,
@@ -61,7 +62,7 @@ class Change:
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
         `action` raised half-way, so it must bear that nothing was done."""
-        if not self._done:
+        if self._new is self._found:
             self._journal(None)
         self._done.append(Call(says, undo))
         if says:
@@ -131,6 +132,7 @@ class Change:
                 raise linux.failure(str(group[at]), _explained(group[at], error))
             if isinstance(first, DeleteStep):
                 self._done.clear()
+                self._found = self._new = None
                 state.write(self.interface, None)
 
     def _echo(self, steps: Sequence[Step]) -> None:
@@ -148,7 +150,7 @@ class Change:
     def _finish(self) -> None:
         """All is done: what was wanted is what is there."""
         with self._signals.held():
-            if self._new and self._new.changing:
+            if self._new and self._new is not self._found:
                 index = linux.index(self.interface)
                 now = replace(self._new, index=index, network=self._new.to, to=None, changing=False)
                 state.write(self.interface, now if now.network else None)
@@ -246,14 +248,12 @@ def _mend(interface: str, say: Say, warn: Say) -> bool:
 
 
 def _groups(steps: Iterable[Step]) -> list[list[Step]]:
-    """What goes to the kernel in one call: additions or removals of one kind, so that nothing goes
-    when what should take its place was refused. Programs run one by one."""
+    """What is done in one call: many routes, whose order does not matter; all else one by one, so
+    that nothing follows a step that failed."""
 
     def kind(numbered: tuple[int, Step]) -> tuple[object, ...]:
         at, step = numbered
-        if isinstance(step, ProgramStep):
-            return (at,)
-        return type(step), isinstance(step, Toggle) and step.add
+        return (RouteStep, step.add) if isinstance(step, RouteStep) else (at,)
 
     return [[step for _, step in group] for _, group in groupby(enumerate(steps), kind)]
 
