@@ -46,6 +46,9 @@ def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> 
         number += 1
         end = text.find(b"\n", begin)
         end = len(text) if end < 0 else end
+        if begin == end:
+            begin += 1
+            continue
         comment = text.find(b"#", begin, end)
         whole = text[begin : end if comment < 0 else comment]
         line = whole.translate(None, _WHITESPACE)

@@ -1,17 +1,49 @@
-"""A running WireGuard interface, from outside, whoever runs it."""
+"""A running WireGuard interface, from outside, whoever runs it: how to find one, what it can do."""
 
-from typing import Protocol
+import socket
+from typing import TYPE_CHECKING, Protocol
 
+from wiresnake.control import uapi
 from wiresnake.control.state import Backend, InterfaceState
-from wiresnake.model import DeviceChange
+
+if TYPE_CHECKING:
+    from wiresnake.model import DeviceChange
 
 
 class Interface(Protocol):
-    """What `control.open_interface` returns. Every method raises HostError with an errno."""
+    """What `open_interface` returns. Every method raises HostError with an errno."""
 
     name: str
     backend: Backend
 
     def read(self) -> InterfaceState: ...
 
-    def change(self, change: DeviceChange) -> None: ...
+    def change(self, change: "DeviceChange") -> None: ...
+
+
+def open_interface(name: str) -> Interface:
+    """A daemon's if one answers at the name's socket, else the kernel's.
+
+    HostError: ENODEV if there is neither, EPROTONOSUPPORT if the kernel has no WireGuard.
+    """
+    one = uapi.connect(name)
+    if one is not None:
+        one.close()
+        return uapi.UapiInterface(name)
+    from wiresnake.control.kernel import KernelInterface
+
+    return KernelInterface(name)
+
+
+def interface_names() -> list[str]:
+    """The kernel's interfaces by their number, then those of daemons that answer."""
+    kernel = [name for _, name in socket.if_nameindex() if _is_wireguard(name)]
+    return kernel + [name for name in uapi.names() if name not in kernel]
+
+
+def _is_wireguard(name: str) -> bool:
+    try:
+        with open(f"/sys/class/net/{name}/uevent", "rb") as file:
+            return b"DEVTYPE=wireguard\n" in file.read()
+    except OSError:
+        return False

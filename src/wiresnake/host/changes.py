@@ -54,6 +54,8 @@ class Change:
         self.interface = interface
         self._say, self._warn = say, warn
         self._found = self._new = state.read(interface)
+        # What wg-quick brought up, and no file of ours tells of, is what to come back to.
+        self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._signals = Signals()
 
@@ -104,7 +106,7 @@ class Change:
         return self._found.marks if self._found else frozenset()
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
-        old = self._found or State(0, None)
+        old = self._found or State(0, self._at_first)
         self._new = State(
             linux.index(self.interface),
             old.network,

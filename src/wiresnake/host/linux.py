@@ -33,6 +33,10 @@ _PLAIN_ROUTE = {1, 4, 15}
 """Destination, device, table: all that `ip route add X dev IF` gives."""
 
 
+_Packed = tuple[int, bytes, int]
+"""Version, address and length."""
+
+
 def read(interface: str, marks: Collection[int] = (), *, ask_dns: bool = True) -> Network | None:
     """What is there now and could be ours; None without such an interface.
 
@@ -85,11 +89,11 @@ def free_table(first: int = 51820) -> int:
         return table
 
 
-def route_mtu(endpoints: Iterable[str]) -> int:
+def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
     """The least MTU on the way to these IP addresses (the route's, else the device's), else of the
     default route, else 1500. wg-quick's guess is 80 less."""
     with Netlink() as kernel:
-        found = [route for address in endpoints if (route := _way(kernel, address, 0))]
+        found = [route for address in endpoints if (route := _way(kernel, address, mark))]
         if not found:
             defaults = (
                 route
@@ -111,19 +115,24 @@ def route_device(address: str, mark: int = 0) -> str | None:
 def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:
     """Those of the prefixes that the connected network of an address leads to already, so that
     wg-quick adds no route (`ip route show dev IF match PREFIX`)."""
-    connected = [ipaddress.ip_interface(address).network for address in addresses]
+    networks = [str(ipaddress.ip_interface(address).network) for address in addresses]
     # The host route of an IPv4 address stands in another table, where wg-quick does not look.
-    connected = [one for one in connected if one.version == 6 or one.prefixlen < 32]
+    connected = [
+        netlink.pack_prefix(one) for one in networks if ":" in one or not one.endswith("/32")
+    ]
     if not connected:
         return set()
-    found = set()
-    for prefix in prefixes:
-        network = ipaddress.ip_network(prefix)
-        for one in connected:
-            if one.version == network.version and network.subnet_of(one):  # type: ignore[arg-type]
-                found.add(prefix)
-                break
-    return found
+    return {one for one in prefixes if _is_within(netlink.pack_prefix(one), connected)}
+
+
+def _is_within(prefix: _Packed, networks: Iterable[_Packed]) -> bool:
+    version, address, length = prefix
+    for its_version, its_address, its_length in networks:
+        if its_version == version and its_length <= length:
+            differ = int.from_bytes(address) ^ int.from_bytes(its_address)
+            if not differ >> (8 * len(address) - its_length):
+                return True
+    return False
 
 
 def own_rules(found: Iterable[Rule], tables: Collection[int]) -> Iterator[Rule]:
