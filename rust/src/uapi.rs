@@ -19,15 +19,19 @@ pub fn describe(peer: &Peer, public: &[u8; 32], last_handshake: u64, keepalive: 
     for part in ["public_key=", digits, "\npreshared_key=", NO_KEY, "\nprotocol_version=1\n"] {
         text.push_str(part);
     }
-    if let Some(endpoint) = peer.endpoint() {
-        let _ = writeln!(text, "endpoint={}", endpoint.remote);
-    }
+    describe_endpoint(&mut text, peer);
     let (received, sent) = peer.transfer();
     let (seconds, rest) = (last_handshake / 1_000_000_000, last_handshake % 1_000_000_000);
     let _ = writeln!(text, "last_handshake_time_sec={seconds}\nlast_handshake_time_nsec={rest}");
     let _ = writeln!(text, "tx_bytes={sent}\nrx_bytes={received}");
     let _ = writeln!(text, "persistent_keepalive_interval={keepalive}");
     text
+}
+
+fn describe_endpoint(text: &mut String, peer: &Peer) {
+    if let Some(endpoint) = peer.endpoint() {
+        let _ = writeln!(text, "endpoint={}", endpoint.remote);
+    }
 }
 
 /// A line for an address of 4 or 16 bytes.
@@ -40,9 +44,7 @@ pub fn describe_allowed_ip(text: &mut String, address: &[u8], length: u8) {
 /// What the plane knows of a peer for `state`; what is zero or never was is left out.
 pub fn describe_state(peer: &Peer, now: u64) -> String {
     let mut text = String::with_capacity(256);
-    if let Some(endpoint) = peer.endpoint() {
-        let _ = writeln!(text, "endpoint={}", endpoint.remote);
-    }
+    describe_endpoint(&mut text, peer);
     let sessions = peer.sessions();
     let _ = match &sessions.current {
         None => writeln!(text, "session=none"),

@@ -331,8 +331,10 @@ class Peer:
         notes = self.notes or {}
         for what in _OF_A_HANDSHAKE:
             notes.pop(what, None)
+        if not self.around.up:  # The event was late.
+            return
         self._tell("rekey" if self.connected else "handshake", initiator=initiator)
-        if not self.connected and self.around.up:  # Not by an event that was late.
+        if not self.connected:
             self.connected = True
             self._tell("connected")
 

@@ -202,14 +202,15 @@ class UapiServer:
         question = await _ask(lines)
         if question.errno:
             return question.errno
-        with self._tunnel.events.subscribe(question.public_key) as subscription:
+        events = self._tunnel.events
+        with events.subscribe() as place:
             await self._loop.sock_sendall(connection, b"errno=0\n\n")
-            feed = self._loop.create_task(subscription.feed(connection))
+            feed = self._loop.create_task(events.feed(connection, question.public_key, place))
             try:
                 await lines.take(new_operation=True)
             finally:
                 feed.cancel()
-                await asyncio.wait([feed])
+                await asyncio.wait([feed])  # It lets go of the connection before that is closed.
         raise EOFError
 
     async def _set(self, lines: "_Lines") -> int:
