@@ -1,5 +1,6 @@
 """An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class KernelInterface:
                     pass
 
     def _ifname(self) -> bytes:
-        return self.name.encode() + b"\0"
+        return os.fsencode(self.name) + b"\0"
 
 
 def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:

@@ -3,6 +3,7 @@
 Without `model`, which takes 20 ms to import: `show` reads, it changes nothing.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -40,7 +41,8 @@ def connect(name: str) -> socket.socket | None:
         one.connect(path)
     except ConnectionRefusedError:
         one.close()
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         return None
     except OSError as error:
         one.close()

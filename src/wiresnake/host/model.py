@@ -9,13 +9,32 @@ MAIN_TABLE = 254
 
 class Route(NamedTuple):
     prefix: str
-    """`10.0.0.0/24`; host bits zero."""
+    """`10.0.0.0/24`: as `ipaddress` writes it, host bits zero."""
     table: int = MAIN_TABLE
 
 
 class Dns(NamedTuple):
     servers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+
+
+class Rule(NamedTuple):
+    """`not fwmark TABLE table TABLE`; with the main table, `table main suppress_prefixlength 0`."""
+
+    version: int
+    table: int
+    priority: int = 0
+    """Where the kernel put it; 0 leaves that to the kernel."""
+
+
+class Guard(NamedTuple):
+    """wg-quick's firewall of one IP version: nothing from outside reaches the interface's addresses
+    past the tunnel, and answers to marked datagrams carry the mark."""
+
+    version: int
+    mark: int
+    addresses: tuple[str, ...]
+    """Without length."""
 
 
 class Policy(NamedTuple):
@@ -26,13 +45,19 @@ class Policy(NamedTuple):
     """The mark of the encrypted datagrams, and the number of the table."""
     versions: tuple[int, ...]
     """4, 6 or both."""
+    rules: tuple[Rule, ...] | None = None
+    """The rules found; None: all that these versions need."""
+    guards: tuple[Guard, ...] | None = None
+    """The firewall found; None: what these versions and the addresses need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     mtu: int
+    """0 where there is no interface, only what outlived it."""
     addresses: tuple[str, ...] = ()
-    """`10.0.0.1/24`, in order."""
+    """`10.0.0.1/24`, in the order in which they are added."""
     routes: tuple[Route, ...] = ()
     policy: Policy | None = None
     dns: Dns = Dns()  # noqa: RUF009  # a tuple
+    up: bool = True

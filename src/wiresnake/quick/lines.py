@@ -7,8 +7,11 @@ case-insensitive, comments from '#' (hooks keep theirs), CRLF and a UTF-8 BOM do
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
+HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
 """Their values are shell commands, so that a '#' in them is the shell's."""
+WHITESPACE = " \t\n\v\f\r"
+"""What `wg` takes for it; to Python a no-break space would be some too."""
+_NO_WHITESPACE = str.maketrans("", "", WHITESPACE)
 
 
 class Line(NamedTuple):
@@ -42,30 +45,37 @@ def read(text: str) -> Iterator[Line]:
     """Every line in order, the empty ones too."""
     section = ""
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        whole = raw.removesuffix("\r")
-        code, _, comment = whole.partition("#")
-        key, equals, value = code.partition("=")
-        key = "".join(key.split())
-        if equals and key.lower() in _HOOKS:
-            value, comment = whole.partition("=")[2], ""
-        column = len(code) - len(code.lstrip()) + 1
-        bare = "".join(code.split())
-        header = bare.startswith("[")
-        if header:
-            section = bare.lower().removeprefix("[").removesuffix("]")
-            key, equals, value = "", "", ""
-        elif not equals:
-            key, value = "", bare
-        at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip()) + 1
-        yield Line(
-            number,
-            whole,
-            section,
-            header,
-            key,
-            value.strip(),
-            bool(equals),
-            column,
-            at if equals else column,
-            comment.strip(),
-        )
+        line = read_line(raw, number, section)
+        section = line.section
+        yield line
+
+
+def read_line(raw: str, number: int, section: str) -> Line:
+    """One line, without its newline, that stands in that section unless it opens another."""
+    whole = raw.removesuffix("\r")
+    code, _, comment = whole.partition("#")
+    key, equals, value = code.partition("=")
+    key = key.translate(_NO_WHITESPACE)
+    if equals and key.lower() in HOOKS:
+        value, comment = whole.partition("=")[2], ""
+    column = len(code) - len(code.lstrip(WHITESPACE)) + 1
+    bare = code.translate(_NO_WHITESPACE)
+    header = bare.startswith("[")
+    if header:
+        section = bare.lower().removeprefix("[").removesuffix("]")
+        key, equals, value = "", "", ""
+    elif not equals:
+        key, value = "", bare
+    at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip(WHITESPACE)) + 1
+    return Line(
+        number,
+        whole,
+        section,
+        header,
+        key,
+        value.strip(WHITESPACE),
+        bool(equals),
+        column,
+        at if equals else column,
+        comment.strip(WHITESPACE),
+    )

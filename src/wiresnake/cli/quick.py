@@ -1,0 +1,195 @@
+"""`wiresnake up|down|reload|save|strip`: as wg-quick, and more."""
+
+import argparse
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from wiresnake.errors import HostError, WiresnakeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FILE = """\
+FILE-OR-NAME is the path of a file whose name is the interface's followed by .conf, or the name of
+an interface, whose file is /etc/wireguard/NAME.conf; $CREDENTIALS_DIRECTORY/NAME.conf comes first
+where systemd gives credentials."""
+
+_DESCRIPTIONS = {
+    "up": """\
+Bring up an interface as its file says: keys, peers, addresses, MTU, DNS, routes, rules, firewall,
+PreUp and PostUp. If anything fails, all of it is undone.""",
+    "down": """\
+Take an interface down and undo what `up` did, also wg-quick's: PreDown, save if the file says
+SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too.""",
+    "reload": """\
+Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
+Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and
+private key stay if the file does not give them. PreUp and its kind do not run.""",
+    "save": "Write an interface's present state to its file, for root alone to read.",
+    "strip": "Print a file without what only wg-quick reads.",
+}
+_EPILOGS = {
+    "up": """\
+examples:
+  wiresnake up wg0
+  wiresnake up --backend user ./office.conf
+
+OnUp and OnDown of a peer are run by `wiresnake events --hooks`, which this starts.
+With --foreground it tells the service manager (Type=notify or notify-reload) when the interface
+is up, reloads at SIGHUP, takes it down at SIGTERM, and ends when somebody else takes it down.
+
+exit codes: 0 it is up; 1 an error; the code of a hook that failed""",
+    "down": """\
+examples:
+  wiresnake down wg0
+
+exit codes: 0 it is down; 1 an error; the code of a hook that failed""",
+    "reload": """\
+examples:
+  wiresnake reload --diff wg0    what would change, a line each: + new, - gone, ~ other
+  wiresnake reload wg0
+
+A peer that roamed keeps its endpoint, unless the file's was edited.
+
+exit codes: 0 done, or with --diff nothing to do; 1 an error, and nothing changed;
+            2 with --diff: there are changes""",
+    "save": """\
+examples:
+  wiresnake save wg0
+
+exit codes: 0 written; 1 an error""",
+    "strip": """\
+examples:
+  wiresnake strip wg0 | wiresnake setconf wg0 /dev/stdin
+
+exit codes: 0 printed; 1 an error""",
+}
+
+
+def main(argv: "Sequence[str]") -> int:
+    """`argv` begins with the subcommand. 0 for success, 1 for failure; `reload --diff` 2 for
+    changes; a hook's own code if one fails."""
+    arguments = parser(argv[0]).parse_args(list(argv[1:]))
+    if os.geteuid() != 0:
+        return _as_root(argv)
+    try:
+        return _run(argv[0], arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted; all is as it was")
+    except HostError as error:
+        return _fail(error.strerror or str(error))
+    except WiresnakeError as error:
+        return getattr(error, "code", None) or _fail(str(error))
+
+
+def parser(command: str) -> argparse.ArgumentParser:
+    """Of one of the five."""
+    made = argparse.ArgumentParser(
+        prog=f"wiresnake {command}",
+        description=f"{_DESCRIPTIONS[command]}\n\n{_FILE}",
+        epilog=_EPILOGS[command],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if command == "up":
+        made.add_argument(
+            "--backend",
+            choices=("auto", "kernel", "user"),
+            default="auto",
+            help="whose data plane: the kernel's, or a daemon's (wiresnaked, or"
+            " $WG_QUICK_USERSPACE_IMPLEMENTATION); auto takes the kernel's where it has one",
+        )
+        made.add_argument(
+            "--foreground", action="store_true", help="stay, and take it down at the end"
+        )
+    if command == "reload":
+        made.add_argument("--diff", action="store_true", help="only print what would change")
+    made.add_argument("interface", metavar="FILE-OR-NAME", help="see above")
+    return made
+
+
+def _run(command: str, arguments: argparse.Namespace) -> int:
+    argument = arguments.interface
+    if command == "strip":
+        return _strip(argument)
+    if command == "up":
+        from wiresnake.quick.up import up
+
+        interface = up(argument, arguments.backend, _say, _note)
+        return _stay(interface, argument) if arguments.foreground else 0
+    if command == "down":
+        from wiresnake.quick.down import down
+
+        down(argument, _say, _note)
+    elif command == "save":
+        from wiresnake.quick.save import save_present
+
+        save_present(argument, _say, _note)
+    elif arguments.diff:
+        from wiresnake.quick.reload import difference
+
+        lines = difference(argument, _note)
+        print("".join(f"{line}\n" for line in lines), end="")
+        return 2 if lines else 0
+    else:
+        from wiresnake.quick.reload import reload
+
+        reload(argument, _say, _note)
+    return 0
+
+
+def _stay(interface: str, argument: str) -> int:
+    from wiresnake.quick.down import down
+    from wiresnake.quick.reload import reload
+    from wiresnake.quick.service import stay
+
+    def try_reload() -> None:
+        try:
+            reload(argument, _say, _note)
+        except WiresnakeError as error:  # The interface goes on as it was.
+            _fail(str(error))
+
+    if stay(interface, try_reload, lambda: down(argument, _say, _note)):
+        return 0
+    return _fail(f"{interface} is gone")
+
+
+def _strip(argument: str) -> int:
+    from wiresnake.config.uapi import wipe
+    from wiresnake.quick import config
+
+    file = config.load(config.find(argument)[1])
+    text = file.stripped()
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
+    finally:
+        wipe(text)
+        wipe(file.wg)
+    return 0
+
+
+def _as_root(argv: "Sequence[str]") -> int:
+    """Starts anew with sudo, as wg-quick does."""
+    sudo = shutil.which("sudo")
+    if sudo is None:
+        return _fail(f"`{argv[0]}' must be run as root")
+    prompt = "wiresnake must be run as root. Please enter the password for %u to continue: "
+    ourselves = [sys.executable, "-m", "wiresnake.cli.wiresnake"]
+    os.execv(sudo, [sudo, "-p", prompt, "--", *ourselves, *argv])
+
+
+def _say(line: str) -> None:
+    if line:
+        print(f"[#] {line}", file=sys.stderr, flush=True)
+
+
+def _note(line: str) -> None:
+    print(f"[!] {line}", file=sys.stderr, flush=True)
+
+
+def _fail(what: str) -> int:
+    print(f"wiresnake: {what}", file=sys.stderr)
+    return 1

@@ -1,0 +1,291 @@
+"""Changes a host's network as one transaction: done whole, or undone whole.
+
+    with changes.begin("wg0", say) as change:       # lock; mends what a killed one left
+        change.do("ip link add dev wg0 type wireguard", create, undo=delete)
+        ...keys and peers, hooks...
+        change.to(wanted, file="/etc/wireguard/wg0.conf", backend="kernel")
+        ...hooks...
+
+Leaving the block by an exception, SIGINT (KeyboardInterrupt) or SIGTERM (SystemExit 143) undoes all
+that was done in it, in reverse. `down` is `change.to(None)`: its last step deletes the interface,
+which cannot be undone, so everything that may fail stands before it.
+"""
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import NamedTuple
+
+from wiresnake.host import dns, linux, state, sysctl
+from wiresnake.host.model import Network
+from wiresnake.host.netlink import Netlink
+from wiresnake.host.plan import PLACEHOLDER, plan
+from wiresnake.host.signals import Signals
+from wiresnake.host.state import State
+from wiresnake.host.steps import (
+    DeleteStep,
+    NetlinkStep,
+    ProgramStep,
+    RuleStep,
+    Step,
+    Toggle,
+)
+
+Say = Callable[[str], None]
+"""Takes a line without `[#]` or `wiresnake:`."""
+
+_GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
+
+
+class Call(NamedTuple):
+    """A step of the caller's own."""
+
+    says: str
+    undo: Callable[[], None]
+
+
+class Change:
+    """One transaction on one interface; made by `begin`."""
+
+    def __init__(self, interface: str, say: Say, warn: Say) -> None:
+        self.interface = interface
+        self._say, self._warn = say, warn
+        self._found = self._new = state.read(interface)
+        # What wg-quick brought up, and no file of ours tells of, is what to come back to.
+        self._at_first = linux.read(interface) if self._found is None else None
+        self._done: list[Step | Call] = []
+        self._signals = Signals()
+
+    def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
+        """A step of the caller's own, which a signal may interrupt: `undo` is called even when
+        `action` raised half-way, so it must bear that nothing was done."""
+        if not self._done:
+            self._journal(None)
+        self._done.append(Call(says, undo))
+        if says:
+            self._say(says)
+        action()
+
+    def to(self, wanted: Network | None, *, file: str = "", backend: str = "") -> None:
+        """Makes the host's network what is wanted for the interface, from whatever is there; None
+        removes everything and the interface too, and with that cannot be undone any more. A
+        HostError names the very step."""
+        if wanted:
+            dns.require(wanted.dns)
+        steps = self.plan(wanted)
+        with self._signals.held():
+            self._journal(wanted, file, backend)
+            self._carry_out(steps)
+
+    def plan(self, wanted: Network | None) -> list[Step]:
+        """What `to` would do: for `reload --diff`."""
+        present = self.present(wanted) or linux.remains(self.interface, self._marks)
+        return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
+
+    def present(self, wanted: Network | None = None) -> Network | None:
+        """What is there now and is ours: addresses and routes that hooks added are not, where the
+        state file says what we had added; what is wanted is ours in any case."""
+        network = linux.read(self.interface, self._marks)
+        known = self._found
+        if network is None or known is None or known.index != linux.index(self.interface):
+            return network
+        mine = [*known.networks, *([wanted] if wanted else [])]
+        addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
+        routes = {route for one in mine for route in one.routes}
+        return replace(
+            network,
+            addresses=tuple(one for one in network.addresses if one in addresses),
+            routes=tuple(one for one in network.routes if one in routes),
+        )
+
+    @property
+    def _marks(self) -> frozenset[int]:
+        return self._found.marks if self._found else frozenset()
+
+    def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
+        old = self._found or State(0, self._at_first)
+        self._new = State(
+            linux.index(self.interface),
+            old.network,
+            file or old.file,
+            backend or old.backend,
+            changing=True,
+            to=wanted,
+        )
+        state.write(self.interface, self._new)
+
+    def _carry_out(self, steps: Sequence[Step]) -> None:
+        for group in _groups(steps):
+            self._signals.check()
+            self._echo(group)
+            first = group[0]
+            if isinstance(first, ProgramStep):
+                self._done.append(first)  # Its inverse bears that it was only half done.
+                self._run(first)
+                continue
+            refused = _request(self.interface, group)
+            self._done += (one for at, one in enumerate(group) if at not in refused)
+            for at, error in sorted(refused.items()):
+                raise linux.failure(str(group[at]), _explained(group[at], error))
+            if isinstance(first, DeleteStep):
+                self._done.clear()
+                state.write(self.interface, None)
+
+    def _echo(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if line := str(step):
+                self._say(line)
+
+    def _run(self, step: ProgramStep) -> None:
+        try:
+            if warning := step.carry_out():
+                self._warn(warning)
+        except OSError as error:
+            raise linux.failure(str(step), error) from None
+
+    def _finish(self) -> None:
+        """All is done: what was wanted is what is there."""
+        with self._signals.held():
+            if self._new and self._new.changing:
+                index = linux.index(self.interface)
+                now = replace(self._new, index=index, network=self._new.to, to=None, changing=False)
+                state.write(self.interface, now if now.network else None)
+
+    def _roll_back(self) -> None:
+        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
+        whole = True
+        for one in _runs(reversed(self._done)):
+            try:
+                if isinstance(one, Call):
+                    one.undo()
+                else:
+                    self._undo(one)
+            except Exception as error:  # whatever it is, the rest must be undone
+                whole = False
+                said = error.strerror if isinstance(error, OSError) else None
+                self._warn(f"could not be undone: {said or error}")
+        if whole and self._new is not self._found:
+            state.write(self.interface, self._found)
+
+    def _undo(self, group: Sequence[Step]) -> None:
+        self._echo(group)
+        first = group[0]
+        if isinstance(first, ProgramStep):
+            self._run(first)
+        elif isinstance(first, RuleStep) or linux.exists(self.interface):
+            for at, error in _request(self.interface, group).items():
+                step = group[at]
+                adds = isinstance(step, Toggle) and step.add
+                if error.errno not in ((errno.EEXIST,) if adds else _GONE):
+                    raise linux.failure(str(step), error)
+
+
+@contextlib.contextmanager
+def begin(
+    interface: str, say: Say = lambda _: None, warn: Say = lambda _: None
+) -> Iterator[Change]:
+    """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
+    and rolls back if the block fails."""
+    with state.lock(interface, warn):
+        _mend(interface, say, warn)
+        change = Change(interface, say, warn)
+        with change._signals:
+            try:
+                yield change
+                change._finish()
+            except BaseException:
+                change._signals.ignore()
+                change._roll_back()
+                raise
+
+
+def leftovers(interface: str) -> Network | None:
+    """What a killed `up`, `down` or `reload` may have left: the union of before and after; None
+    if none was killed."""
+    found = state.read(interface)
+    if not found or not found.changing:
+        return None
+    first, *more = (*found.networks, Network(0))
+    for one in more:
+        first = replace(
+            first,
+            addresses=tuple(dict.fromkeys(first.addresses + one.addresses)),
+            routes=tuple(dict.fromkeys(first.routes + one.routes)),
+            policy=first.policy or one.policy,
+            dns=first.dns if first.dns.servers else one.dns,
+        )
+    return first
+
+
+def mend(interface: str, say: Say = lambda _: None, warn: Say = lambda _: None) -> bool:
+    """Puts the host back to before the killed change, and whatever belongs to an interface that is
+    gone away. True if something was done. `begin` does it by itself."""
+    with state.lock(interface, warn):
+        return _mend(interface, say, warn)
+
+
+def _mend(interface: str, say: Say, warn: Say) -> bool:
+    found = state.read(interface)
+    if found is None:
+        return False
+    index = linux.index(interface)
+    if index and not found.changing:
+        return False
+    if index and found.index and index != found.index:
+        # Somebody else's interface has the name by now: nothing that is there is ours.
+        state.write(interface, None)
+        return False
+    wanted = found.network if index else None
+    change = Change(interface, say, warn)
+    with change._signals, change._signals.held():
+        change._carry_out(change.plan(wanted))
+        state.write(interface, replace(found, changing=False, to=None) if wanted else None)
+    return True
+
+
+def _groups(steps: Iterable[Step]) -> list[list[Step]]:
+    """What goes to the kernel in one call: additions or removals of one kind, so that nothing goes
+    when what should take its place was refused. Programs run one by one."""
+
+    def kind(numbered: tuple[int, Step]) -> tuple[object, ...]:
+        at, step = numbered
+        if isinstance(step, ProgramStep):
+            return (at,)
+        return type(step), isinstance(step, Toggle) and step.add
+
+    return [[step for _, step in group] for _, group in groupby(enumerate(steps), kind)]
+
+
+def _runs(done: Iterable[Step | Call]) -> Iterator[Call | list[Step]]:
+    """Calls one by one, and between them the groups of the steps that undo."""
+    for _, run in groupby(done, lambda one: isinstance(one, Call)):
+        steps = []
+        for one in run:
+            if isinstance(one, Call):
+                yield one
+            else:
+                steps.append(one.inverse())
+        yield from _groups(steps)
+
+
+def _request(interface: str, steps: Sequence[Step]) -> dict[int, OSError]:
+    """What the kernel refused, by position."""
+    index = linux.index(interface)
+    with Netlink() as kernel:
+        requests = [step.request(index) for step in steps if isinstance(step, NetlinkStep)]
+        return dict(kernel.carry_out(requests))
+
+
+def _explained(step: Step, error: OSError) -> OSError:
+    """With the remedy, where the kernel's word for it does not lead there."""
+    if " -6 " in str(step) and error.errno in (errno.EACCES, errno.EAFNOSUPPORT):
+        remedy = (
+            f"IPv6 is off for {step.interface}. Switch it on"
+            f" (sysctl -w net.ipv6.conf.{step.interface}.disable_ipv6=0, or"
+            " net.ipv6.conf.default.disable_ipv6=0 for new interfaces), or remove the IPv6"
+            " addresses from Address and AllowedIPs"
+        )
+        return OSError(error.errno, f"{error.strerror}: {remedy}")
+    return error

@@ -1,0 +1,44 @@
+"""Other programs that we cannot do without: nft, iptables, resolvconf, resolvectl."""
+
+import os
+import shutil
+import subprocess
+
+from wiresnake.errors import HostError
+
+_PATH = os.defpath + ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def find(name: str) -> str | None:
+    """Its path; the administrator's folders count too, which a user's PATH often lacks."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_PATH}")
+
+
+def output(*command: str) -> str | None:
+    """What it prints; None if it is missing or fails."""
+    try:
+        done = _run(command, "")
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def run(*command: str, text: str = "") -> None:
+    """HostError with what it said if it fails; `text` is its input."""
+    done = _run(command, text)
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exited with {done.returncode}"
+        raise HostError(said)
+
+
+def _run(command: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
+    # In a group of its own: Ctrl-C is for us, who then undo what it has done.
+    return subprocess.run(
+        [find(command[0]) or command[0], *command[1:]],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+        process_group=0,
+    )

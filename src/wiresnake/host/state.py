@@ -1,0 +1,149 @@
+"""What was done to the host for an interface, kept in /run/wiresnake: no secrets.
+
+A change writes before its first step where it comes from and where it goes, so that whoever finds
+the file after a kill knows all that may be there.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wiresnake.errors import HostError
+from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
+
+DIRECTORY = Path("/run/wiresnake")
+PATIENCE = 60.0
+"""Seconds to wait for another change of the interface: a hook of it that calls us would wait for
+ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    index: int
+    """The interface's number when this was written, 0 if there was none: one made by somebody else
+    since has another."""
+    network: Network | None
+    """As the last whole change left it; None: nothing."""
+    file: str = ""
+    """The configuration it comes from."""
+    backend: str = ""
+    """`kernel` or `user`."""
+    changing: bool = False
+    """A change from `network` to `to` has begun."""
+    to: Network | None = None
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Everything that may be there."""
+        return tuple(one for one in (self.network, self.to) if one)
+
+    @property
+    def marks(self) -> frozenset[int]:
+        return frozenset(one.policy.mark for one in self.networks if one.policy)
+
+
+def read(interface: str) -> State | None:
+    """None without a file, or with one that nobody could have written."""
+    try:
+        found = json.loads(_path(interface).read_text())
+        return State(
+            found["index"],
+            _network(found["network"]),
+            found["file"],
+            found["backend"],
+            found["changing"],
+            _network(found["to"]),
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write(interface: str, state: State | None) -> None:
+    """Replaces the file as one; None removes it."""
+    path = _path(interface)
+    if state is None:
+        path.unlink(missing_ok=True)
+        return
+    new = path.with_suffix(".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(state), file)
+    new.replace(path)
+
+
+@contextlib.contextmanager
+def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Only one change of an interface at a time; a killed one holds nothing."""
+    try:
+        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = _locked(interface, say)
+    except OSError as error:
+        if isinstance(error, HostError):
+            raise
+        raise HostError(error.errno, f"{DIRECTORY}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        if not _path(interface).exists():
+            _lock_path(interface).unlink(missing_ok=True)
+        os.close(held)
+
+
+def _locked(interface: str, say: Callable[[str], None]) -> int:
+    path = _lock_path(interface)
+    deadline = time.monotonic() + PATIENCE
+    waits = False
+    while True:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
+                os.ftruncate(held, 0)
+                os.write(held, b"%d\n" % os.getpid())
+                return held
+        except BlockingIOError:
+            holder = os.pread(held, 16, 0).decode().strip()
+            if time.monotonic() > deadline:
+                what = f"process {holder} is still changing {interface}: end it, or wait for it"
+                raise HostError(what) from None
+            if not waits:
+                say(f"process {holder} is changing {interface}: waiting for it")
+            waits = True
+            time.sleep(0.02)
+        os.close(held)
+
+
+def _path(interface: str) -> Path:
+    return DIRECTORY / f"{interface}.json"
+
+
+def _lock_path(interface: str) -> Path:
+    return DIRECTORY / f"{interface}.lock"
+
+
+def _network(found: Any) -> Network | None:  # from JSON
+    if found is None:
+        return None
+    policy = found["policy"]
+    return Network(
+        found["mtu"],
+        tuple(found["addresses"]),
+        tuple(Route(*one) for one in found["routes"]),
+        policy and _policy(*policy),
+        Dns(*map(tuple, found["dns"])),
+        found["up"],
+    )
+
+
+def _policy(mark: int, versions: list[int], rules: Any, guards: Any) -> Policy:
+    return Policy(
+        mark,
+        tuple(versions),
+        None if rules is None else tuple(Rule(*one) for one in rules),
+        None if guards is None else tuple(Guard(v, m, tuple(own)) for v, m, own in guards),
+    )

@@ -1,0 +1,54 @@
+"""What of a file was applied last and cannot be read back from the device: /run/wiresnake.
+
+No secrets. A record of an interface that is gone, by its index, counts for nothing.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, field
+
+_FOLDER = "/run/wiresnake"
+
+PeerHooks = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+"""Public key, OnUp, OnDown."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """As the file says them, by public key."""
+    mtu: int | None = None
+    """What the file said of it."""
+    hooks: PeerHooks = ()
+    events: int = 0
+    """The process that runs them."""
+
+
+def load(interface: str) -> Applied | None:
+    """None if nobody knows."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with open(_path(interface), encoding="utf-8") as file:
+            record = json.load(file)
+        if record.pop("index") == socket.if_nametoindex(interface):
+            hooks = tuple((key, tuple(up), tuple(down)) for key, up, down in record.pop("hooks"))
+            return Applied(**record, hooks=hooks)
+    return None
+
+
+def save(interface: str, applied: Applied) -> None:
+    os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
+    path = _path(interface)
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        json.dump({"index": socket.if_nametoindex(interface), **asdict(applied)}, file)
+    os.replace(f"{path}.tmp", path)
+
+
+def forget(interface: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_path(interface))
+
+
+def _path(interface: str) -> str:
+    return f"{_FOLDER}/{interface}.applied"

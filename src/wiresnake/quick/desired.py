@@ -1,0 +1,93 @@
+"""What a file asks of the host's network, as one value."""
+
+import re
+from collections.abc import Iterable
+from glob import glob
+
+from wiresnake.control.state import InterfaceState
+from wiresnake.errors import ConfigError
+from wiresnake.host import linux
+from wiresnake.host.model import MAIN_TABLE, Network, Policy, Route
+from wiresnake.quick.config import QuickConfig
+
+_OUTER_HEADERS = 80
+"""Of IPv6, UDP and the message itself."""
+_TABLE_NAMES = (
+    "/usr/share/iproute2/rt_tables",
+    "/usr/lib/iproute2/rt_tables",
+    "/etc/iproute2/rt_tables",
+    "/etc/iproute2/rt_tables.d/*.conf",
+)
+_KNOWN_TABLES = {"default": 253, "main": MAIN_TABLE, "local": 255}
+
+
+def needs_mark(config: QuickConfig, allowed: Iterable[str]) -> bool:
+    """Whether a default route goes through the tunnel by rules, so that the tunnel's own
+    datagrams need a mark to go past it."""
+    return config.table in ("", "auto") and any(map(_is_default, allowed))
+
+
+def guess_mtu(state: InterfaceState) -> int:
+    """wg-quick's: what the ways to the peers carry, less the outer headers.
+
+    The mark is that of the tunnel's own datagrams: without it a default route through the tunnel
+    would be taken for their way.
+    """
+    endpoints = {peer.endpoint for peer in state.peers if peer.endpoint}
+    hosts = {one.rpartition(":")[0].strip("[]").partition("%")[0] for one in endpoints}
+    return linux.route_mtu(sorted(hosts), state.fwmark) - _OUTER_HEADERS
+
+
+def network(
+    config: QuickConfig, allowed: Iterable[str], *, mtu: int, mark: int, path: str = ""
+) -> Network:
+    """The whole of it. `allowed` are all peers' networks, `mark` is the device's own."""
+    prefixes = sorted(set(allowed), key=_stock_order, reverse=True)
+    policy = None
+    match config.table:
+        case "off":
+            routes = []
+        case "" | "auto":
+            if any(map(_is_default, prefixes)):
+                versions = sorted({6 if ":" in one else 4 for one in prefixes if _is_default(one)})
+                policy = Policy(mark, tuple(versions))
+            defaults = [Route(one, mark) for one in prefixes if _is_default(one)]
+            others = [one for one in prefixes if not _is_default(one)]
+            reached = linux.covered(others, config.addresses)
+            routes = [Route(one) for one in others if one not in reached] + defaults
+        case name:
+            table = table_number(name, path)
+            routes = [Route(one, table) for one in prefixes]
+    return Network(
+        mtu=mtu, addresses=config.addresses, routes=tuple(routes), policy=policy, dns=config.dns
+    )
+
+
+def table_number(name: str, path: str) -> int:
+    """A table's number from what `ip route` takes for one."""
+    try:
+        number = int(name, 0)
+        if 0 < number < 1 << 32:
+            return number
+    except ValueError:
+        for pattern in _TABLE_NAMES:
+            for file in glob(pattern):
+                with open(file, encoding="utf-8", errors="replace") as lines:
+                    text = lines.read()
+                if found := re.search(rf"^\s*(\w+)\s+{re.escape(name)}\s*(?:#.*)?$", text, re.M):
+                    return int(found[1], 0)
+        if name in _KNOWN_TABLES:
+            return _KNOWN_TABLES[name]
+    raise ConfigError(
+        f"{path}: there is no routing table {name!r}; write its number, or name it in"
+        " /etc/iproute2/rt_tables"
+    )
+
+
+def _is_default(prefix: str) -> bool:
+    return prefix.endswith("/0")
+
+
+def _stock_order(prefix: str) -> tuple[int, str]:
+    """The longest first, equals as `sort -nr -k 2 -t /` leaves them."""
+    return int(prefix.rpartition("/")[2]), prefix

@@ -1,0 +1,29 @@
+"""Takes an interface down and undoes what `up` did, or wg-quick's `up`."""
+
+from wiresnake.config.uapi import wipe
+from wiresnake.control.interface import interface_names
+from wiresnake.host import changes
+from wiresnake.quick import applied, config, hooks
+from wiresnake.quick.hooks import Say
+from wiresnake.quick.save import assert_wireguard, save
+
+
+def down(argument: str, say: Say, note: Say) -> None:
+    """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
+    interface, path = config.find(argument)
+    file = config.load(path)
+    wipe(file.wg)
+    if interface not in interface_names() and changes.mend(interface, say, note):
+        applied.forget(interface)
+        return
+    with changes.begin(interface, say, note) as change:
+        assert_wireguard(interface)
+        hooks.run(file.pre_down, interface, say)
+        network = change.present()
+        if file.save and network:
+            save(interface, path, file, network, say)
+        hooks.stop_events(applied.load(interface))
+        change.to(None)
+        applied.forget(interface)
+    # What they do stays done: there is no way back to the interface.
+    hooks.run(file.post_down, interface, say)

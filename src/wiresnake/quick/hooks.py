@@ -1,0 +1,71 @@
+"""Commands of a file: PreUp and its kind, and the process that runs OnUp and OnDown."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from wiresnake.errors import WiresnakeError
+from wiresnake.quick.applied import Applied, PeerHooks
+from wiresnake.quick.config import QuickConfig
+
+Say = Callable[[str], None]
+"""Takes a line of what is done, without its `[#]`."""
+
+
+class HookFailed(WiresnakeError):
+    """A command did not exit with 0, and has said why itself; wg-quick exits with `code`."""
+
+    def __init__(self, command: str, code: int) -> None:
+        super().__init__(f"`{command}' exited with {code}")
+        self.code = code
+
+
+def run(commands: Iterable[str], interface: str, say: Say) -> None:
+    """Runs one after the other until one fails, each in a shell of its own, as wg-quick does."""
+    shell = shutil.which("bash")
+    start = [shell, "-e", "-o", "pipefail", "-c"] if shell else ["/bin/sh", "-e", "-c"]
+    for command in commands:
+        whole = command.replace("%i", interface)
+        say(whole)
+        code = subprocess.run([*start, whole], env={**os.environ, "LC_ALL": "C"}).returncode
+        if code:
+            raise HookFailed(whole, code if code > 0 else 128 - code)
+
+
+def events_of(file: QuickConfig) -> PeerHooks:
+    return tuple(
+        (peer.public_key, peer.on_up, peer.on_down)
+        for peer in file.peers
+        if peer.on_up or peer.on_down
+    )
+
+
+def restart_events(record: Applied, path: str, interface: str) -> Applied:
+    """Starts what runs OnUp and OnDown, if there are any, instead of what the record names; it
+    stands on its own feet and ends with the interface."""
+    stop_events(record)
+    if not record.hooks:
+        return replace(record, events=0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wiresnake.cli.wiresnake", "events", "--hooks", path, interface],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    process.returncode = 0  # It is left alone: nobody waits for it.
+    return replace(record, events=process.pid)
+
+
+def stop_events(record: Applied | None) -> None:
+    """Ends that process, if it is still the one."""
+    if record and record.events:
+        with contextlib.suppress(OSError), open(f"/proc/{record.events}/cmdline", "rb") as file:
+            if b"\0events\0--hooks\0" in file.read():
+                os.kill(record.events, signal.SIGTERM)

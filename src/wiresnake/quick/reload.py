@@ -1,0 +1,241 @@
+"""Makes a running interface what its file says: keys, peers, and all of the host's network.
+
+Only what differs is touched, so that sessions and counters of everybody else live on, and either
+all of it is done or nothing. What a file need not say stays as it is: the port, the mark, the
+private key. A peer's endpoint: `peers`.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from wiresnake._native import PrivateKey
+from wiresnake.config.uapi import wipe
+from wiresnake.control.interface import Interface, open_interface
+from wiresnake.control.state import InterfaceState
+from wiresnake.control.text import base64_text, write_endpoint
+from wiresnake.errors import HostError
+from wiresnake.host import changes, linux
+from wiresnake.host.changes import Change
+from wiresnake.host.model import Network
+from wiresnake.model import CLEAR, DeviceChange, PeerChange
+from wiresnake.quick import applied, config, desired, hooks, peers
+from wiresnake.quick.applied import Applied
+from wiresnake.quick.config import QuickConfig
+from wiresnake.quick.hooks import Say
+from wiresnake.quick.peers import Difference, PeerDifference
+from wiresnake.quick.resolve import resolver
+from wiresnake.quick.save import assert_wireguard
+
+
+def reload(argument: str, say: Say, note: Say) -> None:
+    """HostError or ConfigError: then all is as it was before. `note` takes what is kept though the
+    file does not say so."""
+    interface, path = config.find(argument)
+    file = config.load(path)
+    try:
+        with changes.begin(interface, say, note) as change:
+            todo = _plan(change, file, path, note)
+            _apply(change, todo, path, say)
+            record = Applied(todo.difference.endpoints, file.mtu, hooks.events_of(file))
+            before = todo.record or Applied()
+            record = replace(record, events=before.events)
+            if record.hooks != before.hooks:
+                record = hooks.restart_events(record, path, interface)
+            applied.save(interface, record)
+    finally:
+        wipe(file.wg)
+
+
+def difference(argument: str, note: Say) -> list[str]:
+    """What `reload` would change, a line each, without secrets."""
+    interface, path = config.find(argument)
+    file = config.load(path)
+    try:
+        with changes.begin(interface, warn=note) as change:
+            todo = _plan(change, file, path, note)
+            return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
+    finally:
+        wipe(file.wg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    file: QuickConfig
+    device: Interface
+    state: InterfaceState
+    """Before."""
+    record: Applied | None
+    difference: Difference
+    head: DeviceChange
+    """Of the interface itself, only what changes."""
+    network: Network
+
+
+def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
+    interface = change.interface
+    assert_wireguard(interface)
+    device = open_interface(interface)
+    state = device.read()
+    record = applied.load(interface)
+    found = peers.compare(
+        file.wg, state, record.endpoints if record else None, resolver(), name=path
+    )
+    if found.device.private_key is CLEAR and state.private_key:
+        note(f"{path} has no PrivateKey: {interface} keeps its own")
+    for key in found.unsure:
+        note(f"peer {_name(file, key)} keeps its endpoint: it may have roamed there")
+    marked = desired.needs_mark(file, found.allowed_ips)
+    mark = found.device.fwmark or (0 if file.has_mark and not marked else state.fwmark)
+    if marked and not mark:
+        mark = linux.free_table()
+    present = change.present()
+    mtu = file.mtu
+    if mtu is None and present and (record is None or record.mtu is None):
+        mtu = present.mtu  # It was guessed once; what has changed since is no matter of the file.
+    network = desired.network(
+        file,
+        found.allowed_ips,
+        mtu=mtu or desired.guess_mtu(state),
+        mark=mark,
+        path=path,
+    )
+    return _Todo(file, device, state, record, found, _head(found.device, state, mark), network)
+
+
+def _head(wanted: DeviceChange, state: InterfaceState, mark: int) -> DeviceChange:
+    key = wanted.private_key
+    same = key is CLEAR or key == _private(state.private_key)
+    port = wanted.listen_port
+    return DeviceChange(
+        private_key=None if same else key,
+        listen_port=port if port and port != state.listen_port else None,
+        fwmark=mark if mark != state.fwmark else None,
+    )
+
+
+def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
+    """Peers that go are the last, as nothing brings their sessions back."""
+    for line in _device_lines(todo):
+        say(line)
+    stay = [one for one in todo.difference.peers if not one.change.remove]
+    go = [one for one in todo.difference.peers if one.change.remove]
+    first = replace(todo.head, peers=tuple(one.change for one in stay))
+    if first != DeviceChange():
+        undo = replace(_former(todo), peers=tuple(map(_undone, stay)))
+        change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
+    change.to(todo.network, file=path, backend=todo.device.backend)
+    _assert_no_loop(change.interface, todo)
+    if go:
+        last = DeviceChange(peers=tuple(one.change for one in go))
+        back = DeviceChange(peers=tuple(map(_undone, go)))
+        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(back))
+
+
+def _former(todo: _Todo) -> DeviceChange:
+    """The interface itself as it was, as far as it changes."""
+    head, state = todo.head, todo.state
+    return DeviceChange(
+        private_key=(_private(state.private_key) or CLEAR) if head.private_key else None,
+        listen_port=None if head.listen_port is None else state.listen_port,
+        fwmark=None if head.fwmark is None else state.fwmark,
+    )
+
+
+def _undone(one: PeerDifference) -> PeerChange:
+    if one.before is None:
+        return PeerChange(one.change.public_key, remove=True)
+    return peers.whole(one.before)
+
+
+def _private(text: str | None) -> PrivateKey | None:
+    return PrivateKey.from_base64(bytearray(text, "ascii")) if text else None
+
+
+def _assert_no_loop(interface: str, todo: _Todo) -> None:
+    """HostError if an endpoint's datagrams would go into the tunnel that they carry."""
+    mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
+    ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
+    for one in todo.difference.peers:
+        if one.change.remove:
+            ways.pop(one.public_key, None)
+        elif one.change.endpoint is not None:
+            ways[one.public_key] = write_endpoint(one.change.endpoint)
+    if all(not one.gained and one.change.endpoint is None for one in todo.difference.peers):
+        return
+    covering = _Cover(route.prefix for route in todo.network.routes)
+    for key, endpoint in ways.items():
+        host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
+        if covering.holds(host) and linux.route_device(host, mark) == interface:
+            raise HostError(
+                0,
+                f"{host}, the endpoint of peer {_name(todo.file, key)}, would be reached through"
+                f" {interface} itself; leave it out of AllowedIPs, or add a route to it",
+            )
+
+
+class _Cover:
+    """A set of networks that is asked for many addresses."""
+
+    def __init__(self, prefixes: Iterable[str]) -> None:
+        self._networks: dict[tuple[int, int], set[int]] = {}
+        for one in map(ipaddress.ip_network, prefixes):
+            shift = one.max_prefixlen - one.prefixlen
+            known = self._networks.setdefault((one.version, shift), set())
+            known.add(int(one.network_address) >> shift)
+
+    def holds(self, host: str) -> bool:
+        address = ipaddress.ip_address(host)
+        return any(
+            version == address.version and int(address) >> shift in known
+            for (version, shift), known in self._networks.items()
+        )
+
+
+def _device_lines(todo: _Todo) -> Iterator[str]:
+    head, state = todo.head, todo.state
+    if isinstance(head.private_key, PrivateKey):
+        yield f"~ public key {state.public_key or 'none'} -> {base64_text(head.private_key.public)}"
+    if head.listen_port is not None:
+        yield f"~ listen port {state.listen_port} -> {head.listen_port}"
+    if head.fwmark is not None:
+        yield f"~ fwmark {_mark(state.fwmark)} -> {_mark(head.fwmark)}"
+    for one in todo.difference.peers:
+        yield _peer_line(one, _name(todo.file, one.public_key))
+
+
+def _peer_line(one: PeerDifference, name: str) -> str:
+    change = one.change
+    if change.remove:
+        return f"- peer {name}"
+    parts = []
+    if change.preshared_key is not None:
+        had = one.before is not None and one.before.preshared_key is not None
+        has = change.preshared_key is not CLEAR
+        parts.append(f"preshared key {'changed' if had and has else 'added' if has else 'removed'}")
+    if change.endpoint is not None:
+        old = f"{one.before.endpoint} -> " if one.before and one.before.endpoint else ""
+        parts.append(f"endpoint {old}{write_endpoint(change.endpoint)}")
+    if change.persistent_keepalive is not None:
+        old = f"{one.before.persistent_keepalive or 'off'} -> " if one.before else ""
+        parts.append(f"persistent keepalive {old}{change.persistent_keepalive or 'off'}")
+    ips = [f"+{ip}" for ip in one.gained] + [f"-{ip}" for ip in one.lost]
+    if ips:
+        parts.append(f"allowed ips {' '.join(ips)}")
+    sign = "~" if one.before else "+"
+    return f"{sign} peer {name}: {', '.join(parts)}" if parts else f"{sign} peer {name}"
+
+
+def _signed(step: str) -> str:
+    words = set(step.split())
+    sign = "+" if "add" in words else "-" if words & {"delete", "del"} else "~"
+    return f"{sign} {step}"
+
+
+def _name(file: QuickConfig, key: str) -> str:
+    names = {peer.public_key: peer.name for peer in file.peers}
+    return f"{names[key]} ({key})" if names.get(key) else key
+
+
+def _mark(mark: int) -> str:
+    return f"{mark:#x}" if mark else "off"

@@ -1,0 +1,55 @@
+"""Host names of endpoints, with the patience of `wg`."""
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+
+from wiresnake._native import Endpoint
+from wiresnake.errors import ConfigError
+
+_PERMANENT = {
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_FAIL", "EAI_NODATA", "EAI_SERVICE", "EAI_ADDRFAMILY")
+    if hasattr(socket, name)
+}
+
+
+def resolver() -> Callable[[str, str], Endpoint]:
+    """Looks a host up, and once more while that may help: WG_ENDPOINT_RESOLUTION_RETRIES times,
+    or `infinity`, with delays of 1 s and more. Each name is looked up once."""
+    text = os.environ.get("WG_ENDPOINT_RESOLUTION_RETRIES", "15")
+    if text != "infinity" and not re.fullmatch("[0-9]{1,9}", text):
+        raise ConfigError(f"WG_ENDPOINT_RESOLUTION_RETRIES={text}: it takes a number or infinity")
+    retries = sys.maxsize if text == "infinity" else int(text)
+
+    @cache
+    def resolve(host: str, port: str) -> Endpoint:
+        delay, left = 1.0, retries
+        while True:
+            try:
+                return _look_up(host, port)
+            except socket.gaierror as error:
+                if error.errno in _PERMANENT or not left:
+                    raise
+                say = f"{error.strerror}: `{host}:{port}'. Trying again in {delay:.2f} seconds..."
+                print(say, file=sys.stderr, flush=True)  # noqa: T201
+            time.sleep(delay)
+            delay, left = min(20.0, delay * 1.2), left - 1
+
+    return resolve
+
+
+def _look_up(host: str, port: str) -> Endpoint:
+    """The first address; a number needs no resolver."""
+    if port.isdecimal() and port.isascii():
+        try:
+            return Endpoint(host, int(port))
+        except (ValueError, OverflowError):
+            pass
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)[0][4]
+    scope = int(found[3]) if len(found) == 4 else 0
+    return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)

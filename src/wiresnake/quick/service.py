@@ -1,0 +1,47 @@
+"""`up --foreground`: an interface as a service of systemd (Type=notify or notify-reload)."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from wiresnake.host import changes, linux
+
+_SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+_LOOK_SECONDS = 1.0
+"""How often to see whether the interface is still there."""
+
+
+def notify(*lines: str) -> None:
+    """Tells the service manager, if there is one (sd_notify's protocol)."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
+            one.connect("\0" + path[1:] if path.startswith("@") else path)
+            one.send("\n".join(lines).encode())
+
+
+def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -> bool:
+    """Says that it is ready, reloads at SIGHUP, and takes the interface down at SIGTERM or SIGINT.
+
+    Ends by itself once somebody else took it down: False if it is gone without that, as when its
+    daemon died; what it left is mended then.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    notify("READY=1", f"STATUS={interface} is up")
+    while True:
+        caught = signal.sigtimedwait(_SIGNALS, _LOOK_SECONDS)
+        if caught is None:
+            if not linux.exists(interface):
+                return not changes.mend(interface)
+            continue
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if caught.si_signo != signal.SIGHUP:
+            notify("STOPPING=1")
+            down()
+            return True
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        reload()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        notify("READY=1")

@@ -1,0 +1,81 @@
+"""Brings an interface up as its file says, or leaves the host as it was."""
+
+import errno
+from dataclasses import replace
+
+from wiresnake.config import conf
+from wiresnake.config.uapi import wipe
+from wiresnake.control.interface import Interface, open_interface
+from wiresnake.errors import HostError
+from wiresnake.host import changes, linux
+from wiresnake.model import CLEAR, DeviceChange
+from wiresnake.quick import applied, backend, config, desired, hooks, stanzas
+from wiresnake.quick.applied import Applied
+from wiresnake.quick.backend import Choice
+from wiresnake.quick.hooks import Say
+from wiresnake.quick.resolve import resolver
+
+
+def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
+    """Returns the interface's name. HostError, ConfigError or HookFailed if it cannot be.
+
+    The file is read, and names in it are resolved, before anything is touched.
+    """
+    interface, path = config.find(argument)
+    file = config.load(path)
+    try:
+        if linux.exists(interface) and not changes.leftovers(interface):
+            raise HostError(errno.EEXIST, f"`{interface}' already exists")
+        if file.table not in ("", "off", "auto"):
+            desired.table_number(file.table, path)
+        device_change = _added(conf.parse(file.wg, resolver(), name=path))
+        parts = stanzas.read(file.wg)
+    finally:
+        wipe(file.wg)
+    with changes.begin(interface, say, note) as change:
+        if linux.exists(interface):
+            raise HostError(errno.EEXIST, f"`{interface}' already exists")
+        taken = backend.create(change, choice, say, note)
+        hooks.run(file.pre_up, interface, say)
+        device = open_interface(interface)
+        say(f"wg addconf {interface} /dev/fd/63")
+        device.change(device_change)
+        state = device.read()
+        allowed = {one for peer in state.peers for one in peer.allowed_ips}
+        mark = state.fwmark
+        if not mark and desired.needs_mark(file, allowed):
+            mark = set_mark(device, say)
+        mtu = file.mtu or desired.guess_mtu(state)
+        network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
+        change.to(network, file=path, backend=taken)
+        hooks.run(file.post_up, interface, say)
+        record = Applied(
+            {part.public_key: part.endpoint for part in parts if part.endpoint},
+            file.mtu,
+            hooks.events_of(file),
+        )
+        change.do(
+            f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
+            lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
+            lambda: hooks.stop_events(applied.load(interface)),
+        )
+    return interface
+
+
+def set_mark(device: Interface, say: Say) -> int:
+    """Gives the device the mark that wg-quick would choose: the number of a table without use."""
+    mark = linux.free_table()
+    say(f"wg set {device.name} fwmark {mark}")
+    device.change(DeviceChange(fwmark=mark))
+    return mark
+
+
+def _added(change: DeviceChange) -> DeviceChange:
+    """As `wg addconf` takes a file: what it lacks stays as PreUp may have set it."""
+    return replace(
+        change,
+        private_key=None if change.private_key is CLEAR else change.private_key,
+        listen_port=change.listen_port or None,
+        fwmark=change.fwmark or None,
+        replace_peers=False,
+    )
