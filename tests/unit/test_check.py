@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, PrivateKey
-from wiresnake.cli.check import main
+from wiresnake.cli.wiresnake import main
 from wiresnake.config.conf import parse
 from wiresnake.errors import ConfigError
 from wiresnake.quick import files, values
@@ -170,6 +170,14 @@ def test_a_default_route_without_a_way() -> None:
     said(START + "Table = off\n" + peer, "3:1: warning: Table = off: no route leads")
     said(START + "Table = off\nPostUp = ip route add x\n" + peer)
     said(START + peer + "Endpoint = 192.0.2.1:5\n")
+
+
+def test_an_endpoint_behind_its_own_tunnel() -> None:
+    peer = PEER + "AllowedIPs = 192.0.2.0/24\nEndpoint = 192.0.2.1:5\n"
+    said(START + peer, "6:12: warning: Endpoint is inside 192.0.2.0/24, whose route leads into")
+    said(START + "Table = off\n" + peer)
+    address = "Address = 192.0.2.9/24\nTable = off\n"
+    said(START + address + peer, "8:12: warning: Endpoint is inside the network of Address")
 
 
 def test_no_key_and_no_interface() -> None:

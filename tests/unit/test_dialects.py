@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake.cli.dialect import main
+from wiresnake.cli.wiresnake import main
 from wiresnake.dialects import catalogue, wg_quick
 from wiresnake.dialects.catalogue import Text
 from wiresnake.dialects.document import Document, LeftOut, Peer
@@ -127,12 +127,12 @@ PEER = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8\n"
 
 
 def test_android_and_amnezia() -> None:
-    extra = (
-        "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\nFrobnicate=1\n"
-    )
+    extra = "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\n"
+    extra += "Frobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
     text, left = said("wg-quick", START + extra + PEER)
     assert text == START + PEER
     names = ("ExcludedApplications", "Jc", "S1", "H1", "H2", "Frobnicate")
+    assert left.pop() == "f0:9: a line"
     assert left == [f"f0:{line}: {name}" for line, name in enumerate(names, 3)]
     whys = [one.why for _, one in catalogue.read("wg-quick", [Text("x", START + extra)]).left]
     assert "choice of apps" in whys[0]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wiresnake._native import PrivateKey
 from wiresnake.cli import qr
-from wiresnake.cli.new import main
+from wiresnake.cli.wiresnake import main
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files, new
 from wiresnake.quick.check import check
@@ -306,23 +306,27 @@ def test_the_qr_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "phone.conf"
-    path.write_text(START)
-    assert qr.main(["qr", "phone.conf"]) == 0
+    path.write_text(START + "PostUp = true\n")
+    assert main(["qr", "phone.conf"]) == 0
     said = capsys.readouterr()
+    assert "phone.conf:5: left out PostUp" in said.err
     assert "private key" in said.err
     lines = said.out.splitlines()
     assert all(
         line.startswith("\033[38;5;16;48;5;231m") and line.endswith("\033[0m") for line in lines
     )
     bare = [re.sub("\033\\[[0-9;]*m", "", line) for line in lines]
-    assert decoded(bare) == START.encode()
-    assert qr.main(["qr", str(path), "--png", "x.png"]) == 0
-    assert qr.main(["qr", str(path), "--svg", "x.svg"]) == 0
+    assert decoded(bare) == START.partition("\n")[2].encode()
+    assert main(["qr", "--raw", "phone.conf"]) == 0
+    raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert decoded(raw.splitlines()) == path.read_bytes()
+    assert main(["qr", str(path), "--png", "x.png"]) == 0
+    assert main(["qr", str(path), "--svg", "x.svg"]) == 0
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (tmp_path / "x.svg").read_bytes()
     assert stat.S_IMODE((tmp_path / "x.png").stat().st_mode) == 0o600
-    assert qr.main(["qr", str(path), "--png", "x.png"]) == 1
+    assert main(["qr", str(path), "--png", "x.png"]) == 1
     assert "--force" in capsys.readouterr().err
     path.write_text(START + "#" * 3000)
-    assert qr.main(["qr", str(path)]) == 1
+    assert main(["qr", "--raw", str(path)]) == 1
     assert "2953 at most" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from wiresnake.cli.arguments import Parser
 from wiresnake.dialects import catalogue
 from wiresnake.dialects.catalogue import Text
 from wiresnake.dialects.document import LeftOut
-from wiresnake.errors import ConfigError, HostError, WiresnakeError
+from wiresnake.errors import ConfigError
 from wiresnake.quick import files, lines
 from wiresnake.quick.files import New
 
@@ -78,15 +78,10 @@ def _output(made: Parser) -> Parser:
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    try:
-        if argv[0] == "import":
-            _import(arguments)
-        else:
-            _export(arguments)
-    except WiresnakeError as error:
-        told = error.strerror if isinstance(error, HostError) else None
-        print(f"wiresnake: {told or error}", file=sys.stderr)
-        return 1
+    if argv[0] == "import":
+        _import(arguments)
+    else:
+        _export(arguments)
     return 0
 
 
@@ -102,19 +97,25 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    path = files.find(arguments.file)
-    text = files.load(path)
-    read = catalogue.read("wg-quick", [Text(str(path), text)])
-    made, left = catalogue.write(arguments.dialect, read.document, read.name)
-    places = list(lines.read(text))
-    for _, one in read.left:
-        _say(str(path), one)
-    for one in left:
-        for line in places:
-            if line.name == one.key.lower():
-                _say(str(path), one._replace(line=line.number))
+    made = exported(arguments.file, arguments.dialect)
     if _write(made, arguments.output, arguments.force) and arguments.dialect in _AFTERWARDS:
         print(_AFTERWARDS[arguments.dialect], file=sys.stderr)
+
+
+def exported(argument: str, dialect: str) -> dict[str, str]:
+    """A configuration, by path or name, in that dialect: files by their names. What was left out
+    is said on stderr."""
+    path = files.find(argument)
+    text = files.load(path)
+    read = catalogue.read("wg-quick", [Text(str(path), text)])
+    made, left = catalogue.write(dialect, read.document, read.name)
+    for _, one in read.left:
+        _say(str(path), one)
+    for line in lines.read(text):
+        for one in left:
+            if line.name == one.key.lower():
+                _say(str(path), one._replace(line=line.number))
+    return made
 
 
 def _say(path: str, left: LeftOut) -> None:

@@ -5,13 +5,12 @@ import contextlib
 import fcntl
 import ipaddress
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import ConfigError, HostError, WiresnakeError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files, new
 from wiresnake.quick.files import New
 
@@ -120,12 +119,7 @@ def parser(command: str) -> Parser:
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    try:
-        return _server(arguments) if arguments.kind == "server" else _peer(arguments)
-    except WiresnakeError as error:
-        told = error.strerror if isinstance(error, HostError) else None
-        print(f"wiresnake: {told or error}", file=sys.stderr)
-        return 1
+    return _server(arguments) if arguments.kind == "server" else _peer(arguments)
 
 
 def _server(arguments: argparse.Namespace) -> int:

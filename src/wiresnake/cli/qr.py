@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import ConfigError, HostError, WiresnakeError
+from wiresnake.cli.dialect import exported
+from wiresnake.errors import ConfigError
 from wiresnake.quick import files
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
         description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
-        " the private key: whoever sees it can use the tunnel.",
+        " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
+        " PostUp, is left out and said.",
         epilog="""\
 examples:
   wiresnake qr phone.conf
@@ -37,24 +39,22 @@ exit codes: 0 shown or written, 1 failed""",
     kinds = made.add_mutually_exclusive_group()
     kinds.add_argument("--png", type=Path, metavar="OUT", help="write a picture instead")
     kinds.add_argument("--svg", type=Path, metavar="OUT", help="write a vector picture instead")
+    made.add_argument("--raw", action="store_true", help="the file as it is, comments and all")
     made.add_argument("--force", action="store_true", help="replace a file that exists")
     return made
 
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    path = files.find(arguments.file)
     picture: Path | None = arguments.png or arguments.svg
-    try:
-        text = files.load(path)
-        if picture is None:
-            show(text)
-        else:
-            _draw(text, picture, "png" if arguments.png else "svg", arguments.force)
-    except WiresnakeError as error:
-        told = error.strerror if isinstance(error, HostError) else None
-        print(f"wiresnake: {told or error}", file=sys.stderr)
-        return 1
+    if arguments.raw:
+        text = files.load(files.find(arguments.file))
+    else:
+        [text] = exported(arguments.file, "android").values()
+    if picture is None:
+        show(text)
+    else:
+        _draw(text, picture, "png" if arguments.png else "svg", arguments.force)
     return 0
 
 
@@ -89,7 +89,7 @@ def _code(text: str) -> "QRCode":
     except segno.DataOverflowError:
         raise ConfigError(
             f"{len(data)} bytes are too many for a QR code, which holds {_LARGEST} at most; leave"
-            " out peers or comments, or send the file itself"
+            " out peers, or send the file itself"
         ) from None
 
 

@@ -71,6 +71,9 @@ def _ip(document: Document, version: int) -> Iterator[str]:
     addresses = [one for one in document.addresses if _version(one) == version]
     yield f"method={'manual' if addresses else 'disabled'}"
     yield from (f"address{number}={one}" for number, one in enumerate(addresses, 1))
+    table = {"main": "254"}.get(document.table.lower(), document.table)
+    if table.isdecimal():
+        yield f"route-table={table}"
     if not addresses:
         return
     servers = [one for one in document.dns if _version(one) == version]
@@ -79,9 +82,6 @@ def _ip(document: Document, version: int) -> Iterator[str]:
         yield from (f"dns={';'.join(servers)};", "dns-priority=-50")
     if document.search:
         yield f"dns-search={';'.join(document.search)};"
-    table = {"main": "254"}.get(document.table.lower(), document.table)
-    if table.isdecimal():
-        yield f"route-table={table}"
 
 
 def _version(address: str) -> int:

@@ -58,9 +58,9 @@ class _Reader:
             return  # The section is left out, and that is said.
         key = known.get(line.name)
         if key is None:
-            self.left.append(
-                LeftOut(line.number, line.key[:30], _why_unknown(line.name, line.value))
-            )
+            # What is no known key may be half of a secret that a line break has cut.
+            shown = line.key if line.name in FOREIGN or len(line.key) <= 12 else "a line"
+            self.left.append(LeftOut(line.number, shown, _why_unknown(line.name, line.value)))
         elif line.name in HOOKS:
             if self.open == "peer":
                 self._change_peer(hooks=(*self.peers[-1][1].hooks, (key, line.value)))

@@ -221,10 +221,10 @@ def _addresses(interface: Section) -> set[Prefix]:
 
 def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed]) -> Found:
     """wg-quick keeps the encrypted datagrams out of a default route only; any other catches
-    them."""
-    if interface.value("table").lower() not in ("", "auto"):
-        return
-    routes = {one.prefix: one.network for one in allowed if one.prefix.length}
+    them, and so does the network of an Address."""
+    routes = dict.fromkeys(_connected(interface), "the network of Address")
+    if interface.value("table").lower() in ("", "auto"):
+        routes |= {one.prefix: one.network for one in allowed if one.prefix.length}
     lengths = {prefix.length for prefix in routes}
     for peer in peers:
         line = peer.last("endpoint")
@@ -232,11 +232,20 @@ def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed])
         if line is None or host is None:
             continue
         around = (Prefix.parse(f"{host}/{n}") for n in lengths if n <= (128 if ":" in host else 32))
-        for network in (routes[prefix] for prefix in around if prefix in routes):
+        network = next((routes[prefix] for prefix in around if prefix in routes), None)
+        if network:
             reason = f"Endpoint is inside {network}, whose route leads into the tunnel itself"
-            remedy = "leave the endpoint out of AllowedIPs, or write Table = off"
+            remedy = "the endpoint must be an address outside of the tunnel"
             yield Place(line.number, line.value_column), _warning(reason, remedy)
-            break
+
+
+def _connected(interface: Section) -> Iterator[Prefix]:
+    for line in interface.lines.get("address", ()):
+        for item, _ in items(line):
+            try:
+                yield Prefix.parse(item)
+            except ConfigError:
+                continue  # It has been reported.
 
 
 def _numeric_endpoint(text: str) -> str | None:

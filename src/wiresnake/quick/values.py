@@ -120,7 +120,8 @@ def _port(what: str, value: str) -> Problems:
         return
     digits = value.isascii() and value.isdecimal()
     if digits and int(value) != number:
-        yield Problem("warning", f"{what} {value} wraps around to {number}", remedy)
+        reason = f"{what} {value} wraps around to {number} in wg"
+        yield Problem("warning", reason, f"{remedy}; wiresnake takes no other")
 
 
 def _fwmark(value: str) -> Problems:
