@@ -32,7 +32,8 @@ _WIRESNAKE = str(Path(sys.executable).with_name("wiresnake"))
 _DAEMON = str(Path(sys.executable).with_name("wiresnaked"))
 _FILE = "/run/wg0.conf"
 _SHOW = {STOCK: "wg", WIRESNAKE: _WIRESNAKE}
-_QUICK = {STOCK: "wg-quick {verb} " + _FILE, WIRESNAKE: f"{_WIRESNAKE} {{verb}} {_FILE}"}
+_UP = {STOCK: f"wg-quick up {_FILE}", WIRESNAKE: f"{_WIRESNAKE} up --backend user {_FILE}"}
+_DOWN = {STOCK: f"wg-quick down {_FILE}", WIRESNAKE: f"{_WIRESNAKE} down {_FILE}"}
 # Stock's is what the unit wg-quick@ does.
 _RELOAD = {
     STOCK: f"bash -c 'exec wg syncconf wg0 <(exec wg-quick strip {_FILE})'",
@@ -108,8 +109,8 @@ def up_and_down(subject: Subject) -> Mapping[str, float]:
     with stock_host("b") as host:
         write(host, interface("Address = 10.9.0.2/24\n") + scale.idle(ROUTES))
         up, down = (
-            partial(host.run, _QUICK[subject.name].format(verb=verb), env=_USERSPACE, timeout=120)
-            for verb in ("up", "down")
+            partial(host.run, command[subject.name], env=_USERSPACE, timeout=120)
+            for command in (_UP, _DOWN)
         )
         took = {"up": scale.timed(up)}
         if len(routes(host)) != ROUTES:
@@ -157,7 +158,7 @@ def served(subject: Subject) -> Iterator[tuple[Network, str]]:
         address = "Address = 10.9.0.2/24\n"
         write(b, head + address + peers)
         if subject.name == WIRESNAKE:
-            b.run(_QUICK[WIRESNAKE].format(verb="up"), env=_USERSPACE, timeout=90)
+            b.run(_UP[WIRESNAKE], env=_USERSPACE, timeout=90)
         else:
             b.run(Path(_DAEMON), "wg0")
             b.run("wg setconf wg0 /dev/stdin", text=head + peers, timeout=90)
