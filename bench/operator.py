@@ -65,14 +65,19 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
                 for subject in chosen:
                     record.fail(subject, name, 1, error)
                 continue
-            for number in range(1, plan.rounds + 1):
-                for subject in chosen if name == ONE else both:
-                    record.measure(subject, name, number, partial(show, host, subject))
+            for number, subject in turns(plan.rounds, chosen if name == ONE else both):
+                record.measure(subject, name, number, partial(show, host, subject))
     for name, take in ((UP, up_and_down), (RELOAD, reload)):
         if plan.wants(name):
-            for number in range(1, (1 if plan.quick else min(3, plan.rounds)) + 1):
-                for subject in both:
-                    record.measure(subject, name, number, partial(take, subject))
+            for number, subject in turns(1 if plan.quick else min(3, plan.rounds), both):
+                record.measure(subject, name, number, partial(take, subject))
+
+
+def turns(rounds: int, subjects: Sequence[Subject]) -> Iterator[tuple[int, Subject]]:
+    """The other way round in every second round, so that nobody always comes first."""
+    for number in range(1, rounds + 1):
+        for subject in subjects if number % 2 else reversed(subjects):
+            yield number, subject
 
 
 @contextmanager

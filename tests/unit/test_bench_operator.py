@@ -8,6 +8,7 @@ import pytest
 
 from bench import operator, report, scale, traffic
 from bench.record import Record, Result
+from bench.subjects import COMMANDS
 from bench.tunnel import Network
 from wiresnake.cli.lab import LabError
 
@@ -17,6 +18,11 @@ def test_one_peer_changes() -> None:
     pairs = zip(peers.splitlines(), operator.changed(peers).splitlines(), strict=True)
     different = [pair for pair in pairs if pair[0] != pair[1]]
     assert different == [("AllowedIPs = 10.64.0.4/32", "AllowedIPs = 10.127.0.1/32")]
+
+
+def test_nobody_always_comes_first() -> None:
+    found = [(number, subject.name) for number, subject in operator.turns(2, COMMANDS)]
+    assert found == [(1, "python"), (1, "stock"), (2, "stock"), (2, "python")]
 
 
 def test_pings_are_counted() -> None:
