@@ -7,7 +7,9 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
+import termios
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -136,6 +138,20 @@ def test_why_on_this_host(pair: Tunnel) -> None:
     pair.reset(endpoint="10.9.0.99:51820")
     pair.knock()
     assert "10.9.0.99 by wg0" in finds(a, b.public, "endpoint_in_tunnel")
+
+    pair.reset(allowed="0.0.0.0/0")
+    for command in (
+        "wg set wg0 fwmark 51820",
+        "ip route add 0.0.0.0/0 dev wg0 table 51820",
+        "ip rule add not fwmark 51820 table 51820",
+    ):
+        a.host.run(command)
+    block(b, UDP_IN, "udp dport 51820 drop")
+    pair.knock()
+    finds(a, b.public, "udp_filtered")
+    a.wg("set", "wg0", "fwmark", "off")
+    finds(a, b.public, "endpoint_in_tunnel")
+    a.host.run("ip rule delete not fwmark 51820 table 51820")
 
     pair.reset()
     block(a, UDP_OUT, "udp dport 51820 drop")
@@ -336,7 +352,8 @@ def test_metrics_are_what_prometheus_reads(pair: Tunnel) -> None:
     assert 0 < received <= a.transfer()[0]
     assert figures["wireguard_latest_handshake_seconds"][1] == a.handshake()
     assert figures["wiresnake_session_live"][1] == 1
-    assert figures["wiresnake_bad_responses"][1] == 0
+    assert figures["wiresnake_send_errors_total"][1] == 0
+    assert "wiresnake_bad_responses" not in figures
     assert figures["wiresnake_up"] == ({"interface": "wg0"}, 1)
     for secret in (a.private, b64decode(a.private).hex()):
         assert secret not in once
@@ -371,6 +388,15 @@ def test_monitor(pair: Tunnel) -> None:
 
     with Terminal(a.host, "monitor", "--interval", "0.3", *config) as terminal:
         terminal.shows("laptop", "live", "192.0.2.2:51820", "1 of 1 peers", "KiB", "\x1b[32m")
+        assert "received" in terminal.text
+        terminal.resize(60)
+
+        def narrow() -> bool:
+            terminal.read()
+            header = terminal.text.rpartition("health")[2]
+            return "handshake" in header and "endpoint" not in header
+
+        lab.wait_for("fewer columns", narrow)
         traffic.stop()
         terminal.write("q")
         assert terminal.code() == 0
@@ -381,11 +407,10 @@ class Terminal:
     """A command of ours in a pseudo-terminal."""
 
     def __init__(self, host: Host, *command: str) -> None:
-        import subprocess
-
         self.fd, far = pty.openpty()
+        self.resize(120)
         enter = lab.words(f"nsenter --target {host.pid} --net --mount --")
-        environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"}
+        environment = os.environ | {"TERM": "xterm-256color"}
         self.popen = subprocess.Popen(
             [*enter, str(WIRESNAKE), *command],
             stdin=far,
@@ -408,9 +433,12 @@ class Terminal:
     def shows(self, *parts: str) -> None:
         deadline = time.monotonic() + 8
         while not all(part in self.text for part in parts) and time.monotonic() < deadline:
-            self._read()
+            self.read()
         for part in parts:
             assert part in self.text
+
+    def resize(self, columns: int) -> None:
+        termios.tcsetwinsize(self.fd, (30, columns))
 
     def write(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
@@ -418,10 +446,10 @@ class Terminal:
     def code(self) -> int:
         deadline = time.monotonic() + 5
         while self.popen.poll() is None and time.monotonic() < deadline:
-            self._read()
+            self.read()
         return self.popen.wait(1)
 
-    def _read(self) -> None:
+    def read(self) -> None:
         if select.select([self.fd], [], [], 0.1)[0]:
             try:
                 self.text += os.read(self.fd, 1 << 16).decode(errors="replace")

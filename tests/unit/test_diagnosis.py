@@ -42,7 +42,6 @@ def facts(report: PeerReport | None = TRIED, peer: PeerState | None = PEER, **mo
         up=True,
         wall=NOW,
         peer=peer,
-        wanted=KEY,
         device=DeviceReport(up=True, bound=True),
         report=report,
         endpoint_way=Way("192.0.2.2", "eth0"),
@@ -73,7 +72,8 @@ CASES = {
     ),
     "interface_down": facts(up=False),
     "no_private_key": facts(state=facts().state._replace(public_key=None)),
-    "no_such_peer": facts(None, None),
+    "no_such_peer": facts(None, None, missing=STRANGER, device=KNOCKED),
+    "no_such_peer, but in the file": facts(None, None, missing=STRANGER, in_file=True),
     "not_in_allowed_ips": facts(None, None, address="10.9.9.9"),
     "not_routed": facts(address="10.0.0.1", inner_ways=(Way("10.0.0.1", "eth0", "192.0.2.254"),)),
     "not_routed, nowhere": facts(
@@ -163,7 +163,8 @@ def said(verdict: Verdict) -> str:
     [
         ("no_answer", ["7 initiations sent, the first 35 s ago, the last 2.0 s ago", "OWN="]),
         ("no_answer, of the kernel", ["about 5 initiations"]),
-        ("not_in_allowed_ips", []),
+        ("no_such_peer", [STRANGER, "knocks from 192.0.2.2:40000", "wiresnake set wg0 peer"]),
+        ("no_such_peer, but in the file", ["was not applied", "wiresnake reload wg0"]),
         ("not_routed", ["leave by eth0", "via 192.0.2.254"]),
         ("source_not_allowed", ["10.7.0.1", "8 packets dropped", "10.0.0.0/24, fd00::/64"]),
         ("blocked_here", ["EPERM: a firewall of this host refused it", "7 datagrams"]),
@@ -240,9 +241,9 @@ ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSE
 HOSTS = [
     Named(
         InterfaceState("wg0", "user", None, "OWN=", 1, 0, (PEER,)),
-        lambda key: Notes(key, "Phone" if key == KEY else ""),
+        {KEY: Notes(KEY, "Phone"), STRANGER: Notes(STRANGER, "tablet")},
     ),
-    Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), Notes),
+    Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), {}),
 ]
 
 
@@ -272,12 +273,16 @@ def test_find_by_the_endpoint_where_nothing_covers_it() -> None:
     assert found == Target(HOSTS[0], PEER)
 
 
+def test_who_is_only_in_the_file_is_found() -> None:
+    assert find("tablet", HOSTS) == Target(HOSTS[0], None, public_key=STRANGER)
+
+
 def test_nobody_and_several_are_mistakes() -> None:
     with pytest.raises(ConfigError, match=r"'laptop'.*there are: .*Phone"):
         find("laptop", HOSTS)
     twin = HOSTS[1].state._replace(peers=(PEER._replace(public_key="AAB" + "A" * 40 + "="),))
     with pytest.raises(ConfigError, match=r"'AA' fits 2 peers: wg0 Phone, wg1 AAB"):
-        find("AA", [HOSTS[0], Named(twin, Notes)])
+        find("AA", [HOSTS[0], Named(twin, {})])
 
 
 @pytest.mark.parametrize(

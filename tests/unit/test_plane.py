@@ -698,3 +698,13 @@ def test_state_follows_the_session(rig4: Rig) -> None:
     assert rig4.state()[0]["session"] == "expired"
     rig4.plane.remove_peer(rig4.peer)
     assert rig4.plane.describe_state([rig4.peer], boottime()) == [b""]
+
+
+def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.plane.watch(True)
+    with rig4.bind(socket.AF_INET) as elsewhere:
+        for wire, before in ((elsewhere, rig4.wire), (rig4.wire, elsewhere)):
+            rig4.arrive(rig4.seal(theirs, b""), wire)
+            assert rig4.events() == [(Event.NEWS, rig4.peer)]
+            assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)

@@ -1,6 +1,7 @@
 """`wiresnake metrics`: figures for Prometheus, once or served."""
 
 import argparse
+import gc
 import ipaddress
 import sys
 from pathlib import Path
@@ -23,14 +24,15 @@ By interface:
 
 Of devices of wiresnaked only, by interface, public_key and friendly_name:
   wiresnake_session_live                   there is a session
-  wiresnake_initiations                    sent since the last handshake
-  wiresnake_bad_responses                  that did not open, since the last handshake
-  wiresnake_unconfirmed_responses          sent since the last handshake
-  wiresnake_staged_packets                 that wait for a session
   wiresnake_stale_initiations_total        with a timestamp that is not newer
   wiresnake_rejected_sources_total         packets from none of its allowed IPs
   wiresnake_send_errors_total              the kernel refused to send
   wiresnake_cookie_replies_total           the peer was under load
+these only while they are not zero:
+  wiresnake_initiations                    sent since the last handshake
+  wiresnake_bad_responses                  that did not open, since the last handshake
+  wiresnake_unconfirmed_responses          sent since the last handshake
+  wiresnake_staged_packets                 that wait for a session
 and by interface:
   wiresnake_unknown_initiations_total      by keys that are no peer's
   wiresnake_invalid_mac1_total             handshakes for another key
@@ -94,6 +96,7 @@ def _export(arguments: argparse.Namespace) -> None:
     registry = CollectorRegistry()
     registry.register(exporter)
     if not lasting:
+        gc.disable()  # All that is made is needed to the end: a third of the time for 10,000 peers.
         sys.stdout.write(generate_latest(registry).decode())
         return
     exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.

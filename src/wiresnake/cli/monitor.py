@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _COLOURS = {"live": "green", "idle": "cyan", "silent": "yellow", "no answer": "red", "never": "dim"}
 _COLUMNS = ("peer", "health", "endpoint", "handshake", "in/s", "out/s", "received", "sent")
 _NUMBERS = frozenset(("handshake", "in/s", "out/s", "received", "sent"))
+_WIDE = {"endpoint": 72, "received": 100, "sent": 100}
+"""Columns that need a terminal as wide as that."""
 _HEADER_LINES = 3
 _CALM = 6
 """After a look at many peers it rests so many times as long: below a fifth of a processor."""
@@ -206,13 +208,13 @@ def _draw(view: View, console: "Console") -> "RenderableType":
     room = console.size.height - 1
     for number, name in enumerate(view.seen):
         share = room // (len(view.seen) - number)
-        drawn = list(_table(view, name, share - _HEADER_LINES))
+        drawn = list(_table(view, name, share - _HEADER_LINES, console.size.width))
         room -= len(view.rows(name, max(share - _HEADER_LINES, 0))) + _HEADER_LINES
         parts += drawn
     return Group(*parts, "[dim]q ends[/]")
 
 
-def _table(view: View, name: str, most: int) -> "Iterator[RenderableType]":
+def _table(view: View, name: str, most: int, width: int) -> "Iterator[RenderableType]":
     from rich.table import Table
     from rich.text import Text
 
@@ -220,7 +222,8 @@ def _table(view: View, name: str, most: int) -> "Iterator[RenderableType]":
     more = len(view.seen[name][1]) - len(rows)
     yield Text(view.title(name), style="bold", no_wrap=True, overflow="ellipsis")
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
-    for column in _COLUMNS:
+    shown = [column for column in _COLUMNS if _WIDE.get(column, 0) <= width]
+    for column in shown:
         number = column in _NUMBERS
         table.add_column(
             column,
@@ -230,9 +233,9 @@ def _table(view: View, name: str, most: int) -> "Iterator[RenderableType]":
             ratio=None if number or column == "health" else 1,
         )
     for peer in rows:
-        cells = [Text(cell) for cell in view.cells(name, peer)]
-        cells[1].stylize(_COLOURS[peer.health])
-        table.add_row(*cells)
+        cells = dict(zip(_COLUMNS, view.cells(name, peer), strict=True))
+        health = Text(peer.health, _COLOURS[peer.health])
+        table.add_row(*(health if one == "health" else Text(cells[one]) for one in shown))
     yield table
     yield Text(f"  and {more} more peers that are less busy" if more else "", style="dim")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 _PATIENCE = 1.0
 _CLEAR = "\r\033[K"
+_shown = False
 
 
 @contextlib.contextmanager
@@ -20,11 +21,12 @@ def progress(what: str) -> Iterator[None]:
         return
     from threading import Event, Thread  # Only a person pays for it.
 
-    over, told, begin = Event(), Event(), time.monotonic()
+    over, begin = Event(), time.monotonic()
 
     def tell() -> None:
+        global _shown
         while not over.wait(_PATIENCE):
-            told.set()
+            _shown = True
             sys.stderr.write(f"{_CLEAR}{what} ... {time.monotonic() - begin:.0f} s")
             sys.stderr.flush()
 
@@ -35,6 +37,13 @@ def progress(what: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        if told.is_set():
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+        clear()
+
+
+def clear() -> None:
+    """Makes room for a line that lasts."""
+    global _shown
+    if _shown:
+        _shown = False
+        sys.stderr.write(_CLEAR)
+        sys.stderr.flush()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.program import program
+from wiresnake.cli.progress import clear, progress
 from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def main(argv: "Sequence[str]") -> int:
     try:
         return _run(argv[0], arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted; all is as it was")
+        _fail("interrupted; all is as it was")
+        return 130
     except HostError as error:
         return _fail(error.strerror or str(error))
     except WiresnakeError as error:
@@ -130,13 +132,16 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     elif arguments.diff:
         from wiresnake.quick.reload import difference
 
-        lines = difference(argument, _note)
+        with progress(f"comparing {argument}"):
+            lines = difference(argument, _note)
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
         from wiresnake.quick.reload import reload
 
-        reload(argument, _say, _note)
+        # Not of `up` and `down`: a hook may ask something on this terminal.
+        with progress(f"reloading {argument}"):
+            reload(argument, _say, _note)
     return 0
 
 
@@ -184,10 +189,12 @@ def _as_root(argv: "Sequence[str]") -> int:
 
 def _say(line: str) -> None:
     if line:
+        clear()
         print(f"[#] {line}", file=sys.stderr, flush=True)
 
 
 def _note(line: str) -> None:
+    clear()
     print(f"[!] {line}", file=sys.stderr, flush=True)
 
 

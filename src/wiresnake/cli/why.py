@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
+from wiresnake.cli.progress import progress
 from wiresnake.errors import WiresnakeError
 
 TALKING, NOT_TALKING, FAILED = 0, 3, 1
@@ -24,7 +25,8 @@ Devices of wiresnaked say what happened to each handshake. The kernel's devices 
 do not: then the answer rests on their counters, the routes and the resolver, and says so.
 To a silent peer's endpoint a ping and an empty datagram are sent.
 
-exit codes: 0 the peer is talking, 3 it is not, 1 the question cannot be answered"""
+exit codes: 0 the peer is talking and nothing is wrong, 3 it is not, or packets of it are dropped,
+1 the question cannot be answered"""
 
 
 def parser(command: str) -> Parser:
@@ -74,11 +76,12 @@ def _explain(arguments: argparse.Namespace) -> int:
     target = find(
         arguments.peer,
         [
-            Named(open_interface(name).read(), names.of_interface(name, arguments.config).of)
+            Named(open_interface(name).read(), names.of_interface(name, arguments.config).all())
             for name in chosen
         ],
     )
-    facts = gather(target, arguments.peer)
+    with progress(f"looking into {arguments.peer}"):
+        facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text
     print(tell(facts, verdicts, target.name))

@@ -94,6 +94,8 @@ def read_report(interface: str, public_key: str | None = None) -> Report | None:
             return parse_report(_answer(stream))
         except OSError as error:
             raise _gone(interface, error) from None
+        except ValueError:
+            raise HostError(errno.EPROTO, f"{interface}: its daemon's answer is no state") from None
 
 
 def subscribe(interface: str) -> Iterator[Event] | None:
@@ -116,7 +118,8 @@ def subscribe(interface: str) -> Iterator[Event] | None:
 
 
 def parse_report(answer: Iterable[str]) -> Report | None:
-    """Reads the lines of an answer. None unless they are whole and say that all went well."""
+    """Reads the lines of an answer. None unless they are whole and say that all went well;
+    ValueError if there is no sense in them."""
     sections: list[dict[str, str]] = [{}]
     done = False
     for line in answer:

@@ -48,10 +48,12 @@ class Facts:
     wall: float
     """Seconds since 1970."""
     peer: PeerState | None
-    wanted: str
-    """What was asked for: a key, a name or an address."""
+    missing: str | None = None
+    """The public key that was asked for, if the device has no such peer."""
+    in_file: bool = False
+    """The configuration file has that peer."""
     address: str | None = None
-    """The same if it is an address."""
+    """The address that was asked for."""
     device: DeviceReport | None = None
     report: PeerReport | None = None
     file_endpoint: str = ""

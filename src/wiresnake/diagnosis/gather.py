@@ -16,21 +16,23 @@ _WAYS = 4
 """Of so many allowed IPs the routes are asked for."""
 
 
-def gather(target: Target, wanted: str) -> Facts:
+def gather(target: Target) -> Facts:
     """Asks nothing that costs time unless the peer is silent."""
-    (state, notes), peer, address = target
+    (state, notes), peer, address, missing = target
     name = state.name
     report = read_report(name)
+    noted = notes.get(peer.public_key) if peer else None
     facts = Facts(
         state=state,
         up=is_up(name),
         wall=time.time(),
         peer=peer,
-        wanted=wanted,
+        missing=missing,
+        in_file=missing in notes,
         address=address,
         device=report.device if report else None,
         report=report.peers.get(peer.public_key) if report and peer else None,
-        file_endpoint=notes(peer.public_key).endpoint if peer else "",
+        file_endpoint=noted.endpoint if noted else "",
         inner_ways=_inner_ways(peer, address),
     )
     return facts if facts.talking or peer is None else _ask_around(facts)

@@ -38,16 +38,21 @@ def no_peer(facts: Facts) -> Verdict | None:
     name = facts.state.name
     if facts.peer is not None:
         return None
-    if facts.address is None:
+    if facts.missing is not None:
         evidence = [f"{name} has {times(len(facts.state.peers), 'peer')}, none with this key."]
-        if facts.device and facts.device.unknown_initiator == facts.wanted:
+        if facts.device and facts.device.unknown_initiator == facts.missing:
             evidence.append(knock(facts))
+        add = f"`wiresnake set {name} peer {facts.missing} allowed-ips ...`"
+        if facts.in_file:
+            evidence.append("The configuration file has it: the file was not applied.")
+            add = f"`wiresnake reload {name}`"
         return Verdict(
             "no_such_peer",
-            f"{name} has no peer with the public key {facts.wanted}.",
+            f"{name} has no peer with the public key {facts.missing}.",
             tuple(evidence),
-            (f"Add it: `wiresnake set {name} peer {facts.wanted} allowed-ips ...`.",),
+            (f"Add it: {add}.",),
         )
+    assert facts.address is not None
     evidence = []
     near = nearest(facts.state, facts.address)
     if near:

@@ -1,7 +1,7 @@
 """Which peer is meant by a key, the beginning of one, a friendly name or an address."""
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from wiresnake.control.state import InterfaceState, PeerState
@@ -16,7 +16,7 @@ class Named(NamedTuple):
     """An interface, and what its file says of its peers."""
 
     state: InterfaceState
-    notes: Callable[[str], Notes]
+    notes: Mapping[str, Notes]
 
 
 class Target(NamedTuple):
@@ -25,6 +25,8 @@ class Target(NamedTuple):
     interface: Named
     peer: PeerState | None
     address: str | None = None
+    public_key: str | None = None
+    """Of a peer that is asked for, and that the device does not have."""
 
     @property
     def name(self) -> str:
@@ -90,8 +92,12 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
         if found:
             who = ", ".join(f"{to.interface.state.name} {_said(to)}" for to in found[:5])
             raise ConfigError(f"{wanted!r} fits {len(found)} peers: {who}; say more of the key")
+    for named in interfaces:
+        for key, notes in named.notes.items():
+            if wanted == key or notes.name.lower() == wanted.lower():
+                return Target(named, None, public_key=key)
     if len(wanted) == 44 and wanted.endswith("="):
-        return Target(interfaces[0], None)
+        return Target(interfaces[0], None, public_key=wanted)
     names = ", ".join(sorted(_name(named, peer) or peer.public_key for named, peer in peers)[:10])
     raise ConfigError(
         f"no peer is called {wanted!r}, and no public key begins so; there are: {names or 'none'}"
@@ -104,7 +110,8 @@ def _said(target: Target) -> str:
 
 
 def _name(named: Named, peer: PeerState) -> str:
-    return named.notes(peer.public_key).name
+    notes = named.notes.get(peer.public_key)
+    return notes.name if notes else ""
 
 
 def _allowed(interfaces: Sequence[Named]) -> Iterator[tuple[Named, PeerState, str]]:

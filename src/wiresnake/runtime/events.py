@@ -1,6 +1,7 @@
 """What happens to peers, for clients of the UAPI that subscribed to it (docs/uapi.md).
 
-A client that does not read loses events, and is told how many; it delays nobody.
+All read one short list, each at its own pace: a client that does not read delays nobody, takes no
+memory, and is told how much it has missed.
 """
 
 import asyncio
@@ -9,77 +10,62 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from wiresnake.config.uapi import write_event
 from wiresnake.protocol.peer import Observer
 
-_WAITING = 4096
-"""Events that wait for one client. Clients share their text: 256 that never read hold 10 MB."""
+_KEPT = 4096
+"""Events, of some 200 bytes each."""
 _AT_ONCE = 64
 
 
-class Subscription:
-    """Events on their way to one client."""
-
-    def __init__(self, public_key: bytes | None) -> None:
-        self.public_key = public_key
-        self._waiting: deque[bytes] = deque()
-        self._lost = 0
-        self._ready = asyncio.Event()
-
-    def put(self, event: bytes) -> None:
-        self._ready.set()
-        if len(self._waiting) >= _WAITING:
-            self._lost += 1
-            return
-        self._tell_loss()
-        self._waiting.append(event)
-
-    async def feed(self, connection: socket.socket) -> None:
-        """Writes what comes, for ever; ends with the connection."""
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
-            while True:
-                await self._ready.wait()
-                count = min(len(self._waiting), _AT_ONCE)
-                await loop.sock_sendall(
-                    connection, b"".join(self._waiting.popleft() for _ in range(count))
-                )
-                if not self._waiting:
-                    self._tell_loss()
-                if not self._waiting:
-                    self._ready.clear()
-                await asyncio.sleep(0)
-
-    def _tell_loss(self) -> None:
-        """In the place of what was lost."""
-        if self._lost:
-            self._waiting.append(write_event("lost", time.time_ns(), {"count": self._lost}))
-            self._lost = 0
-
-
 class Events:
-    """Passes each event to all who subscribed; `observe` is told whether there is anyone."""
+    """The last events, while anybody listens; `observe` is told whether anybody does."""
 
     def __init__(self, observe: Callable[[Observer | None], None]) -> None:
         self._observe = observe
-        self._subscriptions: set[Subscription] = set()
+        self._subscribers = 0
+        self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=_KEPT)
+        """Public key and text."""
+        self._total = 0
+        """How many there ever were."""
+        self._news = asyncio.Event()
 
     @contextlib.contextmanager
-    def subscribe(self, public_key: bytes | None) -> Iterator[Subscription]:
-        """For as long as the context lasts; of one peer, or of all."""
-        subscription = Subscription(public_key)
-        self._subscriptions.add(subscription)
+    def subscribe(self) -> Iterator[int]:
+        """Events are made as long as the context lasts; gives the place where they begin."""
+        self._subscribers += 1
         self._observe(self._publish)
         try:
-            yield subscription
+            yield self._total
         finally:
-            self._subscriptions.discard(subscription)
-            if not self._subscriptions:
+            self._subscribers -= 1
+            if not self._subscribers:
                 self._observe(None)
+                self._recent.clear()
+
+    async def feed(self, connection: socket.socket, public_key: bytes | None, place: int) -> None:
+        """Writes what comes behind `place`, of one peer or of all; OSError ends it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if place == self._total:
+                self._news.clear()
+                await self._news.wait()
+            first = self._total - len(self._recent)
+            text = b""
+            if place < first:
+                text = write_event("lost", time.time_ns(), {"count": first - place})
+                place = first
+            for key, event in islice(self._recent, place - first, place - first + _AT_ONCE):
+                place += 1
+                if public_key in (None, key):
+                    text += event
+            await loop.sock_sendall(connection, text)
+            await asyncio.sleep(0)
 
     def _publish(self, kind: str, public_key: bytes, details: dict[str, object]) -> None:
-        event = write_event(kind, time.time_ns(), {"public_key": public_key.hex(), **details})
-        for one in self._subscriptions:
-            if one.public_key in (None, public_key):
-                one.put(event)
+        text = write_event(kind, time.time_ns(), {"public_key": public_key.hex(), **details})
+        self._recent.append((public_key, text))
+        self._total += 1
+        self._news.set()

@@ -202,9 +202,10 @@ class UapiServer:
         question = await _ask(lines)
         if question.errno:
             return question.errno
-        with self._tunnel.events.subscribe(question.public_key) as subscription:
+        events = self._tunnel.events
+        with events.subscribe() as place:
             await self._loop.sock_sendall(connection, b"errno=0\n\n")
-            feed = self._loop.create_task(subscription.feed(connection))
+            feed = self._loop.create_task(events.feed(connection, question.public_key, place))
             try:
                 await lines.take(new_operation=True)
             finally:
