@@ -216,6 +216,16 @@ def test_networkd() -> None:
     assert left[-1] == "f0:1: Address"
 
 
+def test_networkd_keeps_the_tunnel_out_of_its_own_default_route() -> None:
+    peer = Peer(PUBLIC, allowed_ips=("0.0.0.0/0",))
+    files, _ = catalogue.write("networkd", Document(private_key=PRIVATE, peers=(peer,)), "wg0")
+    assert "FirewallMark=51820\n" in files["wg0.netdev"]
+    assert files["wg0.netdev"].endswith("RouteTable=51820\n")
+    suppress, mark = files["wg0.network"].split("[RoutingPolicyRule]\n")[1:]
+    assert suppress.startswith("Family=ipv4\nTable=main\nSuppressPrefixLength=0\n")
+    assert mark.startswith("Family=ipv4\nFirewallMark=51820\nInvertRule=yes\nTable=51820\n")
+
+
 def test_a_table_is_a_number_or_a_name() -> None:
     strange = "1\tPostUp = x; #"
     text, left = said("networkd", NETDEV.replace("RouteMetric=5", f"RouteTable={strange}"))
