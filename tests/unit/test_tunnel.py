@@ -305,8 +305,15 @@ def test_many_who_go_down_at_once_let_others_have_the_loop(
 ) -> None:
     """And all of it is told, to a reader who keeps up."""
 
+    count = 10_000
+
+    async def read(reader: asyncio.StreamReader) -> None:
+        for number in range(1, count + 1):
+            block = (await reader.readuntil(b"\n\n")).decode().splitlines()
+            assert block[0] == "event=disconnected"
+            assert block[3:] == [f"public_key={number:064x}", "reason=removed", ""]
+
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
-        count = 10_000
         await tunnel.apply(DeviceChange(peers=tuple(many(count))))
         for peer in tunnel._device.peers.values():
             peer.connected = True
@@ -316,12 +323,9 @@ def test_many_who_go_down_at_once_let_others_have_the_loop(
         with tunnel.events.subscribe() as place:
             feed = asyncio.create_task(tunnel.events.feed(ours, None, place))
             others = Others()
-            await asyncio.gather(tunnel.apply(DeviceChange(replace_peers=True)), *tunnel._changes)
+            change = tunnel.apply(DeviceChange(replace_peers=True))
+            await asyncio.gather(change, read(reader))
             assert others.turns > count // 100
-            for number in range(1, count + 1):
-                block = (await reader.readuntil(b"\n\n")).decode().splitlines()
-                assert block[0] == "event=disconnected"
-                assert block[3:] == [f"public_key={number:064x}", "reason=removed", ""]
             feed.cancel()
         ours.close()
 
