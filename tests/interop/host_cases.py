@@ -1,6 +1,6 @@
 """Changes of a host's network that fail, are interrupted or killed at every step.
 
-Runs inside a host of its own, as one process for all cases: `host_cases.py CASES nft|iptables`.
+Runs inside a host of its own, as one process for all cases.
 """
 
 import contextlib
@@ -53,15 +53,21 @@ def complain(line: str) -> None:
 
 
 class Link:
-    """wg0: a TUN device that lives until it is deleted or closed."""
+    """A TUN device that lives until it is deleted, whatever becomes of us."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "wg0") -> None:
         self.descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(self.descriptor, 0x400454CA, struct.pack("16sH22x", b"wg0", 0x1001))
-        Path("/proc/sys/net/ipv6/conf/wg0/addr_gen_mode").write_text("1")
+        fcntl.ioctl(self.descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))
+        Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
+
+        fcntl.ioctl(self.descriptor, 0x400454CB, 1)  # TUNSETPERSIST
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+LINKS: list[Link] = []
+Faults = Callable[[int], contextlib.AbstractContextManager[list[int]]]
 
 
 def snapshot(firewall: str) -> str:
@@ -128,11 +134,15 @@ def stop_before(group: int, signals: tuple[int, ...]) -> Iterator[list[int]]:
     happened: list[int] = []
 
     def watched(steps: Iterable[Step]) -> Iterator[list[Step]]:
+        number = -1
         for number, each in enumerate(groups(steps)):
             if number == group and not happened:
                 happened.append(number)
                 os.kill(os.getpid(), signals[group % len(signals)])
             yield each
+        if group == number + 1 and not happened:
+            happened.append(group)
+            os.kill(os.getpid(), signals[group % len(signals)])
 
     with mock.patch.object(changes, "_groups", watched):
         yield happened
@@ -140,7 +150,21 @@ def stop_before(group: int, signals: tuple[int, ...]) -> Iterator[list[int]]:
 
 def change(wanted: Network | None) -> None:
     with changes.begin("wg0", tell, complain) as one:
+        if not linux.exists("wg0") and wanted:
+            one.do("ip tuntap add dev wg0 mode tun", lambda: LINKS.append(Link()), delete)
         one.to(wanted, file="/etc/wireguard/wg0.conf", backend="user")
+    if wanted is None:
+        close()
+
+
+def delete() -> None:
+    linux.delete("wg0")
+    close()
+
+
+def close() -> None:
+    while LINKS:
+        LINKS.pop().close()
 
 
 def assert_as(before: str, firewall: str, what: str) -> None:
@@ -154,19 +178,18 @@ def assert_as(before: str, firewall: str, what: str) -> None:
         raise AssertionError(f"{what}:\n{done.stdout}")
 
 
-Faults = Callable[[int], contextlib.AbstractContextManager[list[int]]]
-
-
 def undone(first: Network | None, wanted: Network | None, firewall: str) -> int:
     """Each fault at each step of a change from `first`; the number of steps."""
-    link = Link()
     if first:
         change(first)
     before = snapshot(firewall)
     faults = (refuse, functools.partial(stop_before, signals=(signal.SIGINT, signal.SIGTERM)))
-    counts = [undone_from(before, wanted, fault, firewall) for fault in faults]
-    change(None)
-    link.close()
+    counts = []
+    for fault in faults:
+        counts.append(undone_from(before, wanted, fault, firewall))
+        change(first)
+    if first:
+        change(None)
     return counts[0]
 
 
@@ -191,27 +214,23 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
     """A kill before each call, then a mend; with `gone`, the interface has died with it."""
     nothing = snapshot(firewall)
     for step in itertools.count():
-        link = Link()
-        bare = snapshot(firewall)
         if first:
             change(first)
-        before = snapshot(firewall) if first else bare
+        before = snapshot(firewall)
         killed = in_a_child(step, wanted)
-        if gone and linux.exists("wg0"):
-            linux.delete("wg0")
-        if killed:
-            assert changes.leftovers("wg0") is not None
-            assert changes.mend("wg0", tell, complain)
-            assert changes.leftovers("wg0") is None
-        elif linux.exists("wg0"):
-            change(None)
-        else:
-            changes.mend("wg0", tell, complain)
-        if killed and first and not gone:
+        if gone:
+            with contextlib.suppress(HostError):
+                linux.delete("wg0")
+        deleted = wanted is None and not linux.exists("wg0")
+        assert (changes.leftovers("wg0") is not None) == (killed and not deleted)
+        changes.mend("wg0", tell, complain)
+        assert changes.leftovers("wg0") is None
+        if killed and not gone and not deleted:
             assert_as(before, firewall, f"killed before step {step}")
+        if linux.exists("wg0"):
             change(None)
+        close()
         assert_as(nothing, firewall, f"killed before step {step}, and all gone")
-        link.close()
         if not killed:
             return step
     raise AssertionError("unreachable")

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from interop.harness import MakeHost, unavailable
+from interop.harness import ROOT, MakeHost, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
-CASES = Path(__file__).parent / "host_cases.py"
+PYTHON = Path(sys.executable)
 
 RESOLVCONF = """#!/bin/sh
 case $1 in
@@ -44,7 +44,7 @@ def prepare(host: Host, firewall: str) -> dict[str, str]:
         fi
     """
     host.run("sh -ec", script, "sh", RESOLVCONF)
-    return {"PATH": f"/run/bin:{lab.program_path()}"}
+    return {"PATH": f"/run/bin:{lab.program_path()}", "PYTHONPATH": str(ROOT / "tests")}
 
 
 @pytest.mark.parametrize("firewall", ["nft", "iptables"])
@@ -54,4 +54,11 @@ def test_a_change_that_fails_at_any_step_leaves_the_host_as_it_was(
     host = make_host()
     env = prepare(host, firewall)
     names = ["up", "reload", "down"] if firewall == "nft" else ["reload"]
-    host.run(Path(sys.executable), CASES, firewall, *names, env=env, timeout=120)
+    host.run(PYTHON, "-m", "interop.host_cases", firewall, *names, env=env, timeout=120)
+
+
+def test_facts(make_host: MakeHost) -> None:
+    """Each is a function of that file."""
+    host = make_host()
+    env = prepare(host, "nft")
+    host.run(PYTHON, "-m", "interop.host_facts", env=env)

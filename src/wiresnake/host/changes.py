@@ -57,6 +57,7 @@ class Change:
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
+        self._decided = False
         self._signals = Signals()
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
@@ -77,6 +78,7 @@ class Change:
             dns.require(wanted.dns)
         steps = self.plan(wanted)
         with self._signals.held():
+            self._decided = True
             self._journal(wanted, file, backend)
             self._carry_out(steps)
 
@@ -106,7 +108,7 @@ class Change:
         return self._found.marks if self._found else frozenset()
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
-        old = self._found or State(0, self._at_first)
+        old = self._found or State(0, self._at_first, ours=self._at_first is None)
         self._new = State(
             linux.index(self.interface),
             old.network,
@@ -114,6 +116,7 @@ class Change:
             backend or old.backend,
             changing=True,
             to=wanted,
+            ours=old.ours,
         )
         state.write(self.interface, self._new)
 
@@ -150,10 +153,15 @@ class Change:
     def _finish(self) -> None:
         """All is done: what was wanted is what is there."""
         with self._signals.held():
-            if self._new and self._new is not self._found:
-                index = linux.index(self.interface)
-                now = replace(self._new, index=index, network=self._new.to, to=None, changing=False)
-                state.write(self.interface, now if now.network else None)
+            new = self._new
+            if new is self._found or new is None:
+                return
+            if not self._decided:
+                state.write(self.interface, self._found)
+                return
+            now = replace(new, network=new.to, to=None, changing=False, ours=True)
+            now = replace(now, index=linux.index(self.interface))
+            state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
         """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
@@ -243,7 +251,8 @@ def _mend(interface: str, say: Say, warn: Say) -> bool:
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         change._carry_out(change.plan(wanted))
-        state.write(interface, replace(found, changing=False, to=None) if wanted else None)
+        whole = replace(found, changing=False, to=None)
+        state.write(interface, whole if wanted and found.ours else None)
     return True
 
 

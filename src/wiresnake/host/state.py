@@ -37,6 +37,8 @@ class State:
     changing: bool = False
     """A change from `network` to `to` has begun."""
     to: Network | None = None
+    ours: bool = True
+    """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -59,6 +61,7 @@ def read(interface: str) -> State | None:
             found["backend"],
             found["changing"],
             _network(found["to"]),
+            found["ours"],
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
