@@ -309,6 +309,18 @@ def test_events_and_hooks(pair: Tunnel) -> None:
     assert said == "wiresnake: wg0: OnUp of laptop exited with 1: false\n"
 
 
+def test_hooks_end_with_their_process(pair: Tunnel) -> None:
+    """Who was connected before gets OnUp, and OnDown when the process is ended."""
+    a, b = pair.a, pair.b
+    assert_pings(a, b)
+    a.host.run("tee /run/hooks.conf", text=HOOKS.format(public=b.public))
+    hooks = a.host.start(WIRESNAKE, "events", "--hooks", "/run/hooks.conf", "wg0")
+    up = f"up laptop connected {b.endpoint(4)} wg0\n"
+    lab.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == up)
+    assert hooks.stop()[0] == 0
+    assert a.host.output("cat /run/log") == f"{up}down {b.public} wg0\n"
+
+
 def _subscribers(host: Host) -> int:
     """Connections to the daemon's socket, which was bound by another name than the one it has."""
     table = host.output("cat /proc/net/unix").splitlines()
