@@ -72,14 +72,14 @@ class Site:
 
 @pytest.fixture
 def make_site(make_host: MakeHost, tmp_path: Path) -> Callable[..., Site]:
-    def make(**text: str) -> Site:
+    def make(*, allowed: str) -> Site:
         us, peer = ends(make_host("us", kernel_wireguard=False), make_host("peer"))
         OURS.start(peer.host)
         peer.wg("setconf", "wg0", "/dev/stdin", text=configuration(peer, us))
         peer.up()
         lab.await_tunnel(peer.host)
         site = Site(us, peer, tmp_path / "wg0.conf")
-        site.text(**text)
+        site.text(allowed=allowed)
         site.quick("up")
         return site
 

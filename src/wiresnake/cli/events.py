@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import syslog
 from collections.abc import Iterable
@@ -41,9 +42,10 @@ hooks: OnUp = COMMAND and OnDown = COMMAND in a [Peer] section run by `bash -c` 
 connects and disconnects, with WIRESNAKE_INTERFACE, WIRESNAKE_PEER (its key), WIRESNAKE_NAME,
 WIRESNAKE_ENDPOINT and WIRESNAKE_EVENT (connected, disconnected) in the environment, and %i
 replaced by the interface. `wiresnake up` starts this command with --hooks where a file has any.
-Who is connected when it starts gets OnUp at once; when the interface ends all that are connected
-get OnDown. The hooks of one peer run one after the other; one that takes more than 60 s is ended.
-The file is read anew when it changes. What goes wrong is reported on stderr and in the syslog.
+Who is connected when it starts gets OnUp at once; when the interface ends, or this command by
+SIGTERM or Ctrl-C, all that are connected get OnDown. The hooks of one peer run one after the
+other; one that takes more than 60 s is ended. The file is read anew when it changes. What goes
+wrong is reported on stderr and in the syslog.
 
 examples:
   wiresnake events                       of all interfaces that there are
@@ -71,7 +73,7 @@ def parser(command: str) -> Parser:
         "--config",
         metavar="FILE",
         type=Path,
-        help="where friendly names are read (/etc/wireguard/IFACE.conf)",
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
     )
     return made
 
@@ -122,10 +124,17 @@ def _run_hooks(interface: str, path: Path) -> None:
 
     hooks = PeerHooks(interface, of_interface(interface, path).of, _report)
     following = _follow(interface)
-    hooks.begin(following.connected)
-    for event in following.events:
-        hooks.take(event)
-    hooks.end()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        hooks.begin(following.connected)
+        for event in following.events:
+            hooks.take(event)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        hooks.end()
 
 
 def _follow(interface: str) -> "Following":
@@ -190,9 +199,10 @@ def _word(value: str | int | bool) -> str:
 
 
 def _report(what: str) -> None:
-    """To stderr, and to the syslog unless stderr is the journal's already."""
+    """To stderr, and to the syslog unless stderr is the journal already."""
     with suppress(OSError):
         print(f"wiresnake: {what}", file=sys.stderr, flush=True)
-    if "JOURNAL_STREAM" not in os.environ:
+    status = os.fstat(2)
+    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
         syslog.openlog("wiresnake", syslog.LOG_PID, syslog.LOG_DAEMON)
         syslog.syslog(syslog.LOG_WARNING, what)
