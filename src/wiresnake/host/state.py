@@ -65,6 +65,8 @@ def read(interface: str) -> State | None:
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+    except OSError as error:
+        raise _failure(error) from None
 
 
 def write(interface: str, state: State | None) -> None:
@@ -89,7 +91,7 @@ def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, HostError):
             raise
-        raise HostError(error.errno, f"{DIRECTORY}: {error.strerror}") from None
+        raise _failure(error) from None
     try:
         yield
     finally:
@@ -120,6 +122,10 @@ def _locked(interface: str, say: Callable[[str], None]) -> int:
             waits = True
             time.sleep(0.02)
         os.close(held)
+
+
+def _failure(error: OSError) -> HostError:
+    return HostError(error.errno, f"{error.filename or DIRECTORY}: {error.strerror}")
 
 
 def _path(interface: str) -> Path:
