@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wiresnake._native import PresharedKey, PrivateKey
@@ -20,7 +19,7 @@ from wiresnake.errors import HostError
 if TYPE_CHECKING:
     from wiresnake.model import Clear, DeviceChange
 
-DIRECTORY = Path("/var/run/wireguard")
+DIRECTORY = "/var/run/wireguard"
 
 _TIMEOUT = 60
 """Seconds without a sign of life; changing 100,000 peers takes some."""
