@@ -109,6 +109,7 @@ OURS = (
     "\ufeff" + START,
     "[ Interface ]\nAddress = 10.0.0.1/24\n",
     START + "Save Config = true\n",
+    START + PEER + "AllowedIPs = +10.0.0.0/8, -::/0\n",
     START + PEER + "OnUp = echo # up\nOnDown = echo down\n",
 )
-"""What stock refuses and we take."""
+"""What stock refuses and we take; signed networks stock takes since 2025."""

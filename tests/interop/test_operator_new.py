@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from interop.harness import OURS, MakeHost, assert_answered
+from interop.harness import MakeHost, assert_answered
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -25,25 +25,24 @@ def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> Non
     server.run(f"ip route add {BEYOND[6]} via 2001:db8:3::2")
     before = [server.output("nft list ruleset"), server.output("ip -o address")]
 
-    new = f"{WIRESNAKE} new"
-    server.run(f"{new} server --dir {tmp_path} --endpoint 192.0.1.1 --nat")
+    wiresnake(server, "new server", "--dir", tmp_path, "--endpoint", "192.0.1.1", "--nat")
     path = tmp_path / "wg0.conf"
     files = {host: tmp_path / f"{host.name}.conf" for host in (phone, laptop)}
-    server.run(f"{new} peer phone --server {path} --full-tunnel -o {files[phone]}")
-    options = f"--server {path} --endpoint 192.0.2.1 --no-qr"
-    server.run(f"{new} peer laptop {options} -o {files[laptop]}")
-
-    wg_quick(server, "up", path)
+    wiresnake(server, "up", path)
+    options = ("--server", path, "--reload", "-o", files[phone])
+    assert "\u2588" in wiresnake(server, "new peer phone --full-tunnel", *options)
+    options = ("--server", path, "--reload", "-o", files[laptop])
+    wiresnake(server, "new peer laptop --endpoint 192.0.2.1 --no-qr", *options)
     for host, file in files.items():
-        wg_quick(host, "up", file)
+        wiresnake(host, "up", file)
     lab.await_tunnel(server)
     inner = {host: addresses(host) for host in files} | {server: addresses(server, "wg0")}
     for version in (4, 6):
         for host in files:
             assert_answered(host, inner[server][version])
         assert_answered(phone, BEYOND[version])
-    server.run(f"{WIRESNAKE} check --strict {path} {files[phone]} {files[laptop]}")
-    wg_quick(server, "down", path)
+    wiresnake(server, "check --strict", path, *files.values())
+    wiresnake(server, "down", path)
     assert [server.output("nft list ruleset"), server.output("ip -o address")] == before
 
 
@@ -54,8 +53,8 @@ def connect(server: Host, host: Host, number: int) -> None:
     lab.address(host, far, f"192.0.{number}.2/24", f"2001:db8:{number}::2/64")
 
 
-def wg_quick(host: Host, command: str, path: Path) -> None:
-    host.run("wg-quick", command, path, env={"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program})
+def wiresnake(host: Host, command: str, *more: str | Path) -> str:
+    return host.output(f"{WIRESNAKE} {command}", *more)
 
 
 def addresses(host: Host, device: str = "") -> dict[int, str]:

@@ -321,6 +321,30 @@ def test_hooks_end_with_their_process(pair: Tunnel) -> None:
     assert a.host.output("cat /run/log") == f"{up}down {b.public} wg0\n"
 
 
+def test_up_starts_the_hooks_and_names_the_peers(make_host: MakeHost, ours: Implementation) -> None:
+    """A reload leaves their process alone, which reads the new file by itself."""
+    a, b = ends(make_host("a"), make_host("b"))
+    for end, other in ((a, b), (b, a)):
+        text = (
+            f"[Interface]\nAddress = {end.inner[4]}/24, {end.inner[6]}/64\n"
+            + configuration(end, other, outer=4).removeprefix("[Interface]\n")
+            + "# friendly_name = far\n"
+            + ("OnUp = echo up >>/run/log\nOnDown = echo down >>/run/log\n" if end is a else "")
+        )
+        end.host.run("sh -c", "umask 077; cat >/run/wg0.conf", text=text)
+        end.host.run(WIRESNAKE, "up", "--backend", "user", "/run/wg0.conf")
+    (process,) = a.host.processes("--hooks")
+    assert_pings(a, b)
+    lab.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == "up\n")
+    a.host.run("sed -i s/down/later/ /run/wg0.conf")
+    a.host.run(WIRESNAKE, "reload", "/run/wg0.conf")
+    assert a.host.processes("--hooks") == [process]
+    assert why(a, "far")["name"] == "far"
+    a.host.run(WIRESNAKE, "down", "/run/wg0.conf")
+    lab.wait_for("OnDown", lambda: a.host.output("cat /run/log") == "up\nlater\n")
+    lab.wait_for("its end", lambda: not a.host.processes("--hooks"))
+
+
 def _subscribers(host: Host) -> int:
     """Connections to the daemon's socket, which was bound by another name than the one it has."""
     table = host.output("cat /proc/net/unix").splitlines()

@@ -117,6 +117,29 @@ def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
     assert run("server --nat --name a=b") == 1
 
 
+def test_a_server_that_cannot_be(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("server --address 10.5.0.0/24 --dir etc/none") == 1
+    assert "give an address in it: 10.5.0.1/24" in capsys.readouterr().err
+    assert run("server --dir etc/none/none") == 1
+    assert "cannot make etc/none/none" in capsys.readouterr().err
+    for wrong in ("a\nPostUp=x:5", "a/b", "a:0", "a:70000", "a#b:5"):
+        assert main(["new", "server", "--dir", "etc", "--endpoint", wrong]) == 1
+        assert "is no endpoint" in capsys.readouterr().err
+    assert main(["new", "server", "--dir", "etc", "--dns", "9.9.9.9\nPostUp=x"]) == 1
+    assert run("server --port 70000") == 1
+    monkeypatch.setenv("PATH", "")
+    assert run("server --nat") == 1
+    assert "install nftables" in capsys.readouterr().err
+    assert not list((tmp_path / "etc").iterdir())
+    assert run("server --dir etc/made") == 0
+    assert stat.S_IMODE((tmp_path / "etc/made").stat().st_mode) == 0o700
+
+
 def server_file(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "etc/wg0.conf"
     path.write_text(text)

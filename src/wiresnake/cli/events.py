@@ -43,8 +43,9 @@ connects and disconnects, with WIRESNAKE_INTERFACE, WIRESNAKE_PEER (its key), WI
 WIRESNAKE_ENDPOINT and WIRESNAKE_EVENT (connected, disconnected) in the environment, and %i
 replaced by the interface. `wiresnake up` starts this command with --hooks where a file has any.
 Who is connected when it starts gets OnUp at once; when the interface ends, or this command by
-SIGTERM or Ctrl-C, all that are connected get OnDown. The hooks of one peer run one after the other; one that takes more than 60 s is ended.
-The file is read anew when it changes. What goes wrong is reported on stderr and in the syslog.
+SIGTERM or Ctrl-C, all that are connected get OnDown. The hooks of one peer run one after the
+other; one that takes more than 60 s is ended. The file is read anew when it changes. What goes
+wrong is reported on stderr and in the syslog.
 
 examples:
   wiresnake events                       of all interfaces that there are
@@ -72,7 +73,7 @@ def parser(command: str) -> Parser:
         "--config",
         metavar="FILE",
         type=Path,
-        help="where friendly names are read (/etc/wireguard/IFACE.conf)",
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
     )
     return made
 

@@ -14,7 +14,7 @@ _PORT = 9586
 
 _EPILOG = f"""\
 Of every WireGuard, as prometheus_wireguard_exporter names them, by interface, public_key,
-allowed_ips and friendly_name (of /etc/wireguard/IFACE.conf: # friendly_name = X):
+allowed_ips and friendly_name (of the interface's file: # friendly_name = X):
   wireguard_sent_bytes_total, wireguard_received_bytes_total
   wireguard_latest_handshake_seconds       since 1970; 0 is never
 
@@ -65,7 +65,7 @@ def parser(command: str) -> Parser:
         "--config",
         metavar="FILE",
         type=Path,
-        help="where friendly names are read (/etc/wireguard/IFACE.conf)",
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
     )
     return made
 

@@ -41,8 +41,8 @@ health of a peer:
   never      nobody has tried
 
 The busiest peers come first, as many as fit. `q` or Ctrl-C ends. Without a terminal each look is
-printed as plain lines. Names are the friendly names of /etc/wireguard/IFACE.conf. For the reason
-why a peer is not live, ask `wiresnake why PEER`.
+printed as plain lines. Names are the friendly names of the interface's file (# friendly_name = X).
+For the reason why a peer is not live, ask `wiresnake why PEER`.
 
 examples:
   wiresnake monitor                  all interfaces, also those that come later
@@ -67,7 +67,7 @@ def parser(command: str) -> Parser:
         "--config",
         metavar="FILE",
         type=Path,
-        help="where friendly names are read (/etc/wireguard/IFACE.conf)",
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
     )
     return made
 

@@ -5,6 +5,8 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -126,13 +128,18 @@ def _server(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     if not files.is_name(name):
         raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
+    if arguments.nat and shutil.which("nft") is None:
+        raise ConfigError("--nat needs nft: install nftables")
     path: Path = arguments.dir / f"{name}.conf"
-    with _locked(path.parent):
+    with _made(path.parent), _locked(path.parent):
         others = [_text(one) for one in sorted(path.parent.glob("*.conf")) if one != path]
         taken = [network for text in others for network in new.networks(text)]
         addresses = _listed(arguments.address, ipaddress.ip_interface)
-        addresses = addresses or [*new.free_networks([*taken, *_here()])]
+        addresses = addresses or _free_networks([*taken, *_here()])
         for one in addresses:
+            if one.network.num_addresses > 2 and one.ip == one.network.network_address:
+                first = f"{one.ip + 1}/{one.network.prefixlen}"
+                raise ConfigError(f"{one} is a network; give an address in it: {first}")
             if any(one.version == net.version and one.network.overlaps(net) for net in taken):
                 raise ConfigError(f"{one} overlaps another configuration's; choose another")
         ports = {new.listen_port(text) for text in others}
@@ -180,7 +187,10 @@ def _peer(arguments: argparse.Namespace) -> int:
     if arguments.qr:
         from wiresnake.cli import qr
 
-        qr.show(pair.peer)
+        try:
+            qr.show(pair.peer)
+        except ConfigError as error:
+            print(f"wiresnake: {error}", file=sys.stderr)
     print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
     up = os.path.exists(f"/sys/class/net/{path.stem}")
     command = ["reload" if up else "up", _argument(path)]
@@ -189,6 +199,8 @@ def _peer(arguments: argparse.Namespace) -> int:
 
         return wiresnake.main(command)
     print(f"the server knows the peer after: wiresnake {' '.join(command)}")
+    if up and new.saves(pair.server):
+        print("Before it goes down: with SaveConfig = true that would forget the peer.")
     return 0
 
 
@@ -223,6 +235,29 @@ def _here() -> list[new.Network]:
                 network = f"{destination}/{message['dst_len']}"
                 found.append(ipaddress.ip_network(network, strict=False))
     return found
+
+
+def _free_networks(taken: list[new.Network]) -> list[new.Interface]:
+    """Without the IPv6 one where Linux runs without IPv6, and would refuse the address."""
+    four, six = new.free_networks(taken)
+    return [four, six] if os.path.exists("/proc/net/if_inet6") else [four]
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The first configuration of a host makes /etc/wireguard too; a failure leaves none."""
+    missing = not folder.exists()
+    if missing:
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise HostError(error.errno, f"cannot make {folder}: {error.strerror}") from None
+    try:
+        yield
+    except BaseException:
+        if missing:
+            folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager

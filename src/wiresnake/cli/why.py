@@ -14,7 +14,7 @@ _EPILOG = """\
 The reason comes first, then the numbers that it rests on, then what to do.
 
 examples:
-  wiresnake why phone               by the friendly name in /etc/wireguard/IFACE.conf
+  wiresnake why phone               by the friendly name in the interface's file
   wiresnake why wg0 xTIB            by the beginning of its public key
   wiresnake why 10.0.0.7            by an address: "why can I not reach it?"
   wiresnake why --json wg0 phone    for a script: "reason" is one word
@@ -43,7 +43,7 @@ def parser(command: str) -> Parser:
         "--config",
         metavar="FILE",
         type=Path,
-        help="where names and endpoints are read (/etc/wireguard/IFACE.conf)",
+        help="where names and endpoints are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
     )
     made.add_argument("--json", action="store_true", help="the answer as JSON")
     return made

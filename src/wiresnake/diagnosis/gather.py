@@ -43,7 +43,7 @@ def _ask_around(facts: Facts) -> Facts:
     named = host_of(facts.file_endpoint)
     if named and not _is_address(named):
         facts = replace(facts, lookup=world.resolve(named))
-    if not facts.endpoint:
+    if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
         return facts
     host, port = host_of(facts.endpoint), int(facts.endpoint.rpartition(":")[2])
     way = world.way_to(host, mark)

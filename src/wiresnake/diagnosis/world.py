@@ -10,7 +10,9 @@ import time
 from threading import Thread
 
 from wiresnake.diagnosis.facts import Lookup, Probe, Way
+from wiresnake.host import netlink
 
+_DESTINATION, _DEVICE, _GATEWAY, _MARK = 1, 4, 5, 16
 _RESOLVE_SECONDS = 5
 _PROBE_SECONDS = 0.8
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
@@ -20,20 +22,18 @@ _ECHO_REPLY = {4: 0, 6: 129}
 
 def way_to(target: str, mark: int = 0) -> Way:
     """Where the kernel would send a packet for that address, with that mark."""
-    from pyroute2 import IPRoute, NetlinkError  # A tenth of a second that only this needs.
-
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    with IPRoute() as routes:
-        try:
-            (answer, *_) = routes.route("get", dst=target, family=family, mark=mark)
-        except NetlinkError as error:
-            return Way(target, error=error.code)
-        device = answer.get_attr("RTA_OIF")
-        gateway = answer.get_attr("RTA_GATEWAY") or ""
+    version, packed, length = netlink.pack_prefix(target)
+    body = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
+    body += netlink.attribute(_DESTINATION, packed) + netlink.number(_MARK, mark)
     try:
-        return Way(target, socket.if_indextoname(device), gateway)
-    except (OSError, TypeError):
-        return Way(target, error=errno.ENETUNREACH)
+        with netlink.Netlink() as kernel:
+            answer = kernel.ask(netlink.Request(netlink.GET_ROUTE, body))
+        found = netlink.attributes(answer[12:])
+        device = socket.if_indextoname(netlink.unsigned(found[_DEVICE]))
+    except (OSError, KeyError) as error:
+        return Way(target, error=getattr(error, "errno", None) or errno.ENETUNREACH)
+    gateway = netlink.address_text(found[_GATEWAY]) if _GATEWAY in found else ""
+    return Way(target, device, gateway)
 
 
 def resolve(name: str) -> Lookup:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from wiresnake.host import state
 from wiresnake.quick import lines
 
 DIRECTORY = Path("/etc/wireguard")
@@ -67,11 +68,20 @@ class NotesFile:
 
 
 def of_interface(interface: str, path: Path | None = None) -> NotesFile:
-    """The interface's file, or another, which then must be there: OSError."""
-    file = NotesFile(path or DIRECTORY / f"{interface}.conf")
+    """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
+    then must be there: OSError."""
+    file = NotesFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
     if path is not None:
         file.read()
     return file
+
+
+def _taken(interface: str) -> Path | None:
+    try:
+        found = state.read(interface)
+    except OSError:  # Only root may look.
+        return None
+    return Path(found.file) if found and found.file else None
 
 
 def _keep(found: dict[str, Notes], notes: Notes) -> None:

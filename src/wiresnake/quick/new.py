@@ -57,6 +57,11 @@ def listen_port(text: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() else None
 
 
+def saves(text: str) -> bool:
+    """Whether wg-quick writes the file anew as the interface goes down."""
+    return _Sections(text).interface.value("saveconfig").lower() == "true"
+
+
 def server(
     name: str,
     addresses: Sequence[Interface],
@@ -70,7 +75,7 @@ def server(
     told = [f"# `wiresnake new peer NAME --server {name}` adds a peer."]
     if endpoint:
         told.append(f"# endpoint = {with_port(endpoint, port)}")
-    if dns:
+    if dns := _servers(dns):
         told.append(f"# dns = {dns}")
     key = _base64(PrivateKey.generate())
     body = [
@@ -153,7 +158,7 @@ def peer(
     hosts = _given(addresses, sections, file) or _next(sections, file)
     key = PrivateKey.generate()
     shared = [f"PresharedKey = {_base64(PresharedKey.generate())}"] if preshared else []
-    dns = dns or sections.told.get("dns")
+    dns = _servers(dns or sections.told.get("dns"))
     theirs = [
         "[Interface]",
         f"PrivateKey = {_base64(key)}",
@@ -186,9 +191,10 @@ def with_port(endpoint: str, port: str | int) -> str:
         address = ipaddress.ip_address(endpoint.strip("[]"))
     except ValueError:
         host, colon, number = endpoint.rpartition(":")
-        if colon and number.isdecimal() and int(number) < 65536 and host:
+        plain = re.fullmatch(r"[^\s/#]+", endpoint) is not None
+        if plain and host and re.fullmatch("[0-9]{1,5}", number) and 0 < int(number) < 65536:
             return endpoint
-        if colon or not re.fullmatch(r"[^\s/#]+", endpoint):
+        if colon or not plain:
             raise ConfigError(f"'{endpoint}' is no endpoint; give HOST or HOST:PORT") from None
         host = endpoint
     else:
@@ -196,6 +202,13 @@ def with_port(endpoint: str, port: str | int) -> str:
     if not port:
         raise ConfigError(f"the server has no ListenPort; give --endpoint {host}:PORT")
     return f"{host}:{port}"
+
+
+def _servers(dns: str | None) -> str | None:
+    words = re.split(r"[\s,]+", dns.strip()) if dns else []
+    if any("#" in word or "=" in word for word in words):
+        raise ConfigError(f"'{dns}' is no list of DNS servers; as 10.7.0.1, example.com")
+    return ", ".join(words)
 
 
 class _Sections:
@@ -240,7 +253,7 @@ def _allowed(peers: Iterable[Section]) -> list[Network]:
         for line in one.lines.get("allowedips", ()):
             for item, _ in items(line):
                 try:
-                    found.append(ipaddress.ip_network(item, strict=False))
+                    found.append(ipaddress.ip_network(item.removeprefix("+"), strict=False))
                 except ValueError:
                     continue
     return found

@@ -99,7 +99,8 @@ def _allowed(peers: list[Section]) -> Iterator[_Allowed]:
         for line in peer.lines.get("allowedips", ()):
             for item, column in items(line):
                 try:
-                    yield _Allowed(Prefix.parse(item), Place(line.number, column), peer)
+                    network = Prefix.parse(item.removeprefix("+"))
+                    yield _Allowed(network, Place(line.number, column), peer)
                 except ConfigError:
                     continue  # It has been reported.
 

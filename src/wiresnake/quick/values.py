@@ -120,8 +120,7 @@ def _port(what: str, value: str) -> Problems:
         return
     digits = value.isascii() and value.isdecimal()
     if digits and int(value) != number:
-        reason = f"{what} {value} wraps around to {number} in wg"
-        yield Problem("warning", reason, f"{remedy}; wiresnake takes no other")
+        yield Problem("warning", f"{what} {value} wraps around to {number}", remedy)
 
 
 def _fwmark(value: str) -> Problems:
@@ -149,6 +148,10 @@ def _allowed_ip(value: str) -> Problems:
     if not value:
         yield Problem("error", "an empty item in AllowedIPs", "remove the superfluous comma")
         return
+    if value.startswith(("+", "-")):
+        reason = "a signed network changes what the peer has, and wg before 2025 refuses it"
+        yield Problem("warning", reason, "write all of the peer's networks, without signs")
+        value = value[1:]
     try:
         Prefix.parse(value)
     except ConfigError:
@@ -178,8 +181,9 @@ def _endpoint(value: str) -> Problems:
     zone = host.partition("%")
     numeric = numeric_host(zone[0])
     if numeric is None:
-        if "/" in host:
-            yield Problem("error", "Endpoint has a '/' in its host", remedy + "; no URL")
+        if strange := next((one for one in "/[]" if one in host), None):
+            reason = f"Endpoint has a '{strange}' in its host"
+            yield Problem("error", reason, f"{remedy}; no URL")
         elif ":" in host or re.fullmatch("[0-9.]+", host):
             yield Problem("error", f"Endpoint's host{shown(host)} is no address", remedy)
     elif ":" in zone[0] and not value.startswith("["):
