@@ -26,7 +26,7 @@ UNSAFE_FILES = {RUST / name for name in ("tun.rs", "udp.rs", "secret.rs")} | {
     CRYPTO / name for name in ("lib.rs", "avx512/mod.rs", "avx512/vector.rs")
 }
 CORE = ("protocol", "config", "runtime", "errors.py", "keys.py", "model.py")
-CORE_LINES = 5480  # ARCHITECTURE.md says why it is not 4,000
+CORE_LINES = 5500  # ARCHITECTURE.md says why it is not 4,000
 
 
 def python_files(*names: str) -> list[Path]:

@@ -1,15 +1,18 @@
 """`state=1` and `events=1` over the daemon's socket, beside stock `wg` and another WireGuard."""
 
+import ast
 import base64
 import contextlib
 import errno
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Self
 
 from interop.harness import (
     GO_DEBIAN,
+    ROOT,
     End,
     Implementation,
     MakeHost,
@@ -85,6 +88,11 @@ def peer_state(host: Host) -> Block:
 
 def digits(key: str) -> str:
     return base64.b64decode(key).hex()
+
+
+def example_of_the_page() -> str:
+    page = (ROOT / "docs/uapi.md").read_text()
+    return page.partition("```python\n")[2].partition("```")[0]
 
 
 def next_of(client: Client, *kinds: str) -> Block:
@@ -214,6 +222,9 @@ def test_down_and_the_end_of_the_interface_are_told(
     make_host: MakeHost, ours: Implementation
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
+    example = b.host.start(sys.executable, "-u", "-c", example_of_the_page())
+    assert example.popen.stdout is not None
+    assert example.popen.stdout.readline() == "{'errno': '0'}\n"
     with Client(b.host) as events:
         assert events.ask("events=1", f"public_key={digits(a.public)}") == [{"errno": "0"}]
         ping(a.host, b.inner[4], count=1)
@@ -226,6 +237,10 @@ def test_down_and_the_end_of_the_interface_are_told(
         assert device == {"up": "false", "bound": "false"}
         b.host.run("ip link delete wg0")
         assert events.event() == {}
+    code, output = example.wait(5)
+    assert code == 0, output
+    kinds = [ast.literal_eval(line)["event"] for line in output.splitlines()]
+    assert kinds == ["handshake", "connected", "disconnected"]
 
 
 def test_another_implementation_closes_the_connection(make_host: MakeHost) -> None:

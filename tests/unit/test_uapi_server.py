@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import time
@@ -259,6 +260,8 @@ def test_nothing_is_made_for_nobody(tmp_path: Path, end: str) -> None:
         else:
             await last.write(b"get=1\n\n")
         await until(lambda: tunnel.observer is None)
+        await asyncio.sleep(0)
+        gc.collect()
         assert not failures
 
     serve(tmp_path, scene)

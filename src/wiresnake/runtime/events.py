@@ -46,27 +46,23 @@ class Events:
                 self._recent.clear()
 
     async def feed(self, connection: socket.socket, public_key: bytes | None, place: int) -> None:
-        """Writes what comes behind `place`, of one peer or of all, for as long as it is read."""
-        with contextlib.suppress(OSError):
-            while True:
-                place = await self._write(connection, public_key, place)
-
-    async def _write(self, connection: socket.socket, public_key: bytes | None, place: int) -> int:
-        if place == self._total:
-            self._news.clear()
-            await self._news.wait()
-        first = self._total - len(self._recent)
-        text = b""
-        if place < first:
-            text = write_event("lost", time.time_ns(), {"count": first - place})
-            place = first
-        for key, event in islice(self._recent, place - first, place - first + _AT_ONCE):
-            place += 1
-            if public_key in (None, key):
-                text += event
-        await asyncio.get_running_loop().sock_sendall(connection, text)
-        await asyncio.sleep(0)
-        return place
+        """Writes what comes behind `place`, of one peer or of all; OSError ends it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if place == self._total:
+                self._news.clear()
+                await self._news.wait()
+            first = self._total - len(self._recent)
+            text = b""
+            if place < first:
+                text = write_event("lost", time.time_ns(), {"count": first - place})
+                place = first
+            for key, event in islice(self._recent, place - first, place - first + _AT_ONCE):
+                place += 1
+                if public_key in (None, key):
+                    text += event
+            await loop.sock_sendall(connection, text)
+            await asyncio.sleep(0)
 
     def _publish(self, kind: str, public_key: bytes, details: dict[str, object]) -> None:
         text = write_event(kind, time.time_ns(), {"public_key": public_key.hex(), **details})
