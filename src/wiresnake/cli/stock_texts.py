@@ -33,7 +33,8 @@ def bad_value(name: str, value: str, cause: BaseException | None) -> str:
 
 def unrecognized(line: str) -> str:
     """Of any other line, without whitespace; a secret in it stays one."""
-    return f"Line unrecognized: `{_SECRET.sub('(hidden)', line)}'"
+    shown = line if line.lower().startswith("publickey=") else _SECRET.sub("(hidden)", line)
+    return f"Line unrecognized: `{shown}'"
 
 
 def host_bits(value: str) -> list[str]:

@@ -56,6 +56,11 @@ class KernelInterface:
                     continue
 
     def change(self, change: "DeviceChange") -> None:
+        from wiresnake.control import older
+
+        older.apply(change, self._set, self.read)
+
+    def _set(self, change: "DeviceChange") -> None:
         with Netlink() as netlink:
             family = netlink.family("wireguard")
             for message in _messages(family, self._ifname(), change):
