@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
@@ -54,12 +55,11 @@ examples:
 exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Prints what happens to peers, as it happens, until the interfaces end.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
     made.add_argument("--json", action="store_true", help="a JSON object a line")

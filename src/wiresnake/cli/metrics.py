@@ -6,6 +6,7 @@ import ipaddress
 import sys
 from pathlib import Path
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.errors import WiresnakeError
 
 _PORT = 9586
@@ -47,12 +48,11 @@ examples:
 exit codes: 0 for success, at Ctrl-C too; 1 for failure"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Prints figures for Prometheus, or serves them over HTTP.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
     made.add_argument(

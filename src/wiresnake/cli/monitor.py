@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.arguments import Parser
 from wiresnake.control.activity import Activity, Meter
 from wiresnake.control.interface import interface_names, open_interface
 from wiresnake.control.state import InterfaceState
@@ -51,12 +52,11 @@ examples:
 exit codes: 0 at the end, 1 if there is no such interface"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Shows peers as they are: rates, handshakes, health.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
     made.add_argument(

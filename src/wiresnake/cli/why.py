@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.progress import progress
 from wiresnake.errors import WiresnakeError
 
 TALKING, NOT_TALKING, FAILED = 0, 3, 1
@@ -27,12 +29,11 @@ exit codes: 0 the peer is talking and nothing is wrong, 3 it is not, or packets 
 1 the question cannot be answered"""
 
 
-def parser(command: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(command: str) -> Parser:
+    made = Parser(
         prog=f"wiresnake {command}",
         description="Says why a peer is not talking.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interface", metavar="IFACE", nargs="?", help="all interfaces if left out")
     made.add_argument(
@@ -79,7 +80,8 @@ def _explain(arguments: argparse.Namespace) -> int:
             for name in chosen
         ],
     )
-    facts = gather(target)
+    with progress(f"looking into {arguments.peer}"):
+        facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text
     print(tell(facts, verdicts, target.name))
