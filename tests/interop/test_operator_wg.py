@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from interop.beside import (
     BAD_FILES,
+    BAD_SET,
     CHANGED,
     FIRST,
     FULL,
@@ -14,6 +15,7 @@ from interop.beside import (
     PRIVATE,
     PSK,
     SECOND,
+    SET,
     THIRD,
     Beside,
     assert_refuses_alike,
@@ -119,7 +121,7 @@ def test_set_to_the_byte(beside: Beside, tmp_path: Path) -> None:
     beside.host.run(
         "sh -c", "echo 127.0.0.1 localhost >/run/hosts; mount --bind /run/hosts /etc/hosts"
     )
-    for words in write_key_files(tmp_path):
+    for words in write_key_files(tmp_path, *SET, *BAD_SET):
         beside.assert_changes("set", *words)
     beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
     beside.assert_changes("set", "private-key", "/dev/stdin", text="")
