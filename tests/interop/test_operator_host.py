@@ -1,5 +1,6 @@
 """What `up`, `down` and `reload` do to a host's network: undone whole, compatible with stock."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def prepare(host: Host, firewall: str) -> dict[str, str]:
         fi
     """
     host.run("sh -ec", script, "sh", RESOLVCONF)
-    return {"PATH": f"/run/bin:{lab.program_path()}", "PYTHONPATH": str(ROOT / "tests")}
+    modules = f"{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"
+    return {"PATH": f"/run/bin:{lab.program_path()}", "PYTHONPATH": modules}
 
 
 @pytest.mark.parametrize("firewall", ["nft", "iptables"])

@@ -296,6 +296,14 @@ def test_the_lines_are_those_of_wg_quick() -> None:
     ]
 
 
+def test_a_tunnel_without_its_copy_of_a_rule_takes_no_other_ones() -> None:
+    """As after a `wg-quick down`, which takes all copies away, and an `up` of another tunnel."""
+    others = Rule(4, MAIN_TABLE, 100), Rule(4, OTHERS_MARK, 101)
+    mine = Rule(4, MARKS[0], 102)
+    assert list(own_rules((*others, mine), MARKS)) == [mine]
+    assert list(own_rules((*others, mine), {OTHERS_MARK})) == list(reversed(others))
+
+
 def test_no_route_where_an_address_leads_already() -> None:
     prefixes = ("10.0.0.0/24", "10.0.0.7/32", "10.0.0.0/16", "10.9.0.1/32", "fd09::1/128", "::/0")
     addresses = ("10.0.0.1/24", "10.9.0.1/32", "fd09::1/128")
