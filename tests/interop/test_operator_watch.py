@@ -100,7 +100,7 @@ def finds(end: End, peer: str, reason: str, *more: str | Path) -> str:
             break
         time.sleep(0.3)
     assert answer["reason"] == reason, json.dumps(answer, indent=1)
-    return " ".join([answer["says"], *answer["evidence"], *answer["remedies"]])
+    return " ".join([answer["says"], *answer["evidence"], answer["remedy"] or ""])
 
 
 def block(end: End, chain: str, rule: str) -> None:

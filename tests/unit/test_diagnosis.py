@@ -149,13 +149,13 @@ def test_reason(case: str) -> None:
     first = diagnose(CASES[case])[0]
     assert first.reason == case.partition(",")[0]
     assert first.talking == (first.reason == "talking")
-    for said in (first.says, *first.evidence, *first.remedies):
+    for said in filter(None, (first.says, *first.evidence, first.remedy)):
         assert said.endswith(".")
         assert "None" not in said
 
 
 def said(verdict: Verdict) -> str:
-    return " ".join((verdict.says, *verdict.evidence, *verdict.remedies))
+    return " ".join((verdict.says, *verdict.evidence, verdict.remedy))
 
 
 @pytest.mark.parametrize(

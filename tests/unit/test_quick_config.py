@@ -91,6 +91,11 @@ def test_what_makes_no_difference(change: Callable[[str], str]) -> None:
     assert conf.parse(one.wg, resolve).peers == conf.parse(other.wg, resolve).peers
 
 
+def test_search_domains_alone_are_ignored() -> None:
+    assert read("[Interface]\nDNS = corp.example, lan\n").dns == Dns()
+    assert read("[Interface]\nDNS =\nAddress =\nMTU =\nTable =\nPreUp =\n").pre_up == ("",)
+
+
 def test_strip_leaves_what_wg_reads() -> None:
     stripped = read(FULL).stripped().decode()
     own = ("Address", "address", "DNS", "MTU", "Table", "PreUp", "PostDown", "SaveConfig", "On")

@@ -19,7 +19,7 @@ def interface_down(facts: Facts) -> Verdict | None:
     return Verdict(
         "interface_down",
         f"The interface {name} is down, so that it sends and takes nothing.",
-        remedies=(f"Take it up: `ip link set {name} up`, or `wiresnake up {name}`.",),
+        remedy=f"Take it up: `ip link set {name} up`, or `wiresnake up {name}`.",
     )
 
 
@@ -30,7 +30,7 @@ def no_private_key(facts: Facts) -> Verdict | None:
     return Verdict(
         "no_private_key",
         f"{name} has no private key: it can neither begin nor answer a handshake.",
-        remedies=(f"Set one: `wiresnake set {name} private-key FILE`.",),
+        remedy=f"Set one: `wiresnake set {name} private-key FILE`.",
     )
 
 
@@ -50,7 +50,7 @@ def no_peer(facts: Facts) -> Verdict | None:
             "no_such_peer",
             f"{name} has no peer with the public key {facts.missing}.",
             tuple(evidence),
-            (f"Add it: {add}.",),
+            f"Add it: {add}.",
         )
     assert facts.address is not None
     evidence = []
@@ -70,12 +70,8 @@ def no_peer(facts: Facts) -> Verdict | None:
         "not_in_allowed_ips",
         f"No peer of {name} has allowed IPs that cover {facts.address}.",
         tuple(evidence),
-        (
-            (
-                f"Give it to the peer that is to have it: `wiresnake set {name} peer KEY"
-                f" allowed-ips +{facts.address}`, and into the file."
-            ),
-        ),
+        f"Give it to the peer that is to have it: `wiresnake set {name} peer KEY"
+        f" allowed-ips +{facts.address}`, and into the file.",
     )
 
 
@@ -96,7 +92,7 @@ def not_routed(facts: Facts) -> Verdict | None:
             evidence = _by_way(way.device, way.gateway)
         else:
             continue
-        return Verdict("not_routed", says, (evidence,), (_route_remedy(name, way.target),))
+        return Verdict("not_routed", says, (evidence,), _route_remedy(name, way.target))
     return None
 
 
@@ -108,7 +104,7 @@ def clock_unset(facts: Facts) -> Verdict | None:
         "This host's clock is not set: peers take no initiation that is older than the last one"
         " they took.",
         (f"It shows {facts.wall:.0f} s since 1970, which is before 2024.",),
-        ("Set the clock, by NTP or `date -s`.",),
+        "Set the clock, by NTP or `date -s`.",
     )
 
 
@@ -120,12 +116,8 @@ def unresolved(facts: Facts) -> Verdict | None:
         "endpoint_unresolved",
         f"Its endpoint {facts.file_endpoint} is a name that does not resolve.",
         (f"The resolver says of {lookup.name}: {lookup.error}.",),
-        (
-            (
-                "Mend the name or this host's DNS (does it lead through this very tunnel?), then"
-                f" `wiresnake reload {facts.state.name}`."
-            ),
-        ),
+        "Mend the name or this host's DNS (does it lead through this very tunnel?), then"
+        f" `wiresnake reload {facts.state.name}`.",
     )
 
 
@@ -138,7 +130,7 @@ def no_endpoint(facts: Facts) -> Verdict | None:
             "no_endpoint",
             "The device knows no endpoint for it, though the file has one: it was not applied.",
             (f"The file says {facts.file_endpoint}.",),
-            (f"Apply the file: `wiresnake reload {name}`.",),
+            f"Apply the file: `wiresnake reload {name}`.",
         )
     evidence = ["It has not called since it was set up here."]
     if (report := facts.report) and report.staged:
@@ -147,13 +139,9 @@ def no_endpoint(facts: Facts) -> Verdict | None:
         "no_endpoint",
         "This host does not know where it is, and it has not called: it has no endpoint.",
         tuple(evidence),
-        (
-            (
-                "Let the peer begin (it needs an Endpoint for this host, and traffic or"
-                " PersistentKeepalive), or give it one: `wiresnake set"
-                f" {name} peer {facts.peer.public_key} endpoint HOST:PORT`."
-            ),
-        ),
+        "Let the peer begin (it needs an Endpoint for this host, and traffic or"
+        " PersistentKeepalive), or give it one: `wiresnake set"
+        f" {name} peer {facts.peer.public_key} endpoint HOST:PORT`.",
     )
 
 
@@ -170,12 +158,8 @@ def endpoint_in_tunnel(facts: Facts) -> Verdict | None:
                 f" {facts.state.fwmark:#x} of the device's own datagrams."
             ),
         ),
-        (
-            (
-                "Take the endpoint out of AllowedIPs; or give it a route outside: `ip route add"
-                f" {way.target} via GATEWAY`; or use a mark as `wiresnake up` does for 0.0.0.0/0."
-            ),
-        ),
+        "Take the endpoint out of AllowedIPs; or give it a route outside: `ip route add"
+        f" {way.target} via GATEWAY`; or use a mark as `wiresnake up` does for 0.0.0.0/0.",
     )
 
 
@@ -201,7 +185,7 @@ def cannot_send(facts: Facts) -> Verdict | None:
             "blocked_here",
             f"This host itself does not let datagrams to {facts.endpoint} out: a firewall.",
             evidence,
-            ("Look for what drops UDP to it in `nft list ruleset`, and let it pass.",),
+            "Look for what drops UDP to it in `nft list ruleset`, and let it pass.",
         )
     says = f"Datagrams to {facts.endpoint} cannot be sent from here."
     return Verdict("cannot_send", says, evidence)
@@ -224,7 +208,7 @@ def no_socket(facts: Facts) -> Verdict | None:
         "no_socket",
         f"{name} has no UDP socket: it could not have its port.",
         (f"It is set to port {facts.state.listen_port}.",),
-        (f"Choose another: `wiresnake set {name} listen-port 0`.",),
+        f"Choose another: `wiresnake set {name} listen-port 0`.",
     )
 
 
@@ -241,7 +225,7 @@ def no_inner_route(facts: Facts) -> Verdict | None:
         "not_routed",
         f"Nothing is sent to it: no route leads to its allowed IPs by {name}.",
         (f"{first.target}: {where}",),
-        (_route_remedy(name, first.target),),
+        _route_remedy(name, first.target),
     )
 
 
@@ -250,7 +234,7 @@ def _no_route(facts: Facts, evidence: tuple[str, ...]) -> Verdict:
         "no_route",
         f"This host has no route to its endpoint {facts.endpoint}.",
         evidence,
-        (f"Is the network up? See `ip route get {host_of(facts.endpoint)}`.",),
+        f"Is the network up? See `ip route get {host_of(facts.endpoint)}`.",
     )
 
 

@@ -28,10 +28,8 @@ def as_text(facts: Facts, verdicts: Sequence[Verdict], name: str) -> str:
     lines += ["", f"{_who(facts, name)}:"]
     for said in (*first.evidence, *_numbers(facts)):
         lines += _wrap(said, "  - ")
-    if first.remedies:
-        lines += ["", "What to do:"]
-        for said in first.remedies:
-            lines += _wrap(said, "  - ")
+    if first.remedy:
+        lines += ["", "What to do:", *_wrap(first.remedy, "  - ")]
     if others:
         lines += ["", "Also:"]
         for verdict in others:
@@ -65,7 +63,7 @@ def _verdict(verdict: Verdict) -> dict[str, object]:
         "reason": verdict.reason,
         "says": verdict.says,
         "evidence": verdict.evidence,
-        "remedies": verdict.remedies,
+        "remedy": verdict.remedy or None,
     }
 
 

@@ -23,12 +23,8 @@ def rejected_sources(facts: Facts) -> Verdict | None:
             ),
             f"Its allowed IPs here: {', '.join(facts.peer.allowed_ips) or 'none'}.",
         ),
-        (
-            (
-                f"Add the address: `wiresnake set {facts.state.name} peer {facts.peer.public_key}"
-                f" allowed-ips +{report.rejected_source}`; or give the peer one of its allowed IPs."
-            ),
-        ),
+        f"Add the address: `wiresnake set {facts.state.name} peer {facts.peer.public_key}"
+        f" allowed-ips +{report.rejected_source}`; or give the peer one of its allowed IPs.",
     )
 
 
@@ -39,12 +35,8 @@ def talking(facts: Facts) -> Verdict | None:
     return Verdict(
         "talking",
         "It is talking: there is a session, and nothing is wrong with it that can be seen here.",
-        remedies=(
-            (
-                "If packets to it get no answer all the same, look at its end: its allowed IPs for"
-                " this host, its routes, its firewall, IP forwarding."
-            ),
-        ),
+        remedy="If packets to it get no answer all the same, look at its end: its allowed IPs for"
+        " this host, its routes, its firewall, IP forwarding.",
         talking=True,
     )
 
@@ -69,7 +61,7 @@ def psk_differs(facts: Facts) -> Verdict | None:
             ),
             f"This end {ours} for it.",
         ),
-        ("Set the same PresharedKey on both ends, or remove it from both.",),
+        "Set the same PresharedKey on both ends, or remove it from both.",
     )
 
 
@@ -87,12 +79,8 @@ def clock_behind(facts: Facts) -> Verdict | None:
                 f" {ago(report.stale_initiation_age_ms)}."
             ),
         ),
-        (
-            (
-                "Set the peer's clock right. If it once ran ahead: remove the peer here and add it"
-                " again, which forgets the time."
-            ),
-        ),
+        "Set the peer's clock right. If it once ran ahead: remove the peer here and add it"
+        " again, which forgets the time.",
     )
 
 
@@ -107,12 +95,8 @@ def stranger(facts: Facts) -> Verdict | None:
             "A peer with another public key knocks from there: the key that is set for it here"
             " is probably wrong.",
             (knock(facts), f"Here its public key is {facts.peer.public_key}."),
-            (
-                (
-                    "Compare with `wiresnake show IFACE public-key` on the peer's end, and set that"
-                    " key here."
-                ),
-            ),
+            "Compare with `wiresnake show IFACE public-key` on the peer's end, and set that"
+            " key here.",
         )
     if _from_peer(facts, device.invalid_mac1_endpoint, device.invalid_mac1_age_ms):
         return Verdict(
@@ -126,19 +110,16 @@ def stranger(facts: Facts) -> Verdict | None:
                 ),
                 f"The key of {facts.state.name} is {facts.state.public_key}.",
             ),
-            ("Set this key for this host on the peer's end.",),
+            "Set this key for this host on the peer's end.",
         )
     return None
 
 
 def answers_lost(facts: Facts) -> Verdict | None:
     """It calls and we answer, but no session comes of it."""
-    remedies = (
-        "Compare PresharedKey on both ends.",
-        (
-            f"See whether UDP from here reaches {facts.endpoint}: a firewall, NAT or an asymmetric"
-            " route on the way back."
-        ),
+    remedy = (
+        "Compare PresharedKey on both ends; and see whether UDP from here reaches"
+        f" {facts.endpoint}: a firewall, NAT or an asymmetric route on the way back."
     )
     says = (
         "Its initiations arrive and are right, but our responses do not reach it or do not open"
@@ -147,11 +128,11 @@ def answers_lost(facts: Facts) -> Verdict | None:
     report, peer = facts.report, facts.peer
     if report and report.unconfirmed_responses:
         number = times(report.unconfirmed_responses, "response")
-        return Verdict("answers_lost", says, (f"{number} sent, none was confirmed.",), remedies)
+        return Verdict("answers_lost", says, (f"{number} sent, none was confirmed.",), remedy)
     # A device that tells nothing counts bytes of authentic messages only.
     if report is None and peer and peer.received and facts.handshake_age is None:
         counted = f"{size(peer.received)} of authentic messages came from it, and no session."
-        return Verdict("answers_lost", says, (counted,), remedies)
+        return Verdict("answers_lost", says, (counted,), remedy)
     return None
 
 
@@ -165,7 +146,7 @@ def endpoint_moved(facts: Facts) -> Verdict | None:
         "endpoint_moved",
         f"The name in the file leads elsewhere by now: {lookup.name} is"
         f" {', '.join(lookup.addresses)}, but the device sends to {facts.endpoint}.",
-        remedies=(f"Take the new address: `wiresnake reload {facts.state.name}`.",),
+        remedy=f"Take the new address: `wiresnake reload {facts.state.name}`.",
     )
 
 
@@ -183,7 +164,7 @@ def under_load(facts: Facts) -> Verdict | None:
                 f" {ago(report.cookie_reply_age_ms)}."
             ),
         ),
-        ("Wait; if it lasts, look for what floods the peer with handshakes.",),
+        "Wait; if it lasts, look for what floods the peer with handshakes.",
     )
 
 
@@ -197,9 +178,9 @@ def no_answer(facts: Facts) -> Verdict | None:
         evidence.append("Other peers talk: this host's network and the device's socket work.")
     if facts.handshake_age is None:
         or_key = ", or the peer does not know this device's public key"
-        remedies = [f"On its end, this host's public key must be {facts.state.public_key}."]
+        and_key = f" On its end, this host's public key must be {facts.state.public_key}."
     else:
-        or_key, remedies = "", []
+        or_key = and_key = ""
         evidence.append("It did talk before, so that the keys are right.")
     if probe and probe.udp_error:
         evidence.append(f"An empty datagram to {to} brought back {error(probe.udp_error)}.")
@@ -210,25 +191,23 @@ def no_answer(facts: Facts) -> Verdict | None:
             "nobody_listens",
             f"Its host says that nothing listens at {to}.",
             tuple(evidence),
-            ("Start WireGuard there, or correct the port: `wiresnake show IFACE listen-port`.",),
+            "Start WireGuard there, or correct the port: `wiresnake show IFACE listen-port`.",
         )
     if probe and probe.answers_ping:
         port = to.rpartition(":")[2]
-        remedies.insert(0, f"Let UDP port {port} in there: firewall, router, port forwarding.")
         return Verdict(
             "udp_filtered",
             f"Its host is there, but nothing answers UDP at {to}: it is filtered on the way, or"
             f" WireGuard does not run there{or_key}.",
             tuple(evidence),
-            tuple(remedies),
+            f"Let UDP port {port} in there: firewall, router, port forwarding.{and_key}",
         )
-    remedies.insert(0, "See whether its address and port are still right, and whether it runs.")
     return Verdict(
         "no_answer",
         f"Nothing at all comes back from {to}: its host is off or at another address, or UDP is"
         f" filtered on the way{or_key}.",
         tuple(evidence),
-        tuple(remedies),
+        f"See whether its address and port are still right, and whether it runs.{and_key}",
     )
 
 
@@ -245,7 +224,7 @@ def idle(facts: Facts) -> Verdict | None:
         "idle",
         says,
         (f"The last handshake: {'never' if before is None else f'{duration(before)} ago'}.",),
-        ("Send it something, such as a ping, and ask again; PersistentKeepalive would do so.",),
+        "Send it something, such as a ping, and ask again; PersistentKeepalive would do so.",
     )
 
 

@@ -18,7 +18,8 @@ class Verdict:
     """One word, for scripts."""
     says: str
     evidence: tuple[str, ...] = ()
-    remedies: tuple[str, ...] = ()
+    remedy: str = ""
+    """What to do."""
     talking: bool = False
 
 

@@ -59,7 +59,8 @@ def difference(argument: str, note: Say) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Todo:
-    file: QuickConfig
+    names: dict[str, str]
+    """Of peers that have one: their name and key, by key."""
     device: Interface
     state: InterfaceState
     """Before."""
@@ -81,8 +82,11 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
     )
     if found.device.private_key is CLEAR and state.private_key:
         note(f"{path} has no PrivateKey: {interface} keeps its own")
+    names = {
+        peer.public_key: f"{peer.name} ({peer.public_key})" for peer in file.peers if peer.name
+    }
     for key in found.unsure:
-        note(f"peer {_name(file, key)} keeps its endpoint: it may have roamed there")
+        note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
     marked = desired.needs_mark(file, found.allowed_ips)
     mark = found.device.fwmark or (0 if file.has_mark and not marked else state.fwmark)
     if marked and not mark:
@@ -98,7 +102,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
         mark=mark,
         path=path,
     )
-    return _Todo(file, device, state, record, found, _head(found.device, state, mark), network)
+    return _Todo(names, device, state, record, found, _head(found.device, state, mark), network)
 
 
 def _head(wanted: DeviceChange, state: InterfaceState, mark: int) -> DeviceChange:
@@ -169,7 +173,7 @@ def _assert_no_loop(interface: str, todo: _Todo) -> None:
         if suspect and linux.route_device(host, mark) == interface:
             raise HostError(
                 errno.ELOOP,
-                f"{host}, the endpoint of peer {_name(todo.file, key)}, would be reached through"
+                f"{host}, the endpoint of peer {todo.names.get(key, key)}, would be reached through"
                 f" {interface} itself; leave it out of AllowedIPs, or add a route to it",
             )
 
@@ -203,7 +207,7 @@ def _device_lines(todo: _Todo) -> Iterator[str]:
     if head.fwmark is not None:
         yield f"~ fwmark {_mark(state.fwmark)} -> {_mark(head.fwmark)}"
     for one in todo.difference.peers:
-        yield _peer_line(one, _name(todo.file, one.public_key))
+        yield _peer_line(one, todo.names.get(one.public_key, one.public_key))
 
 
 def _peer_line(one: PeerDifference, name: str) -> str:
@@ -232,11 +236,6 @@ def _signed(step: str) -> str:
     words = set(step.split())
     sign = "+" if "add" in words else "-" if words & {"delete", "del"} else "~"
     return f"{sign} {step}"
-
-
-def _name(file: QuickConfig, key: str) -> str:
-    names = {peer.public_key: peer.name for peer in file.peers}
-    return f"{names[key]} ({key})" if names.get(key) else key
 
 
 def _mark(mark: int) -> str:
