@@ -9,7 +9,7 @@ from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.control.text import base64_text
 
 if TYPE_CHECKING:
-    import argparse
+    from wiresnake.cli.arguments import Parser
 
 _WARNING = """\
 Warning: writing to world accessible file.
@@ -86,14 +86,13 @@ def _refuse(what: str) -> int:
     return 1
 
 
-def parser(command: str) -> "argparse.ArgumentParser":
-    import argparse
+def parser(command: str) -> "Parser":
+    from wiresnake.cli.arguments import Parser
 
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"wiresnake {command}",
         description=_DESCRIPTION[command],
         epilog=_EPILOG[command],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

@@ -19,7 +19,7 @@ from wiresnake.quick import peers
 from wiresnake.quick.resolve import resolver
 
 if TYPE_CHECKING:
-    import argparse
+    from wiresnake.cli.arguments import Parser
 
 _DEVICE_WORDS = {"listen-port": "ListenPort", "fwmark": "FwMark", "private-key": "PrivateKey"}
 _PEER_WORDS = {
@@ -276,15 +276,14 @@ _USAGE = {
 }
 
 
-def parser(command: str) -> "argparse.ArgumentParser":
-    import argparse
+def parser(command: str) -> "Parser":
+    from wiresnake.cli.arguments import Parser
 
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"wiresnake {command}",
         usage=f"wiresnake {command} {_USAGE[command]}",
         description=_DESCRIPTION[command],
         epilog=f"{_EPILOG[command]}\n\n{_ENVIRONMENT}\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("interface", help="a daemon's or the kernel's")
     if command == "set":

@@ -15,7 +15,7 @@ from wiresnake.control.text import write_config
 from wiresnake.errors import HostError
 
 if TYPE_CHECKING:
-    import argparse
+    from wiresnake.cli.arguments import Parser
 
 
 def main(argv: list[str]) -> int:
@@ -103,15 +103,14 @@ _USAGE = {
 }
 
 
-def parser(command: str) -> "argparse.ArgumentParser":
-    import argparse
+def parser(command: str) -> "Parser":
+    from wiresnake.cli.arguments import Parser
 
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"wiresnake {command}",
         usage=f"wiresnake {command} {_USAGE[command]}",
         description=_DESCRIPTION[command],
         epilog=_EPILOG[command],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if command == "showconf":
         made.add_argument("interface", help="the interface, secrets included")

@@ -28,6 +28,7 @@ from wiresnake.host.steps import (
     DeleteStep,
     NetlinkStep,
     ProgramStep,
+    RouteStep,
     RuleStep,
     Step,
     Toggle,
@@ -56,12 +57,13 @@ class Change:
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
+        self._decided = False
         self._signals = Signals()
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
         `action` raised half-way, so it must bear that nothing was done."""
-        if not self._done:
+        if self._new is self._found:
             self._journal(None)
         self._done.append(Call(says, undo))
         if says:
@@ -76,6 +78,7 @@ class Change:
             dns.require(wanted.dns)
         steps = self.plan(wanted)
         with self._signals.held():
+            self._decided = True
             self._journal(wanted, file, backend)
             self._carry_out(steps)
 
@@ -105,7 +108,7 @@ class Change:
         return self._found.marks if self._found else frozenset()
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
-        old = self._found or State(0, self._at_first)
+        old = self._found or State(0, self._at_first, ours=self._at_first is None)
         self._new = State(
             linux.index(self.interface),
             old.network,
@@ -113,6 +116,7 @@ class Change:
             backend or old.backend,
             changing=True,
             to=wanted,
+            ours=old.ours,
         )
         state.write(self.interface, self._new)
 
@@ -131,6 +135,7 @@ class Change:
                 raise linux.failure(str(group[at]), _explained(group[at], error))
             if isinstance(first, DeleteStep):
                 self._done.clear()
+                self._found = self._new = None
                 state.write(self.interface, None)
 
     def _echo(self, steps: Sequence[Step]) -> None:
@@ -148,10 +153,15 @@ class Change:
     def _finish(self) -> None:
         """All is done: what was wanted is what is there."""
         with self._signals.held():
-            if self._new and self._new.changing:
-                index = linux.index(self.interface)
-                now = replace(self._new, index=index, network=self._new.to, to=None, changing=False)
-                state.write(self.interface, now if now.network else None)
+            new = self._new
+            if new is self._found or new is None:
+                return
+            if not self._decided:
+                state.write(self.interface, self._found)
+                return
+            now = replace(new, network=new.to, to=None, changing=False, ours=True)
+            now = replace(now, index=linux.index(self.interface))
+            state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
         """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
@@ -241,19 +251,18 @@ def _mend(interface: str, say: Say, warn: Say) -> bool:
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         change._carry_out(change.plan(wanted))
-        state.write(interface, replace(found, changing=False, to=None) if wanted else None)
+        whole = replace(found, changing=False, to=None)
+        state.write(interface, whole if wanted and found.ours else None)
     return True
 
 
 def _groups(steps: Iterable[Step]) -> list[list[Step]]:
-    """What goes to the kernel in one call: additions or removals of one kind, so that nothing goes
-    when what should take its place was refused. Programs run one by one."""
+    """What is done in one call: many routes, whose order does not matter; all else one by one, so
+    that nothing follows a step that failed."""
 
     def kind(numbered: tuple[int, Step]) -> tuple[object, ...]:
         at, step = numbered
-        if isinstance(step, ProgramStep):
-            return (at,)
-        return type(step), isinstance(step, Toggle) and step.add
+        return (RouteStep, step.add) if isinstance(step, RouteStep) else (at,)
 
     return [[step for _, step in group] for _, group in groupby(enumerate(steps), kind)]
 

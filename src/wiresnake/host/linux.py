@@ -67,6 +67,13 @@ def exists(interface: str) -> bool:
     return index(interface) != 0
 
 
+def mtu(interface: str) -> int:
+    """0 without such an interface."""
+    with Netlink() as kernel:
+        link = _link(kernel, interface)
+    return link.mtu if link else 0
+
+
 def create(interface: str) -> None:
     """A link of the kernel's WireGuard; HostError with EOPNOTSUPP where the kernel has none."""
     kind = attribute(18, attribute(1, b"wireguard"))
@@ -135,6 +142,25 @@ def _is_within(prefix: _Packed, networks: Iterable[_Packed]) -> bool:
     return False
 
 
+def own_rules(found: Iterable[Rule], tables: Collection[int]) -> Iterator[Rule]:
+    """Of all tunnels' rules of one IP version those of these tables, each followed by its own copy
+    of the main table's rule.
+
+    Every tunnel has such a copy. Its own is the one that stands before its other rule, with no
+    other tunnel's between them.
+    """
+    main: Rule | None = None
+    for rule in sorted(found, key=lambda rule: rule.priority):
+        if rule.table == MAIN_TABLE:
+            main = rule
+            continue
+        if rule.table in tables:
+            yield rule
+            if main:
+                yield main
+        main = None
+
+
 class _Link(NamedTuple):
     number: int
     up: bool
@@ -161,8 +187,10 @@ def _read(
             # The kernel puts each new IPv6 address before the others.
             addresses += own if version == 4 else reversed(own)
             routes += _plain_routes(kernel, version, link.number)
-    tables = {route.table for route in routes} - {MAIN_TABLE}
-    rules = [rule for version in (4, 6) for rule in _rules(kernel, version, tables, set(marks))]
+    tables = {*marks, *(route.table for route in routes if route.table != MAIN_TABLE)}
+    rules = [
+        rule for version in (4, 6) for rule in own_rules(_tunnel_rules(kernel, version), tables)
+    ]
     policy = None
     if rules or marks:
         guards = [guard for version in (4, 6) if (guard := firewall.read(interface, version))]
@@ -228,27 +256,9 @@ def _plain_routes(kernel: Netlink, version: int, index: int) -> Iterator[Route]:
             yield Route(f"{address_text(packed)}/{route.length}", unsigned(has[15]))
 
 
-def _rules(kernel: Netlink, version: int, tables: set[int], marks: set[int]) -> Iterator[Rule]:
-    """Those of these tables, each followed by its own copy of the main table's rule.
-
-    Every tunnel has such a copy. Its own is the one that stands before its other rule, with no
-    other tunnel's between them.
-    """
-    header = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    main: Rule | None = None
-    for rule in sorted(_tunnel_rules(kernel, version, header), key=lambda rule: rule.priority):
-        if rule.table == MAIN_TABLE:
-            main = rule
-            continue
-        if rule.table in tables or rule.table in marks:
-            yield rule
-            if main:
-                yield main
-        main = None
-
-
-def _tunnel_rules(kernel: Netlink, version: int, header: bytes) -> Iterator[Rule]:
+def _tunnel_rules(kernel: Netlink, version: int) -> Iterator[Rule]:
     """All tunnels' rules, in the two forms that wg-quick makes."""
+    header = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
     for body in kernel.dump(netlink.GET_RULE, header):
         _, to, source, tos, _, _, _, action = struct.unpack_from("BBBBBBBB", body)
         flags = unsigned(body[8:12])

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
+from wiresnake.errors import HostError
+
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
@@ -24,6 +26,8 @@ _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 1, 4, 0x300
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 18
+_NOTHING = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+"""No such table; no such address family."""
 _TOGETHER = 500
 """Requests in one call; if all were refused, their answers still fit the receive buffer."""
 
@@ -34,7 +38,7 @@ class Request(NamedTuple):
     flags: int = 0
 
 
-class Refused(OSError):
+class Refused(HostError):
     """The kernel refused a request; `strerror` says in its own words why."""
 
 
@@ -78,16 +82,20 @@ class Netlink:
         raise AssertionError("unreachable")
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All answers; the kernel filters by what the request holds."""
+        """All answers of the request's address family; the kernel filters by the rest of it.
+
+        Without IPv6 the kernel refuses, or answers for all families that it has.
+        """
         self._send([Request(kind, body)], _DUMP)
         found: list[bytes] = []
         for answer, _, content in self._receive():
             if answer in (_DONE, _ERROR):
                 number = -struct.unpack_from("i", content)[0]
-                if number and number != errno.ENOENT:  # a table that does not exist has no routes
+                if number and number not in _NOTHING:
                     raise _error(content) or Refused(number, os.strerror(number))
                 return found
-            found.append(content)
+            if content[0] == body[0]:
+                found.append(content)
         raise AssertionError("unreachable")
 
     def _send(self, requests: Sequence[Request], last: int) -> int:

@@ -40,8 +40,8 @@ def _plan(
     wanted = wanted or Network(0)
     there = set(present.routes)
     if not gone:
-        if _has_ipv4(present) and not _has_ipv4(wanted):
-            # The kernel would remove these too, silently.
+        if _has_ipv4(present) != _has_ipv4(wanted):
+            # With the last IPv4 address, now or when this is undone, the kernel would remove these.
             flushed = [one for one in present.routes if ":" not in one.prefix]
             yield from (_route(interface, False, one) for one in flushed)
             there.difference_update(flushed)
@@ -106,13 +106,23 @@ def _route(interface: str, add: bool, route: Route) -> Step:
 def _rules(interface: str, had: Sequence[Rule], wants: Sequence[Rule]) -> Iterator[Step]:
     """A tunnel's copy of the main table's rule works only before its other one: they are added
     after it, and go before it."""
-    kept = {rule[:2] for rule in had} & {rule[:2] for rule in wants}
-    for rule in wants:
-        if rule[:2] not in kept:
+    old, new = _whose(had), _whose(wants)
+    for key, rule in new.items():
+        if key not in old:
             yield RuleStep(interface, True, False, rule)
-    for rule in reversed(had):
-        if rule[:2] not in kept:
+    for key, rule in reversed(old.items()):
+        if key not in new:
             yield RuleStep(interface, False, False, rule)
+
+
+def _whose(found: Sequence[Rule]) -> dict[tuple[int, int, int], Rule]:
+    """By version, table, and the table of the rule that it stands before."""
+    keyed = {}
+    owner = 0
+    for rule in found:
+        owner = owner if rule.table == MAIN_TABLE else rule.table
+        keyed[rule.version, rule.table, owner] = rule
+    return keyed
 
 
 def _addresses(interface: str, had: Sequence[str], wants: Sequence[str]) -> Iterator[Step]:

@@ -1,11 +1,14 @@
 """Other programs that we cannot do without: nft, iptables, resolvconf, resolvectl."""
 
+import errno
 import os
 import shutil
 import subprocess
 
 from wiresnake.errors import HostError
 
+_PATIENCE = 30
+"""Seconds; a signal waits as long, so that nothing is half done."""
 _PATH = os.defpath + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -32,13 +35,17 @@ def run(*command: str, text: str = "") -> None:
 
 
 def _run(command: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
-    # In a group of its own: Ctrl-C is for us, who then undo what it has done.
-    return subprocess.run(
-        [find(command[0]) or command[0], *command[1:]],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-        process_group=0,
-    )
+    try:
+        # In a group of its own: Ctrl-C is for us, who then undo what it has done.
+        return subprocess.run(
+            [find(command[0]) or command[0], *command[1:]],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+            process_group=0,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(errno.ETIMEDOUT, f"no end of it in {_PATIENCE} s") from None

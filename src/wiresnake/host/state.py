@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class State:
     changing: bool = False
     """A change from `network` to `to` has begun."""
     to: Network | None = None
+    ours: bool = True
+    """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -59,9 +61,12 @@ def read(interface: str) -> State | None:
             found["backend"],
             found["changing"],
             _network(found["to"]),
+            found["ours"],
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+    except OSError as error:
+        raise _failure(error) from None
 
 
 def write(interface: str, state: State | None) -> None:
@@ -71,8 +76,9 @@ def write(interface: str, state: State | None) -> None:
         path.unlink(missing_ok=True)
         return
     new = path.with_suffix(".new")
+    text = json.dumps(_plain(state), default=_plain)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(state), file)
+        file.write(text)
     new.replace(path)
 
 
@@ -85,7 +91,7 @@ def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, HostError):
             raise
-        raise HostError(error.errno, f"{DIRECTORY}: {error.strerror}") from None
+        raise _failure(error) from None
     try:
         yield
     finally:
@@ -118,12 +124,20 @@ def _locked(interface: str, say: Callable[[str], None]) -> int:
         os.close(held)
 
 
+def _failure(error: OSError) -> HostError:
+    return HostError(error.errno, f"{error.filename or DIRECTORY}: {error.strerror}")
+
+
 def _path(interface: str) -> Path:
     return DIRECTORY / f"{interface}.json"
 
 
 def _lock_path(interface: str) -> Path:
     return DIRECTORY / f"{interface}.lock"
+
+
+def _plain(value: Any) -> dict[str, object]:  # one of two dataclasses
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _network(found: Any) -> Network | None:  # from JSON

@@ -19,9 +19,8 @@ def down(argument: str, say: Say, note: Say) -> None:
     with changes.begin(interface, say, note) as change:
         assert_wireguard(interface)
         hooks.run(file.pre_down, interface, say)
-        network = change.present()
-        if file.save and network:
-            save(interface, path, file, network, say)
+        if file.save:
+            save(interface, path, file, say)
         hooks.stop_events(applied.load(interface))
         change.to(None)
         applied.forget(interface)

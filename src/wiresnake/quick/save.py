@@ -10,7 +10,7 @@ from wiresnake.control.interface import interface_names, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.control.text import write_config
 from wiresnake.errors import HostError
-from wiresnake.host import changes
+from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.quick import config
 from wiresnake.quick.config import PeerExtra, QuickConfig
@@ -28,21 +28,22 @@ def save_present(argument: str, say: Say, note: Say) -> None:
     interface, path = config.find(argument)
     file = config.load(path)
     wipe(file.wg)
-    with changes.begin(interface, say, note) as change:
-        assert_wireguard(interface)
-        network = change.present()
-        if network:
-            save(interface, path, file, network, say)
+    with changes.begin(interface, say, note):
+        save(interface, path, file, say)
 
 
-def save(interface: str, path: str, file: QuickConfig, network: Network, say: Say) -> None:
+def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
     """Replaces the file in one step; it is readable by root alone.
 
     Unlike wg-quick's, what is kept has no mark and no link-local address that nobody wrote, and
     keeps search domains, names of peers and their hooks.
     """
+    assert_wireguard(interface)
     say(f"wg showconf {interface}")
     state = open_interface(interface).read()
+    network = linux.read(interface, [state.fwmark])
+    if network is None:
+        raise HostError(errno.ENODEV, f"{interface} went away meanwhile")
     text = "\n".join(lines(file, network, state)) + "\n"
     temporary = f"{path}.tmp"
     try:
@@ -65,7 +66,10 @@ def save(interface: str, path: str, file: QuickConfig, network: Network, say: Sa
 def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:
     """The whole file."""
     yield "[Interface]"
-    yield from (f"Address = {one}" for one in network.addresses)
+    for one in network.addresses:
+        # Before Linux 5.18 nothing tells which the kernel made.
+        if one in file.addresses or not one.startswith("fe80:"):
+            yield f"Address = {one}"
     dns = network.dns if network.dns.servers else file.dns
     yield from (f"DNS = {one}" for one in (*dns.servers, *(dns.search or file.dns.search)))
     if file.mtu:

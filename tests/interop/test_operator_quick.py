@@ -1,0 +1,441 @@
+"""`wiresnake up`, `down`, `save`, `strip` beside stock wg-quick, in two hosts that are the same."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from interop.harness import OURS, unavailable
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+WIRESNAKE = Path(OURS.program).parent / "wiresnake"
+PRIVATE, PUBLIC = lab.keypair()
+_, OTHER = lab.keypair()
+THIRD = lab.keypair()[1]
+
+RESOLVCONF = """#!/bin/sh
+# Keeps what it is given, as openresolv does: resolvconf -a NAME -m 0 -x | -d NAME -f | -l NAME
+mkdir -p /run/records
+case "$1" in
+-a) { echo "# $*"; cat; } >/run/records/"$2" ;;
+-d) rm -f /run/records/"$2" ;;
+-l) cat /run/records/"$2" ;;
+esac
+"""
+TOOLS = (
+    "ip iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore sysctl"
+)
+
+PEER = f"""
+[Peer]
+PublicKey = {OTHER}
+AllowedIPs = 10.9.0.2/32, 10.7.0.0/16, fd07::/48, 192.168.3.4
+Endpoint = 192.0.2.9:51820
+"""
+FULL = PEER.replace("AllowedIPs = ", "AllowedIPs = 0.0.0.0/0, ::/0, ")
+KEY = f"[Interface]\nPrivateKey = {PRIVATE}\nListenPort = 51820\n"
+ONE = "Address = 10.9.0.1/24\n"
+
+CONFIGURATIONS = {
+    "addresses": f"{KEY}{ONE[:-1]},fd09::1/64 10.10.0.1/32\nAddress=fd0a::1/128\n{PEER}",
+    "no address": f"{KEY}DNS = search.is.ignored.without.server\n{PEER}",
+    "MTU of a route": f"{KEY}{ONE}{PEER.replace('192.0.2.9', '203.0.113.9')}",
+    "Table off": f"{KEY}MTU = 1300\nTable = off\n{ONE}{FULL}",
+    "Table N": f"{KEY}Table = 1234\n{ONE}{FULL}",
+    "Table name": f"{KEY}Table = main\n{ONE}{PEER}",
+    "default route": f"{KEY}{ONE}Address = fd09::1/64\n{FULL}",
+    "default route, own mark": f"{KEY}FwMark = 0x1234\n{ONE}{FULL.replace('::/0, ', '')}",
+    "DNS": f"{KEY}DNS = 192.0.2.53, 2001:db8::53, corp.example lan\n{ONE}{PEER}",
+    "hooks": f"{KEY}{ONE}PreUp = echo pre %i >>/run/said\n"
+    "PostUp = ip -4 route add 10.77.0.0/16 dev %i; echo post >>/run/said\n"
+    "PreDown = ip link show %i >/dev/null; echo down %i >>/run/said\n"
+    f"PostDown = echo gone; echo $(( 1 + 2 )) >>/run/said\n{PEER}",
+    "spaces, CRLF": f"{KEY}{ONE}{PEER}".replace("AllowedIPs", "Allowed IPs")
+    .replace("Address", "address")
+    .replace("51820", "51 8 20")
+    .replace("\n", "\r\n"),
+    "sections again": f"{PEER}[Interface]\n{ONE}{KEY}{PEER.replace(OTHER, THIRD)}",
+}
+
+
+@dataclass
+class Machine:
+    """A host with a network, and a wg-quick: theirs or ours."""
+
+    host: Host
+    program: tuple[str | Path, ...]
+    file: Path
+    tools: Path
+    """Goes first in PATH."""
+    hidden: bool = False
+    """No nft."""
+
+    def __call__(
+        self, command: str, *more: str, check: bool = True, env: Mapping[str, str] | None = None
+    ) -> CompletedProcess[str]:
+        theirs = "wg-quick" in self.program
+        rest = "/usr/bin:/bin" if theirs and self.hidden else lab.program_path()
+        variables = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+        variables |= {"PATH": f"{self.tools}:{rest}", **(env or {})}
+        if command == "up" and not theirs:
+            more = ("--backend", "user", *more)
+        return self.host.run(*self.program, command, *more, self.file, env=variables, check=check)
+
+    def write(self, text: str) -> None:
+        self.file.touch(mode=0o600)
+        self.file.write_bytes(text.encode())
+
+    def network(self) -> dict[str, str]:
+        """All that a wg-quick may change."""
+        commands = {**_COMMANDS, **(_IPTABLES if self.hidden else _NFT)}
+        script = "\n".join(f"echo '@@ {what}'; {one}" for what, one in commands.items())
+        parts = self.host.output("sh -c", script).split("@@ ")[1:]
+        found = {what: _still(text) for what, _, text in (one.partition("\n") for one in parts)}
+        return found
+
+    def gone(self) -> None:
+        lab.wait_for("the daemon's end", lambda: not self.host.processes("wiresnaked"))
+
+
+_COMMANDS = {
+    "addresses": "ip -brief address",
+    "links": "ip -oneline link",
+    "IPv4 routes": "ip -4 route show table all",
+    "IPv6 routes": "ip -6 route show table all",
+    "IPv4 rules": "ip -4 rule",
+    "IPv6 rules": "ip -6 rule",
+    "wg": "wg show all dump",
+    "DNS": "tail -n +1 /run/records/* 2>/dev/null",
+    "said": "cat /run/said 2>/dev/null",
+}
+_NFT = {"firewall": "nft list ruleset"}
+_IPTABLES = {
+    # Without the names of tables, which come up when one is only looked at.
+    f"firewall, {save}": f"{save} | sed '/^[#:*]\\|COMMIT/d'"
+    for save in ("iptables-save", "ip6tables-save")
+}
+
+
+def _still(text: str) -> str:
+    """Without what chance decides: link-local and hardware addresses, and the order they bring."""
+    text = re.sub(r"fe80::[0-9a-f:]+", "fe80::", text)
+    text = re.sub(r"(link/\w+) [0-9a-f:]+", r"\1", text)
+    text = re.sub(r"(?m)^\d+: ", "", text)
+    return "\n".join(sorted(text.splitlines()))
+
+
+def echoes(text: str) -> list[str]:
+    """wg-quick's lines of what it does. Ours differ in order, as routes are made at once and rules
+    come last, and follow wg-quick of 2026: `addconf`, and no sysctl where it is so already. How the
+    interface is made differs by backend."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("[#] ") and not re.search("type wireguard|sysctl", line):
+            line = re.sub("(route add .*) table main", r"\1", line)
+            line = line.replace("wg setconf", "wg addconf")
+            line = re.sub("(nft -f|resolvconf .*) .*", r"\1", line)
+            lines.append(line)
+    return sorted(lines)
+
+
+@pytest.fixture(scope="module")
+def pair(
+    machine: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Machine, Machine]]:
+    """Stock wg-quick and ours, in two hosts that are the same."""
+    if missing := lab.missing_programs("iptables", "wg-quick", "nft"):
+        unavailable(f"missing programs: {', '.join(missing)}")
+    tools = tmp_path_factory.mktemp("tools")
+    (tools / "resolvconf").write_text(RESOLVCONF)
+    (tools / "resolvconf").chmod(0o755)
+    for name in TOOLS.split():
+        found = shutil.which(name, path=lab.program_path())
+        assert found
+        (tools / name).symlink_to(found)
+    with Host("stock", kernel_wireguard=False) as a, Host("ours", kernel_wireguard=False) as b:
+        machines = []
+        for host, program in ((a, ("wg-quick",)), (b, (WIRESNAKE,))):
+            folder = tmp_path_factory.mktemp("etc")
+            folder.chmod(0o700)
+            machines.append(Machine(host, program, folder / "wg0.conf", tools))
+            host.run("ip link add eth0 type veth peer name eth1")
+            lab.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
+            for device in ("eth0", "eth1"):
+                host.run(f"ip link set {device} up")
+            host.run("ip route add default via 192.0.2.254")
+            host.run("ip route add 203.0.113.0/24 via 192.0.2.253 mtu 1400")
+        lab.wait_for(
+            "link-local addresses",
+            lambda: all(m.host.output("ip -6 address show tentative") == "" for m in machines),
+        )
+        yield machines[0], machines[1]
+
+
+def assert_same(stock: Machine, ours: Machine, text: str) -> None:
+    """Both do the same to their hosts, say the same, and undo it."""
+    before = stock.network(), ours.network()
+    assert before[0] == before[1]
+    for machine in (stock, ours):
+        machine.write(text)
+    said = [machine("up").stderr for machine in (stock, ours)]
+    try:
+        assert ours.network() == stock.network()
+        assert echoes(said[1]) == echoes(said[0])
+    finally:
+        for machine in (stock, ours):
+            machine("down")
+            machine.gone()
+    said_at_hooks = stock.network()["said"]
+    after = ours.network()
+    assert after["said"] == said_at_hooks
+    for machine in (stock, ours):
+        machine.host.run("rm -f /run/said")
+    assert ours.network() == before[1]
+    assert ours.host.output("ls /run/wiresnake") == ""
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_same_as_wg_quick(pair: tuple[Machine, Machine], name: str) -> None:
+    assert_same(*pair, CONFIGURATIONS[name])
+
+
+@pytest.fixture
+def without_nft(pair: tuple[Machine, Machine]) -> Iterator[tuple[Machine, Machine]]:
+    """Hosts where wg-quick has to take iptables."""
+    nft = shutil.which("nft", path=lab.program_path())
+    assert nft
+    for machine in pair:
+        machine.host.run("mount --bind /dev/null", nft)
+        machine.hidden = True
+    yield pair
+    for machine in pair:
+        machine.host.run("umount", nft)
+        machine.hidden = False
+
+
+def test_iptables_as_wg_quick(without_nft: tuple[Machine, Machine]) -> None:
+    assert_same(*without_nft, CONFIGURATIONS["default route"])
+
+
+def test_each_takes_down_what_the_other_brought_up(pair: tuple[Machine, Machine]) -> None:
+    stock, ours = pair
+    text = f"{KEY}{ONE}DNS = 192.0.2.53\nPostDown = echo %i >>/run/said\n{FULL}"
+    before = ours.network()
+    for first, second in ((stock, ours), (ours, stock)):
+        host = first.host
+        first.write(text)
+        moved = replace(second, host=host, file=first.file)
+        first("up")
+        moved("down")
+        moved.gone()
+        assert host.output("cat /run/said") == "wg0\n"
+        host.run("rm /run/said")
+        assert first.network() == before
+    # Of what stock took down, ours finds nothing to mend, and brings it up again.
+    ours("up")
+    ours("down")
+    ours.gone()
+    ours.host.run("rm /run/said")
+    assert ours.network() == before
+
+
+@pytest.mark.parametrize("hook", ["PreUp", "PostUp", "PreDown", "PostDown"])
+def test_a_hook_that_fails(pair: tuple[Machine, Machine], hook: str) -> None:
+    """Both stop there with its exit code; an `up` is undone, a `down` before it began."""
+    before = pair[1].network()
+    text = f"{KEY}{ONE}DNS = 192.0.2.53\n{hook} = false; true\n{hook} = touch /run/never\n{FULL}"
+    text = text.replace("false; true", "exit 3") if hook.endswith("Up") else text
+    codes = []
+    for machine in pair:
+        machine.write(text)
+        codes.append(machine("up", check=False).returncode)
+        if hook.endswith("Down"):
+            assert codes[-1] == 0
+            up = machine.network()
+            codes[-1] = machine("down", check=False).returncode
+            if hook == "PreDown":
+                assert machine.network() == up
+                machine.write(text.replace(hook, "PostUp"))
+                machine("down")
+        machine.gone()
+        assert machine.host.run("test -e /run/never", check=False).returncode == 1
+        assert machine.network() == before
+    assert codes[1] == (3 if hook.endswith("Up") else 1)
+    if hook != "PreUp":  # That of 2021 comes before the interface, whose removal then fails.
+        assert codes[0] == codes[1]
+
+
+def test_a_hook_keeps_its_number_sign(pair: tuple[Machine, Machine]) -> None:
+    """As wg-quick since 2025; that of 2021 cuts the line there."""
+    _, ours = pair
+    ours.write(f"{KEY}PostUp = echo 'a # b' >/run/said # and a comment\n{PEER}")
+    ours("up")
+    assert ours.host.output("cat /run/said") == "a # b\n"
+    ours("down")
+    ours.host.run("rm /run/said")
+    ours.gone()
+
+
+def test_strip_and_save(pair: tuple[Machine, Machine]) -> None:
+    """Byte for byte, but for three things that wg-quick loses or adds: see `quick.save`."""
+    stock, ours = pair
+    text = (
+        f"# a comment\n{KEY}  {ONE}MTU = 1400\nDNS = 192.0.2.53 , corp.example\nTable = auto\n"
+        f"PostUp = echo %i\nPreDown = true\nPostDown = true\nPreUp=true\n\tFwMark = 7 # mark\n"
+        f"SaveConfig = TRUE\n{PEER}PersistentKeepalive = 25"
+    )
+    for machine in pair:
+        machine.write(text)
+    assert ours("strip").stdout == stock("strip").stdout
+    saved = []
+    for machine in pair:
+        machine("up")
+        machine.host.run(f"wg set wg0 peer {THIRD} allowed-ips 10.99.0.0/16")
+        machine("save")
+        saved.append(machine.file.read_text())
+        machine.host.run("ip address add 10.9.0.5/24 dev wg0")
+        machine("down")
+        machine.gone()
+        assert "Address = 10.9.0.5/24" in machine.file.read_text(), "SaveConfig"
+        assert machine.file.stat().st_mode & 0o777 == 0o600
+    theirs = re.sub("Address = fe80::.*\n", "", saved[0])
+    assert saved[1].replace("DNS = corp.example\n", "") == theirs
+    assert "corp.example" in saved[1]
+
+
+def test_save_keeps_names_and_hooks_of_peers(pair: tuple[Machine, Machine]) -> None:
+    """And writes no mark that only `up` chose."""
+    _, ours = pair
+    named = FULL.replace("[Peer]\n", "[Peer]\n# friendly_name = office\nOnUp = true # x\n")
+    ours.write(f"{KEY}{ONE}{named}")
+    ours("up")
+    ours("save")
+    ours("down")
+    ours.gone()
+    text = ours.file.read_text()
+    assert f"[Peer]\n# friendly_name = office\nPublicKey = {OTHER}\nOnUp = true # x\n" in text
+    assert "FwMark" not in text
+
+
+MISTAKES = {
+    "nothing there": (None, "does not exist"),
+    "bool": ("SaveConfig = yes\n", "`yes' is neither true nor false"),
+    "exists": ("", "`wg0' already exists"),
+    "not there": ("", "`wg0' is not a WireGuard interface"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_errors_that_scripts_may_look_for(pair: tuple[Machine, Machine], name: str) -> None:
+    settings, message = MISTAKES[name]
+    for machine in pair:
+        if settings is None:
+            machine.file.unlink(missing_ok=True)
+        else:
+            machine.write(KEY + settings)
+        if name == "exists":
+            machine.host.run("ip link add wg0 type veth peer name wg1")
+        done = machine("down" if name == "not there" else "up", check=False)
+        assert done.returncode == 1
+        assert message in done.stderr
+        if name == "exists":
+            machine.host.run("ip link delete wg0")
+
+
+def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machine]) -> None:
+    _, ours = pair
+    before = ours.network()
+    for line, said in (
+        ("MTU = big", ":4:7: not an MTU: 'big'"),
+        ("Address = 10.9.0.1/24, 10.9.0.300", ":4:24: not an address: '10.9.0.300'"),
+        ("Table = nowhere", "there is no routing table 'nowhere'"),
+        ("[Peer]\nAddress = 10.9.0.1/24", ":5:1: 'Address' belongs under [Interface]"),
+        ("[Peer]\nAllowedIPs = 10.0.0.0/8", ":4:1: this [Peer] has no PublicKey"),
+        ("Colour = blue", ":4:1: unknown key 'Colour'"),
+        ("PrivateKey = abc", ":4:1: bad value of 'PrivateKey'"),
+    ):
+        ours.write(f"{KEY}{line}\n")
+        done = ours("up", check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert ours.network() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals) -> None:
+    """Is undone, or the next call finds and mends it."""
+    _, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostUp = touch /run/there; sleep 20\n{FULL}")
+    tools = {"PATH": f"{ours.tools}:{lab.program_path()}"}
+    running = ours.host.start(WIRESNAKE, "up", "--backend", "user", ours.file, env=tools)
+    there = "test -e /run/there"
+    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode, 20)
+    ours.host.run("rm /run/there")
+    os.kill(running.pid, number)
+    if number == signal.SIGKILL:
+        for pid in ours.host.processes("sleep"):
+            os.kill(pid, signal.SIGKILL)
+    code, _ = running.wait(10)
+    if number == signal.SIGKILL:
+        assert ours.network() != before
+        ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
+        ours("up")
+        assert "lookup 51820" not in ours.host.output("ip rule")
+        ours("down")
+    else:
+        assert code == 128 + number
+        assert ours.host.processes("sleep") == []
+    ours.gone()
+    assert ours.network() == before
+
+
+def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """In the foreground: tells when it is up, reloads at SIGHUP, goes down at SIGTERM; and if its
+    daemon dies it fails, with nothing left behind."""
+    _, ours = pair
+    before = ours.network()
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(20)
+    manager.bind(str(tmp_path / "notify"))
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    credential = tmp_path / "wg0.conf"
+    credential.touch(mode=0o600)
+
+    def start() -> lab.Process:
+        credential.write_text(f"{KEY}{ONE}{FULL}")
+        command = "up --foreground --backend user wg0"
+        running = ours.host.start(WIRESNAKE, *command.split(), env=env)
+        assert manager.recv(200) == b"READY=1\nSTATUS=wg0 is up"
+        return running
+
+    running = start()
+    credential.write_text(f"{KEY}{ONE}MTU = 1300\n{FULL}")
+    os.kill(running.pid, signal.SIGHUP)
+    assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
+    assert manager.recv(200) == b"READY=1"
+    assert "mtu 1300" in ours.host.output("ip link show wg0")
+    os.kill(running.pid, signal.SIGTERM)
+    assert manager.recv(200) == b"STOPPING=1"
+    code, said = running.wait(20)
+    assert code == 0, said
+    ours.gone()
+    assert ours.network() == before
+    running = start()
+    for pid in ours.host.processes("wiresnaked"):
+        os.kill(pid, signal.SIGKILL)
+    code, said = running.wait(20)
+    assert code == 1
+    assert "wg0 is gone" in said
+    ours.gone()
+    assert ours.network() == before
+    manager.close()

@@ -1,0 +1,223 @@
+"""`wiresnake reload`: everything becomes what the file says, and nobody notices."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from interop.harness import (
+    NEW_OUTER,
+    NEW_PORT,
+    OURS,
+    End,
+    MakeHost,
+    assert_pings,
+    configuration,
+    ends,
+    move,
+)
+
+from wiresnake.cli import lab
+
+WIRESNAKE = Path(OURS.program).parent / "wiresnake"
+EXTRA = lab.keypair()[1]
+NETWORK = (
+    "ip -4 rule",
+    "ip -6 rule",
+    "ip -4 route show table all",
+    "ip -6 route show table all",
+    "nft list ruleset",
+    "ip -o address",
+    "ip -o link",
+)
+
+
+@dataclass
+class Site:
+    """Us, by `wiresnake up`, and a peer that is up already."""
+
+    us: End
+    peer: End
+    file: Path
+
+    def quick(self, *words: str, check: bool = True) -> CompletedProcess[str]:
+        backend = ("--backend", "user") if words[0] == "up" else ()
+        return self.us.host.run(WIRESNAKE, *words, *backend, self.file, check=check)
+
+    def text(self, *, allowed: str, settings: str = "", more: str = "", key: bool = True) -> None:
+        lines = configuration(self.us, self.peer, outer=4, allowed=allowed).splitlines()
+        lines = [one for one in lines if not one.startswith("ListenPort")]
+        if not key:
+            lines = [one for one in lines if not one.startswith("PrivateKey")]
+        address = f"Address = {self.us.inner[4]}/24, {self.us.inner[6]}/64"
+        lines[1:1] = [address, *settings.splitlines()]
+        self.file.touch(mode=0o600)
+        self.file.write_text("\n".join([*lines, more, ""]))
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new))
+
+    def network(self) -> list[str]:
+        return [self.us.host.output(command) for command in NETWORK]
+
+    def device(self) -> str:
+        """All but times and counters."""
+        dump = self.us.wg("show", "wg0", "dump")
+        return re.sub(r"(?m)\t\d+\t\d+\t\d+\t(\w+)$", r"\t\1", dump)
+
+
+@pytest.fixture
+def make_site(make_host: MakeHost, tmp_path: Path) -> Callable[..., Site]:
+    def make(*, allowed: str) -> Site:
+        us, peer = ends(make_host("us", kernel_wireguard=False), make_host("peer"))
+        OURS.start(peer.host)
+        peer.wg("setconf", "wg0", "/dev/stdin", text=configuration(peer, us))
+        peer.up()
+        lab.await_tunnel(peer.host)
+        site = Site(us, peer, tmp_path / "wg0.conf")
+        site.text(allowed=allowed)
+        site.quick("up")
+        return site
+
+    return make
+
+
+def test_a_full_tunnel_keeps_its_mark_and_port(make_site: Callable[..., Site]) -> None:
+    """compat 2c.1 and 2c.2: `wg syncconf` takes a new port each time and drops the mark, so that
+    the endpoint is looked for in the tunnel and `down` leaves two rules behind. Pings go on."""
+    site = make_site(allowed="0.0.0.0/0, ::/0")
+    us, host = site.us, site.us.host
+    assert_pings(site.us, site.peer)
+    port, mark = us.wg("show", "wg0", "listen-port"), us.wg("show", "wg0", "fwmark")
+    assert mark == "0xca6c\n"
+    handshake = us.handshake()
+    pings = host.start("ping -n -q -c 150 -i 0.01 -W 2", site.peer.inner[4])
+    for number in range(3):
+        more = f"[Peer]\nPublicKey = {EXTRA}\nAllowedIPs = 10.50.{number}.0/24"
+        site.text(allowed="0.0.0.0/0, ::/0", settings=f"MTU = {1400 + number}", more=more)
+        site.quick("reload")
+    assert "mtu 1402" in host.output("ip link show wg0")
+    assert " 0% packet loss" in pings.wait(10)[1]
+    assert us.wg("show", "wg0", "listen-port") == port
+    assert us.wg("show", "wg0", "fwmark") == mark
+    assert us.handshake() == handshake, "the session is still the first"
+    way = host.output(f"ip route get {site.peer.outer[4]} mark {int(mark, 16)}")
+    assert f"dev {us.device} " in way
+    assert "10.50.2.0/24 dev wg0" in host.output("ip -4 route")
+    site.quick("down")
+    assert "lookup 51820" not in host.output("ip -4 rule")
+    assert "suppress" not in host.output("ip -4 rule") + host.output("ip -6 rule")
+
+
+def test_the_difference_can_be_read(make_site: Callable[..., Site]) -> None:
+    site = make_site(allowed="10.9.0.0/24, fd09::/64")
+    before, device = site.network(), site.device()
+    done = site.quick("reload", "--diff")
+    assert (done.returncode, done.stdout) == (0, "")
+    site.text(
+        allowed="10.9.0.0/24, fd09::/64, 10.8.0.0/16",
+        settings="FwMark = 0x99\nMTU = 1380\nListenPort = 4500\nAddress = 10.99.0.1/32",
+        more=f"PersistentKeepalive = 25\n[Peer]\n# friendly_name = phone\nPublicKey = {EXTRA}\n"
+        f"PresharedKey = {site.us.private}\nAllowedIPs = fd77::2/128",
+    )
+    done = site.quick("reload", "--diff", check=False)
+    assert done.returncode == 2
+    port = site.us.wg("show", "wg0", "listen-port").strip()
+    assert sorted(done.stdout.splitlines()) == sorted(
+        [
+            f"~ listen port {port} -> 4500",
+            "~ fwmark off -> 0x99",
+            f"~ peer {site.peer.public}: persistent keepalive off -> 25, allowed ips +10.8.0.0/16",
+            f"+ peer phone ({EXTRA}): preshared key added, allowed ips +fd77::2/128",
+            "+ ip -4 address add 10.99.0.1/32 dev wg0",
+            "~ ip link set mtu 1380 up dev wg0",
+            "+ ip -6 route add fd77::2/128 dev wg0",
+            "+ ip -4 route add 10.8.0.0/16 dev wg0",
+        ]
+    )
+    assert site.us.private not in done.stdout
+    assert (site.network(), site.device()) == (before, device), "nothing was changed"
+    assert site.quick("reload").returncode == 0
+    assert site.quick("reload", "--diff").returncode == 0
+    reloaded, device = site.network(), site.device()
+    site.quick("down")
+    lab.wait_for("the daemon's end", lambda: not site.us.host.processes("wiresnaked"))
+    site.quick("up")
+    site_local = re.compile("fe80::[0-9a-f:]+|[0-9]+: wg0|link/none.*")
+    assert [site_local.sub("", one) for one in site.network()] == [
+        site_local.sub("", one) for one in reloaded
+    ]
+    assert site.device() == device
+
+
+def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
+    """What fails late brings back what was done before; so does a loop, and a mistake in the file
+    touches nothing at all. A file without a private key keeps it."""
+    site = make_site(allowed="10.9.0.0/24, fd09::/64")
+    assert_pings(site.us, site.peer)
+    before, device = site.network(), site.device()
+    more = f"[Peer]\nPublicKey = {EXTRA}\nAllowedIPs = 10.77.0.0/16"
+    outer = site.peer.outer[4]
+    for allowed, settings, said in (
+        ("10.9.0.0/24, fd09::/64", "MTU = 20\nListenPort = 4500", "mtu 20"),
+        (
+            "10.9.0.0/24, fd09::/64, 192.0.2.0/25",
+            "ListenPort = 4500",
+            f"{outer}, the endpoint of peer",
+        ),
+        ("10.9.0.0/24, fd09::/64, 192.0.2.0/33", "", ":6:1: bad value of 'AllowedIPs'"),
+        ("10.9.0.0/24, fd09::/64", "DNS = 192.0.2.53", "neither resolvconf nor systemd-resolved"),
+    ):
+        site.text(allowed=allowed, settings=settings, more=more)
+        done = site.quick("reload", check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert site.network() == before
+        assert site.device() == device
+    assert_pings(site.us, site.peer)
+    site.text(allowed="10.9.0.0/24, fd09::/64", key=False)
+    assert "has no PrivateKey: wg0 keeps its own" in site.quick("reload").stderr
+    assert site.device() == device
+
+
+def test_a_peer_that_roamed_stays_where_it_is(make_site: Callable[..., Site]) -> None:
+    """Until its endpoint is edited. Of a peer that is not reached a name is looked up again."""
+    site = make_site(allowed="10.9.0.0/24, fd09::/64")
+    assert_pings(site.us, site.peer)
+    move(site.peer, 4)
+    lab.wait_for("the peer's new port", lambda: lab.listens(site.peer.host, NEW_PORT, "udp"))
+    site.peer.host.run("ping -c 1 -W 3", site.us.inner[4])
+    moved = site.us.peer_endpoint()
+    assert moved == f"{NEW_OUTER[4]}:{NEW_PORT}"
+    assert site.quick("reload", "--diff").returncode == 0
+    site.edit("fd09::/64\n", "fd09::/64, 10.6.0.0/16\n")
+    site.quick("reload")
+    assert site.us.peer_endpoint() == moved
+    site.edit("192.0.2.2:51820", "192.0.2.101:51820")
+    site.quick("reload")
+    assert site.us.peer_endpoint() == "192.0.2.101:51820"
+
+
+def test_what_wg_quick_brought_up(make_site: Callable[..., Site]) -> None:
+    """Is reloaded, too; a second reload finds nothing to do, and wg-quick takes it down."""
+    site = make_site(allowed="10.9.0.0/24, fd09::/64")
+    host = site.us.host
+    site.quick("down")
+    lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
+    before = site.network()
+    env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+    site.text(allowed="0.0.0.0/0")
+    host.run("wg-quick up", site.file, env=env)
+    assert site.quick("reload", "--diff").returncode == 0
+    site.text(allowed="0.0.0.0/0, ::/0", settings="MTU = 1333")
+    site.quick("reload")
+    assert "lookup 51820" in host.output("ip -6 rule")
+    assert "mtu 1333" in host.output("ip link show wg0")
+    assert site.quick("reload", "--diff").returncode == 0
+    host.run("wg-quick down", site.file, env=env)
+    assert site.network() == before

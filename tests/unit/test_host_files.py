@@ -1,0 +1,113 @@
+"""What is written for other programs and for later calls of our own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wiresnake.host import dns, firewall, programs, state
+from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.state import State
+
+GUARD = Guard(4, 51820, ("10.0.0.1", "10.0.0.2"))
+NETWORK = Network(
+    1420,
+    ("10.0.0.1/24", "fd09::1/64"),
+    (Route("10.1.0.0/16"), Route("::/0", 51820)),
+    Policy(51820, (4, 6), (Rule(4, 51820, 7),), (GUARD,)),
+    Dns(("10.0.0.53",), ("example.net",)),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "wiresnake"
+    monkeypatch.setattr(state, "DIRECTORY", folder)
+    return folder
+
+
+def test_a_state_is_read_as_it_was_written(folder: Path) -> None:
+    with state.lock("wg0", print):
+        for one in (
+            State(7, NETWORK, "/etc/wireguard/wg0.conf", "kernel"),
+            State(0, None, changing=True, to=NETWORK, ours=False),
+        ):
+            state.write("wg0", one)
+            assert state.read("wg0") == one
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "wg0.json").stat().st_mode & 0o777 == 0o600
+    state.write("wg0", None)
+    assert state.read("wg0") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"index": 1}', '{"index": []}'])
+def test_a_broken_state_is_none(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "wg0.json").write_text(text)
+    assert state.read("wg0") is None
+
+
+def test_a_lock_leaves_no_file(folder: Path) -> None:
+    with state.lock("wg0", print):
+        assert list(folder.iterdir())
+    assert not list(folder.iterdir())
+
+
+def test_a_lock_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "PATIENCE", 0.0)
+    with (
+        state.lock("wg0", lambda _: None),
+        pytest.raises(OSError, match="still changing wg0"),
+        state.lock("wg0", lambda _: None),
+    ):
+        raise AssertionError("two have it")
+
+
+def test_a_guard_is_read_from_iptables_as_it_is_restored() -> None:
+    text = firewall._restore("wg0", GUARD, [])
+    saved: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line
+        elif line.startswith("-I "):
+            rule = line.replace("-I", "-A", 1).replace("--mark 51820", "--mark 0xca6c")
+            rule = rule.replace("-d 10.0.0.1 ", "-d 10.0.0.1/32 ")
+            saved.insert(0, f"{table} {rule.replace('-d 10.0.0.2 ', '-d 10.0.0.2/32 ')}")
+    assert firewall._read_iptables(4, saved) == GUARD
+    removal = firewall._restore("wg0", None, saved)
+    assert removal.count("\n-D ") == len(saved) == 4
+    assert "-I " not in removal
+
+
+def test_a_guard_is_read_from_nft() -> None:
+    def rule(*expressions: object) -> object:
+        return {"rule": {"expr": [{"match": one} for one in expressions]}}
+
+    daddr = {"payload": {"protocol": "ip", "field": "daddr"}}
+    listed = [
+        rule(
+            {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "wg0"},
+            {"op": "==", "left": daddr, "right": address},
+        )
+        for address in GUARD.addresses
+    ]
+    listed.append(rule({"op": "==", "left": {"meta": {"key": "mark"}}, "right": 51820}))
+    assert firewall._read_nft(4, json.dumps({"nftables": listed})) == GUARD
+
+
+def test_resolvconf_knows_an_interface_by_its_order_of_interfaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = tmp_path / "interface-order"
+    monkeypatch.setattr(dns, "_ORDER", order)
+    monkeypatch.setattr(dns, "manager", lambda: "resolvconf")
+    assert dns.command("wg0", Dns(("10.0.0.53",))) == "resolvconf -a wg0 -m 0 -x"
+    order.write_text("lo.inet*\nlo\ntun*\ntap*\n")
+    assert dns.command("wg0", Dns(("10.0.0.53",))) == "resolvconf -a tun.wg0 -m 0 -x"
+    assert dns.command("wg0", Dns()) == "resolvconf -d tun.wg0 -f"
+
+
+def test_what_a_program_says_is_the_error() -> None:
+    with pytest.raises(OSError, match=r"^no such file: x y$"):
+        programs.run("sh", "-c", "echo 'no such file:'; echo 'no such file: x\ny' >&2; exit 3")
+    assert programs.output("a-program-that-is-not-there") is None
