@@ -203,15 +203,22 @@ def test_syncconf_keeps_what_the_file_does_not_say(beside: Beside) -> None:
 
 
 def test_syncconf_sends_only_what_differs(beside: Beside) -> None:
-    """A session lives on, a roamed peer's counters too."""
+    """Sessions and counters live on."""
     other = shake_hands(beside.host)
-    before = beside.host.output("wg show wg0 dump").splitlines()
+
+    def peers() -> dict[str, list[str]]:
+        lines = beside.host.output("wg show wg0 dump").splitlines()[1:]
+        return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+
+    before = peers()
     file = TUNNEL.format(other=other).replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 10.8.0.0/16")
     beside.host.run(OURS, "syncconf", "wg0", "/dev/stdin", text=file)
-    after = beside.host.output("wg show wg0 dump").splitlines()
-    assert set(after) - set(before) == {
-        line.replace("0.0.0.0/0", "10.8.0.0/16") for line in before if "0.0.0.0/0" in line
-    }
+    after = peers()
+    assert [after[SECOND].pop(2), before[SECOND].pop(2)] == ["10.8.0.0/16", "0.0.0.0/0"]
+    for key, fields in before.items():
+        sent, now_sent = (int(one.pop(-2)) for one in (fields, after[key]))
+        assert now_sent >= sent
+        assert after[key] == fields
 
 
 def test_keys(beside: Beside, tmp_path: Path) -> None:
@@ -244,6 +251,10 @@ def test_keys(beside: Beside, tmp_path: Path) -> None:
     assert run(OURS, "genkey").stdout != run(OURS, "genkey").stdout
     for words in (["genkey", "x"], ["genpsk", "x"], ["pubkey", "x"]):
         beside.assert_same(*words)
+    (tmp_path / "wg").symlink_to(OURS)
+    for words in (["pubkey"], ["genkey", "x"], ["showconf"]):
+        theirs, ours = (run(wg, *words, text="", check=False) for wg in ("wg", tmp_path / "wg"))
+        assert ours.stderr == theirs.stderr, "under its name"
 
 
 def test_json(beside: Beside) -> None:
