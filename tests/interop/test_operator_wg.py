@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from interop.beside import (
     BAD_FILES,
+    BAD_SET,
     CHANGED,
     FIRST,
     FULL,
@@ -14,6 +15,7 @@ from interop.beside import (
     PRIVATE,
     PSK,
     SECOND,
+    SET,
     THIRD,
     Beside,
     assert_refuses_alike,
@@ -119,10 +121,12 @@ def test_set_to_the_byte(beside: Beside, tmp_path: Path) -> None:
     beside.host.run(
         "sh -c", "echo 127.0.0.1 localhost >/run/hosts; mount --bind /run/hosts /etc/hosts"
     )
-    for words in write_key_files(tmp_path):
+    for words in write_key_files(tmp_path, *SET):
         beside.assert_changes("set", *words)
+    for words in write_key_files(tmp_path, *BAD_SET):
+        beside.assert_refused("set", *words)
+    beside.assert_refused("set", "private-key", "/dev/stdin", text="")
     beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
-    beside.assert_changes("set", "private-key", "/dev/stdin", text="")
 
 
 def test_a_sign_changes_the_list(beside: Beside) -> None:
@@ -140,13 +144,15 @@ def test_a_sign_changes_the_list(beside: Beside) -> None:
 
 def test_files_to_the_byte(beside: Beside) -> None:
     for command in ("setconf", "addconf", "syncconf"):
-        for text in (FULL, FULL, CHANGED.replace("FwMark", "ListenPort = 0\nFwMark"), FULL):
+        for text in (FULL, CHANGED.replace("FwMark", "ListenPort = 0\nFwMark"), FULL):
             beside.assert_changes(command, "/dev/stdin", text=text)
-        beside.assert_changes("setconf", "/dev/stdin", text=FULL.replace("\n", "\r\n"))
-        for text in BAD_FILES:
-            told = beside.assert_changes(command, "/dev/stdin", text=text)
+        for text in BAD_FILES if command == "setconf" else BAD_FILES[:3]:
+            told = beside.assert_refused(command, "/dev/stdin", text=text)
             assert told.startswith("wiresnake: /dev/stdin:")
-    told = beside.assert_changes("setconf", "/dev/stdin", text=BAD_FILES[10])
+        one, other = beside.states()
+        assert one == other
+    beside.assert_changes("setconf", "/dev/stdin", text=FULL.replace("\n", "\r\n"))
+    told = beside.assert_refused("setconf", "/dev/stdin", text=BAD_FILES[10])
     assert told.startswith("wiresnake: /dev/stdin:3:3: unknown key 'ListenPrt'")
     beside.assert_changes("setconf", "/dev/stdin", text="")
 
@@ -197,15 +203,22 @@ def test_syncconf_keeps_what_the_file_does_not_say(beside: Beside) -> None:
 
 
 def test_syncconf_sends_only_what_differs(beside: Beside) -> None:
-    """A session lives on, a roamed peer's counters too."""
+    """Sessions and counters live on."""
     other = shake_hands(beside.host)
-    before = beside.host.output("wg show wg0 dump").splitlines()
+
+    def peers() -> dict[str, list[str]]:
+        lines = beside.host.output("wg show wg0 dump").splitlines()[1:]
+        return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+
+    before = peers()
     file = TUNNEL.format(other=other).replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 10.8.0.0/16")
     beside.host.run(OURS, "syncconf", "wg0", "/dev/stdin", text=file)
-    after = beside.host.output("wg show wg0 dump").splitlines()
-    assert set(after) - set(before) == {
-        line.replace("0.0.0.0/0", "10.8.0.0/16") for line in before if "0.0.0.0/0" in line
-    }
+    after = peers()
+    assert [after[SECOND].pop(2), before[SECOND].pop(2)] == ["10.8.0.0/16", "0.0.0.0/0"]
+    for key, fields in before.items():
+        sent, now_sent = (int(one.pop(-2)) for one in (fields, after[key]))
+        assert now_sent >= sent
+        assert after[key] == fields
 
 
 def test_keys(beside: Beside, tmp_path: Path) -> None:
@@ -238,6 +251,10 @@ def test_keys(beside: Beside, tmp_path: Path) -> None:
     assert run(OURS, "genkey").stdout != run(OURS, "genkey").stdout
     for words in (["genkey", "x"], ["genpsk", "x"], ["pubkey", "x"]):
         beside.assert_same(*words)
+    (tmp_path / "wg").symlink_to(OURS)
+    for words in (["pubkey"], ["genkey", "x"], ["showconf"]):
+        theirs, ours = (run(wg, *words, text="", check=False) for wg in ("wg", tmp_path / "wg"))
+        assert ours.stderr == theirs.stderr, "under its name"
 
 
 def test_json(beside: Beside) -> None:

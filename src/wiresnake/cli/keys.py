@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from wiresnake._native import PresharedKey, PrivateKey
+from wiresnake.cli.program import program
 from wiresnake.control.text import base64_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
         parser(command).print_help()
         return 0
     if words:
-        print(f"Usage: wiresnake {command}", file=sys.stderr)
+        print(f"Usage: {program()} {command}", file=sys.stderr)
         return 1
     if command == "pubkey":
         return _pubkey()
@@ -82,7 +83,7 @@ def _write(line: bytearray) -> int:
 
 
 def _refuse(what: str) -> int:
-    print(f"wiresnake: {what}", file=sys.stderr)
+    print(f"{program()}: {what}", file=sys.stderr)
     return 1
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.cli import secret_files, stock_texts
+from wiresnake.cli.program import program
 from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import explain, open_interface
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
         parser(command).print_help()
         return 0
     if len(words) < 2 or (command != "set" and len(words) > 2):
-        print(f"Usage: wiresnake {command} {_USAGE[command]}", file=sys.stderr)
+        print(f"Usage: {program()} {command} {_USAGE[command]}", file=sys.stderr)
         return 1
     try:
         if command == "set":

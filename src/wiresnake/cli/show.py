@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.program import program
 from wiresnake.cli.show_text import FIELDS, as_json, pretty, script
 from wiresnake.control.interface import explain, interface_names, open_interface
 from wiresnake.control.state import InterfaceState
@@ -93,7 +94,7 @@ def _color() -> bool:
 
 
 def _usage(command: str) -> int:
-    print(f"Usage: wiresnake {command} {_USAGE[command]}", file=sys.stderr)
+    print(f"Usage: {program()} {command} {_USAGE[command]}", file=sys.stderr)
     return 1
 
 

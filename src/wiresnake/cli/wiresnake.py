@@ -50,6 +50,8 @@ COMMANDS = {
 """Every subcommand's module has `main(argv) -> int`, where argv begins with the subcommand, and
 `parser(command) -> ArgumentParser`, from which help, completion and man pages are made."""
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Python would flush again as it ends, and complain.
+        # As Python's manual has it: it would flush again as it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -109,7 +111,7 @@ def _said(error: Exception) -> str:
     trace, at = error.__traceback__, ""
     while trace:
         code = trace.tb_frame.f_code
-        if "wiresnake" in code.co_filename:
+        if code.co_filename.startswith(_PACKAGE):
             at = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
     what = f"internal error, please report it: {type(error).__name__}{at}"
