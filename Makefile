@@ -8,6 +8,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 CRATE := --locked --workspace --manifest-path rust/Cargo.toml
 RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 STAMPS := .stamps
+# Many tests mostly wait: more run at a time than there are processors. Then those that measure.
+PYTEST = pytest -n 4 --dist worksteal -m 'not alone' $(1) && pytest -m alone $(1)
 
 .PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \
 	conformance mutants bench wheel clean
@@ -21,7 +23,7 @@ demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: u
 	wiresnake demo
 
 test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
-	pytest
+	$(call PYTEST)
 
 lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 	ruff check
@@ -46,7 +48,7 @@ laws: packages $(STAMPS)/native ## The laws of the code base, and the page of co
 	pytest tests/test_laws.py tests/test_conformance.py
 
 interop: setup ## Against every other WireGuard, in network namespaces (root)
-	pytest tests/interop
+	$(call PYTEST,tests/interop)
 
 conformance: setup $(STAMPS)/others ## Every item of the list, ours beside all others (root)
 	tools/conformance --markdown docs/conformance-table.md --json .conformance.json

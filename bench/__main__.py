@@ -11,19 +11,25 @@ import sys
 import time
 from pathlib import Path
 
-from bench import handshakes, instructions, null, record, report, scale, scenarios
+from bench import handshakes, instructions, null, operator, record, report, scale, scenarios
 from bench.plan import Part, Plan
 from bench.record import Record
-from bench.subjects import LABELS, NULL, ROOT, subjects
+from bench.subjects import DAEMONS, LABELS, NULL, ROOT, STOCK, subjects, version
 from wiresnake.cli import lab
 from wiresnake.cli.lab import LabError
 
-PARTS: tuple[Part, ...] = (scenarios.PART, handshakes.PART, scale.PART, instructions.PART)
-PROGRAMS = ("ip", "wg", "iperf3", "sockperf", "ethtool", "ping")
+PARTS: tuple[Part, ...] = (
+    scenarios.PART,
+    handshakes.PART,
+    scale.PART,
+    instructions.PART,
+    operator.PART,
+)
+PROGRAMS = ("ip", "wg", "wg-quick", "iperf3", "sockperf", "ethtool", "ping")
 
 
-def main() -> int:
-    arguments = _arguments()
+def main(argv: list[str] | None = None) -> int:
+    arguments = _arguments(argv)
     if arguments.publish and importlib.util.find_spec("matplotlib") is None:
         print("bench: matplotlib is missing, for the plot: tools/setup plot", file=sys.stderr)
         return 1
@@ -43,7 +49,7 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under 5 minutes instead of 30")
     parser.add_argument("--rounds", type=int, help="how often each is measured (5; quick: 2)")
@@ -53,13 +59,13 @@ def _arguments() -> argparse.Namespace:
         "--only", metavar="TEXT,TEXT", help=f"scenarios that hold a text, of: {'; '.join(names)}"
     )
     parser.add_argument(
-        "--subjects", metavar="NAME,NAME", help=f"these, in all rounds: {', '.join(LABELS)}"
+        "--subjects", metavar="NAME,NAME", help=f"these, in all rounds: {', '.join(DAEMONS)}"
     )
     parser.add_argument("--read", type=Path, metavar="FILE", help="report on a run that was kept")
     parser.add_argument(
         "--publish", action="store_true", help="write docs/bench.md and docs/bench.svg"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     part = arguments.quick or arguments.only or arguments.subjects
     if arguments.publish and part and not arguments.read:
         parser.error("only a whole run is published: without --quick, --only and --subjects")
@@ -70,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
     arguments.subjects = arguments.subjects.split(",") if arguments.subjects else None
-    if unknown := set(arguments.subjects or ()) - set(LABELS):
+    if unknown := set(arguments.subjects or ()) - set(DAEMONS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
     return arguments
 
@@ -84,15 +90,16 @@ def _run(arguments: argparse.Namespace) -> Record:
         arguments.only,
         sparing=arguments.subjects is None,
     )
-    asked = arguments.subjects or LABELS
+    asked = arguments.subjects or DAEMONS
     load = os.getloadavg()[0]  # before we build anything
-    if NULL in asked:
+    if NULL in asked and any(map(plan.wants, scenarios.PART.scenarios)):
         print("building wiresnake without encryption", flush=True)
         null.build()
     present, absent = subjects()
     chosen = [subject for subject in present if subject.name in asked]
     kept = Record(
-        {subject.name: subject.version for subject in chosen if subject.version},
+        {subject.name: subject.version for subject in chosen if subject.version}
+        | {STOCK: version("wg")},
         {name: why for name, why in absent.items() if name in asked},
         load=load,
     )

@@ -11,7 +11,7 @@ class Figure:
     """Whether more is better."""
     digits: int = 2
     compared: bool = True
-    """Whether its ratio to wireguard-go's is worth a column."""
+    """Whether its ratio to wireguard-go's, or stock's, is worth a column."""
 
 
 FIGURES = {
@@ -32,5 +32,15 @@ FIGURES = {
     "waited": Figure("ms waited at most for a tiny request", False, 1),
     "rss": Figure("MB RSS", False, 1),
     "peer_memory": Figure("KB a peer", False),
+    "show": Figure("ms for show", False, 1),
+    "above": Figure("ms above `python -c pass`", False, 1, compared=False),
+    "show_dump": Figure("ms for show dump", False, 1),
+    "show_json": Figure("ms for show --json", False, 1, compared=False),
+    "up": Figure("s for up", False),
+    "down": Figure("s for down", False),
+    "reload": Figure("s for reload", False),
+    "lost": Figure("pings lost", False, 0, compared=False),
+    "pings": Figure("pings/s", True, 0, compared=False),
+    "gap": Figure("longest ms without a byte", False, 1, compared=False),
     "instructions": Figure("instructions a packet", False, 0),
 }

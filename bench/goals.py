@@ -73,4 +73,11 @@ GOALS = (
     Goal("100k peers", "configure", 10, None),
     Goal("100k peers", "waited", 20, None),
     Goal("TCP 100k peers", "gbit", 0.95, WIRESNAKE, "TCP 1 peer"),
+    Goal("show 1 peer", "above", 40, None),
+    Goal("show 10k peers", "show", 1000, None),
+    Goal("up and down 1k peers", "up", 1, None),
+    Goal("up and down 1k peers", "down", 0.5, None),
+    Goal("reload 1 of 10k peers", "reload", 1, None),
+    Goal("reload 1 of 10k peers", "lost", 0, None),
+    Goal("reload 1 of 10k peers", "gap", 50, None),
 )

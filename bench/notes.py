@@ -20,6 +20,12 @@ NOTES = {
     "100k peers": _PEERS,
     "TCP 1 peer": _BESIDE,
     "TCP 100k peers": _PEERS,
+    "show 1 peer": "Of ten times in turns with `python -c pass` the median.",
+    "show 10k peers": "Of ten times the median.",
+    "up and down 1k peers": "Each peer has a route of its own.",
+    "reload 1 of 10k peers": "One peer's allowed IPs change. Stock's is `wg syncconf` of what"
+    " `wg-quick strip` prints, as systemd does it, which leaves the routes as they were. 16 KiB"
+    " come every 4 ms meanwhile, so that 4 ms is the least time without a byte.",
     "seal 1420 B": _AVX2,
     "open 1420 B": _AVX2,
 }

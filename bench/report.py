@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.figures import FIGURES
-from bench.goals import GOALS
+from bench.goals import GOALS, Goal
 from bench.notes import NOTES
+from bench.operator import PART as OPERATOR
 from bench.ratios import Spread, ratios, values
 from bench.record import Record
-from bench.subjects import LABELS, WIREGUARD_GO
+from bench.subjects import LABELS, STOCK, WIREGUARD_GO
 
 _NOTE = (
     "Both ends of every tunnel run on this machine. Each cell is the median of the rounds, with the"
@@ -17,6 +18,10 @@ _NOTE = (
     " machine. Measurements take 3 s (QUICK: 2 s), the inner MTU is 1420 but for jumbo frames. Slow"
     " subjects, and scenarios at the side, have fewer rounds; who has no row in a table was not"
     " measured there."
+)
+_OPERATOR = (
+    "`wiresnake` beside the commands that it stands in for, both with wiresnaked as the daemon;"
+    " `ratio` is to stock in the same round."
 )
 
 
@@ -59,15 +64,28 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
         f"{record.date}, {record.machine}, load before the run {record.load:.1f},"
         f" commit {record.commit}; {versions}.\n"
     )
-    tables = [_scenario(record, scenario) for scenario in scenarios]
-    return "\n".join([head, f"{_NOTE}\n", *missing, *map(form, [*tables, _goals(record)])])
+    speed = [name for name in scenarios if name not in OPERATOR.scenarios]
+    tool = [name for name in scenarios if name in OPERATOR.scenarios]
+    parts = [head, *missing]
+    if speed:
+        parts += [f"{_NOTE}\n", *map(form, _section(record, speed, tool=False))]
+    if tool:
+        parts += ["## The operator's tool\n", f"{_OPERATOR}\n"]
+        parts += map(form, _section(record, tool, tool=True))
+    return "\n".join(parts)
+
+
+def _section(record: Record, scenarios: Sequence[str], *, tool: bool) -> list[Table]:
+    """The tables of scenarios, and of the goals that are of such."""
+    goals = [goal for goal in GOALS if (goal.scenario in OPERATOR.scenarios) == tool]
+    return [*(_scenario(record, scenario) for scenario in scenarios), _goals(record, goals)]
 
 
 def _scenario(record: Record, scenario: str) -> Table:
     here = [result for result in record.results if result.scenario == scenario]
     subjects = [name for name in LABELS if any(result.subject == name for result in here)]
     figures = [name for name in FIGURES if any(name in result.figures for result in here)]
-    compared = WIREGUARD_GO in subjects
+    compared = next((name for name in (WIREGUARD_GO, STOCK) if name in subjects), None)
     headings = ["", "rounds"]
     for name in figures:
         headings.append(FIGURES[name].label)
@@ -83,7 +101,7 @@ def _scenario(record: Record, scenario: str) -> Table:
             measured = values(mine, subject, scenario, name)
             cells.append(_cell(list(measured.values()), FIGURES[name].digits))
             if compared and FIGURES[name].compared:
-                theirs = values(here, WIREGUARD_GO, scenario, name)
+                theirs = values(here, compared, scenario, name)
                 cells.append(_cell(ratios(measured, theirs), 2))
         if failures:
             count = f"{len(failures)} of {len(mine)} rounds"
@@ -92,9 +110,9 @@ def _scenario(record: Record, scenario: str) -> Table:
     return Table(scenario, tuple(headings), tuple(rows), tuple(notes))
 
 
-def _goals(record: Record) -> Table:
+def _goals(record: Record, goals: Sequence[Goal]) -> Table:
     rows = []
-    for goal in GOALS:
+    for goal in goals:
         measured = goal.measured(record.results)
         if measured is None:
             rows.append((goal.text, "not measured", ""))

@@ -1,4 +1,5 @@
-"""Who is measured: ours, ours without encryption, the other implementations, and no tunnel."""
+"""Who is measured: ours, ours without encryption, the other implementations, and no tunnel; and
+what the operator's tool is measured beside."""
 
 import shutil
 import sys
@@ -19,6 +20,8 @@ WIREGUARD_GO = "wireguard-go"
 BORINGTUN = "boringtun"
 GOTATUN = "gotatun"
 DEBIAN = "debian"
+STOCK = "stock"
+PYTHON = "python"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ _ALL = (
     (Subject(GOTATUN, "gotatun", _GOTATUN), "tools/setup gotatun"),
     (Subject(DEBIAN, "wireguard-go of Debian", ("wireguard-go",)), "tools/setup packages"),
 )
-LABELS = {subject.name: subject.label for subject, _ in _ALL}
+COMMANDS = (Subject(PYTHON, "python -c pass"), Subject(STOCK, "wg, wg-quick"))
+"""Commands that have no tunnel of their own."""
+DAEMONS = tuple(subject.name for subject, _ in _ALL)
+LABELS = {subject.name: subject.label for subject in (*COMMANDS, *(each for each, _ in _ALL))}
 """In the order of the tables."""
 
 
@@ -76,11 +82,11 @@ def subjects() -> tuple[list[Subject], dict[str, str]]:
         elif subject.name == NULL and not (NULL_TREE / "wiresnake").exists():
             absent[subject.name] = remedy
         else:
-            present.append(replace(subject, version=_version(subject.command[0])))
+            present.append(replace(subject, version=version(subject.command[0])))
     return present, absent
 
 
-def _version(program: str) -> str:
+def version(program: str) -> str:
     """The word with digits in the first line that `--version` prints."""
     first = lab.tool("sh -c", 'exec "$0" --version 2>&1', program).partition("\n")[0]
     return next((word for word in first.split() if any(map(str.isdigit, word))), first)

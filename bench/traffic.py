@@ -1,10 +1,17 @@
-"""Traffic over a network, and what arrives of it: TCP and UDP by iperf3, latency by sockperf."""
+"""Traffic over a network, and what arrives of it: TCP and UDP by iperf3, latency by sockperf, and
+a stream of our own that shows when nothing came."""
 
+import contextlib
 import json
 import os
 import re
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,8 @@ _SOCKPERF_PORT = 11111
 _LEAST = 64
 """The search for a rate without loss begins at this fraction of the cable's: 1 / 64."""
 MOST_LOSS = 0.001
+_PATIENCE = 10
+"""Seconds after which a stream is taken for dead."""
 
 
 def tcp(net: Network, seconds: float, options: str = "", far: str = FAR) -> dict[str, float]:
@@ -99,6 +108,51 @@ def stream(net: Network, seconds: float) -> Iterator[None]:
                 raise LabError(f"iperf3 ended too early: {client.wait(1)[1]}")
         finally:
             client.stop()
+
+
+@dataclass
+class Steady:
+    """What a steady stream met with, once it is over."""
+
+    gap: float = 0.0
+    """Seconds at most in which the receiver got nothing."""
+    resent: int = 0
+    """Segments."""
+
+
+@contextmanager
+def steady(net: Network) -> Iterator[Steady]:
+    """A TCP stream of 16 KiB every 4 ms, a small part of what the tunnel carries."""
+    found, over = Steady(), threading.Event()
+    listener = net.b.inside(lambda: socket.create_server((FAR, 0)))
+    with listener:
+        out = net.a.inside(lambda: socket.create_connection(listener.getsockname(), _PATIENCE))
+        into, _ = listener.accept()
+    into.settimeout(_PATIENCE)
+
+    def send() -> None:
+        with out, contextlib.suppress(TimeoutError):
+            while not over.wait(0.004):
+                out.sendall(bytes(16 << 10))
+            info = out.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            found.resent = int.from_bytes(info[100:104], sys.byteorder)  # tcpi_total_retrans
+
+    def receive() -> None:
+        last = time.monotonic()
+        with into, contextlib.suppress(TimeoutError):
+            while into.recv(1 << 20):
+                found.gap, last = max(found.gap, time.monotonic() - last), time.monotonic()
+        found.gap = max(found.gap, time.monotonic() - last)
+
+    threads = [threading.Thread(target=work) for work in (send, receive)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, Any]:

@@ -22,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: waits for real time to pass, a minute or more")
+    config.addinivalue_line(
+        "markers", "alone: measures time, processors or memory: `make test` runs nothing beside it"
+    )
 
 
 NETWORK = (

@@ -26,7 +26,7 @@ UNSAFE_FILES = {RUST / name for name in ("tun.rs", "udp.rs", "secret.rs")} | {
     CRYPTO / name for name in ("lib.rs", "avx512/mod.rs", "avx512/vector.rs")
 }
 CORE = ("protocol", "config", "runtime", "errors.py", "keys.py", "model.py")
-CORE_LINES = 5000  # ARCHITECTURE.md says why it is not 4,000
+CORE_LINES = 5500  # ARCHITECTURE.md says why it is not 4,000
 
 
 def python_files(*names: str) -> list[Path]:
@@ -173,6 +173,28 @@ def test_core_stays_small(tmp_path: Path) -> None:
     lines = {name: counted[name]["code"] for name in ("Python", "Rust")}
     print(f"core: {lines}, {sum(lines.values())} of {CORE_LINES}")
     assert sum(lines.values()) < CORE_LINES, lines
+
+
+def test_only_the_command_line_knows_the_command_line() -> None:
+    """Law 8: the layers below it serve others too."""
+    for path in python_files("control", "host", "quick", "diagnosis", "dialects", *CORE):
+        assert not {name for name in imports(path) if name.startswith("wiresnake.cli")}, path
+
+
+HEAVY = {"argparse", "asyncio", "importlib.metadata", "json", "pyroute2", "rich", "subprocess"}
+
+
+def test_show_imports_nothing_that_it_does_not_need() -> None:
+    """Law 8: it is to be there at once, whatever other commands need."""
+    script = "import sys; from wiresnake.cli import wiresnake; wiresnake.main(['show', 'x'])"
+    said = subprocess.run(
+        [sys.executable, "-c", f"{script}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "wiresnake.cli.show" in said.stdout.split()
+    assert not HEAVY & set(said.stdout.split())
 
 
 def test_stub_tells_the_truth() -> None:

@@ -9,6 +9,7 @@ use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use zeroize::Zeroizing;
 
+use crate::notes::Note;
 use crate::secret::{random, seal_cookie};
 
 /// Handshake messages that wait for Python; one more is dropped.
@@ -60,6 +61,8 @@ pub struct Gate {
     cookie_secret_ends: u64,
     limiter: Limiter,
     replies: Bucket,
+    /// Initiations and responses for another public key, or for nobody's, by source.
+    pub invalid_mac1: Note<SocketAddr>,
 }
 
 struct Identity {
@@ -78,6 +81,7 @@ impl Default for Gate {
             cookie_secret_ends: 0,
             limiter: Limiter::default(),
             replies: Bucket::default(),
+            invalid_mac1: Note::default(),
         }
     }
 }
@@ -127,6 +131,7 @@ impl Gate {
         let (rest, mac2) = datagram.split_last_chunk::<MAC>().expect("the length is right");
         let (body, mac1) = rest.split_last_chunk::<MAC>().expect("the length is right");
         if mac(&identity.mac1_key, &[body]).verify_slice(mac1).is_err() {
+            self.invalid_mac1.add(*source, now, false);
             return Verdict::Drop;
         }
         if self.recent.contains(mac1) {

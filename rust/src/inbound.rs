@@ -94,9 +94,9 @@ impl Inbound {
         let Some(packet) = session.open_in_place(datagram, now) else {
             return;
         };
-        peer.move_endpoint(&received.source);
+        self.shared.move_endpoint(peer, &received.source);
         let data = !packet.is_empty();
-        let deliver = self.accepts(peer, packet);
+        let deliver = self.accepts(peer, packet, now);
         // A packet from an address that is not the peer's proves that it lives, and no more.
         let counted = if data && deliver.is_none() { 0 } else { length };
         if peer.count_received(counted, data, now) {
@@ -119,11 +119,15 @@ impl Inbound {
 
     /// The length of a packet without its padding, if its source belongs to this very peer: by
     /// the longest match of the whole device, not within the peer's own list.
-    fn accepts(&self, peer: &Arc<Peer>, packet: &[u8]) -> Option<usize> {
+    fn accepts(&self, peer: &Arc<Peer>, packet: &[u8], now: u64) -> Option<usize> {
         let inner = ip::parse(packet)?;
-        let allowed = read(&self.shared.allowed);
-        let owner = allowed.lookup(inner.source)?;
-        Arc::ptr_eq(owner, peer).then_some(inner.length)
+        let owner = read(&self.shared.allowed).lookup(inner.source).map(Arc::as_ptr);
+        if owner == Some(Arc::as_ptr(peer)) {
+            return Some(inner.length);
+        }
+        let source = ip::address(inner.source)?;
+        self.shared.note(peer, |notes, watched| notes.rejected.add(source, now, watched));
+        None
     }
 
     /// The first message of a session that we answered: it may be used from now on (§5.4.5,

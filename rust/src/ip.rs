@@ -1,5 +1,7 @@
 //! Inner IP packets: as much of IPv4 and IPv6 as cryptokey routing, ECN and ICMP errors ask for.
 
+use std::net::IpAddr;
+
 /// The addresses and the length that a packet claims, once they are known to be plausible.
 pub struct Inner<'a> {
     pub source: &'a [u8],
@@ -20,6 +22,12 @@ pub fn parse(packet: &[u8]) -> Option<Inner<'_>> {
     }
     let (source, destination) = packet[addresses.clone()].split_at(addresses.len() / 2);
     Some(Inner { source, destination, length })
+}
+
+/// An address of 4 or 16 bytes.
+pub fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 pub fn be16(bytes: &[u8], at: usize) -> u16 {

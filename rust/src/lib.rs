@@ -5,6 +5,7 @@ pub mod gate;
 pub mod inbound;
 pub mod ip;
 pub mod lock;
+pub mod notes;
 pub mod offload;
 pub mod outbound;
 pub mod peer;

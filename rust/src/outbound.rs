@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ip;
-use crate::lock::read;
+use crate::lock::{lock, read};
 use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
 use crate::session::{HEADER, OVERHEAD, Session};
@@ -105,9 +105,15 @@ impl Outbound {
         };
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
-            Some(peer) if peer.has_endpoint() => self.send_frame(&peer, frame, now),
-            _ => self.refuse(&frame[VNET_HEADER..], now),
+            Some(peer) if peer.has_endpoint() => return self.send_frame(&peer, frame, now),
+            Some(_) => {}
+            None => {
+                if let Some(destination) = ip::address(inner.destination) {
+                    lock(&self.shared.no_peer).add(destination, now, false);
+                }
+            }
         }
+        self.refuse(&frame[VNET_HEADER..], now);
     }
 
     /// Seals a frame into the batch, or stages it where the peer has no session to send with.
@@ -222,6 +228,9 @@ impl Outbound {
             }
             if sticky && endpoint.local.is_none() {
                 peer.forget_source();
+            }
+            if let Err(error) = &sent {
+                self.shared.send_failed(peer, error, now);
             }
             // A keepalive that fails counts for nothing, as does data.
             if sent.is_ok() && peer.count_sent(*used, *data, now) {

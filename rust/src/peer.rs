@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::lock::{lock, read, write};
+use crate::notes::{News, Notes};
 use crate::session::Session;
 use crate::udp::Endpoint;
 
@@ -17,13 +18,14 @@ pub const MAX_STAGED: usize = 128;
 pub const MAX_STAGED_TOGETHER: usize = 16_384;
 static STAGED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
 
-/// Event kinds, as protocol/plane.py describes them. The first three are armed.
+/// Event kinds, as protocol/plane.py describes them. The first three and NEWS are armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
 pub const DATA_SENT: u8 = 1;
 pub const DATA_RECEIVED: u8 = 2;
 pub const SESSION_CONFIRMED: u8 = 3;
-pub const TUN_LOST: u8 = 4;
-pub const THREAD_LOST: u8 = 5;
+pub const NEWS: u8 = 4;
+pub const TUN_LOST: u8 = 5;
+pub const THREAD_LOST: u8 = 6;
 
 /// A frame that waits for a session, and how many segments it holds.
 pub struct Staged {
@@ -73,6 +75,10 @@ impl Sessions {
 
     pub fn nothing_staged(&self) -> bool {
         self.staged.is_empty()
+    }
+
+    pub fn staged_segments(&self) -> usize {
+        self.staged_segments
     }
 
     pub fn purge(&mut self) {
@@ -142,6 +148,7 @@ pub struct Peer {
     sent_bytes: AtomicU64,
     /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
     pub unsegmented_until: AtomicU64,
+    notes: Mutex<Option<Box<Notes>>>,
 }
 
 impl Peer {
@@ -161,20 +168,15 @@ impl Peer {
         read(&self.endpoint).is_some()
     }
 
-    pub fn set_endpoint(&self, endpoint: Option<Endpoint>) {
-        *write(&self.endpoint) = endpoint;
+    /// Returns the one before.
+    pub fn set_endpoint(&self, endpoint: Option<Endpoint>) -> Option<Endpoint> {
+        std::mem::replace(&mut *write(&self.endpoint), endpoint)
     }
 
-    /// Roams: only ever called for an authenticated message.
-    pub fn move_endpoint(&self, source: &Endpoint) {
-        let current = read(&self.endpoint);
-        let same = current
+    pub fn is_at(&self, source: &Endpoint) -> bool {
+        read(&self.endpoint)
             .as_ref()
-            .is_some_and(|held| held.remote == source.remote && held.local == source.local);
-        drop(current);
-        if !same {
-            self.set_endpoint(Some(source.clone()));
-        }
+            .is_some_and(|held| held.remote == source.remote && held.local == source.local)
     }
 
     pub fn forget_source(&self) {
@@ -212,8 +214,26 @@ impl Peer {
         self.arm(HANDSHAKE_WANTED)
     }
 
+    /// Reads or changes the peer's notes; nothing else may be locked in there.
+    pub fn note<R>(&self, action: impl FnOnce(&mut Notes) -> R) -> R {
+        action(lock(&self.notes).get_or_insert_default())
+    }
+
+    /// Reads the notes of a peer that has any.
+    pub fn read_notes(&self, action: impl FnOnce(&Notes)) {
+        if let Some(notes) = &*lock(&self.notes) {
+            action(notes);
+        }
+    }
+
+    /// Clears the bit of NEWS. First: whatever comes behind it posts again.
+    pub fn take_news(&self) -> News {
+        self.armed.fetch_and(!(1 << NEWS), SeqCst);
+        self.note(Notes::take_news)
+    }
+
     /// Sets the bit of an event kind; false if it was set.
-    fn arm(&self, kind: u8) -> bool {
+    pub fn arm(&self, kind: u8) -> bool {
         self.armed.fetch_or(1 << kind, SeqCst) & (1 << kind) == 0
     }
 

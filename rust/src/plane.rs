@@ -21,6 +21,7 @@ use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, drain, new_eventfd, now, signal};
 use crate::tun::Tun;
+use crate::uapi;
 use crate::udp::{Endpoint, Outgoing, Sockets};
 
 /// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
@@ -173,6 +174,20 @@ impl Plane {
         self.shared.take_events()
     }
 
+    /// Whether NEWS are posted.
+    pub fn watch(&self, watched: bool) {
+        self.shared.watched.store(watched, Relaxed);
+    }
+
+    /// The device's own notes, for `state`.
+    pub fn describe_notes(&self, now: u64) -> String {
+        uapi::describe_notes(
+            &lock(&self.shared.gate).invalid_mac1,
+            &lock(&self.shared.no_peer),
+            now,
+        )
+    }
+
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
         lock(&self.shared.messages).pop_front()
     }
@@ -265,8 +280,11 @@ impl Plane {
             return;
         };
         let sent = sockets.send(&mut Outgoing::message(&mut endpoint, message, HANDSHAKE_TOS));
-        if sent.is_ok() {
-            peer.count_sent(message.len(), false, now());
+        match sent {
+            Ok(()) => {
+                peer.count_sent(message.len(), false, now());
+            }
+            Err(error) => self.shared.send_failed(peer, &error, now()),
         }
         if sticky && endpoint.local.is_none() {
             peer.forget_source();

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
+use crate::notes::News;
 use crate::peer::Peer;
 use crate::plane::Plane;
 use crate::secret::{self, Format, Malformed, PresharedKey, PrivateKey};
@@ -338,6 +339,10 @@ impl PyEndpoint {
     fn __repr__(&self) -> String {
         format!("Endpoint({})", self.0.remote)
     }
+
+    fn __str__(&self) -> String {
+        self.0.remote.to_string()
+    }
 }
 
 impl PyEndpoint {
@@ -504,6 +509,25 @@ impl PyPlane {
         Ok(())
     }
 
+    fn endpoint(&self, peer: u32) -> PyResult<Option<PyEndpoint>> {
+        Ok(self.peer(peer)?.1.endpoint().map(PyEndpoint))
+    }
+
+    fn watch(&self, watched: bool) -> PyResult<()> {
+        self.plane().map(|plane| plane.watch(watched))
+    }
+
+    #[allow(clippy::type_complexity)] // what News is, as Python's tuples
+    fn news(
+        &self,
+        peer: u32,
+    ) -> PyResult<(Option<PyEndpoint>, Option<(u64, String)>, Option<(u64, i32)>)> {
+        let News { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_news();
+        let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, local: None }));
+        let rejected = rejected.map(|(count, source)| (count, source.to_string()));
+        Ok((roamed_from, rejected, send_error))
+    }
+
     fn forget_sources(&self, peer: Option<u32>) -> PyResult<()> {
         match peer {
             Some(peer) => self.peer(peer)?.1.forget_source(),
@@ -596,6 +620,22 @@ impl PyPlane {
             Ok(PyBytes::new(py, text.as_bytes()))
         };
         peers.into_iter().map(describe).collect()
+    }
+
+    fn describe_state<'py>(
+        &self,
+        py: Python<'py>,
+        peers: Vec<u32>,
+        now: u64,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let plane = self.plane()?;
+        let describe =
+            |id| plane.peer(id).map_or(String::new(), |peer| uapi::describe_state(&peer, now));
+        Ok(peers.into_iter().map(|id| PyBytes::new(py, describe(id).as_bytes())).collect())
+    }
+
+    fn describe_notes(&self, now: u64) -> PyResult<String> {
+        self.plane().map(|plane| plane.describe_notes(now))
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the two threads and Python's calls have in common.
 //!
-//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, and never
-//! across a wait, but for the outbound thread's short one for room in a socket's buffer.
+//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, notes, and
+//! never across a wait, but for the outbound thread's short one for room in a socket's buffer.
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,7 +17,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::allowed_ips::AllowedIps;
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
 use crate::lock::{lock, read};
-use crate::peer::{HANDSHAKE_WANTED, Peer};
+use crate::notes::{Note, Notes};
+use crate::peer::{HANDSHAKE_WANTED, NEWS, Peer};
 use crate::session::Session;
 use crate::table::Table;
 use crate::tun::Tun;
@@ -37,6 +40,10 @@ pub struct Shared {
     pub sockets: RwLock<Option<Arc<Sockets>>>,
     pub tun: RwLock<Option<Arc<Tun>>>,
     pub mtu: AtomicUsize,
+    /// Outbound packets that no peer's allowed IPs cover, by destination.
+    pub no_peer: Mutex<Note<IpAddr>>,
+    /// Somebody is to be told of NEWS.
+    pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
     event_fd: OwnedFd,
 }
@@ -51,6 +58,8 @@ impl Shared {
             sockets: RwLock::default(),
             tun: RwLock::default(),
             mtu: AtomicUsize::new(1420),
+            no_peer: Mutex::default(),
+            watched: AtomicBool::new(false),
             events: Mutex::default(),
             event_fd: new_eventfd()?,
         })
@@ -85,6 +94,38 @@ impl Shared {
         let sessions = peer.sessions();
         if sessions.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             self.want_handshake(peer, now);
+        }
+    }
+
+    /// Follows the peer to where an authenticated message came from.
+    pub fn move_endpoint(&self, peer: &Peer, source: &Endpoint) {
+        if peer.is_at(source) {
+            return;
+        }
+        let before = peer.set_endpoint(Some(source.clone())).map(|endpoint| endpoint.remote);
+        if let Some(before) = before.filter(|before| *before != source.remote)
+            && self.watched.load(Relaxed)
+        {
+            self.note(peer, |notes, _| {
+                notes.roamed_from.get_or_insert(before);
+                true
+            });
+        }
+    }
+
+    /// Counts a send that the kernel refused.
+    pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
+        let code = error.raw_os_error().unwrap_or(libc::EAFNOSUPPORT);
+        let lost = code != libc::EAGAIN; // a full queue says nothing of the way
+        self.note(peer, |notes, watched| notes.send_error.add(code, now, watched && lost));
+    }
+
+    /// Notes something of a peer; the action is told whether anybody watches, and says whether that
+    /// is news to him.
+    pub fn note(&self, peer: &Peer, action: impl FnOnce(&mut Notes, bool) -> bool) {
+        let watched = self.watched.load(Relaxed);
+        if peer.note(|notes| action(notes, watched)) && peer.arm(NEWS) {
+            self.post(NEWS, peer.id);
         }
     }
 

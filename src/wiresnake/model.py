@@ -74,6 +74,25 @@ class DeviceChange:
     peers: tuple[PeerChange, ...] = ()
 
 
+class Note(NamedTuple):
+    """How often something happened, and when first and last, in ns of CLOCK_BOOTTIME."""
+
+    number: int
+    first: int
+    last: int
+
+
+class Stranger(NamedTuple):
+    """Who wanted to be a peer and is none: how many initiations, and the last one."""
+
+    number: int
+    public_key: bytes
+    """As it says; nothing proves it."""
+    endpoint: Endpoint
+    last: int
+    """In ns of CLOCK_BOOTTIME."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
     """What a device is, without its peers."""

@@ -1,4 +1,4 @@
-"""Hosts for a test, and the implementations that it may need; what only waits begins early."""
+"""Hosts for a test, and the implementations that it may need; what waits longest comes first."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from interop.harness import OURS, PEERS, Idle, Implementation, MakeHost, tunnel, unavailable
+from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -69,26 +69,6 @@ def peer(request: pytest.FixtureRequest) -> Implementation:
     return found
 
 
-@pytest.fixture(scope="session")
-def idle(machine: None, ours: Implementation) -> Iterator[Idle]:
-    """Everything is routed to the peer, so that whatever the kernel itself sends would show."""
-    with Host("a") as left, Host("b") as right:
-        ends = tunnel(left, right, ours, ours, allowed="0.0.0.0/0, ::/0")
-        with Idle(*ends, ours) as idle:
-            yield idle
-
-
-@pytest.fixture(scope="session", autouse=True)
-def idle_begins_early(request: pytest.FixtureRequest) -> None:
-    """While the tunnel is watched, the other tests run. If it fails, that is its own test's."""
-    if any(map(_idles, request.session.items)):
-        with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
-            request.getfixturevalue("idle")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_idles)
-
-
-def _idles(item: pytest.Item) -> bool:
-    return "idle" in getattr(item, "fixturenames", ())
+    """The others run meanwhile, where there are several workers."""
+    items.sort(key=lambda item: "slow" not in item.keywords)

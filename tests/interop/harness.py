@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, NoReturn, Self
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -419,45 +419,6 @@ def _datagram(protocol: int, source: str, target: str, body: bytes) -> Datagram:
         return Datagram(protocol, source, target, 0, 0, body)
     source_port, target_port = struct.unpack_from(">HH", body)
     return Datagram(protocol, source, target, source_port, target_port, body[8:])
-
-
-class Idle:
-    """A tunnel of two of ours that is left alone from now on, and watched in a thread."""
-
-    SETTLES, WATCHED = 30, 60
-    """Seconds: from the last packet, and from then on."""
-
-    def __init__(self, a: End, b: End, implementation: Implementation) -> None:
-        self.ends = a, b
-        assert_pings(a, b)
-        program = Path(implementation.program).name
-        self._pids = [pid for end in self.ends for pid in end.host.processes(program)]
-        assert len(self._pids) == 2
-        self._tap = Wiretap(a.host, a.device)
-        self._over = threading.Event()
-        self._seen: list[tuple[list[int], list[Datagram]]] = []
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self._tap.close()
-
-    def watched(self) -> tuple[list[int], list[Datagram]]:
-        """Context switches of either daemon and all packets, once the time is up."""
-        self._thread.join()
-        (before, _), (after, packets) = self._seen
-        return [b - a for a, b in zip(before, after, strict=True)], packets
-
-    def _watch(self) -> None:
-        for seconds in (self.SETTLES, self.WATCHED):
-            if self._over.wait(seconds):
-                return
-            self._seen.append(([*map(context_switches, self._pids)], self._tap.packets()))
 
 
 def context_switches(pid: int) -> int:

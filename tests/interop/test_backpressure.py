@@ -22,6 +22,8 @@ from interop.harness import (
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host, Process
 
+pytestmark = pytest.mark.alone
+
 # As fast as the kernel takes them; what it refuses is as good as sent.
 FLOOD = """
 import contextlib, socket, sys

@@ -264,6 +264,7 @@ def test_deleting_the_interface_ends_it(daemon: Daemon, state: str) -> None:
     assert not daemon.path.exists()
 
 
+@pytest.mark.alone
 def test_it_sleeps_while_idle(daemon: Daemon) -> None:
     daemon.link("up")
     daemon.show("peers")

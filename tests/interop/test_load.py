@@ -10,6 +10,7 @@ import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 
+import pytest
 from interop.harness import (
     Implementation,
     MakeHost,
@@ -24,6 +25,7 @@ from sim.forge import with_macs
 
 from wiresnake.cli import lab
 
+pytestmark = pytest.mark.alone
 RATE, SECONDS, SOURCES = 5000, 3, 8
 # Whatever is sent to peers that never answer waits for their sessions.
 FLOOD_ALL = """

@@ -156,7 +156,8 @@ def flow(source: End, target: End) -> Iterator[Flow]:
 def longest(end: End, seconds: float = 0.2) -> int:
     """Of the packets that the end sends on its cable in that time; super-packets are one each.
 
-    A device that segments, as veth does, is handed super-packets, and so is a tap on it.
+    A device that segments, as veth does, is handed super-packets, and so is a tap on it. A stream
+    that has just lost something may be silent for as long as TCP waits: then it takes longer.
     """
 
     def make() -> socket.socket:
@@ -169,7 +170,7 @@ def longest(end: End, seconds: float = 0.2) -> int:
         until = time.monotonic() + seconds
         tap.settimeout(seconds)
         buffer = bytearray(64)
-        while time.monotonic() < until:
+        while (now := time.monotonic()) < until or (not found and now < until + 5):
             with contextlib.suppress(TimeoutError):
                 length, (_, _, kind, *_) = tap.recvfrom_into(buffer, flags=socket.MSG_TRUNC)
                 if kind == socket.PACKET_OUTGOING:

@@ -1,7 +1,10 @@
 """`wiresnake up`, `down`, `save`, `strip` beside stock wg-quick, in two hosts that are the same."""
 
+import os
 import re
 import shutil
+import signal
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,6 +207,29 @@ def test_same_as_wg_quick(pair: tuple[Machine, Machine], name: str) -> None:
     assert_same(*pair, CONFIGURATIONS[name])
 
 
+def test_a_reload_leads_where_an_up_would(pair: tuple[Machine, Machine]) -> None:
+    """From each of these to the next; only the mark stays, as it may be somebody's."""
+    stock, ours = pair
+    before = ours.network()
+    try:
+        for number, name in enumerate(("addresses", "default route", "Table off", "DNS")):
+            for machine in pair:
+                machine.write(CONFIGURATIONS[name])
+            ours("reload" if number else "up")
+            stock("up")
+            wanted, found = stock.network(), ours.network()
+            stock("down")
+            stock.gone()
+            for network in (wanted, found):
+                text = re.sub("\t(0x[0-9a-f]+|off)$", "", network["wg"], flags=re.M)
+                network["wg"] = " ".join(sorted(re.split("[,\t\n]", text)))
+            assert found == wanted, name
+    finally:
+        ours("down")
+    ours.gone()
+    assert ours.network() == before
+
+
 @pytest.fixture
 def without_nft(pair: tuple[Machine, Machine]) -> Iterator[tuple[Machine, Machine]]:
     """Hosts where wg-quick has to take iptables."""
@@ -365,3 +391,74 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert ours.network() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals) -> None:
+    """Is undone, or the next call finds and mends it."""
+    _, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostUp = touch /run/there; sleep 20\n{FULL}")
+    tools = {"PATH": f"{ours.tools}:{lab.program_path()}"}
+    running = ours.host.start(WIRESNAKE, "up", "--backend", "user", ours.file, env=tools)
+    there = "test -e /run/there"
+    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode, 20)
+    ours.host.run("rm /run/there")
+    os.kill(running.pid, number)
+    if number == signal.SIGKILL:
+        for pid in ours.host.processes("sleep"):
+            os.kill(pid, signal.SIGKILL)
+    code, _ = running.wait(10)
+    if number == signal.SIGKILL:
+        assert ours.network() != before
+        ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
+        ours("up")
+        assert "lookup 51820" not in ours.host.output("ip rule")
+        ours("down")
+    else:
+        assert code == 128 + number
+        assert ours.host.processes("sleep") == []
+    ours.gone()
+    assert ours.network() == before
+
+
+def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """In the foreground: tells when it is up, reloads at SIGHUP, goes down at SIGTERM; and if its
+    daemon dies it fails, with nothing left behind."""
+    _, ours = pair
+    before = ours.network()
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(20)
+    manager.bind(str(tmp_path / "notify"))
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    credential = tmp_path / "wg0.conf"
+    credential.touch(mode=0o600)
+
+    def start() -> lab.Process:
+        credential.write_text(f"{KEY}{ONE}{FULL}")
+        command = "up --foreground --backend user wg0"
+        running = ours.host.start(WIRESNAKE, *command.split(), env=env)
+        assert manager.recv(200) == b"READY=1\nSTATUS=wg0 is up"
+        return running
+
+    running = start()
+    credential.write_text(f"{KEY}{ONE}MTU = 1300\n{FULL}")
+    os.kill(running.pid, signal.SIGHUP)
+    assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
+    assert manager.recv(200) == b"READY=1"
+    assert "mtu 1300" in ours.host.output("ip link show wg0")
+    os.kill(running.pid, signal.SIGTERM)
+    assert manager.recv(200) == b"STOPPING=1"
+    code, said = running.wait(20)
+    assert code == 0, said
+    ours.gone()
+    assert ours.network() == before
+    running = start()
+    for pid in ours.host.processes("wiresnaked"):
+        os.kill(pid, signal.SIGKILL)
+    code, said = running.wait(20)
+    assert code == 1
+    assert "wg0 is gone" in said
+    ours.gone()
+    assert ours.network() == before
+    manager.close()

@@ -8,12 +8,15 @@ from subprocess import CompletedProcess
 
 import pytest
 from interop.harness import (
+    NEW_OUTER,
+    NEW_PORT,
     OURS,
     End,
     MakeHost,
     assert_pings,
     configuration,
     ends,
+    move,
 )
 
 from wiresnake.cli import lab
@@ -69,14 +72,14 @@ class Site:
 
 @pytest.fixture
 def make_site(make_host: MakeHost, tmp_path: Path) -> Callable[..., Site]:
-    def make(**text: str) -> Site:
+    def make(*, allowed: str) -> Site:
         us, peer = ends(make_host("us", kernel_wireguard=False), make_host("peer"))
         OURS.start(peer.host)
         peer.wg("setconf", "wg0", "/dev/stdin", text=configuration(peer, us))
         peer.up()
         lab.await_tunnel(peer.host)
         site = Site(us, peer, tmp_path / "wg0.conf")
-        site.text(**text)
+        site.text(allowed=allowed)
         site.quick("up")
         return site
 
@@ -166,7 +169,7 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
             "ListenPort = 4500",
             f"{outer}, the endpoint of peer",
         ),
-        ("10.9.0.0/24, fd09::/64, 192.0.2.0/33", "", ":7:1: bad value of 'AllowedIPs'"),
+        ("10.9.0.0/24, fd09::/64, 192.0.2.0/33", "", ":6:1: bad value of 'AllowedIPs'"),
         ("10.9.0.0/24, fd09::/64", "DNS = 192.0.2.53", "neither resolvconf nor systemd-resolved"),
     ):
         site.text(allowed=allowed, settings=settings, more=more)
@@ -186,18 +189,16 @@ def test_a_peer_that_roamed_stays_where_it_is(make_site: Callable[..., Site]) ->
     """Until its endpoint is edited. Of a peer that is not reached a name is looked up again."""
     site = make_site(allowed="10.9.0.0/24, fd09::/64")
     assert_pings(site.us, site.peer)
-    lab.address(site.peer.host, site.peer.device, "192.0.2.101/24")
-    site.peer.host.run(f"ip address del {site.peer.outer[4]}/24 dev {site.peer.device}")
-    site.peer.wg("set", "wg0", "listen-port", "51999")
-    site.peer.host.run("ip route replace 192.0.2.0/24", f"dev {site.peer.device} src 192.0.2.101")
+    move(site.peer, 4)
+    lab.wait_for("the peer's new port", lambda: lab.listens(site.peer.host, NEW_PORT, "udp"))
     site.peer.host.run("ping -c 1 -W 3", site.us.inner[4])
     moved = site.us.peer_endpoint()
-    assert moved == "192.0.2.101:51999"
+    assert moved == f"{NEW_OUTER[4]}:{NEW_PORT}"
     assert site.quick("reload", "--diff").returncode == 0
     site.edit("fd09::/64\n", "fd09::/64, 10.6.0.0/16\n")
     site.quick("reload")
     assert site.us.peer_endpoint() == moved
-    site.edit(f"{site.peer.outer[4]}:51820", "192.0.2.101:51820")
+    site.edit("192.0.2.2:51820", "192.0.2.101:51820")
     site.quick("reload")
     assert site.us.peer_endpoint() == "192.0.2.101:51820"
 

@@ -14,6 +14,7 @@ from wiresnake_conformance.run import WAITING
 from wiresnake_conformance.verdict import CHECKS, Check
 
 checks.load()
+pytestmark = pytest.mark.alone
 QUICK = [check for check in CHECKS if check.seconds <= WAITING]
 
 

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from random import Random
 
 from wiresnake._native import Endpoint, Gate, Session
+from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.messages import DATA_HEADER_SIZE, KEEPALIVE_SIZE, TAG_SIZE, Data
 from wiresnake.protocol.plane import Event
 
@@ -26,6 +27,20 @@ class Slot:
 
     session: Session
     sends: bool = True
+
+
+@dataclass(slots=True)
+class Told:
+    """How often something happened, the last time, and what a subscriber knows of it."""
+
+    count: int = 0
+    what: str = ""
+    quiet_until: int = 0
+    untold: bool = False
+
+    def take(self) -> tuple[int, str] | None:
+        untold, self.untold = self.untold, False
+        return (self.count, self.what) if untold else None
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +64,8 @@ class FakePeer:
     received: int = 0
     received_bytes: int = 0
     sent_bytes: int = 0
+    roamed_from: Endpoint | None = None
+    rejected: "Told" = field(default_factory=lambda: Told())
 
     def clear_wanted(self) -> None:
         self.armed.discard(Event.HANDSHAKE_WANTED)
@@ -76,6 +93,7 @@ class FakePlane:
         self.events: list[tuple[int, int]] = []
         self.messages: deque[tuple[bytes, Endpoint]] = deque()
         self.event_count = 0
+        self.watched = False
         self.routes: dict[tuple[bytes, int], FakePeer] = {}
         self.peers: dict[int, FakePeer] = {}
         self.table: dict[int, tuple[FakePeer, Slot | None]] = {}
@@ -150,6 +168,18 @@ class FakePlane:
 
     def endpoint(self, peer: int) -> Endpoint | None:
         return self.peers[peer].endpoint
+
+    def watch(self, watched: bool) -> None:
+        self.watched = watched
+
+    def news(
+        self, peer: int
+    ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
+        """Nothing that is sent here fails."""
+        at = self.peers[peer]
+        at.armed.discard(Event.NEWS)
+        roamed_from, at.roamed_from = at.roamed_from, None
+        return roamed_from, at.rejected.take(), None
 
     def forget_sources(self, peer: int | None) -> None:
         for each in self.peers.values() if peer is None else [self.peers[peer]]:
@@ -290,7 +320,7 @@ class FakePlane:
             return
         # Authenticated and new: only from here on may the datagram change anything. It is counted
         # before a confirmed session sends what is staged: that data waits for an answer of its own.
-        peer.endpoint, peer.sticky = source, True
+        self._follow(peer, source)
         self._count_received(peer, len(datagram))
         assert len(padded) == len(datagram) - DATA_HEADER_SIZE - TAG_SIZE
         if slot is peer.next:
@@ -310,8 +340,24 @@ class FakePlane:
         address = None if packet is None else _source(packet)
         if packet is None or address is None or self.route(address) is not peer:
             self.refused.append(padded)
+            if address is not None:
+                self._reject(peer, address, now)
         else:
             self.delivered.append(packet)
+
+    def _follow(self, peer: FakePeer, source: Endpoint) -> None:
+        if self.watched and peer.endpoint not in (None, source):
+            peer.roamed_from = peer.roamed_from or peer.endpoint
+            self._post(peer, Event.NEWS)
+        peer.endpoint, peer.sticky = source, True
+
+    def _reject(self, peer: FakePeer, address: bytes, now: int) -> None:
+        rejected = peer.rejected
+        rejected.count += 1
+        rejected.what = str(ip_address(address))
+        if self.watched and now >= rejected.quiet_until:
+            rejected.quiet_until, rejected.untold = now + SECOND, True
+            self._post(peer, Event.NEWS)
 
     def _count_received(self, peer: FakePeer, length: int) -> None:
         peer.received, peer.data_sent = self._clock(), 0

@@ -21,7 +21,7 @@ OTHER = base64.b64encode(b"\x22" * 32).decode()
 
 
 def resolve(host: str, port: str) -> Endpoint:
-    number = {"domain": 53}.get(port) or int(port)
+    number = {"domain": 53}.get(port) or int(port) % 65536  # as the C library
     if host == "nowhere.example":
         raise OSError(errno.ENOENT, "Name or service not known")
     return Endpoint({"vpn.example": "192.0.2.9"}.get(host, host), number)
@@ -128,6 +128,7 @@ def test_the_last_of_two_equal_peers_replaces_the_allowed_ips() -> None:
         ("FwMark=0xFFFFFFFF", "fwmark", 0xFFFFFFFF),
         ("ListenPort=0", "listen_port", 0),
         ("ListenPort=domain", "listen_port", 53),
+        ("ListenPort=99999", "listen_port", 34463),
         ("PrivateKey=" + "A" * 43 + "=", "private_key", CLEAR),
     ],
 )
@@ -157,8 +158,6 @@ def test_peer_values(line: str, field: str, value: object) -> None:
     [
         "PrivateKey=" + PRIVATE[:-1],
         "PrivateKey=" + PRIVATE[:-2] + "B=",
-        "ListenPort=99999",
-        "ListenPort=-1",
         "ListenPort=nonsense",
         "ListenPort=",
         "FwMark=0X10",
@@ -199,6 +198,24 @@ def test_interface_mistakes(line: str) -> None:
 )
 def test_peer_mistakes(line: str) -> None:
     assert mistake(f"[Peer]\nPublicKey={PUBLIC}\n{line}\n").startswith("wg0.conf:3:1: ")
+
+
+def test_a_sign_makes_allowed_ips_a_change() -> None:
+    begin = f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs="
+    [peer] = read(begin + "+10.0.0.0/8, -fd00::/8, 10.1.0.0/16").peers
+    assert not peer.replace_allowed_ips
+    assert [add for add, _ in peer.allowed_ips] == [True, False, True]
+    [peer] = read(begin + "10.0.0.0/8").peers
+    assert peer.replace_allowed_ips
+    for value in ("+", "-+10.0.0.0/8", "+-10.0.0.0/8", "10.0.0.0/+8"):
+        mistake(begin + value)
+
+
+def test_what_is_appended_leaves_the_rest() -> None:
+    text = bytearray(f"[Peer]\nPublicKey={PUBLIC}\n".encode())
+    change = parse(text, resolve, append=True)
+    assert change.peers
+    assert change == DeviceChange(peers=change.peers)
 
 
 def test_keys_of_wg_quick_are_named_as_such() -> None:

@@ -4,6 +4,7 @@ The test itself is the peer: it holds the other half of each session, so that it
 every byte of the wire.
 """
 
+import errno
 import select
 import socket
 import struct
@@ -104,6 +105,13 @@ class Rig:
         theirs = SymmetricState(name).split(not initiator, 77, index, created, lifetimes)
         self.plane.install(peer, ours)
         return theirs
+
+    def state(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What the plane says of the peer, and of the device."""
+        [peer] = self.plane.describe_state([self.peer], boottime())
+        texts = peer.decode(), self.plane.describe_notes(boottime())
+        said, device = (dict(line.split("=") for line in text.splitlines()) for text in texts)
+        return said, device
 
     def out(self, packet: bytes, header: bytes = VNET) -> None:
         self.app.send(header + packet)
@@ -619,3 +627,84 @@ def test_the_timer_descriptor_fires_at_its_deadline() -> None:
     plane.set_timer(None)
     assert not select.select([plane.timer_fd], [], [], 0.01)[0]
     plane.close()
+
+
+def test_what_is_dropped_for_its_address_is_noted(rig4: Rig) -> None:
+    theirs = rig4.session()
+    for source in ("10.66.0.1", "10.66.0.2"):
+        rig4.arrive(rig4.seal(theirs, ipv4(source, US, b"not the peer's")))
+        rig4.out(ipv4(US, source, b"nobody's"))
+    assert rig4.delivered()  # The ICMP errors for the latter.
+    said, device = rig4.state()
+    assert (said["rejected_sources"], said["rejected_source"]) == ("2", "10.66.0.2")
+    assert 0 <= int(said["rejected_source_age_ms"]) < 5000
+    assert (device["no_peer_packets"], device["no_peer_destination"]) == ("2", "10.66.0.2")
+
+
+def test_messages_for_another_key_are_noted_and_others_are_not(rig4: Rig) -> None:
+    rig4.plane.set_identity(bytes(31) + b"9")
+    garbage = [b"\1\0\0\0" + bytes(144), b"\2\0\0\0" + bytes(88)]
+    for datagram in (*garbage, b"\3\0\0\0" + bytes(60), b"\4\0\0\0" + bytes(60), bytes(148)):
+        rig4.arrive(datagram)
+    time.sleep(0.05)
+    device = rig4.state()[1]
+    assert device["invalid_mac1"] == "2"
+    assert device["invalid_mac1_endpoint"] == str(rig4.endpoint(rig4.wire))
+
+
+def test_sends_that_the_kernel_refuses_are_noted_and_told_once_a_second(rig4: Rig) -> None:
+    rig4.session()
+    rig4.plane.watch(True)
+    rig4.plane.set_endpoint(rig4.peer, Endpoint("192.0.2.1", 0))  # EINVAL
+    for _ in range(3):
+        rig4.plane.send_keepalive(rig4.peer)
+        rig4.plane.send(rig4.peer, bytes(148))
+    assert rig4.events() == [(Event.NEWS, rig4.peer)]
+    assert rig4.plane.news(rig4.peer) == (None, None, (6, errno.EINVAL))
+    assert rig4.plane.news(rig4.peer) == (None, None, None)
+    said, _ = rig4.state()
+    assert (said["send_errors"], said["send_error"]) == ("6", str(errno.EINVAL))
+    rig4.plane.send_keepalive(rig4.peer)
+    assert rig4.events() == []
+
+
+def test_news_are_posted_once_until_they_are_taken_and_only_while_watched(rig: Rig) -> None:
+    theirs = rig.session()
+    for watched in (False, True):
+        rig.plane.watch(watched)
+        with rig.bind(rig.wire.family) as elsewhere:
+            rig.arrive(rig.seal(theirs, b""), elsewhere)
+            time.sleep(0.05)
+            rig.arrive(rig.seal(theirs, b""))
+            if watched:
+                assert rig.events() == [(Event.NEWS, rig.peer)]
+                assert rig.plane.news(rig.peer)[0] == rig.endpoint(rig.wire)
+            assert rig.events() == []
+    assert rig.plane.news(rig.peer) == (None, None, None)
+
+
+def test_state_follows_the_session(rig4: Rig) -> None:
+    assert rig4.state()[0]["session"] == "none"
+    rig4.out(ipv4(US, THEM, b"waits"))
+    time.sleep(0.05)
+    assert rig4.state()[0]["staged"] == "1"
+    rig4.session(initiator=False)
+    assert rig4.state()[0]["session"] == "none"
+    rig4.session(age=170_000_000_000, name=b"old")
+    said, _ = rig4.state()
+    assert said["session"] == "live" and 170_000 <= int(said["session_age_ms"]) < 175_000
+    assert "staged" not in said and int(said["sent_age_ms"]) < 5000
+    rig4.plane.expire(rig4.peer)
+    assert rig4.state()[0]["session"] == "expired"
+    rig4.plane.remove_peer(rig4.peer)
+    assert rig4.plane.describe_state([rig4.peer], boottime()) == [b""]
+
+
+def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
+    theirs = rig4.session()
+    rig4.plane.watch(True)
+    with rig4.bind(socket.AF_INET) as elsewhere:
+        for wire, before in ((elsewhere, rig4.wire), (rig4.wire, elsewhere)):
+            rig4.arrive(rig4.seal(theirs, b""), wire)
+            assert rig4.events() == [(Event.NEWS, rig4.peer)]
+            assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import select
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -40,6 +41,12 @@ class NotingPlane:
         return [
             b"" if peer[0] == 7 else text.encode() for peer, text in zip(peers, texts, strict=True)
         ]
+
+    def describe_state(self, peers: list[int], now: int) -> list[bytes]:
+        return [b"" if peer == 7 else b"session=none\n" for peer in peers]
+
+    def describe_notes(self, now: int) -> str:
+        return "invalid_mac1=1\n"
 
     def post(self, *events: tuple[int, int]) -> None:
         self.events += events
@@ -258,6 +265,69 @@ def test_each_preshared_key_is_written_in_its_place(monkeypatch: pytest.MonkeyPa
                 change.preshared_key.write_hex(digits, 0)
             assert lines[3 * at] == "public_key=" + change.public_key.hex()
             assert lines[3 * at + 1] == "preshared_key=" + digits.decode()
+
+    play(monkeypatch, scene)
+
+
+def test_a_state_comes_in_parts_without_those_who_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        changes = many(1001)
+        await tunnel.apply(DeviceChange(peers=tuple(changes)))
+        device, *parts = tunnel.describe_state(None)
+        assert device == b"up=false\nbound=false\ninvalid_mac1=1\n"
+        assert [part.count(b"public_key=") for part in parts] == [499, 500, 1]
+        seventh = changes.pop(6).public_key
+        text = "".join(f"public_key={one.public_key.hex()}\nsession=none\n" for one in changes)
+        assert b"".join(parts).decode() == text
+        assert list(tunnel.describe_state(seventh)) == [device, b""]
+        first = changes[0].public_key
+        assert list(tunnel.describe_state(first))[1].startswith(
+            b"public_key=%b" % first.hex().encode()
+        )
+        with pytest.raises(KeyError):
+            tunnel.describe_state(bytes(32))
+
+    play(monkeypatch, scene)
+
+
+def test_an_interface_that_is_up_and_has_no_socket_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        tunnel._link_changed(True, 1420)
+        assert next(tunnel.describe_state(None)).startswith(b"up=true\nbound=false\n")
+
+    play(monkeypatch, scene)
+
+
+def test_many_who_go_down_at_once_let_others_have_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And all of it is told, to a reader who keeps up."""
+
+    count = 10_000
+
+    async def read(reader: asyncio.StreamReader) -> None:
+        for number in range(1, count + 1):
+            block = (await reader.readuntil(b"\n\n")).decode().splitlines()
+            assert block[0] == "event=disconnected"
+            assert block[3:] == [f"public_key={number:064x}", "reason=removed", ""]
+
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        await tunnel.apply(DeviceChange(peers=tuple(many(count))))
+        for peer in tunnel._device.peers.values():
+            peer.connected = True
+        ours, theirs = socket.socketpair()
+        reader, _ = await asyncio.open_connection(sock=theirs)
+        ours.setblocking(False)
+        with tunnel.events.subscribe() as place:
+            feed = asyncio.create_task(tunnel.events.feed(ours, None, place))
+            others = Others()
+            change = tunnel.apply(DeviceChange(replace_peers=True))
+            await asyncio.gather(change, read(reader))
+            assert others.turns > count // 100
+            feed.cancel()
+        ours.close()
 
     play(monkeypatch, scene)
 

@@ -8,13 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, Plane, PresharedKey, PrivateKey
-from wiresnake.config.uapi import SetParser, UapiError, wipe, write_device
+from wiresnake.config.uapi import (
+    Question,
+    SetParser,
+    UapiError,
+    wipe,
+    write_device,
+    write_device_state,
+    write_event,
+    write_peer_state,
+)
 from wiresnake.model import (
     CLEAR,
     DeviceChange,
     DeviceStatus,
+    Note,
     PeerChange,
     Prefix,
+    Stranger,
 )
 
 KEY = "11" * 32
@@ -304,6 +315,92 @@ def test_a_peer_that_is_gone_has_no_description() -> None:
     assert plane.describe([(gone, PEER, 0, 0, {})]) == [b""]
     with pytest.raises(ValueError, match="32 bytes"):
         plane.describe([(plane.add_peer(), PEER[1:], 0, 0, {})])
+
+
+def ask(*lines: bytes) -> Question:
+    buffer = bytearray(b"".join(line + b"\n" for line in lines))
+    question = Question()
+    start = 0
+    for line in lines:
+        question.feed(buffer, start, start + len(line))
+        start += len(line) + 1
+    return question
+
+
+def test_a_question_is_of_all_peers_or_of_one() -> None:
+    assert (ask().public_key, ask().errno) == (None, 0)
+    one = ask(b"public_key=" + KEY.upper().encode())
+    assert (one.public_key, one.errno) == (PEER, 0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (f"public_key={KEY}", f"public_key={KEY}"),
+        (f"public_key={KEY}0",),
+        (f"public_key= {KEY}",),
+        (f"public_key={KEY[:-2]}",),
+        ("public_key=",),
+        ("public_key",),
+        ("private_key=" + "0" * 64,),
+        ("get=1",),
+        ("=",),
+        (f"public_key={KEY}", "\xff"),
+    ],
+)
+def test_a_wrong_question_is_einval(lines: tuple[str, ...]) -> None:
+    assert ask(*(line.encode("latin-1") for line in lines)).errno == errno.EINVAL
+
+
+@given(st.lists(st.binary(max_size=80) | st.just(b"public_key=" + KEY.encode()), max_size=4))
+def test_any_bytes_are_a_question_or_an_error(lines: list[bytes]) -> None:
+    question = ask(*(line.replace(b"\n", b"") for line in lines))
+    right = lines in ([], [b"public_key=" + KEY.encode()])
+    assert question.errno == (0 if right else errno.EINVAL)
+
+
+def test_state_of_a_device_in_order() -> None:
+    stranger = Stranger(3, PEER, Endpoint("fe80::1", 9, 4), 5_000_000)
+    text = write_device_state(True, False, stranger, "invalid_mac1=1\n", 12_999_999)
+    assert text.decode().splitlines() == [
+        "up=true",
+        "bound=false",
+        "unknown_initiations=3",
+        f"unknown_initiator={KEY}",
+        "unknown_initiator_endpoint=[fe80::1%4]:9",
+        "unknown_initiator_age_ms=7",
+        "invalid_mac1=1",
+    ]
+    assert write_device_state(False, False, None, "", 5) == b"up=false\nbound=false\n"
+
+
+def test_state_of_a_peer() -> None:
+    notes = {
+        "initiation": Note(3, 1_000_000, 6_000_000),
+        "bad_response": Note(2, 2_000_000, 5_000_000),
+    }
+    text = write_peer_state(PEER, b"session=none\n", 1_700_000_000_000_000_007, notes, 9_000_000)
+    assert text.decode().splitlines() == [
+        f"public_key={KEY}",
+        "session=none",
+        "last_handshake_time_sec=1700000000",
+        "last_handshake_time_nsec=7",
+        "initiations=3",
+        "first_initiation_age_ms=8",
+        "last_initiation_age_ms=3",
+        "bad_responses=2",
+        "bad_response_age_ms=4",
+    ]
+    assert write_peer_state(PEER, b"", 0, {}, 5).decode() == f"public_key={KEY}\n"
+
+
+def test_an_event_is_a_block() -> None:
+    details = {"endpoint": None, "initiator": True, "count": 0, "source": "10.0.0.1"}
+    block = write_event("rekey", 1_000_000_007, details)
+    assert (
+        block
+        == b"event=rekey\ntime_sec=1\ntime_nsec=7\ninitiator=true\ncount=0\nsource=10.0.0.1\n\n"
+    )
 
 
 def test_c105_wipe() -> None:

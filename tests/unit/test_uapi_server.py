@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import gc
 import os
 import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +14,9 @@ import pytest
 
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange
+from wiresnake.protocol.peer import Observer
 from wiresnake.runtime import uapi_server
+from wiresnake.runtime.events import Events
 from wiresnake.runtime.tunnel import Tunnel
 from wiresnake.runtime.uapi_server import UapiServer, adopt
 
@@ -103,3 +108,240 @@ def test_only_a_listening_stream_socket_is_adopted(
         return
     with pytest.raises(HostError, match=f"WG_UAPI_FD={fd} is no listening unix stream socket"):
         adopt(fd)
+
+
+class Told:
+    """A tunnel as far as events and states are concerned."""
+
+    def __init__(self) -> None:
+        self.observer: Observer | None = None
+        self.events = Events(self._observe)
+
+    def _observe(self, observer: Observer | None) -> None:
+        self.observer = observer
+
+    def tell(self, kind: str, peer: int = 1) -> None:
+        assert self.observer is not None
+        self.observer(kind, peer.to_bytes(32), {})
+
+    def describe_state(self, public_key: bytes | None) -> Iterator[bytes]:
+        if public_key not in (None, bytes(32)):
+            raise KeyError(public_key)
+        return iter([b"up=true\n", b"public_key=%064d\n" % 0])
+
+
+class Client:
+    """One that reads blocks from the server when it is asked to."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._socket.setblocking(False)
+        self._rest = b""
+
+    async def write(self, text: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, text)
+
+    async def block(self) -> list[str]:
+        """The lines up to the next empty one; nothing at the end."""
+        while b"\n\n" not in self._rest:
+            receiving = asyncio.get_running_loop().sock_recv(self._socket, 1 << 16)
+            more = await asyncio.wait_for(receiving, 5)
+            if not more:
+                return []
+            self._rest += more
+        block, _, self._rest = self._rest.partition(b"\n\n")
+        return block.decode().splitlines()
+
+    async def subscribe(self, *lines: bytes) -> None:
+        await self.write(b"\n".join([b"events=1", *lines, b"", b""]))
+        assert await self.block() == ["errno=0"]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def serve(path: Path, scene: Callable[[Told, Callable[[], Client]], Awaitable[None]]) -> None:
+    """Plays a scene with a server of such a tunnel, and with clients of it."""
+
+    async def main() -> None:
+        tunnel, clients = Told(), list[Client]()
+
+        def client() -> Client:
+            clients.append(Client(path / "s"))
+            return clients[-1]
+
+        server = UapiServer(cast(Tunnel, tunnel), listener(path / "s"), path / "s")
+        try:
+            await scene(tunnel, client)
+        finally:
+            server.close()
+            for one in clients:
+                one.close()
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to pass in 5 s")
+
+
+def test_state_is_of_all_or_of_one_and_the_connection_goes_on(tmp_path: Path) -> None:
+    whole = ["up=true", "public_key=" + "0" * 64, "errno=0"]
+
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        one = client()
+        for lines, answer in (
+            (b"", whole),
+            (b"public_key=" + b"0" * 64 + b"\n", whole),
+            (b"public_key=" + b"1" * 64 + b"\n", [f"errno={errno.ENOENT}"]),
+            (b"public_key=" + b"1" * 63 + b"\n" + b"more\n" * 9, [f"errno={errno.EINVAL}"]),
+        ):
+            await one.write(b"state=1\n" + lines + b"\n")
+            assert await one.block() == answer
+        await one.write(b"events=1\npublic_key=\n\n")
+        assert await one.block() == [f"errno={errno.EINVAL}"]
+        assert tunnel.observer is None
+
+    serve(tmp_path, scene)
+
+
+@pytest.mark.parametrize("operation", [b"state=2", b"events=0", b"states=1", b"eventss=1"])
+def test_an_unknown_operation_still_ends_the_connection(tmp_path: Path, operation: bytes) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        one = client()
+        await one.write(operation + b"\n\n")
+        assert await one.block() == []
+
+    serve(tmp_path, scene)
+
+
+def test_events_go_to_who_asked_for_them(tmp_path: Path) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        everything, second = client(), client()
+        await everything.subscribe()
+        await second.subscribe(b"public_key=" + (2).to_bytes(32).hex().encode())
+        for peer in (1, 2, 3):
+            tunnel.tell("connected", peer)
+        await second.write(b"half a line")
+        tunnel.tell("disconnected", 2)
+        for one, peers in ((everything, [1, 2, 3, 2]), (second, [2, 2])):
+            for peer in peers:
+                event, seconds, rest, key = await one.block()
+                assert event in ("event=connected", "event=disconnected")
+                assert abs(int(seconds.removeprefix("time_sec=")) - time.time()) < 60
+                assert int(rest.removeprefix("time_nsec=")) < 1_000_000_000
+                assert key == "public_key=" + peer.to_bytes(32).hex()
+
+    serve(tmp_path, scene)
+
+
+@pytest.mark.parametrize("end", ["close", "shutdown", "write"])
+def test_nothing_is_made_for_nobody(tmp_path: Path, end: str) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        first, last = client(), client()
+        failures = list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what))
+        assert tunnel.observer is None
+        await first.subscribe()
+        await last.subscribe()
+        first.close()
+        tunnel.tell("connected")
+        await until(lambda: tunnel.events._subscribers == 1)
+        assert tunnel.observer is not None
+        if end == "close":
+            last.close()
+        elif end == "shutdown":
+            last._socket.shutdown(socket.SHUT_WR)
+        else:
+            await last.write(b"get=1\n\n")
+        await until(lambda: tunnel.observer is None)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not failures
+
+    serve(tmp_path, scene)
+
+
+def test_who_never_reads_delays_nobody_and_hears_what_was_lost(tmp_path: Path) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        slow, quick = client(), client()
+        await slow.subscribe()
+        await quick.subscribe()
+        count = 20_000
+        for number in range(count):
+            tunnel.tell("roamed", number)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+            assert (await quick.block())[0] == "event=roamed"
+        assert len(tunnel.events._recent) == 4096
+        read = 0
+        while (block := await slow.block())[0] == "event=roamed":
+            assert block[3] == "public_key=" + read.to_bytes(32).hex()
+            read += 1
+        assert block[0] == "event=lost"
+        assert block[3] == f"count={count - 4096 - read}"
+        for number in range(count - 4096, count):
+            assert (await slow.block())[3] == "public_key=" + number.to_bytes(32).hex()
+        tunnel.tell("connected")
+        assert (await slow.block())[0] == "event=connected"
+
+    serve(tmp_path, scene)
+
+
+def test_what_was_lost_is_told_where_it_was(tmp_path: Path) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        slow = client()
+        await slow.subscribe()
+        for number in range(10_000):
+            tunnel.tell("roamed", number)  # Nobody else gets a turn.
+        lost = await slow.block()
+        assert lost[0] == "event=lost" and lost[3] == "count=5904"
+        for number in range(5904, 10_000):
+            assert (await slow.block())[3] == "public_key=" + number.to_bytes(32).hex()
+
+    serve(tmp_path, scene)
+
+
+def test_256_subscribers_are_served_and_the_next_client_too(tmp_path: Path) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        subscribers = list[Client]()
+        for _ in range(256):
+            subscribers.append(client())
+            await subscribers[-1].subscribe()
+        for number in range(100):
+            tunnel.tell("connected", number)
+        for one in subscribers:
+            for _ in range(100):
+                assert (await one.block())[0] == "event=connected"
+        reader = client()
+        await reader.write(b"state=1\n\n")
+        assert (await reader.block())[-1] == "errno=0"
+        assert await subscribers[0].block() == [], "the oldest makes room"
+        tunnel.tell("connected")
+        assert (await subscribers[1].block())[0] == "event=connected"
+
+    serve(tmp_path, scene)
+
+
+def test_subscriptions_end_with_the_server(tmp_path: Path) -> None:
+    clients = list[Client]()
+
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        one = Client(tmp_path / "s")
+        clients.append(one)
+        await one.subscribe()
+        for number in range(10_000):
+            tunnel.tell("roamed", number)
+        await asyncio.sleep(0)
+
+    serve(tmp_path, scene)
+    [one] = clients
+    one._socket.settimeout(2)
+    while one._socket.recv(1 << 16):
+        pass
+    one.close()

@@ -1,6 +1,5 @@
 """`wiresnake demo`: a tunnel between two hosts, shown from all sides in under a minute."""
 
-import argparse
 import contextlib
 import errno
 import json
@@ -20,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from wiresnake.cli import lab
+from wiresnake.cli.arguments import Parser
 from wiresnake.cli.lab import Host, LabError
 
 PICTURE = """
@@ -44,6 +44,8 @@ PROGRAMS = {
     "nft": "nftables",
     "nsenter": "util-linux",
 }
+OURS = Path(sys.executable).parent
+WIRESNAKE = OURS / "wiresnake"
 PORT, NEW_PORT = 51820, 40404
 LAPTOP, SERVER, NEW_LAPTOP = "192.0.2.1", "192.0.2.2", "192.0.2.99"
 TCP_SECONDS = 4
@@ -58,20 +60,29 @@ class Site:
     inner: str
     public: str
 
+    @property
+    def stock(self) -> bool:
+        """Whether wg-quick and wg drive our daemon, and not our own tool."""
+        return self.host.name == "server"
+
     def quick(self, command: str) -> str:
-        """Stock wg-quick with our daemon; returns the steps that it prints."""
-        daemon = Path(sys.executable).with_name("wiresnaked")
-        env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": str(daemon)}
-        return self.host.run(f"wg-quick {command}", self.file, env=env).stderr
+        """Returns the steps that are printed."""
+        if self.stock:
+            env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": str(OURS / "wiresnaked")}
+            return self.host.run(f"wg-quick {command}", self.file, env=env).stderr
+        backend = ["--backend", "user"] if command == "up" else []
+        return self.host.run(WIRESNAKE, command, *backend, self.file).stderr
 
     def wg(self, words: str) -> str:
-        return self.host.output(f"wg {words}")
+        return self.host.output("wg" if self.stock else WIRESNAKE, *words.split())
 
 
-def parser(_: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def parser(_: str) -> Parser:
+    return Parser(
         prog="wiresnake demo",
         description="Build two hosts in network namespaces, join them by a tunnel and show it.",
+        epilog="examples:\n  sudo wiresnake demo\n\n"
+        "exit codes: 0 all of it went well; 1 it did not, and standard error says why",
     )
 
 
@@ -116,7 +127,7 @@ def _show(folder: Path) -> None:
         _heading("1. The configuration: two ordinary wg-quick files")
         near, far = _configure(folder, laptop, server)
 
-        _heading("2. Up, by stock wg-quick with WG_QUICK_USERSPACE_IMPLEMENTATION=wiresnaked")
+        _heading("2. Up: the laptop by `wiresnake up`, the server by stock wg-quick and our daemon")
         for site in (near, far):
             _quote(site.host.name, site.quick("up"))
         lab.await_tunnel(laptop, server)
@@ -130,7 +141,7 @@ def _show(folder: Path) -> None:
         speed = _iperf(laptop, server)
         print(f"  {speed / 1e9:.2f} Gbit/s from laptop to server")
 
-        _heading("5. What stock `wg show` says")
+        _heading("5. What `wiresnake show` and stock `wg show` say")
         for site in (near, far):
             _quote(site.host.name, site.wg("show"))
 
@@ -140,7 +151,7 @@ def _show(folder: Path) -> None:
         _heading("7. A stranger knocks at the server's port")
         knocks, answers = _scan(stranger)
 
-        _heading("8. Down again, by stock wg-quick")
+        _heading("8. Down again")
         for site in (near, far):
             _quote(site.host.name, site.quick("down"))
 
@@ -207,7 +218,7 @@ def _roam(near: Site, far: Site, device: str) -> tuple[int, int]:
     time.sleep(1)
     lab.address(near.host, device, f"{NEW_LAPTOP}/24")
     near.host.run(f"ip address delete {LAPTOP}/24 dev {device}")
-    near.host.run(f"wg set wg0 listen-port {NEW_PORT}")
+    near.wg(f"set wg0 listen-port {NEW_PORT}")
     _, said = pings.wait(20)
     after = far.wg("show wg0 endpoints").split()[1]
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)

@@ -6,6 +6,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.program import program
+from wiresnake.cli.progress import clear, progress
 from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
@@ -77,20 +80,20 @@ def main(argv: "Sequence[str]") -> int:
     try:
         return _run(argv[0], arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted; all is as it was")
+        _fail("interrupted; all is as it was")
+        return 130
     except HostError as error:
         return _fail(error.strerror or str(error))
     except WiresnakeError as error:
         return getattr(error, "code", None) or _fail(str(error))
 
 
-def parser(command: str) -> argparse.ArgumentParser:
+def parser(command: str) -> Parser:
     """Of one of the five."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"wiresnake {command}",
         description=f"{_DESCRIPTIONS[command]}\n\n{_FILE}",
         epilog=_EPILOGS[command],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if command == "up":
         made.add_argument(
@@ -129,13 +132,16 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     elif arguments.diff:
         from wiresnake.quick.reload import difference
 
-        lines = difference(argument, _note)
+        with progress(f"comparing {argument}"):
+            lines = difference(argument, _note)
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
         from wiresnake.quick.reload import reload
 
-        reload(argument, _say, _note)
+        # Not of `up` and `down`: a hook may ask something on this terminal.
+        with progress(f"reloading {argument}"):
+            reload(argument, _say, _note)
     return 0
 
 
@@ -183,13 +189,15 @@ def _as_root(argv: "Sequence[str]") -> int:
 
 def _say(line: str) -> None:
     if line:
+        clear()
         print(f"[#] {line}", file=sys.stderr, flush=True)
 
 
 def _note(line: str) -> None:
+    clear()
     print(f"[!] {line}", file=sys.stderr, flush=True)
 
 
 def _fail(what: str) -> int:
-    print(f"wiresnake: {what}", file=sys.stderr)
+    print(f"{program()}: {what}", file=sys.stderr)
     return 1

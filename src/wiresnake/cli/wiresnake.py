@@ -1,7 +1,13 @@
 """wiresnake: `wg` and `wg-quick` in one word, and more. A subcommand is imported when called."""
 
+import os
 import sys
 from importlib import import_module
+from types import ModuleType
+
+from wiresnake.cli.memory import protect_memory
+from wiresnake.cli.program import STOCK, program
+from wiresnake.errors import WiresnakeError
 
 COMMANDS = {
     # group: {word: (module of wiresnake.cli with `main(argv) -> int`, summary)}
@@ -36,7 +42,7 @@ COMMANDS = {
         "import": ("dialect", "read the file of another WireGuard"),
         "export": ("dialect", "write a file for another WireGuard"),
     },
-    "and": {
+    "more": {
         "demo": ("demo", "two hosts, a tunnel, real traffic, roaming: under a minute"),
         "completion": ("completion", "the words of this command, for a shell"),
     },
@@ -46,32 +52,68 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 for failure; each subcommand says which others."""
-    arguments = sys.argv[1:] if argv is None else argv
-    word = arguments[0] if arguments else "show"
-    if word in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if word in ("-v", "--version", "version"):
-        from importlib.metadata import version  # 30 ms that only this needs.
+    """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
+    name = program()
+    try:
+        code = _run(name, sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python would flush again as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("WIRESNAKE_DEBUG") == "1":
+            raise
+        print(f"{name}: {_said(error)}", file=sys.stderr)
+        return 1
 
-        print(f"wiresnake {version('wiresnake')}")
-        return 0
+
+def module_of(word: str) -> ModuleType | None:
+    """The module that runs a subcommand."""
     for group in COMMANDS.values():
         if word in group:
-            module = import_module(f"wiresnake.cli.{group[word][0]}")
-            code: int = module.main(arguments or ["show"])
+            return import_module(f"wiresnake.cli.{group[word][0]}")
+    return None
+
+
+def _run(name: str, argv: list[str]) -> int:
+    protect_memory()
+    groups = [STOCK[name]] if name in STOCK else list(COMMANDS)
+    words = [word for group in groups for word in COMMANDS[group]]
+    word = argv[0] if argv else "show"
+    if word in words:
+        module = module_of(word)
+        assert module is not None
+        try:
+            if argv[1:] in (["-h"], ["--help"]):
+                module.parser(word).print_help()
+                return 0
+            code: int = module.main(argv or ["show"])
             return code
-    print(f"Invalid subcommand: `{word}'\n{_help()}", file=sys.stderr)
-    return 1
+        except SystemExit as end:  # argparse's way to return
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    from wiresnake.cli import help
+
+    return help.answer(name, words, argv)
 
 
-def _help() -> str:
-    lines = ["usage: wiresnake COMMAND [...], where COMMAND is one of:"]
-    for title, group in COMMANDS.items():
-        lines += ["", f"{title}:"]
-        lines += [f"  {word:<11} {summary}" for word, (_, summary) in group.items()]
-    return "\n".join([*lines, "", "`wiresnake COMMAND --help` says more."])
+def _said(error: Exception) -> str:
+    """An error in one line. A defect's own text may hold a secret: where it was will do."""
+    if isinstance(error, WiresnakeError | OSError):
+        what = getattr(error, "strerror", None) or str(error)
+        file = getattr(error, "filename", None)
+        return f"{file}: {what}" if file else what
+    trace, at = error.__traceback__, ""
+    while trace:
+        code = trace.tb_frame.f_code
+        if "wiresnake" in code.co_filename:
+            at = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    what = f"internal error, please report it: {type(error).__name__}{at}"
+    return f"{what} (WIRESNAKE_DEBUG=1 shows all of it)"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ctypes
 import errno
 import gc
 import logging
@@ -14,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.memory import protect_memory
 from wiresnake.config import conf, uapi
 from wiresnake.errors import HostError, WiresnakeError
 from wiresnake.model import DeviceChange
@@ -21,28 +22,32 @@ from wiresnake.protocol.constants import Timing
 from wiresnake.runtime import tun, uapi_server
 from wiresnake.runtime.tunnel import Tunnel, resolve
 
-_ENVIRONMENT = """\
+_EPILOG = """\
+exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
+
 environment:
   LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error)
   WG_PROCESS_FOREGROUND=1                as --foreground
   WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
 """
-_PR_SET_DUMPABLE = 4
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="wiresnaked",
+        description="Run the WireGuard interface IFACE in the background.",
+        epilog=_EPILOG,
+    )
+    made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
+    made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
+    made.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    made.add_argument("interface", metavar="IFACE", help="its name; it must not exist")
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 for any failure, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(
-        prog="wiresnaked",
-        description="Run the WireGuard interface IFACE in the background.",
-        epilog=_ENVIRONMENT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-f", "--foreground", action="store_true", help="do not fork")
-    parser.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    parser.add_argument("interface", metavar="IFACE")
-    arguments = parser.parse_args(argv)
+    """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    arguments = parser().parse_args(argv)
     try:
         tun_fd = _descriptor(os.environ, "WG_TUN_FD")
         uapi_fd = _descriptor(os.environ, "WG_UAPI_FD")
@@ -105,7 +110,8 @@ def run(
             tunnel.close()
 
     _start_logging(interface)
-    _protect_memory()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    protect_memory()
     changes = [_read_config(config)] if config is not None else []
     device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
     asyncio.run(serve())
@@ -245,12 +251,6 @@ def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _protect_memory() -> None:
-    """No core dump, and no other process of the same user may read the memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _fail(what: str) -> int:

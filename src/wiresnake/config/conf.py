@@ -25,7 +25,7 @@ _DEVICE = ("PrivateKey", "ListenPort", "FwMark")
 _PEER = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
 
 
-class _Mistake(Exception):
+class Mistake(Exception):
     """What is wrong, and what to write instead; `line` if it is not the one being read."""
 
     def __init__(self, what: str, line: int = 0) -> None:
@@ -33,13 +33,16 @@ class _Mistake(Exception):
         self.line = line
 
 
-def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> DeviceChange:
+def parse(
+    text: bytearray, resolve: Resolve, *, name: str = "configuration", append: bool = False
+) -> DeviceChange:
     """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
 
-    As `wg setconf` does, the change replaces everything: what the file lacks is zero. If a peer
-    comes twice, its last AllowedIPs win.
+    As with `wg setconf` the change replaces everything, and what the file lacks is zero; with
+    `append` it adds to what is there, as with `wg addconf`. If a peer comes twice, its last
+    AllowedIPs win.
     """
-    reader = _Reader(resolve)
+    reader = Reader(resolve)
     begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
     number = 0
     while begin < len(text):
@@ -55,7 +58,7 @@ def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> 
         try:
             if line:
                 reader.feed(line, number)
-        except _Mistake as mistake:
+        except Mistake as mistake:
             column = len(whole) - len(whole.lstrip(_WHITESPACE)) + 1
             raise ConfigError(f"{name}:{mistake.line or number}:{column}: {mistake}") from None
         finally:
@@ -64,8 +67,10 @@ def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> 
         begin = end + 1
     try:
         change = reader.finish()
-    except _Mistake as mistake:
+    except Mistake as mistake:
         raise ConfigError(f"{name}:{mistake.line}:1: {mistake}") from None
+    if append:
+        return change
     return replace(
         change,
         private_key=change.private_key or CLEAR,
@@ -75,8 +80,8 @@ def parse(text: bytearray, resolve: Resolve, *, name: str = "configuration") -> 
     )
 
 
-class _Reader:
-    """What has been read so far."""
+class Reader:
+    """What has been read so far, of a file or of the words of a command."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
@@ -88,7 +93,7 @@ class _Reader:
         self._allowed: list[tuple[bool, Prefix]] = []
 
     def feed(self, line: bytearray, number: int) -> None:
-        """Takes a line without comment and whitespace."""
+        """Takes a line without comment and whitespace; Mistake if it cannot be meant."""
         if line.startswith(b"["):
             self._open_section(_text(line), number)
             return
@@ -98,15 +103,15 @@ class _Reader:
         key = key if len(key) < 30 and key.isalpha() else "..."  # It may be half of a secret.
         names = _PEER if self._section == "peer" else _DEVICE
         if equals < 0:
-            raise _Mistake("neither a section nor 'Key = value'; comments start with '#'")
+            raise Mistake("neither a section nor 'Key = value'; comments start with '#'")
         if not self._section:
-            raise _Mistake(f"{key!r} stands before any section; start with [Interface]")
+            raise Mistake(f"{key!r} stands before any section; start with [Interface]")
         if name in _WG_QUICK:
-            raise _Mistake(f"{key!r} is a key of wg-quick files; remove it: wg-quick strip")
+            raise Mistake(f"{key!r} is a key of wg-quick files; remove it: wg-quick strip")
         if name not in map(str.lower, names):
-            raise _Mistake(f"unknown key {key!r} in [{self._section}]; it has {', '.join(names)}")
+            raise Mistake(f"unknown key {key!r} in [{self._section}]; it has {', '.join(names)}")
         if equals + 1 == len(line):
-            raise _Mistake(f"{key!r} has no value; give one or remove the line")
+            raise Mistake(f"{key!r} has no value; give one or remove the line")
         try:
             with memoryview(line) as view, view[equals + 1 :] as value:
                 if name == "privatekey":
@@ -119,8 +124,8 @@ class _Reader:
                     self._device = self._device_key(name, _text(value))
                 else:
                     self._peer = self._peer_key(self._opened(), name, _text(value))
-        except ValueError:
-            raise _Mistake(f"bad value of {key!r}; {_REMEDY[name]}") from None
+        except (ValueError, OSError):
+            raise Mistake(f"bad value of {key!r}; {_REMEDY[name]}") from None
 
     def finish(self) -> DeviceChange:
         self._close_peer()
@@ -129,7 +134,7 @@ class _Reader:
     def _open_section(self, header: str, number: int) -> None:
         section = header.lower()
         if section not in ("[interface]", "[peer]"):
-            raise _Mistake("unknown section; there are [Interface] and [Peer]")
+            raise Mistake("unknown section; there are [Interface] and [Peer]")
         self._section = section[1:-1]
         if self._section == "peer":
             self._close_peer()
@@ -139,7 +144,7 @@ class _Reader:
     def _close_peer(self) -> None:
         if self._peer is not None:
             if not self._peer.public_key:
-                raise _Mistake("this [Peer] has no PublicKey; add one", self._peer_line)
+                raise Mistake("this [Peer] has no PublicKey; add one", self._peer_line)
             self._peers.append(replace(self._peer, allowed_ips=tuple(self._allowed)))
         self._peer = None
         self._allowed.clear()
@@ -151,17 +156,18 @@ class _Reader:
     def _device_key(self, name: str, value: str) -> DeviceChange:
         if name == "fwmark":
             return replace(self._device, fwmark=_fwmark(value))
-        if not value.isdecimal():  # wg takes the name of a UDP service too.
-            return replace(self._device, listen_port=self._endpoint("0.0.0.0", value).port)
-        return replace(self._device, listen_port=unsigned(value, 16))
+        # A UDP service's name or a number, 99999 being 34463: for wg the C library reads it too.
+        return replace(self._device, listen_port=self._resolve("0.0.0.0", value).port)
 
     def _peer_key(self, peer: PeerChange, name: str, value: str) -> PeerChange:
         match name:
             case "publickey":
                 return replace(peer, public_key=public_key(value))
             case "allowedips":
-                self._allowed += [(True, Prefix.parse(part)) for part in value.split(",")]
-                return peer
+                for part in value.split(","):  # A sign makes of the whole list a change.
+                    network = Prefix.parse(part[part.startswith(("+", "-")) :])
+                    self._allowed.append((not part.startswith("-"), network))
+                return replace(peer, replace_allowed_ips=not {*"+-"} & {*value})
             case "persistentkeepalive":
                 seconds = 0 if value.lower() == "off" else unsigned(value, 16)
                 return replace(peer, persistent_keepalive=seconds)
@@ -170,13 +176,10 @@ class _Reader:
             host = host[1:-1]
         if not (host and colon and port):
             raise ValueError
-        return replace(peer, endpoint=self._endpoint(host, port))
-
-    def _endpoint(self, host: str, port: str) -> Endpoint:
         try:
-            return self._resolve(host, port)
+            return replace(peer, endpoint=self._resolve(host, port))
         except OSError as error:
-            raise _Mistake(f"cannot resolve '{host}:{port}': {error.strerror or error}") from None
+            raise Mistake(f"cannot resolve '{host}:{port}': {error.strerror or error}") from None
 
 
 _REMEDY = {
@@ -217,4 +220,4 @@ def _text(part: bytearray | memoryview) -> str:
     try:
         return bytes(part).decode("ascii")
     except UnicodeDecodeError:
-        raise _Mistake("only ASCII characters are allowed outside comments") from None
+        raise Mistake("only ASCII characters are allowed outside comments") from None

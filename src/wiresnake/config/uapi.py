@@ -1,4 +1,5 @@
-"""The userspace API's text (wireguard.com/xplatform): a `set` into a change, a status into a `get`.
+"""The userspace API's text (wireguard.com/xplatform, docs/uapi.md): a `set` into a change, a status
+into a `get`, and our own `state` and `events`.
 
 Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
 error text holds a value, or a key that is no word: it may be a secret. The peers of a `get` are
@@ -7,12 +8,20 @@ written by the plane.
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError, WiresnakeError
-from wiresnake.model import CLEAR, DeviceChange, DeviceStatus, PeerChange, Prefix
+from wiresnake.model import (
+    CLEAR,
+    DeviceChange,
+    DeviceStatus,
+    Note,
+    PeerChange,
+    Prefix,
+    Stranger,
+)
 
 _NAME = re.compile("[a-z_]{1,29}")
 
@@ -73,10 +82,7 @@ class SetParser:
     def _plain(self, key: str, value: str) -> None:
         if key == "public_key":
             self._close_peer()
-            public = bytes.fromhex(value)
-            if len(public) != 32 or len(value) != 64:
-                raise ValueError
-            self._peer = PeerChange(public)
+            self._peer = PeerChange(_public_key(value))
         elif self._peer is None:
             self._device = self._device_line(self._device, key, value)
         elif key == "allowed_ip":
@@ -123,11 +129,37 @@ class SetParser:
         self._allowed.clear()
 
 
+class Question:
+    """Reads the lines behind `state=1` or `events=1`: which peer is asked about, or all of them."""
+
+    def __init__(self) -> None:
+        self.public_key: bytes | None = None
+        self.errno = 0
+        """Not 0 once a line was wrong."""
+
+    def feed(self, buffer: bytearray, start: int, end: int) -> None:
+        """Takes the line buffer[start:end], without its newline."""
+        try:
+            key, _, value = buffer[start:end].decode("ascii").partition("=")
+            if key != "public_key" or self.public_key is not None:
+                raise ValueError
+            self.public_key = _public_key(value)
+        except ValueError:
+            self.errno = errno.EINVAL
+
+
 def unsigned(text: str, bits: int) -> int:
     """Reads a decimal number of ASCII digits below 2**bits; ValueError otherwise."""
     if not (text.isascii() and text.isdecimal() and len(text) < 20) or int(text) >> bits:
         raise ValueError(f"not a number from 0 to {(1 << bits) - 1}")
     return int(text)
+
+
+def _public_key(value: str) -> bytes:
+    public = bytes.fromhex(value)
+    if len(public) != 32 or len(value) != 64:
+        raise ValueError
+    return public
 
 
 def _only(value: str, expected: str) -> None:
@@ -173,6 +205,55 @@ def write_device(device: DeviceStatus) -> bytearray:
     if key is not None:
         key.write_hex(text, len("private_key="))
     return text
+
+
+def write_device_state(
+    up: bool, bound: bool, stranger: Stranger | None, notes: str, now: int
+) -> bytes:
+    """The head of a `state`; `notes` are the plane's."""
+    text = f"up={_value(up)}\nbound={_value(bound)}\n"
+    if stranger is not None:
+        text += (
+            f"unknown_initiations={stranger.number}\n"
+            f"unknown_initiator={stranger.public_key.hex()}\n"
+            f"unknown_initiator_endpoint={stranger.endpoint}\n"
+            f"unknown_initiator_age_ms={_age(stranger.last, now)}\n"
+        )
+    return (text + notes).encode()
+
+
+def write_peer_state(
+    public_key: bytes, plane: bytes, last_handshake: int, notes: Mapping[str, Note], now: int
+) -> bytes:
+    """One peer's part of a `state`; `plane` is what the plane knows."""
+    text = ""
+    if last_handshake:
+        seconds, rest = divmod(last_handshake, 1_000_000_000)
+        text += f"last_handshake_time_sec={seconds}\nlast_handshake_time_nsec={rest}\n"
+    for what, note in notes.items():
+        text += f"{what}s={note.number}\n"
+        if what == "initiation":
+            text += f"first_initiation_age_ms={_age(note.first, now)}\nlast_"
+        text += f"{what}_age_ms={_age(note.last, now)}\n"
+    return b"public_key=%s\n%s%s" % (public_key.hex().encode(), plane, text.encode())
+
+
+def write_event(kind: str, wall: int, details: Mapping[str, object]) -> bytes:
+    """One block of `events`; details that are None are left out."""
+    seconds, rest = divmod(wall, 1_000_000_000)
+    lines = {"event": kind, "time_sec": seconds, "time_nsec": rest, **details}
+    text = "".join(
+        f"{name}={_value(value)}\n" for name, value in lines.items() if value is not None
+    )
+    return (text + "\n").encode()
+
+
+def _value(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _age(moment: int, now: int) -> int:
+    return max(now - moment, 0) // 1_000_000
 
 
 def wipe(buffer: bytearray) -> None:

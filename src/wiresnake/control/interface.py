@@ -1,10 +1,13 @@
 """A running WireGuard interface, from outside, whoever runs it: how to find one, what it can do."""
 
+import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
 from wiresnake.control import uapi
 from wiresnake.control.state import Backend, InterfaceState
+from wiresnake.errors import HostError
 
 if TYPE_CHECKING:
     from wiresnake.model import DeviceChange
@@ -47,3 +50,22 @@ def _is_wireguard(name: str) -> bool:
             return b"DEVTYPE=wireguard\n" in file.read()
     except OSError:
         return False
+
+
+def explain(error: HostError, name: str) -> str:
+    """The errno's text, as `wg` gives it, and on a second line what to do about it."""
+    number = error.errno or errno.EIO
+    return (
+        f"{os.strerror(number)}\nwiresnake: {_REMEDY.get(number, str(error.strerror)).format(name)}"
+    )
+
+
+_REMEDY = {
+    errno.ENODEV: "there is no interface {0}; `wiresnake show interfaces` lists those there are",
+    errno.EPROTONOSUPPORT: "no daemon answers at /var/run/wireguard/{0}.sock, and this kernel has"
+    " no WireGuard; start `wiresnaked {0}`",
+    errno.EOPNOTSUPP: "{0} is no WireGuard interface",
+    errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any that is free",
+    errno.EPERM: "run it as root",
+    errno.EACCES: "run it as root",
+}

@@ -1,5 +1,6 @@
 """An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -55,6 +56,11 @@ class KernelInterface:
                     continue
 
     def change(self, change: "DeviceChange") -> None:
+        from wiresnake.control import older
+
+        older.apply(change, self._set, self.read)
+
+    def _set(self, change: "DeviceChange") -> None:
         with Netlink() as netlink:
             family = netlink.family("wireguard")
             for message in _messages(family, self._ifname(), change):
@@ -62,7 +68,7 @@ class KernelInterface:
                     pass
 
     def _ifname(self) -> bytes:
-        return self.name.encode() + b"\0"
+        return os.fsencode(self.name) + b"\0"
 
 
 def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:

@@ -34,6 +34,16 @@ def write_endpoint(endpoint: "Endpoint") -> str:
     return f"[{host}{zone}]:{endpoint.port}"
 
 
+def read_endpoint(text: str) -> "Endpoint":
+    """Of what `write_endpoint` gives, or a state; ValueError or OSError otherwise."""
+    from wiresnake._native import Endpoint
+
+    host, _, port = text.rpartition(":")
+    host, _, zone = host.removeprefix("[").removesuffix("]").partition("%")
+    scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
+    return Endpoint(host, int(port), scope)
+
+
 def write_config(state: "InterfaceState") -> str:
     """The file that makes another interface the same: what `wg showconf` prints, secrets too."""
     lines = ["[Interface]"]

@@ -67,6 +67,13 @@ def exists(interface: str) -> bool:
     return index(interface) != 0
 
 
+def mtu(interface: str) -> int:
+    """0 without such an interface."""
+    with Netlink() as kernel:
+        link = _link(kernel, interface)
+    return link.mtu if link else 0
+
+
 def create(interface: str) -> None:
     """A link of the kernel's WireGuard; HostError with EOPNOTSUPP where the kernel has none."""
     kind = attribute(18, attribute(1, b"wireguard"))

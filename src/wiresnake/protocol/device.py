@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from wiresnake._native import Endpoint, PrivateKey, SharedSecret
-from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix, Stranger
 from wiresnake.protocol import noise
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.messages import CookieReply, Initiation, Response
-from wiresnake.protocol.peer import Peer, Surroundings
+from wiresnake.protocol.peer import Observer, Peer, Surroundings
 from wiresnake.protocol.plane import Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
 
@@ -30,6 +30,7 @@ class Device:
 
     def __init__(self, plane: Plane, entropy: Entropy, timing: Timing = Timing()) -> None:  # noqa: B008
         self.peers: dict[bytes, Peer] = {}
+        self.stranger: Stranger | None = None
         self._around = Surroundings(plane, entropy, timing)
         self._by_id: dict[int, Peer] = {}
         self._routes: dict[Prefix, Peer] = {}
@@ -68,13 +69,22 @@ class Device:
         self._around.up = False
         return _in_turns(list(self.peers.values()), Peer.stop)
 
+    def observe(self, observer: Observer | None) -> None:
+        """Tells one observer of what happens to peers from now on, or nobody."""
+        self._around.observe = observer
+        self._around.plane.watch(observer is not None)
+
     def receive(self, message: bytes, source: Endpoint, now: Now) -> None:
         """Consumes one handshake message or cookie reply that the plane's gate let pass."""
         identity = self._around.identity
         if identity is None or not self._around.up:
             return
         if initiation := Initiation.parse(message):
-            if initiated := noise.consume_initiation(identity, initiation, self._static_static):
+
+            def find(public_key: bytes) -> SharedSecret | None:
+                return self._static_static(public_key, source, now)
+
+            if initiated := noise.consume_initiation(identity, initiation, find):
                 self.peers[initiated.static].answer(initiated, source, now)
         elif response := Response.parse(message):
             if peer := self._around.indices.get(response.receiver):
@@ -98,8 +108,11 @@ class Device:
         """When `tick` is needed next, in ns of CLOCK_BOOTTIME, and the reason."""
         return self._around.timers.next()
 
-    def _static_static(self, public_key: bytes) -> SharedSecret | None:
+    def _static_static(self, public_key: bytes, source: Endpoint, now: Now) -> SharedSecret | None:
         peer = self.peers.get(public_key)
+        if peer is None:
+            number = self.stranger.number + 1 if self.stranger else 1
+            self.stranger = Stranger(number, public_key, source, now.boot)
         return None if peer is None else peer.static_static()
 
     def _set_private_key(self, key: PrivateKey | None, now: Now) -> None:

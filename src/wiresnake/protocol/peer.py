@@ -6,11 +6,12 @@ Rule 2: no wake-up is lost. While a plane's event is armed, a deadline of ours i
 `wants_handshake` remembers the event until it can be acted upon.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from wiresnake._native import Endpoint, PresharedKey, SharedSecret, SymmetricState
-from wiresnake.model import Prefix
+from wiresnake.model import Note, Prefix
 from wiresnake.protocol import noise
 from wiresnake.protocol.constants import (
     INITIATIONS_PER_SECOND,
@@ -23,7 +24,12 @@ from wiresnake.protocol.messages import INITIATION_SIZE, RESPONSE_SIZE, CookieRe
 from wiresnake.protocol.plane import Entropy, Event, Plane, Stamps
 from wiresnake.protocol.timers import Now, Timer, Timers
 
+Observer = Callable[[str, bytes, dict[str, object]], None]
+"""Hears of what happens to peers: what, whose public key, and details."""
+
 _LONG_AGO: Final = -(1 << 62)
+_OF_A_HANDSHAKE: Final = ("initiation", "bad_response", "unconfirmed_response")
+"""Notes that a completed handshake ends."""
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class Surroundings:
     identity: noise.Identity | None = None
     indices: "dict[int, Peer]" = field(default_factory=dict)
     """Whose handshake in flight, or last handshake message, has this sender index."""
+    observe: Observer | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +64,10 @@ class Peer:
     """Wall clock in ns of the last completed handshake; 0 is never."""
     wants_handshake: bool = False
     """The plane's HANDSHAKE_WANTED is armed, as far as we have heard."""
+    connected: bool = False
+    """There was a session, and its end has not been told."""
+    notes: dict[str, Note] | None = None
+    """What an operator may ask about; most idle peers have none."""
 
     _handshake: noise.Handshake | None = field(default=None, repr=False)
     _index: int | None = None
@@ -94,6 +105,7 @@ class Peer:
     def stop(self) -> None:
         """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
         plane = self.around.plane
+        self._disconnect("down")
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
@@ -106,6 +118,7 @@ class Peer:
 
     def forget(self) -> None:
         """The peer is no longer one of the device's."""
+        self._disconnect("removed")
         self.around.timers.cancel_all(self.id)
         self._drop_handshake()
         self.around.plane.remove_peer(self.id)
@@ -139,12 +152,15 @@ class Peer:
     def answer(self, initiated: noise.Initiated, source: Endpoint, now: Now) -> None:
         """Judges whether an authenticated initiation is fresh, and responds (§5.1, §5.4.3)."""
         too_soon = now.boot - self._last_consumed < SECOND // INITIATIONS_PER_SECOND
-        if too_soon or initiated.timestamp <= self._greatest_timestamp:
+        stale = initiated.timestamp <= self._greatest_timestamp
+        if stale:
+            self._note("stale_initiation", now)
+        if too_soon or stale:
             return
         self._greatest_timestamp, self._last_consumed = initiated.timestamp, now.boot
         plane = self.around.plane
         plane.count_received(self.id, INITIATION_SIZE)
-        plane.set_endpoint(self.id, source)
+        self._follow(source)
         # The kernel forgets an initiation of its own now, so that two who initiate at once answer
         # each other in vain, again and again where the way is long. One of the two must insist.
         identity = self.around.identity
@@ -160,6 +176,7 @@ class Peer:
         self._claim(index)
         self._install(initiated.state, False, index, initiated.index, now)
         plane.send(self.id, self._cookies.add_macs(response.pack(), now.boot))
+        self._note("unconfirmed_response", now)
 
     def complete(self, response: Response, source: Endpoint, now: Now) -> None:
         """Consumes the response to an initiation in flight, which makes a session (§5.4.5)."""
@@ -168,22 +185,24 @@ class Peer:
             return
         state = noise.consume_response(identity, handshake, self.preshared_key, response)
         if state is None:
+            self._note("bad_response", now)
             return
         plane.count_received(self.id, RESPONSE_SIZE)
-        plane.set_endpoint(self.id, source)
+        self._follow(source)
         self._handshake = None  # Its index is the session's now.
         if self._index != handshake.index:
             self._unclaim(handshake.index)
         _, sent = plane.transfer(self.id)
         self._install(state, True, handshake.index, response.sender, now)
-        self._finish_series(now)
+        self._finish_series(True, now)
         # The responder may not send before it hears from us: with nothing staged, a keepalive.
         if plane.transfer(self.id)[1] == sent:
             plane.send_keepalive(self.id)
 
     def keep_cookie(self, reply: CookieReply, now: Now) -> None:
         """The next message carries it, at its own time: a cookie reply proves no endpoint."""
-        self._cookies.consume(reply, now.boot)
+        if self._cookies.consume(reply, now.boot):
+            self._note("cookie_reply", now)
 
     # Events.
 
@@ -194,7 +213,9 @@ class Peer:
                 self._last_wanted, self.wants_handshake = wanted, True
                 self._begin_series(now)
         elif event is Event.SESSION_CONFIRMED:
-            self._finish_series(now)
+            self._finish_series(False, now)
+        elif event is Event.NEWS:
+            self._tell_news()
         elif not self.around.up:
             while not self._disarm(event):
                 pass
@@ -221,6 +242,7 @@ class Peer:
             case Timer.ZERO_KEYS:
                 self._drop_handshake()
                 self.around.plane.wipe(self.id)
+                self._disconnect("expired")
 
     def _retransmit(self, now: Now) -> None:
         plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
@@ -237,6 +259,9 @@ class Peer:
             self._keepalive_sent = None
         plane.purge(self.id)
         self.wants_handshake = False
+        sent = (self.notes or {}).get("initiation", Note(0, 0, 0)).number
+        self._tell("unreachable", reason="no_answer", initiations=sent)
+        self._disconnect("no_answer")
         if not timers.is_set(self.id, Timer.ZERO_KEYS):
             self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
 
@@ -298,11 +323,20 @@ class Peer:
         self._attempts = 0
         self._initiate(now)
 
-    def _finish_series(self, now: Now) -> None:
+    def _finish_series(self, initiator: bool, now: Now) -> None:
         self.around.timers.cancel(self.id, Timer.RETRANSMIT)
         self._attempts = 0
         self.wants_handshake = False
         self.last_handshake = now.wall
+        notes = self.notes or {}
+        for what in _OF_A_HANDSHAKE:
+            notes.pop(what, None)
+        if not self.around.up:  # The event was late.
+            return
+        self._tell("rekey" if self.connected else "handshake", initiator=initiator)
+        if not self.connected:
+            self.connected = True
+            self._tell("connected")
 
     def _initiate(self, now: Now) -> bool:
         """Sends an initiation, or sees to it that one follows as soon as it may (§6.1)."""
@@ -335,6 +369,7 @@ class Peer:
         self._handshake, initiation = created
         self._claim(index)
         plane.send(self.id, self._cookies.add_macs(initiation.pack(), now.boot))
+        self._note("initiation", now)
         return True
 
     def _install(
@@ -365,6 +400,41 @@ class Peer:
         if self._index is not None:
             self._unclaim(self._index)
             self._index = None
+
+    # What an operator may want to know.
+
+    def _note(self, what: str, now: Now) -> None:
+        if self.notes is None:
+            self.notes = {}
+        number, first, _ = self.notes.get(what, (0, now.boot, 0))
+        self.notes[what] = Note(number + 1, first, now.boot)
+
+    def _tell(self, kind: str, **details: object) -> None:
+        if self.around.observe is not None:
+            endpoint = self.around.plane.endpoint(self.id)
+            self.around.observe(kind, self.public_key, {"endpoint": endpoint, **details})
+
+    def _tell_news(self) -> None:
+        roamed_from, rejected, send_error = self.around.plane.news(self.id)
+        if roamed_from is not None and roamed_from != self.around.plane.endpoint(self.id):
+            self._tell("roamed", old_endpoint=roamed_from)
+        if rejected is not None:
+            self._tell("rejected_source", source=rejected[1], count=rejected[0])
+        if send_error is not None:
+            self._tell("unreachable", reason="send_error", errno=send_error[1])
+
+    def _disconnect(self, reason: str) -> None:
+        if self.connected:
+            self.connected = False
+            self._tell("disconnected", reason=reason)
+
+    def _follow(self, source: Endpoint) -> None:
+        """An authenticated handshake message came from there."""
+        plane = self.around.plane
+        before = plane.endpoint(self.id) if self.around.observe is not None else None
+        plane.set_endpoint(self.id, source)
+        if before is not None and before != source:
+            self._tell("roamed", old_endpoint=before)
 
     # Small helpers.
 

@@ -14,7 +14,7 @@ from wiresnake._native import Endpoint, PrivateKey, Session
 class Event(IntEnum):
     """What a plane reports of a peer.
 
-    The first three are armed: a plane posts one only while its bit is clear, and sets the bit.
+    The first three and NEWS are armed: a plane posts one only while its bit is clear, and sets it.
     So a peer causes at most one of each kind per deadline, whatever its packet rate. Until the
     bit is cleared again, only the stamp moves.
     """
@@ -29,9 +29,11 @@ class Event(IntEnum):
     """Data came and nothing has left yet: `Stamps.data_received` went from 0. `disarm` clears."""
     SESSION_CONFIRMED = 3
     """The first authenticated message of a session that we answered: next became current."""
-    TUN_LOST = 4
+    NEWS = 4
+    """What no timer needs but a subscriber wants to hear, while `watch` is on. `news` clears."""
+    TUN_LOST = 5
     """The TUN device is gone; the peer is 0 and means nothing."""
-    THREAD_LOST = 5
+    THREAD_LOST = 6
     """A thread of the plane has failed, which is a bug: it can carry no more. The peer is 0."""
 
 
@@ -72,6 +74,17 @@ class Plane(Protocol):
         before, and its reserved indices released."""
 
     def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None: ...
+
+    def endpoint(self, peer: int) -> Endpoint | None: ...
+
+    def watch(self, watched: bool) -> None:
+        """Whether NEWS are posted."""
+
+    def news(
+        self, peer: int
+    ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
+        """What has not been told yet: whence data moved the endpoint; count and last one of inner
+        sources that are not the peer's, and of failed sends (errno), each once a second."""
 
     def forget_sources(self, peer: int | None) -> None:
         """Drops the sticky local address of the peer's endpoint (None: of every peer's)."""

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 _FOLDER = "/run/wiresnake"
 
@@ -41,7 +41,7 @@ def save(interface: str, applied: Applied) -> None:
     os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
     path = _path(interface)
     with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump({"index": socket.if_nametoindex(interface), **asdict(applied)}, file)
+        json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
     os.replace(f"{path}.tmp", path)
 
 

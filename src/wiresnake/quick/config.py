@@ -132,6 +132,7 @@ def parse(text: bytearray, name: str) -> QuickConfig:
     reader = _Reader()
     own: list[tuple[int, int]] = []
     numbers: list[int] = []
+    sections: dict[bytes, str] = {}
     number, counted = 1, 0
     for found in _LINE.finditer(text):
         token = found["begin"].translate(None, _SPACES).lower()
@@ -140,14 +141,16 @@ def parse(text: bytearray, name: str) -> QuickConfig:
         if token == b"publickey=":
             reader.name(text[found.end("begin") : end])
             continue
-        line = text[found.start() : end].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        raw = bytes(text[found.start() : end])
         if token == b"[":
-            reader.open(read_line(line, 0, "").section, found["comments"])
+            if raw not in sections:
+                sections[raw] = read_line(_decode(raw), 0, "").section
+            reader.open(sections[raw], found["comments"])
             continue
         number += text.count(b"\n", counted, found.start())
         counted = found.start()
         try:
-            if reader.feed(read_line(line, number, reader.section)):
+            if reader.feed(read_line(_decode(raw), number, reader.section)):
                 own.append((counted, end))
                 numbers.append(number)
         except _Mistake as mistake:
@@ -156,6 +159,10 @@ def parse(text: bytearray, name: str) -> QuickConfig:
     for begin, end in own:
         wg[begin:end] = b" " * (end - begin)
     return reader.finish(wg, frozenset(numbers))
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 class _Mistake(Exception):

@@ -46,8 +46,11 @@ def events_of(file: QuickConfig) -> PeerHooks:
 
 
 def restart_events(record: Applied, path: str, interface: str) -> Applied:
-    """Starts what runs OnUp and OnDown, if there are any, instead of what the record names; it
-    stands on its own feet and ends with the interface."""
+    """Starts what runs OnUp and OnDown, if there are any; it stands on its own feet and ends with
+    the interface. One that runs already reads the changed file by itself: a second one would run
+    OnUp while the first still runs OnDown."""
+    if record.hooks and _runs(record.events):
+        return record
     stop_events(record)
     if not record.hooks:
         return replace(record, events=0)
@@ -65,7 +68,16 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
 
 def stop_events(record: Applied | None) -> None:
     """Ends that process, if it is still the one."""
-    if record and record.events:
-        with contextlib.suppress(OSError), open(f"/proc/{record.events}/cmdline", "rb") as file:
-            if b"\0events\0--hooks\0" in file.read():
-                os.kill(record.events, signal.SIGTERM)
+    if record and _runs(record.events):
+        with contextlib.suppress(OSError):
+            os.kill(record.events, signal.SIGTERM)
+
+
+def _runs(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"\0events\0--hooks\0" in file.read()
+    except OSError:
+        return False

@@ -55,11 +55,11 @@ def read_line(raw: str, number: int, section: str) -> Line:
     whole = raw.removesuffix("\r")
     code, _, comment = whole.partition("#")
     key, equals, value = code.partition("=")
-    key = key.translate(_NO_WHITESPACE)
+    key = squeeze(key)
     if equals and key.lower() in HOOKS:
         value, comment = whole.partition("=")[2], ""
     column = len(code) - len(code.lstrip(WHITESPACE)) + 1
-    bare = code.translate(_NO_WHITESPACE)
+    bare = squeeze(code)
     header = bare.startswith("[")
     if header:
         section = bare.lower().removeprefix("[").removesuffix("]")
@@ -79,3 +79,8 @@ def read_line(raw: str, number: int, section: str) -> Line:
         at if equals else column,
         comment.strip(WHITESPACE),
     )
+
+
+def squeeze(text: str) -> str:
+    """Without any whitespace, as `wg` reads a line."""
+    return text.translate(_NO_WHITESPACE)

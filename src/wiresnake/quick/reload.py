@@ -5,6 +5,7 @@ all of it is done or nothing. What a file need not say stays as it is: the port,
 private key. A peer's endpoint: `peers`.
 """
 
+import errno
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -38,11 +39,8 @@ def reload(argument: str, say: Say, note: Say) -> None:
             todo = _plan(change, file, path, note)
             _apply(change, todo, path, say)
             record = Applied(todo.difference.endpoints, file.mtu, hooks.events_of(file))
-            before = todo.record or Applied()
-            record = replace(record, events=before.events)
-            if record.hooks != before.hooks:
-                record = hooks.restart_events(record, path, interface)
-            applied.save(interface, record)
+            record = replace(record, events=todo.record.events if todo.record else 0)
+            applied.save(interface, hooks.restart_events(record, path, interface))
     finally:
         wipe(file.wg)
 
@@ -61,7 +59,8 @@ def difference(argument: str, note: Say) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Todo:
-    file: QuickConfig
+    names: dict[str, str]
+    """Of peers that have one: their name and key, by key."""
     device: Interface
     state: InterfaceState
     """Before."""
@@ -83,16 +82,19 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
     )
     if found.device.private_key is CLEAR and state.private_key:
         note(f"{path} has no PrivateKey: {interface} keeps its own")
+    names = {
+        peer.public_key: f"{peer.name} ({peer.public_key})" for peer in file.peers if peer.name
+    }
     for key in found.unsure:
-        note(f"peer {_name(file, key)} keeps its endpoint: it may have roamed there")
+        note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
     marked = desired.needs_mark(file, found.allowed_ips)
     mark = found.device.fwmark or (0 if file.has_mark and not marked else state.fwmark)
     if marked and not mark:
         mark = linux.free_table()
-    present = change.present()
     mtu = file.mtu
-    if mtu is None and present and (record is None or record.mtu is None):
-        mtu = present.mtu  # It was guessed once; what has changed since is no matter of the file.
+    if mtu is None and (record is None or record.mtu is None):
+        # It was guessed once; what has changed since is no matter of the file.
+        mtu = linux.mtu(interface)
     network = desired.network(
         file,
         found.allowed_ips,
@@ -100,7 +102,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
         mark=mark,
         path=path,
     )
-    return _Todo(file, device, state, record, found, _head(found.device, state, mark), network)
+    return _Todo(names, device, state, record, found, _head(found.device, state, mark), network)
 
 
 def _head(wanted: DeviceChange, state: InterfaceState, mark: int) -> DeviceChange:
@@ -156,20 +158,22 @@ def _assert_no_loop(interface: str, todo: _Todo) -> None:
     """HostError if an endpoint's datagrams would go into the tunnel that they carry."""
     mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
     ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
+    # Who gets a new endpoint, or whose is in a network that is new in the tunnel.
+    asked = set()
     for one in todo.difference.peers:
         if one.change.remove:
             ways.pop(one.public_key, None)
         elif one.change.endpoint is not None:
             ways[one.public_key] = write_endpoint(one.change.endpoint)
-    if all(not one.gained and one.change.endpoint is None for one in todo.difference.peers):
-        return
-    covering = _Cover(route.prefix for route in todo.network.routes)
-    for key, endpoint in ways.items():
-        host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
-        if covering.holds(host) and linux.route_device(host, mark) == interface:
+            asked.add(one.public_key)
+    gained = _Cover(ip for one in todo.difference.peers for ip in one.gained)
+    hosts = {key: one.rpartition(":")[0].strip("[]").partition("%")[0] for key, one in ways.items()}
+    for key, host in hosts.items():
+        suspect = key in asked or gained.holds(host)
+        if suspect and linux.route_device(host, mark) == interface:
             raise HostError(
-                0,
-                f"{host}, the endpoint of peer {_name(todo.file, key)}, would be reached through"
+                errno.ELOOP,
+                f"{host}, the endpoint of peer {todo.names.get(key, key)}, would be reached through"
                 f" {interface} itself; leave it out of AllowedIPs, or add a route to it",
             )
 
@@ -185,6 +189,8 @@ class _Cover:
             known.add(int(one.network_address) >> shift)
 
     def holds(self, host: str) -> bool:
+        if not self._networks:
+            return False
         address = ipaddress.ip_address(host)
         return any(
             version == address.version and int(address) >> shift in known
@@ -201,7 +207,7 @@ def _device_lines(todo: _Todo) -> Iterator[str]:
     if head.fwmark is not None:
         yield f"~ fwmark {_mark(state.fwmark)} -> {_mark(head.fwmark)}"
     for one in todo.difference.peers:
-        yield _peer_line(one, _name(todo.file, one.public_key))
+        yield _peer_line(one, todo.names.get(one.public_key, one.public_key))
 
 
 def _peer_line(one: PeerDifference, name: str) -> str:
@@ -230,11 +236,6 @@ def _signed(step: str) -> str:
     words = set(step.split())
     sign = "+" if "add" in words else "-" if words & {"delete", "del"} else "~"
     return f"{sign} {step}"
-
-
-def _name(file: QuickConfig, key: str) -> str:
-    names = {peer.public_key: peer.name for peer in file.peers}
-    return f"{names[key]} ({key})" if names.get(key) else key
 
 
 def _mark(mark: int) -> str:

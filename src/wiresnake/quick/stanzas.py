@@ -92,7 +92,9 @@ def _feed(stanza: Stanza, key: bytes, wg: bytearray, begin: int, end: int, known
             if one in known:
                 stanza.allowed_ips.append(one)
             else:
+                stanza.odd = stanza.odd or one[:1] in ("+", "-")
                 try:
-                    stanza.allowed_ips.append(text(Prefix.parse(one)))
+                    if not one.startswith("-"):  # There is nothing yet that it could remove.
+                        stanza.allowed_ips.append(text(Prefix.parse(one.removeprefix("+"))))
                 except ConfigError:
                     stanza.odd = True

@@ -1,14 +1,13 @@
 """Brings an interface up as its file says, or leaves the host as it was."""
 
 import errno
-from dataclasses import replace
 
 from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import Interface, open_interface
 from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
-from wiresnake.model import CLEAR, DeviceChange
+from wiresnake.model import DeviceChange
 from wiresnake.quick import applied, backend, config, desired, hooks, stanzas
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.backend import Choice
@@ -28,7 +27,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
         if file.table not in ("", "off", "auto"):
             desired.table_number(file.table, path)
-        device_change = _added(conf.parse(file.wg, resolver(), name=path))
+        device_change = conf.parse(file.wg, resolver(), name=path, append=True)
         parts = stanzas.read(file.wg)
     finally:
         wipe(file.wg)
@@ -68,14 +67,3 @@ def set_mark(device: Interface, say: Say) -> int:
     say(f"wg set {device.name} fwmark {mark}")
     device.change(DeviceChange(fwmark=mark))
     return mark
-
-
-def _added(change: DeviceChange) -> DeviceChange:
-    """As `wg addconf` takes a file: what it lacks stays as PreUp may have set it."""
-    return replace(
-        change,
-        private_key=None if change.private_key is CLEAR else change.private_key,
-        listen_port=change.listen_port or None,
-        fwmark=change.fwmark or None,
-        replace_peers=False,
-    )

@@ -17,7 +17,7 @@ from itertools import islice
 from operator import attrgetter
 
 from wiresnake._native import Endpoint, Entropy, Plane
-from wiresnake.config.uapi import write_device
+from wiresnake.config.uapi import write_device, write_device_state, write_peer_state
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
@@ -26,6 +26,7 @@ from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
+from wiresnake.runtime.events import Events
 from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.tun import Tun
 
@@ -33,7 +34,7 @@ _SLICE = 5_000_000
 """Events and handshake messages hold the loop for this many ns at most."""
 
 _PEERS_PER_PART = 500
-"""Of a `get`, in 0.5 ms."""
+"""Of a `get`, in 0.5 ms; of a `state`, in 2 ms."""
 _DESCRIBED = attrgetter("id", "public_key", "last_handshake", "persistent_keepalive", "allowed_ips")
 _PRESHARED_KEY_AT = len("public_key=\npreshared_key=") + 64
 
@@ -57,6 +58,7 @@ class Tunnel:
         self._any_port = True
         self._fwmark = 0
         self._deadline: int | None = None
+        self.events = Events(self._device.observe)
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[int, int]] = deque()
@@ -128,6 +130,27 @@ class Tunnel:
                 one.preshared_key.write_hex(reply, start + _PRESHARED_KEY_AT)
             start += len(text)
         return reply
+
+    def describe_state(self, public_key: bytes | None) -> Iterator[bytes]:
+        """What a `state` says, of all peers or of one, in parts. KeyError if that is unknown."""
+        peers = self._device.peers
+        asked = iter(list(peers.values()) if public_key is None else [peers[public_key]])
+        return self._describe_state(asked)
+
+    def _describe_state(self, peers: Iterator[Peer]) -> Iterator[bytes]:
+        at = now().boot
+        notes = self._plane.describe_notes(at)
+        yield write_device_state(
+            self._up, self._sockets is not None, self._device.stranger, notes, at
+        )
+        while part := list(islice(peers, _PEERS_PER_PART)):
+            at = now().boot
+            texts = self._plane.describe_state([one.id for one in part], at)
+            yield b"".join(
+                write_peer_state(one.public_key, text, one.last_handshake, one.notes or {}, at)
+                for one, text in zip(part, texts, strict=True)
+                if text
+            )
 
     def _link_changed(self, up: bool, mtu: int) -> None:
         self._plane.set_mtu(mtu)

@@ -13,7 +13,7 @@ import os
 import socket
 from pathlib import Path
 
-from wiresnake.config.uapi import SetParser, UapiError, wipe
+from wiresnake.config.uapi import Question, SetParser, UapiError, wipe
 from wiresnake.errors import HostError
 from wiresnake.runtime.tunnel import Tunnel, take_turns
 
@@ -150,11 +150,15 @@ class UapiServer:
         try:
             while True:
                 start, end = await lines.take(new_operation=True)
-                operation = lines.buffer[start:end] if end - start == 5 else b""
+                operation = bytes(lines.buffer[start:end]) if end - start <= 8 else b""
                 if operation == b"get=1":
                     failure = await self._get(lines, connection)
                 elif operation == b"set=1":
                     failure = await self._set(lines)
+                elif operation == b"state=1":
+                    failure = await self._state(lines, connection)
+                elif operation == b"events=1":
+                    failure = await self._events(lines, connection)
                 else:
                     return
                 await self._loop.sock_sendall(connection, b"errno=%d\n\n" % failure)
@@ -180,6 +184,35 @@ class UapiServer:
             await asyncio.sleep(0)
         return 0
 
+    async def _state(self, lines: "_Lines", connection: socket.socket) -> int:
+        question = await _ask(lines)
+        if question.errno:
+            return question.errno
+        try:
+            parts = self._tunnel.describe_state(question.public_key)
+        except KeyError:
+            return errno.ENOENT
+        for part in parts:
+            await self._loop.sock_sendall(connection, part)
+            await asyncio.sleep(0)
+        return 0
+
+    async def _events(self, lines: "_Lines", connection: socket.socket) -> int:
+        """Returns for a wrong question only: a subscription ends with the connection."""
+        question = await _ask(lines)
+        if question.errno:
+            return question.errno
+        events = self._tunnel.events
+        with events.subscribe() as place:
+            await self._loop.sock_sendall(connection, b"errno=0\n\n")
+            feed = self._loop.create_task(events.feed(connection, question.public_key, place))
+            try:
+                await lines.take(new_operation=True)
+            finally:
+                feed.cancel()
+                await asyncio.wait([feed])  # It lets go of the connection before that is closed.
+        raise EOFError
+
     async def _set(self, lines: "_Lines") -> int:
         """Reads to the empty line even behind an error, so that the client hears of it."""
         parser = SetParser(socket.if_nametoindex)
@@ -201,6 +234,16 @@ class UapiServer:
                 _log.error("%s", error.strerror)
                 failure = error.errno or errno.EIO
         return -failure
+
+
+async def _ask(lines: "_Lines") -> Question:
+    """Reads to the empty line, even behind an error."""
+    question = Question()
+    while True:
+        start, end = await lines.take()
+        if start == end:
+            return question
+        question.feed(lines.buffer, start, end)
 
 
 class _Lines:

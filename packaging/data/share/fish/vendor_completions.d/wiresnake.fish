@@ -1,0 +1,1 @@
+../../../../../src/wiresnake/cli/completions/wiresnake.fish

@@ -1,0 +1,98 @@
+//! What an operator may ask about and no packet needs: how often something was dropped, and the
+//! last time. Whatever is noted is lost anyway; so notes cost what works nothing.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Somebody is told of one thing this often at the most, however often it happens.
+const QUIET: u64 = 1_000_000_000;
+
+/// How often something happened, and the last time. Of no use to a flood: it never grows.
+pub struct Note<T> {
+    pub count: u64,
+    /// What, and when.
+    pub last: Option<(T, u64)>,
+    quiet_until: u64,
+    untold: bool,
+}
+
+impl<T> Default for Note<T> {
+    fn default() -> Note<T> {
+        Note { count: 0, last: None, quiet_until: 0, untold: false }
+    }
+}
+
+impl<T: Copy> Note<T> {
+    /// True if a subscriber, where there is one, is to be told now.
+    pub fn add(&mut self, what: T, now: u64, watched: bool) -> bool {
+        self.count += 1;
+        self.last = Some((what, now));
+        let tell = watched && now >= self.quiet_until;
+        if tell {
+            self.quiet_until = now + QUIET;
+            self.untold = true;
+        }
+        tell
+    }
+
+    /// The count and the last one, if nobody has taken them since `add` was true.
+    fn take(&mut self) -> Option<(u64, T)> {
+        let untold = std::mem::take(&mut self.untold);
+        self.last.filter(|_| untold).map(|(what, _)| (self.count, what))
+    }
+}
+
+/// A peer's. Made with the first note: most peers have none.
+#[derive(Default)]
+pub struct Notes {
+    /// Inner sources that are not among the peer's allowed IPs.
+    pub rejected: Note<IpAddr>,
+    /// Sends that failed, by errno.
+    pub send_error: Note<i32>,
+    /// Where the endpoint was before it moved, if a subscriber has not heard of that yet.
+    pub roamed_from: Option<SocketAddr>,
+}
+
+/// What a subscriber has not heard yet.
+#[derive(Debug, Default, PartialEq)]
+pub struct News {
+    pub roamed_from: Option<SocketAddr>,
+    pub rejected: Option<(u64, IpAddr)>,
+    pub send_error: Option<(u64, i32)>,
+}
+
+impl Notes {
+    pub fn take_news(&mut self) -> News {
+        News {
+            roamed_from: self.roamed_from.take(),
+            rejected: self.rejected.take(),
+            send_error: self.send_error.take(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_counted_and_told_once_a_second() {
+        let mut note = Note::default();
+        let told: Vec<bool> = [0, 1, QUIET - 1, QUIET, QUIET + 1, 3 * QUIET]
+            .map(|now| note.add(now as i32, now, true))
+            .into();
+        assert_eq!(told, [true, false, false, true, false, true]);
+        assert_eq!((note.count, note.last), (6, Some((3_000_000_000u64 as i32, 3 * QUIET))));
+        assert_eq!(note.take().map(|(count, _)| count), Some(6));
+        assert_eq!(note.take(), None);
+    }
+
+    #[test]
+    fn nobody_is_told_late_of_what_happened_before_he_came() {
+        let mut notes = Notes::default();
+        assert!(!notes.send_error.add(1, 5, false));
+        assert!(notes.rejected.add([10, 0, 0, 1].into(), 5, true));
+        let news = News { rejected: Some((1, [10, 0, 0, 1].into())), ..News::default() };
+        assert_eq!(notes.take_news(), news);
+        assert_eq!(notes.take_news(), News::default());
+    }
+}

@@ -1,0 +1,80 @@
+"""`wiresnake check`: what is wrong in configuration files, and where."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.errors import HostError
+from wiresnake.quick import files
+from wiresnake.quick.check import Finding, check
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Says what is wrong in wg-quick files: FILE:LINE:COLUMN: error or warning:"
+        " reason; remedy. An error is what keeps a file from being used; a warning is what is"
+        " accepted and does something else than its writer can have meant.",
+        epilog="""\
+examples:
+  wiresnake check                  all of /etc/wireguard
+  wiresnake check wg0              /etc/wireguard/wg0.conf
+  wiresnake check --strict ./wg0.conf || exit
+
+exit codes: 0 no errors, 1 errors (with --strict: or warnings), or a file that cannot be read""",
+    )
+    made.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE|NAME",
+        help="a path, or the name of an interface (default: all of /etc/wireguard)",
+    )
+    made.add_argument("--strict", action="store_true", help="warnings count as errors")
+    made.add_argument("--json", action="store_true", help="print one JSON array")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser(argv[0]).parse_args(argv[1:])
+    paths = [files.find(argument) for argument in arguments.files]
+    paths = paths or sorted(files.FOLDER.glob("*.conf"))
+    if not paths:
+        print(f"wiresnake: no *.conf in {files.FOLDER}; name a file", file=sys.stderr)
+        return 1
+    found: list[tuple[Path, Finding]] = []
+    unread = False
+    for path in paths:
+        try:
+            text = files.load(path)
+        except HostError as error:
+            print(f"wiresnake: {error.strerror or error}", file=sys.stderr)
+            unread = True
+            continue
+        found += [(path, finding) for finding in (*_of_file(path), *check(text))]
+    if arguments.json:
+        rows = [{"file": str(path), **finding._asdict()} for path, finding in found]
+        print(json.dumps(rows, indent=2))
+    else:
+        for path, (line, column, level, reason, remedy) in found:
+            print(f"{path}:{line}:{column}: {level}: {reason}; {remedy}")
+    bad = any(finding.level == "error" or arguments.strict for _, finding in found)
+    return 1 if bad or unread else 0
+
+
+def _of_file(path: Path) -> list[Finding]:
+    """What is wrong with the file itself."""
+    found = []
+    status = path.stat()
+    folder = path.resolve().parent.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_mode & folder.st_mode & 0o007:
+        reason = "the file and its folder are open to everybody on this machine"
+        found.append(Finding(1, 1, "warning", reason, f"chmod 600 {path}"))
+    name = os.path.basename(path)
+    if name.endswith(".conf") and not files.is_name(name.removesuffix(".conf")):
+        reason = "no interface can have this file's name"
+        remedy = "rename it: 1 to 15 of a-z, A-Z, 0-9, _ = + . - before .conf"
+        found.append(Finding(1, 1, "warning", reason, remedy))
+    return found

@@ -1,0 +1,208 @@
+"""`wiresnake completion SHELL`: a script by which a shell completes our words.
+
+The scripts only ask: `wiresnake completion words LINE...` answers with one candidate a line, a tab
+and what it means. So all shells know the same, and what they offer are the parsers' own options
+and the interfaces, files and peers that there are. A last line of `:` asks for names of files.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.program import STOCK
+from wiresnake.cli.wiresnake import COMMANDS, module_of
+from wiresnake.errors import WiresnakeError
+
+FILES = ":"
+_CONFIGURATIONS = Path("/etc/wireguard")
+
+SCRIPTS = {
+    path.suffix[1:]: path
+    for path in sorted(Path(__file__).with_name("completions").glob("wiresnake.*"))
+}
+
+_EPILOG = """\
+examples:
+  source <(wiresnake completion bash)                    # for this shell
+  wiresnake completion bash >/etc/bash_completion.d/wiresnake
+  wiresnake completion fish >~/.config/fish/completions/wiresnake.fish
+
+exit codes: 0 success; 1 a wrong command line"""
+
+
+def parser(_: str) -> Parser:
+    made = Parser(
+        prog="wiresnake completion",
+        description="Print a script that completes this command's words in a shell.",
+        epilog=_EPILOG,
+    )
+    made.add_argument("shell", choices=[*SCRIPTS], help="which shell the script is for")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    if argv[1:2] == ["words"]:
+        for word, meaning in candidates(argv[2:]):
+            print(f"{word}\t{meaning}" if meaning else word)
+        return 0
+    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text(), end="")
+    return 0
+
+
+def candidates(line: list[str]) -> Iterator[tuple[str, str]]:
+    """What may stand where the line ends, and what each means. The last word is the beginning of
+    what is meant; the first is the program's."""
+    if len(line) < 2:
+        return
+    prefix = line[-1]
+    for word, meaning in _all(line):
+        if word.startswith(prefix) or word == FILES:
+            yield word, meaning
+
+
+def _all(line: list[str]) -> Iterator[tuple[str, str]]:
+    name, *words = line
+    groups = [STOCK[Path(name).name]] if Path(name).name in STOCK else [*COMMANDS]
+    commands = {word: text for group in groups for word, (_, text) in COMMANDS[group].items()}
+    if len(words) == 1 or (words[0] == "help" and len(words) == 2):
+        yield from commands.items()
+        if len(words) == 1:
+            yield "help", "what this command can do"
+        return
+    module = module_of(words[0])
+    if module is None or words[0] not in commands:
+        return
+    if words[0] == "set":
+        yield from _set(words[1:])
+    else:
+        yield from _parsed(module.parser(words[0]), words[1:])
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> Iterator[tuple[str, str]]:
+    """Follows the words up to the last through the parser."""
+    *before, prefix = words
+    positionals = _positionals(parser)
+    waiting: argparse.Action | None = None
+    taken: list[str] = []
+    for word in before:
+        if waiting is not None:
+            waiting = None
+        elif word.startswith("-"):
+            option = parser._option_string_actions.get(word)
+            waiting = option if option is not None and option.nargs is None else None
+        else:
+            taken.append(word)
+            action = positionals[0] if positionals else None
+            if isinstance(action, argparse._SubParsersAction):
+                if (found := action.choices.get(word)) is None:
+                    return
+                parser, positionals = found, _positionals(found)
+            elif action is not None and action.nargs in (None, "?"):
+                positionals = positionals[1:]
+    if waiting is not None:
+        yield from _values(waiting, taken)
+    elif prefix.startswith("-"):
+        for option in parser._actions:
+            for string in option.option_strings:
+                yield string, _meaning(option)
+    else:
+        for action in positionals:
+            yield from _values(action, taken)
+            if action.nargs not in ("?", "*"):
+                return
+
+
+def _positionals(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if not action.option_strings]
+
+
+def _meaning(action: argparse.Action) -> str:
+    text = action.help if action.help and action.help is not argparse.SUPPRESS else ""
+    return text.partition(";")[0].replace("%%", "%")
+
+
+def _values(action: argparse.Action, taken: list[str]) -> Iterator[tuple[str, str]]:
+    if isinstance(action, argparse._SubParsersAction):
+        for choice in action._choices_actions:
+            yield choice.dest, _meaning(choice)
+    elif action.choices is not None:
+        for choice in action.choices:
+            yield str(choice), ""
+    else:
+        metavar = action.metavar if isinstance(action.metavar, str) else action.dest
+        if kind := _KINDS.get(metavar.upper()):
+            yield from kind(taken)
+
+
+def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
+    from wiresnake.control.interface import interface_names
+
+    with contextlib.suppress(WiresnakeError, OSError):
+        for name in interface_names():
+            yield name, "interface"
+
+
+def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
+    """Files outside of /etc/wireguard are meant by a path, and that has a slash."""
+    with contextlib.suppress(OSError):
+        for path in sorted(_CONFIGURATIONS.glob("*.conf")):
+            yield path.stem, str(path)
+    yield FILES, ""
+
+
+def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
+    """Of the interface that the line names, or of all."""
+    from wiresnake.control.interface import interface_names, open_interface
+
+    with contextlib.suppress(WiresnakeError, OSError):
+        for name in interface_names():
+            if not taken or taken[0] == name or taken[0] not in interface_names():
+                for peer in open_interface(name).read().peers:
+                    yield peer.public_key, f"peer of {name}"
+
+
+def _files(_: list[str]) -> Iterator[tuple[str, str]]:
+    yield FILES, ""
+
+
+_KINDS: dict[str, Callable[[list[str]], Iterator[tuple[str, str]]]] = {
+    "IFACE": _interfaces,
+    "INTERFACE": _interfaces,
+    "FILE-OR-NAME": _configurations,
+    "FILE|NAME": _configurations,
+    "NAME|FILE": _configurations,
+    "PEER": _peers,
+    "FILE": _files,
+    "OUT": _files,
+}
+"""By what an argument is called in the help."""
+
+_DEVICE_WORDS = {
+    "listen-port": "the UDP port",
+    "fwmark": "the mark of encrypted datagrams",
+    "private-key": "a file with the private key",
+    "peer": "the public key of a peer",
+}
+_PEER_WORDS = {
+    "peer": "the next peer's public key",
+    "remove": "no peer any more",
+    "preshared-key": "a file with the preshared key",
+    "endpoint": "HOST:PORT",
+    "persistent-keepalive": "seconds, or off",
+    "allowed-ips": "a list; +IP adds, -IP takes away",
+}
+
+
+def _set(words: list[str]) -> Iterator[tuple[str, str]]:
+    """`set` has the grammar of wg(8): words, each with a value, and no options."""
+    before = words[-2] if len(words) > 1 else ""
+    if len(words) == 1:
+        yield from _interfaces([])
+    elif before == "peer":
+        yield from _peers(words[:1])
+    elif before in ("private-key", "preshared-key"):
+        yield FILES, ""
+    elif before not in ("listen-port", "fwmark", "endpoint", "persistent-keepalive", "allowed-ips"):
+        yield from (_PEER_WORDS if "peer" in words[:-1] else _DEVICE_WORDS).items()

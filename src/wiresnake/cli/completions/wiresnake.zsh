@@ -1,0 +1,20 @@
+#compdef wiresnake
+# zsh completion for wiresnake: put it into a folder of $fpath as _wiresnake
+_wiresnake() {
+    local line files
+    local -a found
+    for line in "${(@f)$(wiresnake completion words "${(@)words[1,CURRENT]}" 2>/dev/null)}"; do
+        if [[ $line == : ]]; then
+            files=1
+        elif [[ -n $line ]]; then
+            found+=("${line/$'\t'/:}")
+        fi
+    done
+    _describe wiresnake found
+    [[ -z $files ]] || _files
+}
+if [[ $funcstack[1] == _wiresnake ]]; then
+    _wiresnake "$@"
+else
+    compdef _wiresnake wiresnake
+fi

@@ -1,0 +1,208 @@
+"""`wiresnake events`: what happens to peers, as it happens; and the hooks of peers."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import syslog
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.errors import HostError, WiresnakeError
+
+if TYPE_CHECKING:
+    from wiresnake.control.events import Event
+    from wiresnake.control.following import Following
+    from wiresnake.quick.names import Notes
+
+_EPILOG = """\
+One line an event: time, interface, the peer's friendly name or public key, what happened, details.
+
+  handshake      a handshake made a session where there was none (initiator: was it we?)
+  connected      follows it
+  rekey          a handshake made a new session for a connected peer (initiator)
+  disconnected   no session any more; reason=expired: unused for 9 minutes, no_answer, removed, down
+  roamed         the peer sends from another endpoint (old_endpoint)
+  unreachable    reason=no_answer (initiations), or reason=send_error (errno)
+  rejected_source  a packet came from an address that is none of its allowed IPs (source, count)
+  lost           we were too slow for so many events (count)
+
+A device of wiresnaked tells them itself. The kernel's devices and other daemons tell nothing: they
+are looked at once a second, which is said at the start and in each JSON line ("source"), and what
+a look cannot see (rejected_source, who began a handshake) is missing.
+
+hooks: OnUp = COMMAND and OnDown = COMMAND in a [Peer] section run by `bash -c` when that peer
+connects and disconnects, with WIRESNAKE_INTERFACE, WIRESNAKE_PEER (its key), WIRESNAKE_NAME,
+WIRESNAKE_ENDPOINT and WIRESNAKE_EVENT (connected, disconnected) in the environment, and %i
+replaced by the interface. `wiresnake up` starts this command with --hooks where a file has any.
+Who is connected when it starts gets OnUp at once; when the interface ends, or this command by
+SIGTERM or Ctrl-C, all that are connected get OnDown. The hooks of one peer run one after the
+other; one that takes more than 60 s is ended. The file is read anew when it changes. What goes
+wrong is reported on stderr and in the syslog.
+
+examples:
+  wiresnake events                       of all interfaces that there are
+  wiresnake events wg0 --json | jq -r 'select(.event == "connected").name'
+  wiresnake events --hooks /etc/wireguard/wg0.conf wg0
+
+exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow"""
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Prints what happens to peers, as it happens, until the interfaces end.",
+        epilog=_EPILOG,
+    )
+    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
+    made.add_argument("--json", action="store_true", help="a JSON object a line")
+    made.add_argument(
+        "--hooks",
+        metavar="FILE",
+        type=Path,
+        help="run OnUp and OnDown of the peers in this file, and print no events",
+    )
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    made = parser(argv[0])
+    arguments = made.parse_args(argv[1:])
+    if arguments.hooks and len(arguments.interfaces) != 1:
+        made.error("--hooks FILE needs the one interface that the file is for")
+    try:
+        if arguments.hooks:
+            _run_hooks(arguments.interfaces[0], arguments.hooks)
+        else:
+            _print_all(arguments)
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:  # Nobody reads any more; neither is there a use in saying so at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except WiresnakeError as error:
+        said = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}"
+    else:
+        return 0
+    print(f"wiresnake: {said}", file=sys.stderr)
+    return 1
+
+
+def _print_all(arguments: argparse.Namespace) -> None:
+    from wiresnake.control.interface import interface_names
+    from wiresnake.quick import names
+
+    interfaces = arguments.interfaces or interface_names()
+    if not interfaces:
+        raise HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
+    files = {name: names.of_interface(name, arguments.config) for name in interfaces}
+    followed = {name: _follow(name) for name in interfaces}
+    form = _as_json if arguments.json else _as_line
+    for event in _joined([following.events for following in followed.values()]):
+        notes = files[event.interface].of(event.public_key)
+        print(form(event, notes, followed[event.interface].watching), flush=True)
+
+
+def _run_hooks(interface: str, path: Path) -> None:
+    from wiresnake.quick.names import of_interface
+    from wiresnake.quick.peer_hooks import PeerHooks
+
+    hooks = PeerHooks(interface, of_interface(interface, path).of, _report)
+    following = _follow(interface)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        hooks.begin(following.connected)
+        for event in following.events:
+            hooks.take(event)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        hooks.end()
+
+
+def _follow(interface: str) -> "Following":
+    from wiresnake.control.following import follow
+
+    following = follow(interface)
+    if following.watching:
+        print(
+            f"wiresnake: {interface} tells no events: watching, by a look every second",
+            file=sys.stderr,
+            flush=True,
+        )
+    return following
+
+
+def _joined(sources: list[Iterable["Event"]]) -> Iterable["Event"]:
+    """The events of all, as they come, until all have ended."""
+    queue: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+
+    def pass_on(source: Iterable["Event"]) -> None:
+        try:
+            for event in source:
+                queue.put(event)
+        except BaseException as error:  # Raised where it can be said.
+            queue.put(error)
+        queue.put(None)
+
+    for source in sources:
+        Thread(target=pass_on, args=(source,), daemon=True).start()
+    running = len(sources)
+    while running:
+        got = queue.get()
+        if isinstance(got, BaseException):
+            raise got
+        if got is None:
+            running -= 1
+        else:
+            yield got
+
+
+def _as_line(event: "Event", notes: "Notes", watching: bool) -> str:
+    time = datetime.fromtimestamp(event.time_ns / 1e9).isoformat(" ", "milliseconds")
+    details = "".join(f" {key}={_word(value)}" for key, value in event.details.items())
+    who = notes.name or event.public_key or "-"
+    return f"{time} {event.interface} {who} {event.kind}{details}"
+
+
+def _as_json(event: "Event", notes: "Notes", watching: bool) -> str:
+    said = {
+        "time": event.time_ns / 1e9,
+        "interface": event.interface,
+        "public_key": event.public_key or None,
+        "name": notes.name or None,
+        "event": event.kind,
+        "source": "watching" if watching else "device",
+    }
+    return json.dumps(said | event.details, ensure_ascii=False)
+
+
+def _word(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _report(what: str) -> None:
+    """To stderr, and to the syslog unless stderr is the journal already."""
+    with suppress(OSError):
+        print(f"wiresnake: {what}", file=sys.stderr, flush=True)
+    status = os.fstat(2)
+    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
+        syslog.openlog("wiresnake", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_WARNING, what)

@@ -1,0 +1,277 @@
+"""`wiresnake monitor`: a live view of interfaces and peers."""
+
+import argparse
+import heapq
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.control.activity import Activity, Meter
+from wiresnake.control.interface import interface_names, open_interface
+from wiresnake.control.state import InterfaceState
+from wiresnake.diagnosis.words import duration, size
+from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.quick import names
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_COLOURS = {"live": "green", "idle": "cyan", "silent": "yellow", "no answer": "red", "never": "dim"}
+_COLUMNS = ("peer", "health", "endpoint", "handshake", "in/s", "out/s", "received", "sent")
+_NUMBERS = frozenset(("handshake", "in/s", "out/s", "received", "sent"))
+_WIDE = {"endpoint": 72, "received": 100, "sent": 100}
+"""Columns that need a terminal as wide as that."""
+_HEADER_LINES = 3
+_CALM = 6
+"""After a look at many peers it rests so many times as long: below a fifth of a processor."""
+_GLANCE = 0.2
+"""Seconds until a key or a new size of the terminal is seen."""
+
+_EPILOG = """\
+health of a peer:
+  live       it has a session
+  idle       it has none, and none is wanted
+  silent     it does not answer what is sent to it (15 s and longer)
+  no answer  nor has it ever answered
+  never      nobody has tried
+
+The busiest peers come first, as many as fit. `q` or Ctrl-C ends. Without a terminal each look is
+printed as plain lines. Names are the friendly names of the interface's file (# friendly_name = X).
+For the reason why a peer is not live, ask `wiresnake why PEER`.
+
+examples:
+  wiresnake monitor                  all interfaces, also those that come later
+  wiresnake monitor wg0 --interval 5
+  wiresnake monitor --once           one table, rates over one second
+
+exit codes: 0 at the end, 1 if there is no such interface"""
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Shows peers as they are: rates, handshakes, health.",
+        epilog=_EPILOG,
+    )
+    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
+    made.add_argument(
+        "--interval", metavar="SECONDS", type=_seconds, default=1.0, help="between two looks (1)"
+    )
+    made.add_argument("--once", action="store_true", help="print one table and end")
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser(argv[0]).parse_args(argv[1:])
+    view = View(arguments.interfaces, arguments.config)
+    try:
+        view.look()
+        if arguments.once or not sys.stdout.isatty():
+            _plain(view, arguments.interval, arguments.once)
+        else:
+            _live(view, arguments.interval)
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except WiresnakeError as error:
+        said = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}"
+    else:
+        return 0
+    print(f"wiresnake: {said}", file=sys.stderr)
+    return 1
+
+
+class View:
+    """What the last look has seen."""
+
+    def __init__(self, interfaces: list[str], config: Path | None) -> None:
+        self._chosen = interfaces
+        self._config = config
+        self._meters: dict[str, Meter] = {}
+        self._files: dict[str, names.NotesFile] = {}
+        self.seen: dict[str, tuple[InterfaceState, list[Activity]]] = {}
+
+    def look(self) -> None:
+        """HostError once there is no interface (any more)."""
+        gone = HostError(0, "there is no WireGuard interface")
+        seen = {}
+        for name in self._chosen or interface_names():
+            try:
+                state = open_interface(name).read()
+            except HostError as error:
+                gone = error
+                continue
+            meter = self._meters.setdefault(name, Meter())
+            seen[name] = state, meter.look(state, time.time(), time.monotonic())
+            if name not in self._files:
+                self._files[name] = names.of_interface(name, self._config)
+        if not seen:
+            raise gone
+        self.seen = seen
+
+    def title(self, name: str) -> str:
+        state, peers = self.seen[name]
+        live = sum(peer.health == "live" for peer in peers)
+        rates = [
+            f"{size(sum(rate))}/s {way}"
+            for rate, way in (
+                ([peer.received_rate for peer in peers], "in"),
+                ([peer.sent_rate for peer in peers], "out"),
+            )
+        ]
+        kind = " (kernel)" if state.backend == "kernel" else ""
+        port = f"port {state.listen_port}"
+        return ", ".join([f"{name}{kind}: {port}", f"{live} of {len(peers)} peers live", *rates])
+
+    def cells(self, name: str, peer: Activity) -> tuple[str, ...]:
+        public_key = peer.peer.public_key
+        return (
+            self._files[name].of(public_key).name or public_key,
+            peer.health,
+            peer.peer.endpoint or "-",
+            "-" if peer.handshake_age is None else duration(peer.handshake_age),
+            size(peer.received_rate),
+            size(peer.sent_rate),
+            size(peer.peer.received),
+            size(peer.peer.sent),
+        )
+
+    def rows(self, name: str, most: int | None = None) -> list[Activity]:
+        """The busiest first."""
+        peers = self.seen[name][1]
+        if most is None:
+            return sorted(peers, key=lambda peer: peer.order)
+        return heapq.nsmallest(most, peers, key=lambda peer: peer.order)
+
+
+def _plain(view: View, interval: float, once: bool) -> None:
+    """Lines for a file or a pipe; the first look has no rates yet."""
+    while True:
+        time.sleep(min(interval, 1.0) if once else interval)
+        view.look()
+        if not once:
+            print(datetime.now().isoformat(" ", "seconds"))
+        for name in view.seen:
+            rows = [_COLUMNS, *(view.cells(name, peer) for peer in view.rows(name))]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            print(view.title(name))
+            for row in rows:
+                cells = [
+                    cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+                    for cell, width, column in zip(row, widths, _COLUMNS, strict=True)
+                ]
+                print("  " + "  ".join(cells).rstrip())
+        sys.stdout.flush()
+        if once:
+            return
+
+
+def _live(view: View, interval: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            begun = time.process_time()
+            view.look()
+            cost = time.process_time() - begun
+            due = time.monotonic() + max(interval, _CALM * cost)
+            drawn = None
+            while (left := due - time.monotonic()) > 0:
+                if console.size != drawn:
+                    drawn = console.size
+                    live.update(_draw(view, console), refresh=True)
+                if keys.pressed(min(left, _GLANCE)) in ("q", "Q", "\x03", "\x04"):
+                    return
+
+
+def _draw(view: View, console: "Console") -> "RenderableType":
+    from rich.console import Group
+
+    parts: list[RenderableType] = []
+    room = console.size.height - 1
+    for number, name in enumerate(view.seen):
+        share = room // (len(view.seen) - number)
+        drawn = list(_table(view, name, share - _HEADER_LINES, console.size.width))
+        room -= len(view.rows(name, max(share - _HEADER_LINES, 0))) + _HEADER_LINES
+        parts += drawn
+    return Group(*parts, "[dim]q ends[/]")
+
+
+def _table(view: View, name: str, most: int, width: int) -> "Iterator[RenderableType]":
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = view.rows(name, max(most, 0))
+    more = len(view.seen[name][1]) - len(rows)
+    yield Text(view.title(name), style="bold", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
+    shown = [column for column in _COLUMNS if _WIDE.get(column, 0) <= width]
+    for column in shown:
+        number = column in _NUMBERS
+        table.add_column(
+            column,
+            justify="right" if number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=None if number or column == "health" else 1,
+        )
+    for peer in rows:
+        cells = dict(zip(_COLUMNS, view.cells(name, peer), strict=True))
+        health = Text(peer.health, _COLOURS[peer.health])
+        table.add_row(*(health if one == "health" else Text(cells[one]) for one in shown))
+    yield table
+    yield Text(f"  and {more} more peers that are less busy" if more else "", style="dim")
+
+
+class _Keys:
+    """Single keys of the terminal, without Enter and unseen."""
+
+    def __enter__(self) -> "_Keys":
+        import termios
+        import tty
+
+        self._before = None
+        if sys.stdin.isatty():
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import termios
+
+        if self._before is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self, seconds: float) -> str:
+        """The next key, or nothing once the time is up."""
+        import select
+
+        if self._before is None:
+            time.sleep(seconds)
+            return ""
+        ready, _, _ = select.select([sys.stdin], [], [], seconds)
+        return os.read(sys.stdin.fileno(), 1).decode("latin1") if ready else ""
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("between 0.1 and 3600")
+    return value

@@ -1,0 +1,287 @@
+"""`wiresnake new server|peer`: configurations that work, in one command each."""
+
+import argparse
+import contextlib
+import fcntl
+import ipaddress
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.quick import files, new
+from wiresnake.quick.files import New
+
+T = TypeVar("T")
+
+EPILOG = """\
+examples:
+  wiresnake new server --endpoint vpn.example.com --nat
+  wiresnake new peer phone --full-tunnel
+  wiresnake new peer laptop --allowed 192.168.7.0/24 --keepalive 25 -o laptop.conf
+
+exit codes: 0 made, 1 failed, and then no file has changed"""
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Makes a server's configuration, or adds a peer to it and makes the peer's.",
+        epilog=EPILOG,
+    )
+    kinds = made.add_subparsers(dest="kind", required=True, metavar="server|peer")
+    server = kinds.add_parser(
+        "server",
+        help="a server's configuration, with networks of its own",
+        description="Makes NAME.conf with a new key, and networks that nothing here uses yet: a"
+        " private IPv4 one and a unique local IPv6 one.",
+        epilog=EPILOG,
+    )
+    server.add_argument("--name", default="wg0", help="the interface's name (default: wg0)")
+    server.add_argument(
+        "--endpoint", metavar="HOST[:PORT]", help="how peers reach this host; noted for `new peer`"
+    )
+    server.add_argument(
+        "--port", type=_number(1), help="the UDP port (default: 51820, or the next free one)"
+    )
+    server.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        metavar="ADDRESS/LENGTH",
+        help="the server's address and network; may come again, or be a list with commas",
+    )
+    server.add_argument("--dns", help="the DNS servers of peers; noted for `new peer`")
+    server.add_argument(
+        "--nat",
+        action="store_true",
+        help="let peers reach the internet through this host: forwarding and masquerading (nft)",
+    )
+    server.add_argument(
+        "--dir", type=Path, default=files.FOLDER, help="where (default: /etc/wireguard)"
+    )
+    server.add_argument("--force", action="store_true", help="replace a file that exists")
+    peer = kinds.add_parser(
+        "peer",
+        help="a peer's configuration, which the server's file learns of",
+        description="Adds a [Peer] with the next free addresses to the server's file, writes the"
+        " peer's own file and shows it as a QR code. Both files are written, or none.",
+        epilog=EPILOG,
+    )
+    peer.add_argument("name", metavar="NAME", help="the peer's name, and that of its interface")
+    peer.add_argument(
+        "--server", default="wg0", metavar="NAME|FILE", help="the server (default: wg0)"
+    )
+    routes = peer.add_mutually_exclusive_group()
+    routes.add_argument(
+        "--full-tunnel", action="store_true", help="the peer sends everything through the tunnel"
+    )
+    routes.add_argument(
+        "--allowed",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="what the peer sends through the tunnel (default: the server's networks)",
+    )
+    peer.add_argument(
+        "--endpoint", metavar="HOST[:PORT]", help="how it reaches the server (default: as noted)"
+    )
+    peer.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        help="its addresses (default: the next free one of each network)",
+    )
+    peer.add_argument("--dns", help="its DNS servers (default: as noted)")
+    peer.add_argument(
+        "--keepalive",
+        type=_number(0),
+        default=0,
+        metavar="SECONDS",
+        help="keep the way through a NAT open; 25 suits most (default: off)",
+    )
+    peer.add_argument(
+        "--psk",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a preshared key, against the quantum computers of later (default: yes)",
+    )
+    peer.add_argument("-o", "--output", type=Path, help="its file (default: ./NAME.conf)")
+    peer.add_argument("--force", action="store_true", help="replace a file that exists")
+    peer.add_argument("--no-qr", dest="qr", action="store_false", help="do not show the QR code")
+    peer.add_argument(
+        "--reload", action="store_true", help="make a running server know the peer at once"
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser(argv[0]).parse_args(argv[1:])
+    return _server(arguments) if arguments.kind == "server" else _peer(arguments)
+
+
+def _server(arguments: argparse.Namespace) -> int:
+    name: str = arguments.name
+    if not files.is_name(name):
+        raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
+    if arguments.nat and shutil.which("nft") is None:
+        raise ConfigError("--nat needs nft: install nftables")
+    path: Path = arguments.dir / f"{name}.conf"
+    with _made(path.parent), _locked(path.parent):
+        others = [_text(one) for one in sorted(path.parent.glob("*.conf")) if one != path]
+        taken = [network for text in others for network in new.networks(text)]
+        addresses = _listed(arguments.address, ipaddress.ip_interface)
+        addresses = addresses or _free_networks([*taken, *_here()])
+        for one in addresses:
+            if one.network.num_addresses > 2 and one.ip == one.network.network_address:
+                first = f"{one.ip + 1}/{one.network.prefixlen}"
+                raise ConfigError(f"{one} is a network; give an address in it: {first}")
+            if any(one.version == net.version and one.network.overlaps(net) for net in taken):
+                raise ConfigError(f"{one} overlaps another configuration's; choose another")
+        ports = {new.listen_port(text) for text in others}
+        port = arguments.port or next(n for n in range(new.DEFAULT_PORT, 65536) if n not in ports)
+        text = new.server(
+            name,
+            addresses,
+            port,
+            endpoint=arguments.endpoint,
+            dns=arguments.dns,
+            nat=arguments.nat,
+        )
+        files.save(New(path, text, arguments.force))
+    print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
+    shown = _argument(path)
+    option = "" if arguments.endpoint else " --endpoint HOST"
+    print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
+    if not arguments.nat:
+        print("Peers reach this host alone; with --nat also what it reaches.")
+    return 0
+
+
+def _peer(arguments: argparse.Namespace) -> int:
+    name: str = arguments.name
+    if not files.is_name(name):
+        raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
+    path = files.find(arguments.server)
+    output: Path = arguments.output or Path(f"{name}.conf")
+    if output.resolve() == path.resolve():
+        raise ConfigError(f"{output} is the server's own file; choose another with -o")
+    allowed = [str(network) for network in _listed(arguments.allowed, ipaddress.ip_network)]
+    with _locked(path.parent):
+        pair = new.peer(
+            name,
+            files.load(path),
+            file=str(path),
+            endpoint=arguments.endpoint,
+            allowed=("0.0.0.0/0", "::/0") if arguments.full_tunnel else allowed,
+            addresses=_listed(arguments.address, str),
+            dns=arguments.dns,
+            keepalive=arguments.keepalive,
+            preshared=arguments.psk,
+        )
+        files.save(New(output, pair.peer, arguments.force), New(path, pair.server, replace=True))
+    if arguments.qr:
+        from wiresnake.cli import qr
+
+        try:
+            qr.show(pair.peer)
+        except ConfigError as error:
+            print(f"wiresnake: {error}", file=sys.stderr)
+    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
+    up = os.path.exists(f"/sys/class/net/{path.stem}")
+    command = ["reload" if up else "up", _argument(path)]
+    if arguments.reload and up:
+        from wiresnake.cli import wiresnake
+
+        return wiresnake.main(command)
+    print(f"the server knows the peer after: wiresnake {' '.join(command)}")
+    if up and new.saves(pair.server):
+        print("Before it goes down: with SaveConfig = true that would forget the peer.")
+    return 0
+
+
+def _number(low: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and low <= int(text[:9]) < 65536):
+            raise argparse.ArgumentTypeError(f"a number from {low} to 65535, not '{text}'")
+        return int(text)
+
+    return read
+
+
+def _listed(arguments: list[str], read: Callable[[str], T]) -> list[T]:
+    """The option may come again, and each time hold a list."""
+    found = []
+    for item in (item.strip() for argument in arguments for item in argument.split(",")):
+        try:
+            found.append(read(item))
+        except ValueError:
+            raise ConfigError(f"'{item}' is no IP address and length; as 10.7.0.1/24") from None
+    return found
+
+
+def _here() -> list[new.Network]:
+    """The networks of this host's addresses and routes."""
+    from pyroute2 import IPRoute
+
+    found: list[new.Network] = []
+    with contextlib.suppress(OSError), IPRoute() as netlink:
+        for message in netlink.get_routes():
+            if (destination := message.get_attr("RTA_DST")) and message["dst_len"]:
+                network = f"{destination}/{message['dst_len']}"
+                found.append(ipaddress.ip_network(network, strict=False))
+    return found
+
+
+def _free_networks(taken: list[new.Network]) -> list[new.Interface]:
+    """Without the IPv6 one where Linux runs without IPv6, and would refuse the address."""
+    four, six = new.free_networks(taken)
+    return [four, six] if os.path.exists("/proc/net/if_inet6") else [four]
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The first configuration of a host makes /etc/wireguard too; a failure leaves none."""
+    missing = not folder.exists()
+    if missing:
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise HostError(error.errno, f"cannot make {folder}: {error.strerror}") from None
+    try:
+        yield
+    except BaseException:
+        if missing:
+            folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two commands at once must not give two peers the same address."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise HostError(error.errno, f"cannot read {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _text(path: Path) -> str:
+    """Another configuration's; one that cannot be read claims nothing."""
+    try:
+        return files.load(path)
+    except HostError:
+        return ""
+
+
+def _argument(path: Path) -> str:
+    """How a command names the file."""
+    return path.stem if path.parent == files.FOLDER else str(path)

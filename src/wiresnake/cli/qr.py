@@ -1,0 +1,102 @@
+"""`wiresnake qr`: a configuration as a QR code, which the apps for phones read."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wiresnake.cli.arguments import Parser
+from wiresnake.cli.dialect import exported
+from wiresnake.errors import ConfigError
+from wiresnake.quick import files
+
+if TYPE_CHECKING:
+    from segno import QRCode
+
+_LARGEST = 2953
+"""Bytes in a QR code of the largest size with the least redundancy."""
+_MARGIN = 4
+"""Light modules around the code, which the standard asks for."""
+_BLACK_ON_WHITE = "\033[38;5;16;48;5;231m"
+_HALVES = {(0, 0): " ", (1, 0): "\u2580", (0, 1): "\u2584", (1, 1): "\u2588"}
+"""One character shows two modules, one above the other."""
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
+        " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
+        " PostUp, is left out and said.",
+        epilog="""\
+examples:
+  wiresnake qr phone.conf
+  wiresnake qr phone.conf --png phone.png
+
+exit codes: 0 shown or written, 1 failed""",
+    )
+    made.add_argument("file", metavar="FILE|NAME", help="a path, or the name of an interface")
+    kinds = made.add_mutually_exclusive_group()
+    kinds.add_argument("--png", type=Path, metavar="OUT", help="write a picture instead")
+    kinds.add_argument("--svg", type=Path, metavar="OUT", help="write a vector picture instead")
+    made.add_argument("--raw", action="store_true", help="the file as it is, comments and all")
+    made.add_argument("--force", action="store_true", help="replace a file that exists")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser(argv[0]).parse_args(argv[1:])
+    picture: Path | None = arguments.png or arguments.svg
+    if arguments.raw:
+        text = files.load(files.find(arguments.file))
+    else:
+        [text] = exported(arguments.file, "android").values()
+    if picture is None:
+        show(text)
+    else:
+        _draw(text, picture, "png" if arguments.png else "svg", arguments.force)
+    return 0
+
+
+def show(text: str) -> None:
+    """Prints the code, and on stderr what to mind."""
+    drawn = terminal(text)
+    width = len(drawn[0])
+    print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
+    print("This code shows the private key: whoever sees it can use the tunnel.", file=sys.stderr)
+    columns = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and width > columns:
+        hint = f"The code needs {width} columns, here are {columns}: make the window wider,"
+        print(f"{hint} or write a picture: wiresnake qr FILE --png OUT", file=sys.stderr)
+
+
+def terminal(text: str) -> list[str]:
+    """The code's lines, two rows of modules each, to be shown black on white: with the colours
+    of the terminal it would come out inverted on half of them."""
+    rows = [[int(cell) for cell in row] for row in _code(text).matrix_iter(border=_MARGIN)]
+    if len(rows) % 2:
+        rows.append([0] * len(rows[0]))
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return ["".join(_HALVES[two] for two in zip(*pair, strict=True)) for pair in pairs]
+
+
+def _code(text: str) -> "QRCode":
+    import segno  # Only here: other commands shall not wait for it.
+
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return segno.make_qr(data, error="l", boost_error=True)
+    except segno.DataOverflowError:
+        raise ConfigError(
+            f"{len(data)} bytes are too many for a QR code, which holds {_LARGEST} at most; leave"
+            " out peers, or send the file itself"
+        ) from None
+
+
+def _draw(text: str, path: Path, kind: str, force: bool) -> None:
+    import io
+
+    drawn = io.BytesIO()
+    _code(text).save(drawn, kind=kind, scale=8, border=_MARGIN, light="white")
+    files.save(files.New(path, drawn.getvalue(), force))
+    print(f"wrote {path}; it shows the private key", file=sys.stderr)

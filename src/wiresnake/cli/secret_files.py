@@ -1,0 +1,69 @@
+"""Files with secrets, read into memory that can be wiped; they may be pipes."""
+
+import os
+
+from wiresnake.config.uapi import wipe
+
+_KEY_LENGTH = 44
+_WHITESPACE = b" \t\n\v\f\r"
+
+
+class BadKeyFile(Exception):
+    """What `wg` says of a file that holds no key."""
+
+
+def read(path: str) -> bytearray:
+    """The whole file, which the caller wipes. OSError if it cannot be read."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read(fd)
+    finally:
+        os.close(fd)
+
+
+def read_key(path: str) -> bytearray | None:
+    """The 44 characters of a key, which the caller wipes; None if the file is empty.
+
+    An empty pipe is what a failed command leaves, so it is no wish for no key. OSError, BadKeyFile.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = _read(fd)
+        if not text and _has_position(fd):
+            return None
+    finally:
+        os.close(fd)
+    key = text[:_KEY_LENGTH]
+    rest = bytes(text[_KEY_LENGTH:].strip(_WHITESPACE))
+    wipe(text)
+    if len(key) == _KEY_LENGTH and not rest:
+        return key
+    wipe(key)
+    if rest:
+        raise BadKeyFile(f"Found trailing character in key file: `{chr(rest[0])}'")
+    raise BadKeyFile("Invalid length key in key file")
+
+
+def _read(fd: int) -> bytearray:
+    buffer = bytearray(1 << 16)
+    length = 0
+    try:
+        while count := os.readv(fd, [memoryview(buffer)[length:]]):
+            length += count
+            if length == len(buffer):
+                buffer, full = bytearray(2 * length), buffer
+                buffer[:length] = full
+                wipe(full)
+    except BaseException:
+        wipe(buffer)
+        raise
+    del buffer[length:]
+    return buffer
+
+
+def _has_position(fd: int) -> bool:
+    try:
+        os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,156 @@
+"""`wiresnake show` and `showconf`: what interfaces and peers are, as `wg` says it.
+
+Without argparse, which is for help alone: a `show` has 40 ms.
+"""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from wiresnake.cli.show_text import FIELDS, as_json, pretty, script
+from wiresnake.control.interface import explain, interface_names, open_interface
+from wiresnake.control.state import InterfaceState
+from wiresnake.control.text import write_config
+from wiresnake.errors import HostError
+
+if TYPE_CHECKING:
+    from wiresnake.cli.arguments import Parser
+
+
+def main(argv: list[str]) -> int:
+    """Exits with 0, or 1 if no interface could be read or a word is wrong."""
+    command, *words = argv
+    if "-h" in words or "--help" in words:
+        parser(command).print_help()
+        return 0
+    return _showconf(words) if command == "showconf" else _show(words)
+
+
+def _show(words: list[str]) -> int:
+    json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    name, field = [*words, "", ""][:2]
+    if len(words) > 2 or (field and name == "interfaces"):
+        return _usage("show")
+    if name == "interfaces":
+        return _print_names(json)
+    if name in ("", "all"):
+        names = interface_names()
+        states = [one for other in names if (one := _read(other, f" {other}"))]
+    else:
+        names, states = [name], [one for one in [_read(name)] if one]
+    if field and field not in FIELDS and states:
+        print(f"Invalid parameter: `{field}'", file=sys.stderr)
+        return _usage("show")
+    secrets = os.environ.get("WG_HIDE_KEYS") == "never"
+    if json:
+        print(as_json(states, field, secrets=secrets))
+    elif field:
+        sys.stdout.write("".join([script(one, field, name == "all") for one in states]))
+    else:
+        now, color = int(time.time()), _color()
+        texts = [pretty(one, now, color=color, secrets=secrets) for one in states]
+        sys.stdout.write("\n".join(texts))
+    if not words and not names and sys.stdout.isatty():
+        hint = "no WireGuard interface is here; `wiresnake --help` says how to make one"
+        print(f"wiresnake: {hint}", file=sys.stderr)
+    return 1 if names and not states else 0
+
+
+def _showconf(words: list[str]) -> int:
+    if len(words) != 1:
+        return _usage("showconf")
+    state = _read(words[0])
+    if state is None:
+        return 1
+    sys.stdout.write(write_config(state))
+    return 0
+
+
+def _read(name: str, named: str = "") -> InterfaceState | None:
+    try:
+        return open_interface(name).read()
+    except HostError as error:
+        print(f"Unable to access interface{named}: {explain(error, name)}", file=sys.stderr)
+        return None
+
+
+def _print_names(json: bool) -> int:
+    names = interface_names()
+    if json:
+        from json import dumps
+
+        print(dumps(names))
+    elif names:
+        print(*names)
+    return 0
+
+
+def _color() -> bool:
+    mode = os.environ.get("WG_COLOR_MODE")
+    return mode == "always" or (mode != "never" and sys.stdout.isatty())
+
+
+def _usage(command: str) -> int:
+    print(f"Usage: wiresnake {command} {_USAGE[command]}", file=sys.stderr)
+    return 1
+
+
+_USAGE = {
+    "show": f"{{ <interface> | all | interfaces }} [{' | '.join(FIELDS)}] [--json]",
+    "showconf": "<interface>",
+}
+
+
+def parser(command: str) -> "Parser":
+    from wiresnake.cli.arguments import Parser
+
+    made = Parser(
+        prog=f"wiresnake {command}",
+        usage=f"wiresnake {command} {_USAGE[command]}",
+        description=_DESCRIPTION[command],
+        epilog=_EPILOG[command],
+    )
+    if command == "showconf":
+        made.add_argument("interface", help="the interface, secrets included")
+        return made
+    made.add_argument("interface", nargs="?", default="all", help="a name, all, or interfaces")
+    made.add_argument("field", nargs="?", choices=FIELDS, metavar="field", help=", ".join(FIELDS))
+    made.add_argument("--json", action="store_true", help="an object by interface name, see below")
+    return made
+
+
+_DESCRIPTION = {
+    "show": """\
+Show WireGuard interfaces and their peers: the kernel's, and those of any daemon with a socket in
+/var/run/wireguard. `interfaces` prints their names; a field, for scripts, one line a value with
+tabs between; everything is to the byte as `wg show` prints it. A field shows secrets, the form
+without one hides them.""",
+    "showconf": "Print an interface's configuration as a file for `setconf`, secrets included.",
+}
+_EPILOG = {
+    "show": """\
+JSON: {IFACE: {privateKey, publicKey, listenPort, fwmark, peers: {PUBLIC_KEY: {presharedKey,
+endpoint, latestHandshake, transferRx, transferTx, persistentKeepalive, allowedIps: [...]}}}}, as
+contrib/json/wg-json of wireguard-tools. Keys are strings of base64, "(hidden)" without a field;
+latestHandshake is in seconds since 1970; what is absent or zero is left out. With a field the
+object holds nothing else; `interfaces` gives a list.
+
+environment:
+  WG_COLOR_MODE=always|never   colours (default: on a terminal)
+  WG_HIDE_KEYS=never           show secrets in the form without a field, and in its JSON
+
+examples:
+  wiresnake show
+  wiresnake show wg0 latest-handshakes
+  wiresnake show all dump
+  wiresnake show wg0 --json | jq '.wg0.peers[].endpoint'
+
+exit codes: 0 done; 1 no interface could be read, or a word is wrong""",
+    "showconf": """\
+examples:
+  (umask 077; wiresnake showconf wg0 >wg0.conf)
+
+exit codes: 0 done; 1 the interface could not be read""",
+}

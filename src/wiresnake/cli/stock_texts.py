@@ -1,0 +1,78 @@
+"""What `wg` says of values that cannot be meant: scripts may look for it."""
+
+import re
+import socket
+
+from wiresnake.errors import ConfigError
+from wiresnake.model import Prefix
+
+_SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
+_HIDDEN = ("privatekey", "presharedkey")
+
+
+def bad_value(name: str, value: str, cause: BaseException | None) -> str:
+    """Of a known key, in lower case. `cause` is what the parser met."""
+    if name == "endpoint" and (what := _endpoint(value)):
+        return what
+    if isinstance(cause, socket.gaierror):
+        return f"{cause.strerror}: `{value}'"
+    match name:
+        case "listenport":
+            return "Unable to parse empty port"
+        case "fwmark":
+            return f"Fwmark is neither 0/off nor 0-0xffffffff: `{value}'"
+        case "persistentkeepalive":
+            return f"Persistent keepalive interval is neither 0/off nor 1-65535: `{value}'"
+        case "allowedips":
+            return _allowed_ips(value)
+        case "endpoint":
+            return f"Name or service not known: `{value}'"
+    shown = "(hidden)" if name in _HIDDEN else value
+    return f"Key is not the correct length or format: `{shown}'"
+
+
+def unrecognized(line: str) -> str:
+    """Of any other line, without whitespace; a secret in it stays one."""
+    shown = line if line.lower().startswith("publickey=") else _SECRET.sub("(hidden)", line)
+    return f"Line unrecognized: `{shown}'"
+
+
+def host_bits(value: str) -> list[str]:
+    """The warnings about a list of allowed IPs that can be read."""
+    found = []
+    for part in value.split(","):
+        network = part.removeprefix("+").removeprefix("-")
+        host = network.partition("/")[0]
+        if Prefix.parse(network).address != Prefix.parse(host).address:
+            found.append(f"Warning: AllowedIP has nonzero host part: {network}")
+    return found
+
+
+def _allowed_ips(value: str) -> str:
+    for part in value.split(","):
+        network = part[part.startswith(("+", "-")) :]
+        host = network.partition("/")[0]
+        try:
+            Prefix.parse(host)
+        except ConfigError:
+            return f"Unable to parse IP address: `{host}'"
+        try:
+            Prefix.parse(network)
+        except ConfigError:
+            return f"AllowedIP is not in the correct format: `{network}'"
+    return f"AllowedIP is not in the correct format: `{value}'"
+
+
+def _endpoint(value: str) -> str:
+    """What is wrong with its form, if anything is."""
+    if not value:
+        return "Unable to parse empty endpoint"
+    if value.startswith("["):
+        if "]" not in value:
+            return f"Unable to find matching brace of endpoint: `{value}'"
+        value_port = value.partition("]")[2]
+    else:
+        value_port = "".join(value.rpartition(":")[1:])
+    if value_port[:1] == ":" and value_port[1:]:
+        return ""
+    return f"Unable to find port of endpoint: `{value}'"

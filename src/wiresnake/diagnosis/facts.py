@@ -1,0 +1,110 @@
+"""All that a diagnosis rests on: gathered first, judged afterwards."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wiresnake.control.extensions import DeviceReport, PeerReport
+from wiresnake.control.state import InterfaceState, PeerState
+
+SESSION_SECONDS = 180
+"""A session is rejected once it is as old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the kernel sends a packet for an address."""
+
+    target: str
+    device: str = ""
+    gateway: str = ""
+    error: int = 0
+    """An errno where it sends it nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What became of a name: addresses, or the resolver's words."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How an endpoint took a ping and an empty UDP datagram."""
+
+    answers_ping: bool
+    udp_error: int = 0
+    """An errno that an ICMP message brought back; 0 is silence, as WireGuard would keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One peer, as it is asked for. The reports are None where the device gives none."""
+
+    state: InterfaceState
+    up: bool
+    wall: float
+    """Seconds since 1970."""
+    peer: PeerState | None
+    missing: str | None = None
+    """The public key that was asked for, if the device has no such peer."""
+    in_file: bool = False
+    """The configuration file has that peer."""
+    address: str | None = None
+    """The address that was asked for."""
+    device: DeviceReport | None = None
+    report: PeerReport | None = None
+    file_endpoint: str = ""
+    """As the configuration file has it."""
+    lookup: Lookup | None = None
+    """Of the name in it."""
+    endpoint_way: Way | None = None
+    inner_ways: tuple[Way, ...] = ()
+    """To the address that was asked for, or to one of each of the peer's allowed IPs."""
+    probe: Probe | None = None
+
+    @property
+    def kind(self) -> Literal["ours", "kernel", "foreign"]:
+        """Who runs the device, which decides what can be known."""
+        if self.state.backend == "kernel":
+            return "kernel"
+        return "foreign" if self.device is None else "ours"
+
+    @property
+    def handshake_age(self) -> float | None:
+        """Seconds since the last completed handshake."""
+        if self.peer is None or self.peer.latest_handshake == (0, 0):
+            return None
+        seconds, nanoseconds = self.peer.latest_handshake
+        return max(self.wall - seconds - nanoseconds / 1e9, 0)
+
+    @property
+    def talking(self) -> bool:
+        """It has a session, and has not left us asking for another in vain."""
+        if self.report is None:
+            return self.handshake_age is not None and self.handshake_age < SESSION_SECONDS
+        asked, heard = self.report.first_initiation_age_ms, self.report.received_age_ms
+        in_vain = (
+            self.report.initiations >= 2 and asked is not None and (heard is None or heard > asked)
+        )
+        return self.report.session == "live" and not in_vain
+
+    @property
+    def endpoint(self) -> str:
+        return (self.peer and self.peer.endpoint) or ""
+
+    @property
+    def others_talk(self) -> bool:
+        """Another peer has a session: the device's socket and this host's network work."""
+        return any(
+            self.wall - other.latest_handshake[0] < SESSION_SECONDS
+            for other in self.state.peers
+            if other is not self.peer
+        )
+
+
+def host_of(endpoint: str) -> str:
+    """The host of `host:port` or `[host]:port`, without a zone."""
+    return endpoint.rpartition(":")[0].strip("[]").partition("%")[0]

@@ -1,0 +1,76 @@
+"""Gathers the facts about one peer: from its device, its file and the rest of the host."""
+
+import ipaddress
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from wiresnake.control.extensions import read_report
+from wiresnake.control.link import is_up
+from wiresnake.control.state import PeerState
+from wiresnake.diagnosis import world
+from wiresnake.diagnosis.facts import Facts, Probe, Way, host_of
+from wiresnake.diagnosis.target import Target
+
+_WAYS = 4
+"""Of so many allowed IPs the routes are asked for."""
+
+
+def gather(target: Target) -> Facts:
+    """Asks nothing that costs time unless the peer is silent."""
+    (state, notes), peer, address, missing = target
+    name = state.name
+    report = read_report(name)
+    noted = notes.get(peer.public_key) if peer else None
+    facts = Facts(
+        state=state,
+        up=is_up(name),
+        wall=time.time(),
+        peer=peer,
+        missing=missing,
+        in_file=missing in notes,
+        address=address,
+        device=report.device if report else None,
+        report=report.peers.get(peer.public_key) if report and peer else None,
+        file_endpoint=noted.endpoint if noted else "",
+        inner_ways=_inner_ways(peer, address),
+    )
+    return facts if facts.talking or peer is None else _ask_around(facts)
+
+
+def _ask_around(facts: Facts) -> Facts:
+    mark = facts.state.fwmark
+    named = host_of(facts.file_endpoint)
+    if named and not _is_address(named):
+        facts = replace(facts, lookup=world.resolve(named))
+    if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
+        return facts
+    host, port = host_of(facts.endpoint), int(facts.endpoint.rpartition(":")[2])
+    way = world.way_to(host, mark)
+    probed: Probe | None = None
+    if not way.error and way.device != facts.state.name:
+        probed = world.probe(host, port, mark)
+    return replace(facts, endpoint_way=way, probe=probed)
+
+
+def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:
+    if peer is None:
+        return ()
+    targets: Sequence[str] = (
+        [address] if address else [_inside(text) for text in peer.allowed_ips[:_WAYS]]
+    )
+    return tuple(world.way_to(target) for target in targets)
+
+
+def _inside(prefix: str) -> str:
+    """An address of the network that is no network address, if it has one."""
+    network = ipaddress.ip_network(prefix, strict=False)
+    return str(network[1] if network.num_addresses > 1 else network[0])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

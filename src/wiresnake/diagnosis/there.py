@@ -1,0 +1,243 @@
+"""Rules on what came back from the peer, or did not. Each is pure."""
+
+import errno
+
+from wiresnake.diagnosis.facts import Facts, host_of
+from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent
+from wiresnake.diagnosis.words import ago, duration, error, size, times
+
+
+def rejected_sources(facts: Facts) -> Verdict | None:
+    report = facts.report
+    if not report or not report.rejected_sources or not recent(report.rejected_source_age_ms):
+        return None
+    assert facts.peer is not None
+    return Verdict(
+        "source_not_allowed",
+        f"It sends packets from {report.rejected_source}, which is not among its allowed IPs"
+        " here: they are dropped.",
+        (
+            (
+                f"{times(report.rejected_sources, 'packet')} dropped, the last"
+                f" {ago(report.rejected_source_age_ms)}."
+            ),
+            f"Its allowed IPs here: {', '.join(facts.peer.allowed_ips) or 'none'}.",
+        ),
+        f"Add the address: `wiresnake set {facts.state.name} peer {facts.peer.public_key}"
+        f" allowed-ips +{report.rejected_source}`; or give the peer one of its allowed IPs.",
+    )
+
+
+def talking(facts: Facts) -> Verdict | None:
+    if not facts.talking:
+        return None
+    assert facts.peer is not None
+    return Verdict(
+        "talking",
+        "It is talking: there is a session, and nothing is wrong with it that can be seen here.",
+        remedy="If packets to it get no answer all the same, look at its end: its allowed IPs for"
+        " this host, its routes, its firewall, IP forwarding.",
+        talking=True,
+    )
+
+
+def psk_differs(facts: Facts) -> Verdict | None:
+    report = facts.report
+    if not report or not report.bad_responses:
+        return None
+    assert facts.peer is not None
+    ours = "has one" if facts.peer.preshared_key else "has none"
+    return Verdict(
+        "key_or_psk_differs",
+        "It answers, but its answers do not open: the preshared key differs, or a key does.",
+        (
+            (
+                f"{times(report.bad_responses, 'response')} did not open, the last"
+                f" {ago(report.bad_response_age_ms)}, to {times(report.initiations, 'initiation')}."
+            ),
+            (
+                "To answer at all it had to open our initiation, so both public keys are most"
+                " probably right."
+            ),
+            f"This end {ours} for it.",
+        ),
+        "Set the same PresharedKey on both ends, or remove it from both.",
+    )
+
+
+def clock_behind(facts: Facts) -> Verdict | None:
+    report = facts.report
+    if not report or not report.stale_initiations or not recent(report.stale_initiation_age_ms):
+        return None
+    return Verdict(
+        "clock_behind",
+        "Its initiations are genuine but older than one it has sent before: its clock has been"
+        " set back, and this end must take them for repetitions.",
+        (
+            (
+                f"{times(report.stale_initiations, 'initiation')} of an earlier time, the last"
+                f" {ago(report.stale_initiation_age_ms)}."
+            ),
+        ),
+        "Set the peer's clock right. If it once ran ahead: remove the peer here and add it"
+        " again, which forgets the time.",
+    )
+
+
+def stranger(facts: Facts) -> Verdict | None:
+    """Whoever calls from the peer's address is not whom the configuration expects."""
+    device = facts.device
+    if facts.peer is None or device is None:
+        return None
+    if _from_peer(facts, device.unknown_initiator_endpoint, device.unknown_initiator_age_ms):
+        return Verdict(
+            "public_key_differs",
+            "A peer with another public key knocks from there: the key that is set for it here"
+            " is probably wrong.",
+            (knock(facts), f"Here its public key is {facts.peer.public_key}."),
+            "Compare with `wiresnake show IFACE public-key` on the peer's end, and set that"
+            " key here.",
+        )
+    if _from_peer(facts, device.invalid_mac1_endpoint, device.invalid_mac1_age_ms):
+        return Verdict(
+            "our_public_key_differs",
+            "Somebody there calls another public key than this device's: it has the wrong key"
+            " for this host.",
+            (
+                (
+                    f"{times(device.invalid_mac1, 'message')} for another key, the last"
+                    f" {ago(device.invalid_mac1_age_ms)} from {device.invalid_mac1_endpoint}."
+                ),
+                f"The key of {facts.state.name} is {facts.state.public_key}.",
+            ),
+            "Set this key for this host on the peer's end.",
+        )
+    return None
+
+
+def answers_lost(facts: Facts) -> Verdict | None:
+    """It calls and we answer, but no session comes of it."""
+    remedy = (
+        "Compare PresharedKey on both ends; and see whether UDP from here reaches"
+        f" {facts.endpoint}: a firewall, NAT or an asymmetric route on the way back."
+    )
+    says = (
+        "Its initiations arrive and are right, but our responses do not reach it or do not open"
+        " there."
+    )
+    report, peer = facts.report, facts.peer
+    if report and report.unconfirmed_responses:
+        number = times(report.unconfirmed_responses, "response")
+        return Verdict("answers_lost", says, (f"{number} sent, none was confirmed.",), remedy)
+    # A device that tells nothing counts bytes of authentic messages only.
+    if report is None and peer and peer.received and facts.handshake_age is None:
+        counted = f"{size(peer.received)} of authentic messages came from it, and no session."
+        return Verdict("answers_lost", says, (counted,), remedy)
+    return None
+
+
+def endpoint_moved(facts: Facts) -> Verdict | None:
+    lookup = facts.lookup
+    if not facts.endpoint or lookup is None or not lookup.addresses:
+        return None
+    if host_of(facts.endpoint) in lookup.addresses:
+        return None
+    return Verdict(
+        "endpoint_moved",
+        f"The name in the file leads elsewhere by now: {lookup.name} is"
+        f" {', '.join(lookup.addresses)}, but the device sends to {facts.endpoint}.",
+        remedy=f"Take the new address: `wiresnake reload {facts.state.name}`.",
+    )
+
+
+def under_load(facts: Facts) -> Verdict | None:
+    report = facts.report
+    if not report or not report.cookie_replies or not report.initiations:
+        return None
+    return Verdict(
+        "under_load",
+        "It is under load: it answers initiations with cookies. The way and the keys are right.",
+        (
+            asked_in_vain(facts),
+            (
+                f"{times(report.cookie_replies, 'cookie')} came, the last"
+                f" {ago(report.cookie_reply_age_ms)}."
+            ),
+        ),
+        "Wait; if it lasts, look for what floods the peer with handshakes.",
+    )
+
+
+def no_answer(facts: Facts) -> Verdict | None:
+    """Nothing comes back, and the probe says how far datagrams get."""
+    probe, to = facts.probe, facts.endpoint
+    if not (asked := asked_in_vain(facts)):
+        return None
+    evidence = [asked]
+    if facts.others_talk:
+        evidence.append("Other peers talk: this host's network and the device's socket work.")
+    if facts.handshake_age is None:
+        or_key = ", or the peer does not know this device's public key"
+        and_key = f" On its end, this host's public key must be {facts.state.public_key}."
+    else:
+        or_key = and_key = ""
+        evidence.append("It did talk before, so that the keys are right.")
+    if probe and probe.udp_error:
+        evidence.append(f"An empty datagram to {to} brought back {error(probe.udp_error)}.")
+    elif probe and probe.answers_ping:
+        evidence.append(f"{host_of(to)} answers pings.")
+    if probe and probe.udp_error == errno.ECONNREFUSED:
+        return Verdict(
+            "nobody_listens",
+            f"Its host says that nothing listens at {to}.",
+            tuple(evidence),
+            "Start WireGuard there, or correct the port: `wiresnake show IFACE listen-port`.",
+        )
+    if probe and probe.answers_ping:
+        port = to.rpartition(":")[2]
+        return Verdict(
+            "udp_filtered",
+            f"Its host is there, but nothing answers UDP at {to}: it is filtered on the way, or"
+            f" WireGuard does not run there{or_key}.",
+            tuple(evidence),
+            f"Let UDP port {port} in there: firewall, router, port forwarding.{and_key}",
+        )
+    return Verdict(
+        "no_answer",
+        f"Nothing at all comes back from {to}: its host is off or at another address, or UDP is"
+        f" filtered on the way{or_key}.",
+        tuple(evidence),
+        f"See whether its address and port are still right, and whether it runs.{and_key}",
+    )
+
+
+def idle(facts: Facts) -> Verdict | None:
+    if facts.peer is None:
+        return None
+    before = facts.handshake_age
+    says = (
+        "Nothing is wrong that can be seen here: nothing was sent to it lately, nor came from it."
+        if facts.report
+        else "There is no session; whether packets wait for one cannot be seen on this device."
+    )
+    return Verdict(
+        "idle",
+        says,
+        (f"The last handshake: {'never' if before is None else f'{duration(before)} ago'}.",),
+        "Send it something, such as a ping, and ask again; PersistentKeepalive would do so.",
+    )
+
+
+def _from_peer(facts: Facts, endpoint: str | None, age_ms: int | None) -> bool:
+    """Whether that came lately from where the peer should be; from anywhere if nobody knows.
+
+    What was before the last handshake has been mended since.
+    """
+    if endpoint is None or age_ms is None or not recent(age_ms):
+        return False
+    if facts.handshake_age is not None and age_ms > facts.handshake_age * 1000:
+        return False
+    expected = {host_of(facts.endpoint)} if facts.endpoint else set()
+    if facts.lookup:
+        expected.update(facts.lookup.addresses)
+    return not expected or host_of(endpoint) in expected

@@ -1,0 +1,57 @@
+"""What rules return, and what several of them say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wiresnake.diagnosis.facts import Facts
+from wiresnake.diagnosis.words import ago, duration, size, times
+
+RECENT_MS = 180_000
+"""What happened within the age of a session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule found, in sentences that end with a full stop."""
+
+    reason: str
+    """One word, for scripts."""
+    says: str
+    evidence: tuple[str, ...] = ()
+    remedy: str = ""
+    """What to do."""
+    talking: bool = False
+
+
+Rule = Callable[[Facts], Verdict | None]
+
+
+def recent(age_ms: int | None) -> bool:
+    return age_ms is not None and age_ms <= RECENT_MS
+
+
+def asked_in_vain(facts: Facts) -> str:
+    """How often and since when we asked in vain; empty if we did not."""
+    report, peer = facts.report, facts.peer
+    if report is not None:
+        if not report.initiations:
+            return ""
+        number = times(report.initiations, "initiation")
+        since = ago(report.first_initiation_age_ms)
+        return f"{number} sent, the first {since}, the last {ago(report.last_initiation_age_ms)}."
+    # A device that tells nothing: before the first session all that it sends are initiations.
+    if peer and peer.sent and facts.handshake_age is None:
+        return f"{size(peer.sent)} sent without an answer, about {peer.sent // 148} initiations."
+    if facts.handshake_age is not None and facts.probe and facts.probe.udp_error:
+        return f"The last handshake was {duration(facts.handshake_age)} ago."
+    return ""
+
+
+def knock(facts: Facts) -> str:
+    assert facts.device is not None
+    device = facts.device
+    return (
+        f"{device.unknown_initiator} knocks from {device.unknown_initiator_endpoint}:"
+        f" {times(device.unknown_initiations, 'initiation')} by keys that are no peer's, the last"
+        f" {ago(device.unknown_initiator_age_ms)}."
+    )

@@ -1,0 +1,65 @@
+"""`wiresnake new`: a server and two peers in three commands, and they really talk."""
+
+import sys
+from pathlib import Path
+
+from interop.harness import MakeHost, assert_answered
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+WIRESNAKE = str(Path(sys.executable).parent / "wiresnake")
+BEYOND = {4: "203.0.113.9", 6: "2001:db8:ffff::9"}
+
+
+def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> None:
+    """The phone sends everything through the tunnel, out to a host that knows only the server."""
+    server, phone, laptop, beyond = (
+        make_host(name, kernel_wireguard=False) for name in ("server", "phone", "laptop", "beyond")
+    )
+    connect(server, phone, 1)
+    connect(server, laptop, 2)
+    connect(server, beyond, 3)
+    lab.address(beyond, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
+    server.run(f"ip route add {BEYOND[4]} via 192.0.3.2")
+    server.run(f"ip route add {BEYOND[6]} via 2001:db8:3::2")
+    before = [server.output("nft list ruleset"), server.output("ip -o address")]
+
+    wiresnake(server, "new server", "--dir", tmp_path, "--endpoint", "192.0.1.1", "--nat")
+    path = tmp_path / "wg0.conf"
+    files = {host: tmp_path / f"{host.name}.conf" for host in (phone, laptop)}
+    wiresnake(server, "up", path)
+    options = ("--server", path, "--reload", "-o", files[phone])
+    assert "\u2588" in wiresnake(server, "new peer phone --full-tunnel", *options)
+    options = ("--server", path, "--reload", "-o", files[laptop])
+    wiresnake(server, "new peer laptop --endpoint 192.0.2.1 --no-qr", *options)
+    for host, file in files.items():
+        wiresnake(host, "up", file)
+    lab.await_tunnel(server)
+    inner = {host: addresses(host) for host in files} | {server: addresses(server, "wg0")}
+    for version in (4, 6):
+        for host in files:
+            assert_answered(host, inner[server][version])
+        assert_answered(phone, BEYOND[version])
+    wiresnake(server, "check --strict", path, *files.values())
+    wiresnake(server, "down", path)
+    assert [server.output("nft list ruleset"), server.output("ip -o address")] == before
+
+
+def connect(server: Host, host: Host, number: int) -> None:
+    """A cable with 192.0.NUMBER.1 at the server's end and .2 at the other, and IPv6 alike."""
+    near, far = lab.cable(server, host)
+    lab.address(server, near, f"192.0.{number}.1/24", f"2001:db8:{number}::1/64")
+    lab.address(host, far, f"192.0.{number}.2/24", f"2001:db8:{number}::2/64")
+
+
+def wiresnake(host: Host, command: str, *more: str | Path) -> str:
+    return host.output(f"{WIRESNAKE} {command}", *more)
+
+
+def addresses(host: Host, device: str = "") -> dict[int, str]:
+    found = {}
+    for version in (4, 6):
+        line = host.output(f"ip -{version} -o address show scope global dev {device or host.name}")
+        found[version] = line.split()[3].partition("/")[0]
+    return found

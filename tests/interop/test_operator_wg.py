@@ -1,0 +1,342 @@
+"""`wiresnake` as `wg`: beside stock `wg` on the same devices, of every implementation."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from interop.beside import (
+    BAD_FILES,
+    CHANGED,
+    FIRST,
+    FULL,
+    OURS,
+    PRIVATE,
+    PSK,
+    SECOND,
+    THIRD,
+    Beside,
+    assert_refuses_alike,
+    assert_shows_alike,
+    write_key_files,
+)
+from interop.harness import ROOT, Implementation, MakeHost
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+TUNNEL = f"""[Interface]
+PrivateKey = {PRIVATE}
+ListenPort = 5000
+FwMark = 0x1ff
+[Peer]
+PublicKey = {{other}}
+PresharedKey = {PSK}
+AllowedIPs = 10.9.0.0/24, fd09::/64
+Endpoint = [::1]:5001
+PersistentKeepalive = 25
+[Peer]
+PublicKey = {FIRST}
+[Peer]
+PublicKey = {SECOND}
+AllowedIPs = 0.0.0.0/0
+Endpoint = 127.0.0.1:9
+PersistentKeepalive = 65535
+"""
+BORINGTUN = Implementation("boringtun", str(ROOT / ".tools/boringtun-cli"), "tools/setup boringtun")
+GOTATUN = Implementation("gotatun", str(ROOT / ".tools/gotatun"), "tools/setup gotatun")
+
+
+@pytest.fixture
+def beside(make_host: MakeHost, ours: Implementation) -> Beside:
+    host = make_host()
+    for name in ("wg0", "wg1"):
+        ours.start(host, name)
+    return Beside(host)
+
+
+def shake_hands(host: Host, program: str | Path = "wg", config: str = TUNNEL) -> str:
+    """A tunnel from wg0 to wg1 within one host; both have had a handshake. wg1's public key."""
+    private, other = lab.keypair()
+    own = lab.tool("wg pubkey", text=PRIVATE)
+    text = f"""[Interface]
+PrivateKey = {private}
+ListenPort = 5001
+[Peer]
+PublicKey = {own}
+PresharedKey = {PSK}
+AllowedIPs = 10.9.1.0/24
+"""
+    host.run("wg setconf wg1 /dev/stdin", text=text)
+    host.run(program, "setconf", "wg0", "/dev/stdin", text=config.format(other=other))
+    for name in ("wg1", "wg0"):
+        host.run(f"ip link set {name} up")
+    host.run("ip address add 10.9.0.9/24 dev wg0")
+    host.run("ping -c 1 -W 0.1 10.9.0.1", check=False)  # boringtun begins with a packet
+    lab.wait_for(
+        "a handshake of wg1",
+        lambda: not host.output("wg show wg1 latest-handshakes").endswith("\t0\n"),
+        10,
+    )
+    return other
+
+
+def test_show_to_the_byte(beside: Beside) -> None:
+    shake_hands(beside.host)
+    assert_shows_alike(beside, "wg0", "wg1")
+    time.sleep(1)
+    text = beside.assert_same("show", "wg0")
+    assert " ago\n" in text
+    assert "persistent keepalive: every 18 hours, 12 minutes, 15 seconds" in text
+    assert " B received, " in text
+    assert_refuses_alike(beside, "wg0")
+
+
+def test_no_interface_at_all(make_host: MakeHost) -> None:
+    beside = Beside(make_host())
+    for words in ([], ["show"], ["show", "all", "dump"], ["show", "interfaces"]):
+        assert beside.assert_same(*words) == ""
+    code = f"import pty, sys; sys.exit(pty.spawn(['{OURS}']))"
+    on_terminal = beside.host.run("python3 -c", code, check=False).stdout
+    assert "wiresnake --help" in on_terminal
+
+
+def test_a_dead_daemon_and_a_foreign_file(beside: Beside) -> None:
+    """Either removes the socket that nobody listens at, and nothing else."""
+    make = "import socket; socket.socket(1).bind('/run/wireguard/{}.sock')"
+    for name in ("dead", "gone"):
+        beside.host.run("python3 -c", make.format(name))
+    beside.host.run("touch /run/wireguard/file.sock")
+    beside.host.run("wg show dead", check=False)
+    beside.host.run(OURS, "show", "gone", check=False)
+    files = beside.host.output("ls /run/wireguard").split()
+    assert sorted(files) == ["file.sock", "wg0.sock", "wg1.sock"]
+    beside.assert_same("show", "file")
+    beside.assert_same("show", "interfaces")
+
+
+def test_set_to_the_byte(beside: Beside, tmp_path: Path) -> None:
+    beside.host.run(
+        "sh -c", "echo 127.0.0.1 localhost >/run/hosts; mount --bind /run/hosts /etc/hosts"
+    )
+    for words in write_key_files(tmp_path):
+        beside.assert_changes("set", *words)
+    beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
+    beside.assert_changes("set", "private-key", "/dev/stdin", text="")
+
+
+def test_a_sign_changes_the_list(beside: Beside) -> None:
+    """wg of 2025: stock here is of 2021."""
+
+    def allowed(value: str) -> str:
+        beside.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", value)
+        return beside.host.output("wg show wg1 allowed-ips").partition("\t")[2].strip()
+
+    assert allowed("10.0.0.0/8,10.1.0.0/16") == "10.0.0.0/8 10.1.0.0/16"
+    assert allowed("+10.2.0.0/16") == "10.0.0.0/8 10.1.0.0/16 10.2.0.0/16"
+    assert allowed("-10.0.0.0/8,10.3.0.0/16") == "10.1.0.0/16 10.2.0.0/16 10.3.0.0/16"
+    assert allowed("10.4.0.0/16") == "10.4.0.0/16"
+
+
+def test_files_to_the_byte(beside: Beside) -> None:
+    for command in ("setconf", "addconf", "syncconf"):
+        for text in (FULL, FULL, CHANGED.replace("FwMark", "ListenPort = 0\nFwMark"), FULL):
+            beside.assert_changes(command, "/dev/stdin", text=text)
+        beside.assert_changes("setconf", "/dev/stdin", text=FULL.replace("\n", "\r\n"))
+        for text in BAD_FILES:
+            told = beside.assert_changes(command, "/dev/stdin", text=text)
+            assert told.startswith("wiresnake: /dev/stdin:")
+    told = beside.assert_changes("setconf", "/dev/stdin", text=BAD_FILES[10])
+    assert told.startswith("wiresnake: /dev/stdin:3:3: unknown key 'ListenPrt'")
+    beside.assert_changes("setconf", "/dev/stdin", text="")
+
+
+def test_what_stock_accepts_and_does_otherwise(beside: Beside) -> None:
+    """It is accepted, with a warning."""
+    text = f"{FULL}ListenPort = 99999\n[Peer]\nPublicKey = {THIRD}\nAllowedIPs = 10.5.0.1/24\n"
+    theirs, ours = (
+        beside.host.run(program, "setconf", name, "/dev/stdin", text=text).stderr
+        for program, name in [("wg", beside.stock), (str(OURS), beside.ours)]
+    )
+    one, other = beside.states()
+    assert one == other
+    assert one[0][2] == "34463"
+    warning = "Warning: AllowedIP has nonzero host part: 10.5.0.1/24\n"
+    assert theirs == warning
+    assert ours == f"Warning: ListenPort 99999 is taken as 34463\n{warning}"
+
+
+def test_no_error_shows_a_secret(beside: Beside, tmp_path: Path) -> None:
+    secret = PRIVATE[:20] + "!" + PRIVATE[21:]
+    (tmp_path / "key").write_text(secret)
+    errors = [beside.host.run(OURS, "set", "wg1", "private-key", tmp_path / "key", check=False)]
+    for line in (f"PrivateKey={secret}", f"PrivatKey={PRIVATE}", PRIVATE, f"Private{PRIVATE}"):
+        text = f"[Interface]\n{line}\n"
+        errors.append(beside.host.run(OURS, "setconf", "wg1", "/dev/stdin", text=text, check=False))
+    for done in errors:
+        assert done.returncode == 1
+        assert PRIVATE[5:15] not in done.stderr
+        assert PRIVATE[-15:-5] not in done.stderr
+
+
+def test_syncconf_keeps_what_the_file_does_not_say(beside: Beside) -> None:
+    """Stock takes another port and drops the mark: compare both on the same file."""
+    peer = f"[Peer]\nPublicKey={FIRST}\n"
+    programs: list[tuple[str | Path, str]] = [("wg", "wg0"), (OURS, "wg1")]
+    for port, (program, name) in enumerate(programs, 6000):
+        text = f"[Interface]\nPrivateKey={PRIVATE}\nListenPort={port}\nFwMark=5\n{peer}"
+        beside.host.run(program, "setconf", name, "/dev/stdin", text=text)
+        text = f"[Interface]\n{peer}AllowedIPs=10.0.0.0/8\n"
+        beside.host.run(program, "syncconf", name, "/dev/stdin", text=text)
+    (theirs, *_), (ours, kept) = beside.states()
+    assert [theirs[0], theirs[3]] == ["(none)", "off"]
+    assert [ours[0], *ours[2:]] == [PRIVATE, "6001", "0x5"]
+    assert kept[3] == "10.0.0.0/8"
+    beside.host.run(OURS, "syncconf", "wg1", "/dev/stdin", text="")
+    assert [*map(len, beside.states()[1])] == [4], "of an empty file only the peers are gone"
+
+
+def test_syncconf_sends_only_what_differs(beside: Beside) -> None:
+    """A session lives on, a roamed peer's counters too."""
+    other = shake_hands(beside.host)
+    before = beside.host.output("wg show wg0 dump").splitlines()
+    file = TUNNEL.format(other=other).replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 10.8.0.0/16")
+    beside.host.run(OURS, "syncconf", "wg0", "/dev/stdin", text=file)
+    after = beside.host.output("wg show wg0 dump").splitlines()
+    assert set(after) - set(before) == {
+        line.replace("0.0.0.0/0", "10.8.0.0/16") for line in before if "0.0.0.0/0" in line
+    }
+
+
+def test_keys(beside: Beside, tmp_path: Path) -> None:
+    run = beside.host.run
+    texts = [
+        "",
+        "abc",
+        "A" * 43 + "=",
+        f"{PRIVATE}\n\0 \t\n",
+        f"{PRIVATE}x",
+        "A" * 42 + "==",
+        "é" * 30,
+    ]
+    for text in [*texts, f"{PRIVATE[:-1]}!", PRIVATE[:-2] + "h="]:
+        theirs, ours = beside.both("pubkey", text=text)
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+        assert ours.stderr == theirs.stderr.replace("wg: ", "wiresnake: ")
+    for command in ("genkey", "genpsk"):
+        key = run(OURS, command).stdout
+        assert run("wg pubkey", text=key).stdout == run(OURS, "pubkey", text=key).stdout
+        for mode in (0o600, 0o640, 0o602):
+            path = tmp_path / "out"
+            path.touch()
+            path.chmod(mode)
+            theirs, ours = (
+                run("sh -c", f"{program} {command} >{path}") for program in ("wg", OURS)
+            )
+            assert ours.stderr == theirs.stderr
+            assert bool(ours.stderr) == (mode == 0o602)
+    assert run(OURS, "genkey").stdout != run(OURS, "genkey").stdout
+    for words in (["genkey", "x"], ["genpsk", "x"], ["pubkey", "x"]):
+        beside.assert_same(*words)
+
+
+def test_json(beside: Beside) -> None:
+    other = shake_hands(beside.host)
+
+    def show(*words: str, env: dict[str, str] | None = None) -> dict[str, dict[str, object]]:
+        found = json.loads(beside.host.run(OURS, "show", *words, "--json", env=env or {}).stdout)
+        assert isinstance(found, dict)
+        return found
+
+    assert json.loads(beside.host.output(OURS, "show", "interfaces", "--json")) == (
+        beside.host.output("wg show interfaces").split()
+    )
+    own = lab.tool("wg pubkey", text=PRIVATE)
+    whole = show("wg0")["wg0"]
+    peers = whole.pop("peers")
+    assert whole == {
+        "privateKey": "(hidden)",
+        "publicKey": own,
+        "listenPort": 5000,
+        "fwmark": 0x1FF,
+    }
+    assert isinstance(peers, dict)
+    peer = peers[other]
+    assert time.time() - 60 < peer.pop("latestHandshake") <= time.time()
+    assert peer.pop("transferRx") > 0
+    assert peer.pop("transferTx") > 0
+    assert peer == {
+        "presharedKey": "(hidden)",
+        "endpoint": "[::1]:5001",
+        "persistentKeepalive": 25,
+        "allowedIps": ["10.9.0.0/24", "fd09::/64"],
+    }
+    assert peers[FIRST] == {"allowedIps": []}
+    assert show("wg0", env={"WG_HIDE_KEYS": "never"})["wg0"]["privateKey"] == PRIVATE
+    assert show("wg0", "private-key") == {"wg0": {"privateKey": PRIVATE}}
+    assert show("wg0", "dump")["wg0"]["privateKey"] == PRIVATE
+    assert show("all", "endpoints")["wg0"]["peers"] == {
+        other: {"endpoint": "[::1]:5001"},
+        FIRST: {},
+        SECOND: {"endpoint": "127.0.0.1:9"},
+    }
+    assert set(show("all")) == {"wg0", "wg1"}
+
+
+def test_show_imports_little(beside: Beside) -> None:
+    """What takes 10 ms and more is imported only when it is needed."""
+    code = (
+        "import sys; from wiresnake.cli.wiresnake import main; main(['show', 'wg0']);"
+        "print(*{'argparse','asyncio','dataclasses','ipaddress','json','pyroute2','subprocess',"
+        "'logging'} & set(sys.modules))"
+    )
+    assert beside.host.output(OURS.parent / "python", "-c", code).splitlines()[-1] == ""
+
+
+def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
+    beside = Beside(make_host())
+    for name in ("wg0", "wg1"):
+        peer.start(beside.host, name)
+    for command in ("setconf", "addconf", "syncconf"):
+        for text in (FULL, CHANGED, FULL):
+            # A port of its own for each: wireguard-go refuses one that is taken late.
+            beside.host.run("wg set wg0 listen-port 0")
+            for program, name, port in (("wg", "wg0", 7000), (str(OURS), "wg1", 7001)):
+                file = text.replace("FwMark", f"ListenPort = {port}\nFwMark", 1)
+                beside.host.run(program, command, name, "/dev/stdin", text=file)
+            (one, *peers), (other, *same) = beside.states()
+            assert peers == same
+            assert one[:2] == other[:2]
+    for name in ("wg0", "wg1"):
+        for field in ("public-key", "private-key", "listen-port", "fwmark"):
+            beside.assert_same("show", name, field)
+    beside.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", "-10.0.0.0/24,+10.6.0.0/16")
+    assert "10.6.0.0/16" in beside.host.output("wg show wg1 allowed-ips")
+    assert "10.0.0.0/24" not in beside.host.output("wg show wg1 allowed-ips")
+
+
+@pytest.mark.parametrize("other", [BORINGTUN, GOTATUN], ids=lambda one: one.name)
+def test_those_who_do_not_speak_as_wg_hears(
+    other: Implementation, ours: Implementation, make_host: MakeHost
+) -> None:
+    """Peers that change, times that are ages, a private key that is not told."""
+    other.need()
+    host = make_host()
+    host.run(Path(other.program), "--disable-drop-privileges", "wg0")
+    ours.start(host, "wg1")
+    lab.wait_for(
+        "its socket",
+        lambda: host.run("test -S /run/wireguard/wg0.sock", check=False).returncode == 0,
+    )
+    public = shake_hands(host, OURS, TUNNEL.replace("FwMark = 0x1ff\n", ""))
+    state = json.loads(host.output(OURS, "show", "wg0", "--json"))["wg0"]
+    assert state["publicKey"] == lab.tool("wg pubkey", text=PRIVATE)
+    assert abs(time.time() - state["peers"][public]["latestHandshake"]) < 30
+    peers = state["peers"]
+    assert "endpoint" not in peers[FIRST], "that of the peer before it is not its own"
+    host.run(OURS, "set", "wg0", "peer", FIRST, "allowed-ips", "10.1.0.0/16,10.2.0.0/16")
+    host.run(OURS, "set", "wg0", "peer", FIRST, "allowed-ips", "-10.1.0.0/16")
+    host.run(OURS, "set", "wg0", "peer", SECOND, "remove", "peer", THIRD, "remove")
+    after = json.loads(host.output(OURS, "show", "wg0", "--json"))["wg0"]["peers"]
+    assert after[FIRST]["allowedIps"] == ["10.2.0.0/16"]
+    assert set(after) == {public, FIRST}

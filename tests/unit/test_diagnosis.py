@@ -1,0 +1,294 @@
+"""Each reason of `wiresnake why` from facts that were written down; interop makes them for real."""
+
+import errno
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from wiresnake.control.extensions import DeviceReport, PeerReport
+from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.diagnosis import telling, words
+from wiresnake.diagnosis.facts import Facts, Lookup, Probe, Way
+from wiresnake.diagnosis.rules import diagnose
+from wiresnake.diagnosis.target import Named, Target, find, nearest
+from wiresnake.diagnosis.verdict import Verdict
+from wiresnake.errors import ConfigError
+from wiresnake.quick.names import Notes
+
+NOW = 1_800_000_000
+KEY, OTHER, STRANGER = (letter * 43 + "=" for letter in "ABC")
+ENDPOINT, ELSEWHERE = "192.0.2.2:51820", "198.51.100.9:4711"
+PEER = PeerState(KEY, None, ENDPOINT, ("10.0.0.0/24", "fd00::/64"), (0, 0), 0, 0, 0)
+TRIED = PeerReport(
+    KEY, ENDPOINT, initiations=7, first_initiation_age_ms=35_000, last_initiation_age_ms=2_000
+)
+TALKING = PeerReport(
+    KEY, ENDPOINT, "live", session_age_ms=9_000, received_age_ms=900, sent_age_ms=500
+)
+
+
+def shaken(peer: PeerState, age: int) -> PeerState:
+    return peer._replace(latest_handshake=(NOW - age, 0), received=4_000, sent=5_000)
+
+
+def facts(report: PeerReport | None = TRIED, peer: PeerState | None = PEER, **more: Any) -> Facts:
+    """Our own device with one peer, whose endpoint is reached by eth0."""
+    peers = (peer,) if peer else ()
+    state = InterfaceState("wg0", "user", None, "OWN=", 51820, 0, (*peers, *more.pop("peers", ())))
+    ours = Facts(
+        state=state,
+        up=True,
+        wall=NOW,
+        peer=peer,
+        device=DeviceReport(up=True, bound=True),
+        report=report,
+        endpoint_way=Way("192.0.2.2", "eth0"),
+        inner_ways=(Way("10.0.0.1", "wg0"),),
+    )
+    return replace(ours, **more)
+
+
+def kernel(peer: PeerState, **more: Any) -> Facts:
+    made = facts(None, peer, device=None, **more)
+    return replace(made, state=made.state._replace(backend="kernel"))
+
+
+def device(**values: Any) -> DeviceReport:
+    return DeviceReport(**{"up": True, "bound": True, **values})
+
+
+KNOCKED = device(
+    unknown_initiations=4,
+    unknown_initiator=STRANGER,
+    unknown_initiator_endpoint="192.0.2.2:40000",
+    unknown_initiator_age_ms=3_000,
+)
+CASES = {
+    "talking": facts(TALKING, shaken(PEER, 9)),
+    "talking, a rekey under way": facts(
+        replace(TALKING, initiations=1, first_initiation_age_ms=400, last_initiation_age_ms=400)
+    ),
+    "interface_down": facts(up=False),
+    "no_private_key": facts(state=facts().state._replace(public_key=None)),
+    "no_such_peer": facts(None, None, missing=STRANGER, device=KNOCKED),
+    "no_such_peer, but in the file": facts(None, None, missing=STRANGER, in_file=True),
+    "not_in_allowed_ips": facts(None, None, address="10.9.9.9"),
+    "not_routed": facts(address="10.0.0.1", inner_ways=(Way("10.0.0.1", "eth0", "192.0.2.254"),)),
+    "not_routed, nowhere": facts(
+        address="10.0.0.1", inner_ways=(Way("10.0.0.1", error=errno.ENETUNREACH),)
+    ),
+    "not_routed, an own address": facts(address="10.0.0.1", inner_ways=(Way("10.0.0.1", "lo"),)),
+    "not_routed, asked by key": facts(
+        PeerReport(KEY, ENDPOINT), inner_ways=(Way("10.0.0.1", "eth0"),)
+    ),
+    "source_not_allowed": facts(
+        replace(
+            TALKING, rejected_sources=8, rejected_source="10.7.0.1", rejected_source_age_ms=800
+        ),
+        shaken(PEER, 9),
+    ),
+    "clock_unset": facts(wall=86_400.0),
+    "key_or_psk_differs": facts(replace(TRIED, bad_responses=7, bad_response_age_ms=2_000)),
+    "endpoint_unresolved": facts(
+        None,
+        PEER._replace(endpoint=None),
+        file_endpoint="vpn.example.org:51820",
+        lookup=Lookup("vpn.example.org", error="Name or service not known"),
+    ),
+    "endpoint_in_tunnel": facts(endpoint_way=Way("192.0.2.2", "wg0")),
+    "no_route": facts(
+        replace(TRIED, send_errors=7, send_error=errno.ENETUNREACH, send_error_age_ms=2_000)
+    ),
+    "no_route, by lookup": kernel(
+        PEER._replace(sent=148), endpoint_way=Way("192.0.2.2", error=errno.ENETUNREACH)
+    ),
+    "blocked_here": facts(
+        replace(TRIED, send_errors=7, send_error=errno.EPERM, send_error_age_ms=2_000)
+    ),
+    "blocked_here, by probe": kernel(PEER._replace(sent=148), probe=Probe(False, errno.EPERM)),
+    "cannot_send": facts(
+        replace(TRIED, send_errors=7, send_error=errno.EINVAL, send_error_age_ms=2_000)
+    ),
+    "no_socket": facts(device=device(bound=False)),
+    "clock_behind": facts(
+        PeerReport(KEY, ENDPOINT, stale_initiations=3, stale_initiation_age_ms=4_000)
+    ),
+    "public_key_differs": facts(device=KNOCKED),
+    "our_public_key_differs": facts(
+        device=device(
+            invalid_mac1=3, invalid_mac1_endpoint="192.0.2.2:51820", invalid_mac1_age_ms=1_000
+        )
+    ),
+    "answers_lost": facts(PeerReport(KEY, ENDPOINT, unconfirmed_responses=5)),
+    "answers_lost, of the kernel": kernel(PEER._replace(received=296, sent=184)),
+    "no_endpoint": facts(PeerReport(KEY, staged=3), PEER._replace(endpoint=None)),
+    "no_endpoint, not applied": facts(
+        PeerReport(KEY), PEER._replace(endpoint=None), file_endpoint=ENDPOINT
+    ),
+    "endpoint_moved": facts(lookup=Lookup("vpn.example.org", ("203.0.113.7",))),
+    "under_load": facts(replace(TRIED, cookie_replies=6, cookie_reply_age_ms=2_000)),
+    "nobody_listens": facts(probe=Probe(True, errno.ECONNREFUSED)),
+    "udp_filtered": facts(probe=Probe(True)),
+    "udp_filtered, says a firewall": facts(probe=Probe(True, errno.EHOSTUNREACH)),
+    "no_answer, no such host": facts(probe=Probe(False, errno.EHOSTUNREACH)),
+    "no_answer": facts(probe=Probe(False)),
+    "no_answer, of the kernel": kernel(PEER._replace(sent=148 * 5), probe=Probe(False)),
+    "no_answer, in a session": facts(
+        replace(TALKING, received_age_ms=60_000, initiations=4, first_initiation_age_ms=30_000),
+        shaken(PEER, 60),
+    ),
+    "idle": facts(PeerReport(KEY, ENDPOINT, "expired"), shaken(PEER, 4000)),
+    "idle, of the kernel": kernel(shaken(PEER, 4000), probe=Probe(True)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reason(case: str) -> None:
+    first = diagnose(CASES[case])[0]
+    assert first.reason == case.partition(",")[0]
+    assert first.talking == (first.reason == "talking")
+    for said in filter(None, (first.says, *first.evidence, first.remedy)):
+        assert said.endswith(".")
+        assert "None" not in said
+
+
+def said(verdict: Verdict) -> str:
+    return " ".join((verdict.says, *verdict.evidence, verdict.remedy))
+
+
+@pytest.mark.parametrize(
+    ("case", "parts"),
+    [
+        ("no_answer", ["7 initiations sent, the first 35 s ago, the last 2.0 s ago", "OWN="]),
+        ("no_answer, of the kernel", ["about 5 initiations"]),
+        ("no_such_peer", [STRANGER, "knocks from 192.0.2.2:40000", "wiresnake set wg0 peer"]),
+        ("no_such_peer, but in the file", ["was not applied", "wiresnake reload wg0"]),
+        ("not_routed", ["leave by eth0", "via 192.0.2.254"]),
+        ("source_not_allowed", ["10.7.0.1", "8 packets dropped", "10.0.0.0/24, fd00::/64"]),
+        ("blocked_here", ["EPERM: a firewall of this host refused it", "7 datagrams"]),
+        ("public_key_differs", [f"{STRANGER} knocks from 192.0.2.2:40000: 4 initiations"]),
+        ("endpoint_unresolved", ["Name or service not known"]),
+        ("endpoint_moved", ["203.0.113.7", ENDPOINT]),
+    ],
+)
+def test_evidence_has_the_numbers(case: str, parts: list[str]) -> None:
+    text = said(diagnose(CASES[case])[0])
+    for part in parts:
+        assert part in text
+
+
+def test_others_that_talk_are_evidence() -> None:
+    other = shaken(PEER._replace(public_key=OTHER), 20)
+    first = diagnose(facts(peers=(other,), probe=Probe(False)))[0]
+    assert "Other peers talk" in said(first)
+
+
+def test_what_was_once_is_no_reason() -> None:
+    """A send error before the last initiation, a stranger from elsewhere or of another hour."""
+    old = replace(TRIED, send_errors=1, send_error=errno.EPERM, send_error_age_ms=20_000)
+    assert diagnose(facts(old))[0].reason == "no_answer"
+    from_elsewhere = replace(KNOCKED, unknown_initiator_endpoint=ELSEWHERE)
+    assert diagnose(facts(device=from_elsewhere))[0].reason == "no_answer"
+    assert diagnose(facts(peer=shaken(PEER, 1), device=KNOCKED))[0].reason == "no_answer"
+    long_ago = replace(KNOCKED, unknown_initiator_age_ms=3_600_000)
+    assert diagnose(facts(device=long_ago))[0].reason == "no_answer"
+
+
+def test_a_stranger_counts_where_nobody_is_expected() -> None:
+    """Without an endpoint anybody may be the peer; it is said before that it has none."""
+    nowhere = PEER._replace(endpoint=None)
+    reasons = [one.reason for one in diagnose(facts(PeerReport(KEY), nowhere, device=KNOCKED))]
+    assert reasons[:2] == ["public_key_differs", "no_endpoint"]
+
+
+def test_more_than_one_reason() -> None:
+    both = facts(up=True, endpoint_way=Way("192.0.2.2", "wg0"), device=KNOCKED)
+    assert [one.reason for one in diagnose(both)] == ["endpoint_in_tunnel", "public_key_differs"]
+
+
+def test_the_nearest_allowed_ips_are_named() -> None:
+    other = PEER._replace(public_key=OTHER, allowed_ips=("10.9.0.0/16",))
+    asked = facts(None, None, address="10.8.0.1", peers=(PEER, other))
+    assert nearest(asked.state, "10.8.0.1") == (other, "10.9.0.0/16", 15)
+    assert f"10.9.0.0/16 of {OTHER}: the first 15 bits agree" in said(diagnose(asked)[0])
+
+
+def test_text_and_json() -> None:
+    asked = CASES["key_or_psk_differs"]
+    verdicts = diagnose(asked)
+    text = telling.as_text(asked, verdicts, "phone")
+    assert text.startswith("It answers, but its answers do not open")
+    assert f"wg0, phone ({KEY}):" in text
+    assert "does not tell" not in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+    answer = json.loads(telling.as_json(asked, verdicts, "phone"))
+    assert (answer["reason"], answer["talking"]) == ("key_or_psk_differs", False)
+    assert (answer["interface"], answer["public_key"], answer["name"]) == ("wg0", KEY, "phone")
+
+
+def test_it_says_what_cannot_be_known() -> None:
+    asked = CASES["no_answer, of the kernel"]
+    assert "A device of the kernel does not tell" in telling.as_text(asked, diagnose(asked), "")
+    foreign = facts(None, device=None)
+    assert "This interface's daemon does not tell" in telling.as_text(
+        foreign, diagnose(foreign), ""
+    )
+
+
+ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSEWHERE)
+HOSTS = [
+    Named(
+        InterfaceState("wg0", "user", None, "OWN=", 1, 0, (PEER,)),
+        {KEY: Notes(KEY, "Phone"), STRANGER: Notes(STRANGER, "tablet")},
+    ),
+    Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "interface", "key", "address"),
+    [
+        (KEY, "wg0", KEY, None),
+        ("AAAA", "wg0", KEY, None),
+        ("phone", "wg0", KEY, None),
+        ("10.0.0.7", "wg0", KEY, "10.0.0.7"),
+        ("10.0.0.7/32", "wg0", KEY, "10.0.0.7"),
+        ("fd00::7", "wg0", KEY, "fd00::7"),
+        ("10.0.1.7", "wg1", OTHER, "10.0.1.7"),
+        ("fd01::7", "wg0", None, "fd01::7"),
+        (STRANGER, "wg0", None, None),
+    ],
+)
+def test_find(wanted: str, interface: str, key: str | None, address: str | None) -> None:
+    found = find(wanted, HOSTS)
+    assert found.interface.state.name == interface
+    assert (found.peer.public_key if found.peer else None) == key
+    assert found.address == address
+
+
+def test_find_by_the_endpoint_where_nothing_covers_it() -> None:
+    found = find("192.0.2.2", HOSTS[:1])
+    assert found == Target(HOSTS[0], PEER)
+
+
+def test_who_is_only_in_the_file_is_found() -> None:
+    assert find("tablet", HOSTS) == Target(HOSTS[0], None, public_key=STRANGER)
+
+
+def test_nobody_and_several_are_mistakes() -> None:
+    with pytest.raises(ConfigError, match=r"'laptop'.*there are: .*Phone"):
+        find("laptop", HOSTS)
+    twin = HOSTS[1].state._replace(peers=(PEER._replace(public_key="AAB" + "A" * 40 + "="),))
+    with pytest.raises(ConfigError, match=r"'AA' fits 2 peers: wg0 Phone, wg1 AAB"):
+        find("AA", [HOSTS[0], Named(twin, {})])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (3.21, "3.2 s"), (59.9, "59 s"), (125, "2 min 5 s"), (120, "2 min"),
+     (11_400, "3 h 10 min"), (360_000, "4 d 4 h")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text

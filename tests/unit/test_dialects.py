@@ -1,0 +1,344 @@
+"""Other WireGuards' files: read, written, and what was left out is said."""
+
+import base64
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresnake.cli.wiresnake import main
+from wiresnake.dialects import catalogue, wg_quick
+from wiresnake.dialects.catalogue import Text
+from wiresnake.dialects.document import Document, LeftOut, Peer
+from wiresnake.errors import ConfigError
+from wiresnake.quick.check import check
+
+KEY = st.binary(min_size=32, max_size=32).map(lambda data: base64.b64encode(data).decode())
+SOME_KEY = KEY.filter(lambda key: any(base64.b64decode(key)))
+NETWORKS = [
+    *("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.0.0.2/32", "192.168.7.0/24", "fd00::/64"),
+    "2001:db8::1/128",
+]
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
+HOOKS = st.tuples(
+    st.sampled_from(["PreUp", "PostUp", "PreDown", "PostDown"]),
+    st.sampled_from(["echo %i # x", "true; false", "a = 'b'", "ip rule add table 7"]),
+)
+PEERS = st.builds(
+    Peer,
+    public_key=SOME_KEY,
+    name=WORDS | st.just(""),
+    preshared_key=KEY | st.just(""),
+    allowed_ips=st.lists(st.sampled_from(NETWORKS), unique=True, max_size=4).map(tuple),
+    endpoint=st.sampled_from(["", "vpn.example:51820", "192.0.2.1:1", "[2001:db8::1]:65535"]),
+    keepalive=st.integers(0, 65535),
+    hooks=st.sampled_from([(), (("OnUp", "echo up"), ("OnDown", "echo '#'"))]),
+)
+DOCUMENTS = st.builds(
+    Document,
+    private_key=SOME_KEY,
+    listen_port=st.integers(0, 65535),
+    fwmark=st.sampled_from([0, 1, 51820, 0xFFFFFFFF]),
+    addresses=st.lists(
+        st.sampled_from(["10.0.0.2/32", "10.9.0.1/24", "fd00::2/128", "fd09::1/64"]), unique=True
+    ).map(tuple),
+    dns=st.lists(st.sampled_from(["10.0.0.1", "9.9.9.9", "fd00::1"]), unique=True).map(tuple),
+    search=st.lists(st.sampled_from(["example.com", "corp"]), unique=True).map(tuple),
+    mtu=st.sampled_from([0, 1280, 1420]),
+    table=st.sampled_from(["", "off", "main", "123", "4294967295"]),
+    hooks=st.lists(HOOKS, max_size=3).map(tuple),
+    save=st.booleans(),
+    peers=st.lists(PEERS, max_size=4, unique_by=lambda peer: peer.public_key).map(tuple),
+)
+
+
+def less(document: Document, left: list[LeftOut]) -> Document:
+    """The document without what was said to be left out."""
+    keys = {one.key for one in left}
+    peers = tuple(
+        replace(peer, hooks=tuple(pair for pair in peer.hooks if pair[0] not in keys))
+        for peer in document.peers
+    )
+    return replace(
+        document,
+        hooks=tuple(pair for pair in document.hooks if pair[0] not in keys),
+        peers=peers,
+        save=document.save and "SaveConfig" not in keys,
+        fwmark=0 if "FwMark" in keys else document.fwmark,
+        table="" if "Table" in keys else document.table,
+        dns=() if "DNS" in keys else document.dns,
+        search=() if "DNS" in keys else document.search,
+    )
+
+
+def same(document: Document) -> Document:
+    """With one word for what means the same."""
+    if document.default and not document.table and document.fwmark == 51820:
+        document = replace(document, fwmark=0)  # wg-quick's own choice.
+    if document.table == "main" and not document.default:
+        document = replace(document, table="")  # Where routes go by themselves.
+    if not any(peer.allowed_ips for peer in document.peers) and document.table != "off":
+        document = replace(document, table="")  # There are no routes.
+    addresses = sorted(document.addresses, key=lambda one: ":" in one)
+    servers = sorted(document.dns, key=lambda one: ":" in one)
+    return replace(document, addresses=tuple(addresses), dns=tuple(servers))
+
+
+@pytest.mark.parametrize("dialect", catalogue.TO)
+@given(DOCUMENTS)
+def test_there_and_back(dialect: str, document: Document) -> None:
+    """Equal up to what was said to be left out."""
+    files, left = catalogue.write(dialect, document, "wg0")
+    texts = [Text(name, text) for name, text in files.items()]
+    assert catalogue.recognise(texts) == (dialect if dialect.startswith("net") else "wg-quick")
+    read = catalogue.read(dialect, texts)
+    expected = less(document, left)
+    if any(one.key == "DNS" for one in left):
+        read = read._replace(document=replace(read.document, dns=(), search=()))
+    assert read.name == "wg0"
+    assert same(read.document) == same(expected), files
+    assert not read.left
+
+
+@given(DOCUMENTS)
+def test_wg_quick_files_that_are_made_are_right(document: Document) -> None:
+    text = wg_quick.write(document)
+    assert not [one for one in check(text) if one.level == "error"]
+    assert repr(document).count(document.private_key) == 0
+    again, left = wg_quick.read(text, "x")
+    assert (again, left) == (document, [])
+
+
+def said(dialect: str, *texts: str) -> tuple[str, list[str]]:
+    """The wg-quick text, and what was left out as file:line: key."""
+    read = catalogue.read(dialect, [Text(f"f{number}", text) for number, text in enumerate(texts)])
+    return wg_quick.write(read.document), [
+        f"{path}:{one.line}: {one.key}" for path, one in read.left
+    ]
+
+
+PRIVATE = base64.b64encode(b"\x40" * 32).decode()
+PUBLIC = base64.b64encode(b"\x11" * 32).decode()
+START = f"[Interface]\nPrivateKey = {PRIVATE}\n"
+PEER = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8\n"
+
+
+def test_android_and_amnezia() -> None:
+    extra = "ExcludedApplications = com.example.a, b\nJc = 4\nS1 = 15\nH1 = 1\nH2 = 77\n"
+    extra += "Frobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
+    text, left = said("wg-quick", START + extra + PEER)
+    assert text == START + PEER
+    names = ("ExcludedApplications", "Jc", "S1", "H1", "H2", "Frobnicate")
+    assert left.pop() == "f0:9: a line"
+    assert left == [f"f0:{line}: {name}" for line, name in enumerate(names, 3)]
+    whys = [one.why for _, one in catalogue.read("wg-quick", [Text("x", START + extra)]).left]
+    assert "choice of apps" in whys[0]
+    assert "does without" in whys[1]
+    assert "cannot talk to it" in whys[2]
+    assert "value of plain WireGuard" in whys[3]
+    assert "cannot talk to it" in whys[4]
+
+
+def test_windows_runs_other_commands() -> None:
+    text, left = said("windows", START + "PostUp = cmd /c dir\nTable = off\n" + PEER)
+    assert text == START + "Table = off\n" + PEER
+    assert left == ["f0:0: PostUp"]
+
+
+def test_a_peer_that_comes_twice() -> None:
+    again = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = fd00::/8\nPersistentKeepalive = 5\n"
+    text, left = said("wg-quick", START + PEER + again)
+    assert text == START + again
+    assert left == ["f0:8: [Peer]"]
+
+
+NETDEV = f"""\
+[NetDev]
+Name=wg7
+Kind=wireguard
+Description=the office
+
+[WireGuard]
+PrivateKeyFile=/etc/keys/it's
+ListenPort=auto
+RouteMetric=5
+
+[WireGuardPeer]
+PublicKey={PUBLIC}
+PresharedKeyFile=/run/psk
+AllowedIPs=10.0.0.0/8
+AllowedIPs=
+AllowedIPs=192.168.0.0/16, \\
+  fd00::/8
+Endpoint=vpn.example:51820
+"""
+NETWORK = """\
+# mine
+[Match]
+Name=wg7
+[Network]
+Address=10.1.0.2/24
+DNS=10.1.0.1#dns.example 10.1.0.1
+Domains=~corp.example example.com
+IPForward=yes
+[Address]
+Address=fd00::2/64
+[Route]
+Destination=192.168.0.0/16
+Gateway=10.1.0.1
+[Route]
+Destination=172.16.0.0/12
+[RoutingPolicyRule]
+Table=9
+"""
+
+
+def test_networkd() -> None:
+    text, left = said("networkd", NETDEV, NETWORK)
+    quoted = "'/etc/keys/it'\"'\"'s'"
+    assert text == (
+        "[Interface]\nAddress = 10.1.0.2/24, fd00::2/64\nDNS = 10.1.0.1, example.com\n"
+        f"PostUp = wg set %i private-key {quoted}\n"
+        f"PostUp = wg set %i peer {PUBLIC} preshared-key /run/psk\n\n"
+        f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 192.168.0.0/16, fd00::/8\n"
+        "Endpoint = vpn.example:51820\n"
+    )
+    assert left == [
+        *("f0:4: Description", "f0:8: ListenPort", "f0:9: RouteMetric", "f1:6: DNS"),
+        *("f1:7: Domains", "f1:8: IPForward", "f1:13: Gateway", "f1:14: [Route]"),
+        "f1:16: [RoutingPolicyRule]",
+    ]
+    text, left = said("networkd", NETDEV)
+    assert "Table = off" in text
+    assert left[-1] == "f0:1: Address"
+
+
+def test_networkd_with_rules_of_its_own() -> None:
+    """A default route by mark and table, as the manual's example has it, without [Route]s in
+    main: it is wg-quick's way, but with a number of the writer's."""
+    netdev = (
+        f"[NetDev]\nName=wg0\nKind=wireguard\n[WireGuard]\nPrivateKey={PRIVATE}\n"
+        f"FirewallMark=34952\nRouteTable=1000\n[WireGuardPeer]\nPublicKey={PUBLIC}\n"
+        "AllowedIPs=0.0.0.0/0\n"
+    )
+    rule = "[RoutingPolicyRule]\nFirewallMark=34952\nInvertRule=true\nTable=1000\nPriority=10\n"
+    text, left = said("networkd", netdev, rule)
+    assert "FwMark = 0x8888\nTable = 1000\n" in text
+    assert left == ["f1:1: [RoutingPolicyRule]"]
+
+
+NM = f"""\
+[connection]
+id=Office VPN
+uuid=0d1f3a5c-0000-4000-8000-000000000000
+type=wireguard
+interface-name=wg9
+autoconnect=true
+zone=home
+
+[wireguard]
+private-key={PRIVATE}
+listen-port=51821
+peer-routes=false
+
+[wireguard-peer.{PUBLIC}]
+endpoint=vpn.example:51820
+preshared-key-flags=1
+allowed-ips=10.0.0.0/8;fd00::/8;
+
+[ipv4]
+address1=10.1.0.2/24,10.1.0.1
+dns=10.1.0.1;
+dns-search=~corp;example.com;
+method=manual
+never-default=true
+
+[ipv6]
+method=auto
+
+[proxy]
+"""
+
+
+def test_networkmanager() -> None:
+    text, left = said("networkmanager", NM)
+    assert text == (
+        f"[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.1.0.2/24\nListenPort = 51821\n"
+        "DNS = 10.1.0.1, example.com\nTable = off\n\n"
+        f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8, fd00::/8\n"
+        "Endpoint = vpn.example:51820\n"
+    )
+    assert left == [
+        *("f0:6: autoconnect", "f0:7: zone", "f0:16: preshared-key-flags", "f0:20: address1"),
+        *("f0:22: dns-search", "f0:24: never-default", "f0:27: method"),
+    ]
+    assert catalogue.read("networkmanager", [Text("x", NM)]).name == "wg9"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "message"),
+    [
+        ("wg-quick", "[Interface]\nMTU = x\n", "f:2:7: MTU is not a number"),
+        ("wg-quick", "[Interface]\njunk\n", "f:2:1: neither"),
+        ("wg-quick", "MTU = 5\n", "f:1:7: a line before any section"),
+        ("wg-quick", "[Peer]\n", "f:1:1: this .Peer. has no PublicKey"),
+        ("wg-quick", "[Interface]\nListenPort =\n", "f:2:13: the value is missing"),
+        ("networkd", "[NetDev]\nKind=bridge\n", "f:1:1: not Kind=wireguard"),
+        ("networkd", NETDEV.replace("51820", "x"), "f:18:1: Endpoint's port"),
+        ("networkd", "[NetDev]\nKind=wireguard\n[WireGuardPeer]\n", "f:3:1: this .WireGuardPeer"),
+        ("networkd", "nonsense", "give networkd's .netdev file"),
+        ("networkd", "[NetDev]\nx\n", "f:2:1: neither"),
+        ("networkmanager", "[connection]\ntype=wifi\n", "f:1:1: not type=wireguard"),
+        ("networkmanager", NM.replace(PUBLIC, "x"), "f:14:1: PublicKey has 1 characters"),
+        ("networkmanager", NM.replace(PRIVATE, "x"), "f:10:1: PrivateKey has 1 characters"),
+    ],
+)
+def test_mistakes_have_a_place(dialect: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalogue.read(dialect, [Text("f", text)])
+
+
+@given(st.text() | st.text(alphabet="[]=#\n ;WireGuadPKey/0,.:\\"), st.sampled_from(catalogue.FROM))
+def test_any_text_is_read_or_refused(text: str, dialect: str) -> None:
+    for whole in (text, START + text, NETDEV + text, NM + text):
+        try:
+            catalogue.read(dialect, [Text("f", whole)])
+        except ConfigError as error:
+            assert PRIVATE not in str(error)
+
+
+def test_apps_take_no_file_without_a_key() -> None:
+    with pytest.raises(ConfigError, match="without PrivateKey"):
+        catalogue.write("android", Document(), "x")
+
+
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wg5.conf").write_text(START + "PostUp = true\nPostUp = false\n" + PEER)
+    assert main(["export", "--to", "networkd", "wg5.conf", "-o", "."]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        "wg5.conf:3: left out PostUp: networkd runs no commands\n"
+        "wg5.conf:4: left out PostUp: networkd runs no commands\n"
+        "wrote wg5.netdev wg5.network\n"
+    )
+    assert PRIVATE not in said.out + said.err
+    for name in ("wg5.netdev", "wg5.network"):
+        assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
+    assert main(["export", "--to", "networkd", "wg5.conf", "-o", "."]) == 1
+    assert "exists already; --force" in capsys.readouterr().err
+    assert main(["import", "wg5.netdev", "wg5.network"]) == 0
+    assert capsys.readouterr().out == START + PEER
+    assert main(["import", "wg5.netdev", "wg5.network", "-o", "new.conf"]) == 0
+    assert Path("new.conf").read_text() == START + PEER
+    assert stat.S_IMODE(Path("new.conf").stat().st_mode) == 0o600
+    assert main(["export", "--to", "networkd", "new.conf", "-o", "x.conf"]) == 1
+    assert main(["export", "--to", "networkd", "new.conf", "-o", "x"]) == 0
+    assert Path("x.netdev").exists()
+    assert main(["import", "none"]) == 1
+    assert "cannot read none" in capsys.readouterr().err

@@ -1,0 +1,355 @@
+"""`wiresnake new server|peer`: what it makes works, and what fails changes nothing."""
+
+import base64
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresnake._native import PrivateKey
+from wiresnake.cli import qr
+from wiresnake.cli.wiresnake import main
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.quick import files, new
+from wiresnake.quick.check import check
+from wiresnake.quick.files import New, save
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`wiresnake new`, with /etc/wireguard and the present folder elsewhere."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    monkeypatch.setattr(files, "FOLDER", folder)
+    monkeypatch.chdir(tmp_path)
+
+    def call(line: str) -> int:
+        words = line.split()
+        if words[0] == "server" and "--dir" not in words:
+            words += ["--dir", str(folder)]
+        if words[0] == "peer":
+            words.append("--no-qr")
+        return main(["new", *words])
+
+    return call
+
+
+def values(path: Path) -> dict[str, str]:
+    """Every key of a file with its last value."""
+    pairs = (line.partition("#")[0].partition("=") for line in path.read_text().splitlines())
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def public(private: str) -> str:
+    key = PrivateKey.from_base64(private.encode())
+    assert key is not None
+    return base64.b64encode(key.public).decode()
+
+
+def test_a_server_and_two_peers(run: Run, tmp_path: Path) -> None:
+    assert run("server --endpoint vpn.example --dns 9.9.9.9") == 0
+    path = tmp_path / "etc/wg0.conf"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    four, six = map(ipaddress.ip_interface, values(path)["Address"].split(", "))
+    assert four in ipaddress.ip_network("10.0.0.0/8")
+    assert (four.network.prefixlen, six.network.prefixlen) == (24, 64)
+    assert six.ip in ipaddress.ip_network("fd00::/8")
+    assert six.network.network_address.packed[6:8] == bytes(2)
+    before = path.read_text()
+    assert run("peer phone --full-tunnel --keepalive 25") == 0
+    assert run("peer laptop --no-psk --allowed 192.168.7.0/24,10.9.0.0/16") == 0
+    after = path.read_text()
+    assert after.startswith(before)
+    assert re.findall("# friendly_name = (.*)", after) == ["phone", "laptop"]
+    phone, laptop = (values(tmp_path / f"{name}.conf") for name in ("phone", "laptop"))
+    assert phone["Address"] == f"{four.ip + 1}/32, {six.ip + 1}/128"
+    assert laptop["Address"] == f"{four.ip + 2}/32, {six.ip + 2}/128"
+    assert phone["PublicKey"] == laptop["PublicKey"] == public(values(path)["PrivateKey"])
+    assert phone["Endpoint"] == "vpn.example:51820"
+    assert (phone["AllowedIPs"], phone["PersistentKeepalive"]) == ("0.0.0.0/0, ::/0", "25")
+    assert laptop["AllowedIPs"] == "192.168.7.0/24, 10.9.0.0/16"
+    assert phone["DNS"] == "9.9.9.9"
+    assert "PresharedKey" not in laptop
+    assert f"PublicKey = {public(phone['PrivateKey'])}\n" in after
+    assert f"PresharedKey = {phone['PresharedKey']}\n" in after
+    for one in (path, tmp_path / "phone.conf", tmp_path / "laptop.conf"):
+        assert stat.S_IMODE(one.stat().st_mode) == 0o600
+        assert check(one.read_text()) == []
+
+
+def test_servers_do_not_meet(run: Run, tmp_path: Path) -> None:
+    for number in range(5):
+        assert run(f"server --name wg{number}") == 0
+    paths = sorted((tmp_path / "etc").iterdir())
+    assert [values(path)["ListenPort"] for path in paths] == [str(51820 + n) for n in range(5)]
+    claimed = [network for path in paths for network in new.networks(path.read_text())]
+    assert len(claimed) == 10
+    assert len(set(claimed)) == 10
+
+
+def test_free_networks_avoid_what_is_taken() -> None:
+    """All of 10.0.0.0/8 is taken but for one /24, which is hardly ever found; or for half."""
+    half = [ipaddress.ip_network("10.0.0.0/9"), ipaddress.ip_network("fd00::/9")]
+    for _ in range(50):
+        four, six = new.free_networks(half)
+        assert four.ip in ipaddress.ip_network("10.128.0.0/9")
+        assert six.ip in ipaddress.ip_network("fd80::/9")
+    with pytest.raises(ConfigError, match="--address"):
+        new.free_networks([ipaddress.ip_network("10.0.0.0/8")])
+
+
+def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
+    assert run("server --nat --address 10.5.0.1/24") == 0
+    text = (tmp_path / "etc/wg0.conf").read_text()
+    assert "ip saddr 10.5.0.0/24" in text
+    assert "ipv6" not in text
+    assert "PostDown = nft 'delete table inet nat-%i'" in text
+    assert check(text) == []
+    assert run("server --nat --name a=b") == 1
+
+
+def test_a_server_that_cannot_be(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("server --address 10.5.0.0/24 --dir etc/none") == 1
+    assert "give an address in it: 10.5.0.1/24" in capsys.readouterr().err
+    assert run("server --dir etc/none/none") == 1
+    assert "cannot make etc/none/none" in capsys.readouterr().err
+    for wrong in ("a\nPostUp=x:5", "a/b", "a:0", "a:70000", "a#b:5"):
+        assert main(["new", "server", "--dir", "etc", "--endpoint", wrong]) == 1
+        assert "is no endpoint" in capsys.readouterr().err
+    assert main(["new", "server", "--dir", "etc", "--dns", "9.9.9.9\nPostUp=x"]) == 1
+    assert run("server --port 70000") == 1
+    monkeypatch.setenv("PATH", "")
+    assert run("server --nat") == 1
+    assert "install nftables" in capsys.readouterr().err
+    assert not list((tmp_path / "etc").iterdir())
+    assert run("server --dir etc/made") == 0
+    assert stat.S_IMODE((tmp_path / "etc/made").stat().st_mode) == 0o700
+
+
+def server_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "etc/wg0.conf"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+KEY = base64.b64encode(b"\x40" * 32).decode()
+START = f"# endpoint = 192.0.2.1\n[Interface]\nPrivateKey = {KEY}\nListenPort = 7\n"
+OTHER = f"[Peer]\nPublicKey = {base64.b64encode(bytes(31) + b'1').decode()}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (START + "Address = 10.0.0.1/32\n", "", "no Address with a network"),
+        (START + "Address = 10.0.0.1/31\n" + OTHER + "AllowedIPs=10.0.0.0", "", "no free address"),
+        (START + "Address = 10.0.0.1/30\n" + OTHER + "AllowedIPs=10.0.0.2", "", "no free address"),
+        (START.replace("# endpoint", "# other") + "Address = 10.0.0.1/24\n", "", "--endpoint"),
+        (START.replace("ListenPort", "#") + "Address = 10.0.0.1/24\n", "", "ListenPort"),
+        (START.replace("Private", "# P") + "Address = 10.0.0.1/24\n", "", "no PrivateKey"),
+        (START + "Address = 10.0.0.1/24\n[Peer]\n", "", "wg0.conf:6:1: this [Peer] has no"),
+        ("\x7fELF\x00\x01binary", "", "wg0.conf:1:1"),
+        (START + "Address = 10.0.0.1/24\n", "--address 10.0.0.1", "10.0.0.1 is taken"),
+        (START + "Address = 10.0.0.1/24\n", "--address 10.0.0.0/24", "no address of one host"),
+        (START + "Address = 10.0.0.1/24\n", "--endpoint a:b:c", "is no endpoint"),
+        (START + "Address = 10.0.0.1/24\n", "--allowed 10.0.0.1/24", "is no IP address"),
+        (START + "Address = 10.0.0.1/24\n", "-o etc/wg0.conf --force", "the server's own file"),
+        (START + "Address = 10.0.0.1/24\n", "-o none/x.conf", "cannot write none/x.conf"),
+        (START + "Address = 10.0.0.1/24\n", "--server none/x.conf", "cannot read none"),
+    ],
+)
+def test_what_fails_changes_nothing(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    options: str,
+    message: str,
+) -> None:
+    path = server_file(tmp_path, text)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(f"peer phone {options}") == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("wiresnake: ")
+    assert path.read_text() == text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_are_taken_once(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = server_file(tmp_path, START + "Address = 10.0.0.1/24\n# mine\r\n")
+    assert run("peer phone") == 0
+    text = path.read_text()
+    assert "# mine" in text
+    (tmp_path / "phone.conf").unlink()
+    assert run("peer phone") == 1
+    assert "has a peer 'phone' already" in capsys.readouterr().err
+    (tmp_path / "laptop.conf").write_text("precious")
+    assert run("peer laptop") == 1
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "laptop.conf").read_text() == "precious"
+    assert path.read_text() == text
+    assert run("peer far-too-long-a-name") == 1
+    assert run("server --name wg0") == 1
+    assert run("server --name wg1 --address 10.0.0.9/16") == 1
+    assert "overlaps another" in capsys.readouterr().err
+
+
+def test_holes_are_filled_and_wide_peers_respected() -> None:
+    text = START + "Address = 10.0.0.1/24\nAddress = fd00::5/120\n"
+    text += OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30, 0.0.0.0/0, fd00::/122\n"
+    pair = new.peer("a", text, file="x")
+    assert pair.addresses == ("10.0.0.3/32", "fd00::40/128")
+    again = new.peer("b", pair.server, file="x")
+    assert again.addresses == ("10.0.0.8/32", "fd00::41/128")
+
+
+def test_a_full_network_ends_with_an_error() -> None:
+    text = START + "Address = 10.0.0.1/29\n"
+    for name in "abcde":
+        text = new.peer(name, text, file="x").server
+    with pytest.raises(ConfigError, match="no free address is left in 10"):
+        new.peer("f", text, file="x")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("a.example", "a.example:7"),
+        ("a.example:8", "a.example:8"),
+        ("192.0.2.1", "192.0.2.1:7"),
+        ("2001:db8::1", "[2001:db8::1]:7"),
+        ("[2001:db8::1]", "[2001:db8::1]:7"),
+        ("[2001:db8::1]:8", "[2001:db8::1]:8"),
+    ],
+)
+def test_endpoints(endpoint: str, expected: str) -> None:
+    assert new.with_port(endpoint, "7") == expected
+
+
+def test_two_commands_at_once(run: Run, tmp_path: Path) -> None:
+    path = server_file(tmp_path, START + "Address = 10.0.0.1/24\n")
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(run, (f"peer p{number}" for number in range(8)))) == {0}
+    given = re.findall("AllowedIPs = (.*)", path.read_text())
+    assert sorted(given) == [f"10.0.0.{number}/32" for number in range(2, 10)]
+    assert len(list(tmp_path.glob("p*.conf"))) == 8
+
+
+@pytest.mark.parametrize("call", ["link", "replace", "fsync"])
+@pytest.mark.parametrize("fails", [1, 2])
+def test_both_files_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fails: int
+) -> None:
+    """Every step of `save` fails in its turn."""
+    old, fresh = tmp_path / "old", tmp_path / "fresh"
+    old.write_text("before")
+    real = getattr(Path if call == "replace" else os, call)
+    calls = 0
+
+    def broken(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == fails:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(Path if call == "replace" else os, call, broken)
+    both = (New(fresh, "new"), New(old, "after", replace=True))
+    if calls_of(call) < fails:
+        save(*both)
+        assert (fresh.read_text(), old.read_text()) == ("new", "after")
+        return
+    with pytest.raises(HostError, match="nothing was changed"):
+        save(*both)
+    assert old.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def calls_of(call: str) -> int:
+    return 2 if call == "fsync" else 1
+
+
+def test_a_replaced_file_stays_where_its_link_points(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("before")
+    target.chmod(0o644)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    save(New(link, "after", replace=True))
+    assert link.is_symlink()
+    assert target.read_text() == "after"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    with pytest.raises(HostError, match="exists already"):
+        save(New(link, "again"))
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=700))
+def test_qr_codes_read_back(text: str) -> None:
+    assert decoded(qr.terminal(text)) == text.encode()
+
+
+def decoded(lines: list[str], scale: int = 3) -> bytes:
+    """What a scanner sees on the terminal."""
+    import zxingcpp
+
+    rows = [
+        [cell in half for cell in line]
+        for line in lines
+        for half in ("\u2580\u2588", "\u2584\u2588")
+    ]
+    dots = bytes(
+        0 if dark else 255
+        for row in rows
+        for _ in range(scale)
+        for dark in row
+        for _ in range(scale)
+    )
+    image = memoryview(dots).cast("B", shape=(len(rows) * scale, len(rows[0]) * scale))
+    [code] = zxingcpp.read_barcodes(image)
+    return bytes(code.bytes)
+
+
+def test_the_qr_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "phone.conf"
+    path.write_text(START + "PostUp = true\n")
+    assert main(["qr", "phone.conf"]) == 0
+    said = capsys.readouterr()
+    assert "phone.conf:5: left out PostUp" in said.err
+    assert "private key" in said.err
+    lines = said.out.splitlines()
+    assert all(
+        line.startswith("\033[38;5;16;48;5;231m") and line.endswith("\033[0m") for line in lines
+    )
+    bare = [re.sub("\033\\[[0-9;]*m", "", line) for line in lines]
+    assert decoded(bare) == START.partition("\n")[2].encode()
+    assert main(["qr", "--raw", "phone.conf"]) == 0
+    raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert decoded(raw.splitlines()) == path.read_bytes()
+    assert main(["qr", str(path), "--png", "x.png"]) == 0
+    assert main(["qr", str(path), "--svg", "x.svg"]) == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "x.svg").read_bytes()
+    assert stat.S_IMODE((tmp_path / "x.png").stat().st_mode) == 0o600
+    assert main(["qr", str(path), "--png", "x.png"]) == 1
+    assert "--force" in capsys.readouterr().err
+    path.write_text(START + "#" * 3000)
+    assert main(["qr", "--raw", str(path)]) == 1
+    assert "2953 at most" in capsys.readouterr().err

@@ -1,0 +1,233 @@
+"""The file grammar of wg-quick, and what becomes of it."""
+
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresnake._native import Endpoint
+from wiresnake.config import conf
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.host.model import Dns, Policy, Route
+from wiresnake.quick import config, desired
+from wiresnake.quick.config import PeerExtra, QuickConfig
+
+SECRET = base64.b64encode(b"\x40" * 32).decode()
+PUBLIC = base64.b64encode(b"\x11" * 32).decode()
+OTHER = base64.b64encode(b"\x22" * 32).decode()
+
+FULL = f"""\
+# my tunnel
+[Interface]
+PrivateKey = {SECRET}
+Address = 10.0.0.1/24, fd00::1/64
+address=10.0.1.1  10.0.0.1/24
+DNS = 192.0.2.53,corp.example
+DNS = 2001:db8::53
+MTU = 1400
+Table = auto
+PreUp = one %i
+PreUp = two # not a comment
+PostDown = iptables -m comment --comment "a=b # c"
+SaveConfig = TRUE
+FwMark = off
+
+[Peer]
+# friendly_name = the office
+# something else
+PublicKey = {PUBLIC} # comment
+PresharedKey = {SECRET}
+AllowedIPs = 0.0.0.0/0
+OnUp = echo up # really
+OnDown = echo down
+[Peer]
+PublicKey = {OTHER}
+# friendly_name = too late
+AllowedIPs = 10.9.0.0/16
+"""
+
+
+def read(text: str) -> QuickConfig:
+    return config.parse(bytearray(text.encode()), "wg0.conf")
+
+
+def resolve(host: str, port: str) -> Endpoint:
+    return Endpoint(host, int(port))
+
+
+def test_a_whole_file() -> None:
+    file = read(FULL)
+    assert file.addresses == ("10.0.0.1/24", "fd00::1/64", "10.0.1.1/32")
+    assert file.dns == Dns(("192.0.2.53", "2001:db8::53"), ("corp.example",))
+    assert (file.mtu, file.table, file.save, file.has_mark) == (1400, "auto", True, True)
+    assert file.pre_up == ("one %i", "two # not a comment")
+    assert file.post_down == ('iptables -m comment --comment "a=b # c"',)
+    assert (file.post_up, file.pre_down) == ((), ())
+    assert file.peers == (PeerExtra(PUBLIC, "the office", ("echo up # really",), ("echo down",)),)
+    change = conf.parse(file.wg, resolve)
+    assert [peer.public_key for peer in change.peers] == [b"\x11" * 32, b"\x22" * 32]
+    assert SECRET not in repr(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(" = ", "\t=\t "),
+        lambda text: text.replace("MTU", "mTu").replace("[Interface]", " [INTERFACE] # here"),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.removesuffix("\n"),
+    ],
+)
+def test_what_makes_no_difference(change: Callable[[str], str]) -> None:
+    one, other = read(FULL), read(change(FULL))
+    for name in ("addresses", "dns", "mtu", "table", "pre_up", "post_down", "save", "peers"):
+        assert getattr(one, name) == getattr(other, name)
+    assert conf.parse(one.wg, resolve).peers == conf.parse(other.wg, resolve).peers
+
+
+def test_search_domains_alone_are_ignored() -> None:
+    assert read("[Interface]\nDNS = corp.example, lan\n").dns == Dns()
+    assert read("[Interface]\nDNS =\nAddress =\nMTU =\nTable =\nPreUp =\n").pre_up == ("",)
+
+
+def test_strip_leaves_what_wg_reads() -> None:
+    stripped = read(FULL).stripped().decode()
+    own = ("Address", "address", "DNS", "MTU", "Table", "PreUp", "PostDown", "SaveConfig", "On")
+    kept = [line for line in FULL.splitlines() if not line.startswith(own)]
+    assert stripped.splitlines() == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[Interface]\nMTU = big", "wg0.conf:2:7: not an MTU: 'big'"),
+        ("[Interface]\n  Address = 10.0.0.1/24, x", "wg0.conf:2:26: not an address: 'x'"),
+        ("[Interface]\nAddress = fe80::1%eth0/64", "wg0.conf:2:11: not an address"),
+        ("[Interface]\nSaveConfig = yes", "wg0.conf:2:14: `yes' is neither true nor false"),
+        ("[Interface]\nSaveConfig =", "wg0.conf:2:13: `' is neither true nor false"),
+        ("[Interface]\nTable = 1 2", "wg0.conf:2:9: Table takes"),
+        ("[Peer]\n\nMTU = 3", "wg0.conf:3:1: 'MTU' belongs under [Interface]; move it there"),
+        ("[Interface]\nOnUp = x", "wg0.conf:2:1: 'OnUp' belongs under [Peer]; move it there"),
+        ("Address = 10.0.0.1", "wg0.conf:1:1: 'Address' belongs under [Interface]"),
+    ],
+)
+def test_mistakes_say_where(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert said in str(caught.value)
+
+
+def test_a_mistake_of_wg_keeps_its_place() -> None:
+    """Lines that only wg-quick reads are still counted."""
+    file = read("[Interface]\nAddress = 10.0.0.1\nPostUp = x\n  Colour = blue\n")
+    with pytest.raises(ConfigError, match=r"wg0.conf:4:3: unknown key 'Colour'"):
+        conf.parse(file.wg, resolve, name="wg0.conf")
+
+
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x00"), max_size=30)
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ("PrivateKey", "PostUp", "Address", "x y", "OnUp", "#", "[Peer]", "MTU", "")
+        ),
+        st.sampled_from(("=", " = ", "", "#")),
+        VALUES,
+    ).map("".join),
+    max_size=8,
+)
+
+
+@given(LINES)
+def test_any_text_is_read_or_refused(lines: list[str]) -> None:
+    """And no line is lost: what is not wg-quick's own is still there, at its place."""
+    try:
+        file = read("\n".join(["[Interface]", *lines]))
+    except ConfigError:
+        return
+    kept = file.wg.decode().split("\n")[1:]
+    for number, (before, after) in enumerate(zip(lines, kept, strict=True), 2):
+        assert (after.strip() == "") if number in file.own_lines else (after == before)
+
+
+@given(
+    st.lists(st.from_regex(r"[a-z %#=]{1,20}", fullmatch=True).map(str.strip).filter(bool)),
+    st.lists(st.ip_addresses(v=4).map(lambda ip: f"{ip}/24"), unique=True),
+    st.one_of(st.none(), st.integers(68, 65535)),
+)
+def test_a_file_of_save_is_read_as_it_was(
+    hooks: list[str], ips: list[str], mtu: int | None
+) -> None:
+    lines = [
+        "[Interface]",
+        *(f"PostUp = {one}" for one in hooks),
+        *(f"Address = {ip}" for ip in ips),
+    ]
+    lines += [f"MTU = {mtu}"] if mtu else []
+    file = read("\n".join(lines))
+    assert (file.post_up, file.addresses, file.mtu) == (tuple(hooks), tuple(ips), mtu)
+
+
+def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wg0.conf"
+    path.touch(mode=0o600)
+    link = tmp_path / "home.conf"
+    link.symlink_to(path)
+    assert config.find(str(path)) == ("wg0", str(path))
+    assert config.find(str(link)) == ("home", str(path)), "the name is that of the link"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert config.find("wg0") == ("wg0", str(path))
+    with pytest.raises(HostError, match=r"nowhere\.conf' does not exist"):
+        config.find("nowhere")
+    for name in ("wg0.txt", "a name.conf", "sixteen-letters-.conf"):
+        (tmp_path / name).touch()
+        with pytest.raises(
+            ConfigError, match=r"must be a valid interface name, followed by \.conf"
+        ):
+            config.find(str(tmp_path / name))
+
+
+def test_everybody_can_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text(FULL)
+    for folder, file, warns in ((0o755, 0o644, True), (0o700, 0o644, False), (0o755, 0o600, False)):
+        os.chmod(tmp_path, folder)
+        path.chmod(file)
+        config.load(str(path))
+        said = capsys.readouterr().err
+        assert said == (f"Warning: `{path}' is world accessible\n" if warns else "")
+
+
+ALLOWED = ("10.7.0.0/16", "10.0.0.9/32", "0.0.0.0/0", "fd00::5/128", "::/0")
+
+
+def test_routes_of_a_table() -> None:
+    def routes(table: str, *allowed: str) -> tuple[Route, ...]:
+        file = read(f"[Interface]\nAddress = 10.0.0.1/24, fd00::1/64\nTable = {table}\n")
+        network = desired.network(file, allowed, mtu=1420, mark=7, path="wg0.conf")
+        assert (network.policy is not None) == desired.needs_mark(file, allowed)
+        return network.routes
+
+    assert routes("off", *ALLOWED) == ()
+    everything = (Route(one, 99) for one in ("fd00::5/128", "10.0.0.9/32", "10.7.0.0/16"))
+    assert routes("99", *ALLOWED) == (*everything, Route("::/0", 99), Route("0.0.0.0/0", 99))
+    assert routes("0x63", "10.7.0.0/16") == (Route("10.7.0.0/16", 99),)
+    assert routes("main", "10.7.0.0/16") == (Route("10.7.0.0/16"),)
+    # What an address leads to already gets no route, the default ones a table of their own.
+    auto = (Route("10.7.0.0/16"), Route("::/0", 7), Route("0.0.0.0/0", 7))
+    assert routes("auto", *ALLOWED) == routes("", *ALLOWED) == auto
+    with pytest.raises(ConfigError, match="no routing table 'nowhere'"):
+        routes("nowhere", "10.7.0.0/16")
+
+
+def test_a_policy_of_the_versions_that_need_it() -> None:
+    file = read("[Interface]\n")
+    both = desired.network(file, ["::/0", "0.0.0.0/0"], mtu=1420, mark=7)
+    assert both.policy == Policy(7, (4, 6))
+    assert desired.network(file, ["0.0.0.0/0"], mtu=1420, mark=7).policy == Policy(7, (4,))
+    assert not desired.needs_mark(file, ["0.0.0.0/1", "128.0.0.0/1"])

@@ -1,0 +1,184 @@
+"""What a reload sends to a device: the least that makes its peers those of a file."""
+
+import base64
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from wiresnake._native import Endpoint, PresharedKey
+from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.errors import ConfigError
+from wiresnake.model import CLEAR, PeerChange, Prefix
+from wiresnake.quick.peers import Difference, compare, whole
+
+
+def key(number: int) -> str:
+    return base64.b64encode(bytes([number]) * 32).decode()
+
+
+A, B, C, SECRET, SECRET2 = map(key, range(1, 6))
+LOOKED_UP: list[str] = []
+
+
+def resolve(host: str, port: str) -> Endpoint:
+    LOOKED_UP.append(host)
+    return Endpoint({"vpn.example": "192.0.2.7"}.get(host, host), int(port))
+
+
+def live(
+    public: str,
+    *allowed: str,
+    psk: str | None = None,
+    endpoint: str | None = None,
+    age: float | None = None,
+    keepalive: int = 0,
+) -> PeerState:
+    shaken = (0, 0) if age is None else (int(time.time() - age), 0)
+    return PeerState(public, psk, endpoint, allowed, shaken, 0, 0, keepalive)
+
+
+def peer(public: str, *lines: str) -> str:
+    return "\n".join(["[Peer]", f"PublicKey = {public}", *lines, ""])
+
+
+def differ(
+    text: str, *peers: PeerState, applied: Mapping[str, str] | None = None, own: str | None = None
+) -> Difference:
+    LOOKED_UP.clear()
+    state = InterfaceState("wg0", "user", None, own, 51820, 0, peers)
+    wg = bytearray(f"[Interface]\n{text}".encode())
+    before = bytes(wg)
+    found = compare(wg, state, applied, resolve, name="wg0.conf")
+    assert wg == before
+    return found
+
+
+def changes(*arguments: object, **more: object) -> tuple[PeerChange, ...]:
+    return tuple(one.change for one in differ(*arguments, **more).peers)  # type: ignore[arg-type]
+
+
+def adding(*prefixes: str) -> tuple[tuple[bool, Prefix], ...]:
+    return tuple((True, Prefix.parse(one)) for one in prefixes)
+
+
+def test_what_is_so_is_not_touched_however_it_is_written() -> None:
+    text = peer(
+        A,
+        "allowed ips=10.0.0.0/24 , 2001:DB8:0::/48 # two",
+        "AllowedIPs = 10.1.2.3",
+        f"PreSharedKey = {SECRET}",
+        "PersistentKeepalive = 25",
+        "Endpoint = vpn.example:51820",
+    ) + peer(B, "PersistentKeepalive = off")
+    one = live(
+        A,
+        *("10.1.2.3/32", "10.0.0.0/24", "2001:db8::/48"),
+        psk=SECRET,
+        endpoint="192.0.2.99:1",
+        age=10,
+        keepalive=25,
+    )
+    found = differ(text, one, live(B), applied={A: "vpn.example:51820"})
+    assert found.peers == ()
+    assert found.allowed_ips == {"10.1.2.3/32", "10.0.0.0/24", "2001:db8::/48"}
+    assert LOOKED_UP == [], "no name is looked up for nothing"
+
+
+def test_only_what_differs_is_sent() -> None:
+    text = peer(A, "AllowedIPs = 10.0.0.0/24, 10.1.0.0/24", f"PresharedKey = {SECRET2}") + peer(
+        B, "AllowedIPs = 10.2.0.0/24"
+    )
+    states = live(A, "10.0.0.0/24", psk=SECRET, keepalive=25), live(B, "10.2.0.0/24")
+    [change] = changes(text, *states)
+    assert change == PeerChange(
+        base64.b64decode(A),
+        update_only=True,
+        preshared_key=PresharedKey.from_base64(SECRET2.encode()),
+        persistent_keepalive=0,
+        allowed_ips=adding("10.1.0.0/24"),
+    )
+    [change] = changes(peer(A, "AllowedIPs = 10.0.0.0/24"), live(A, "10.0.0.0/24", psk=SECRET))
+    assert change.preshared_key is CLEAR, "what the file lacks goes"
+
+
+def test_peers_come_and_go() -> None:
+    gone, new = changes(peer(A, "AllowedIPs = 10.0.0.0/24", "Endpoint = vpn.example:5"), live(B))
+    assert gone == PeerChange(base64.b64decode(B), remove=True)
+    assert (new.public_key, new.endpoint) == (base64.b64decode(A), Endpoint("192.0.2.7", 5))
+
+
+def test_a_network_that_moves_or_goes() -> None:
+    """Whoever gains it takes it; a list is only sent anew for what nobody takes."""
+    states = live(A, "10.0.0.0/24", "10.1.0.0/24"), live(B)
+    moved = changes(
+        peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B, "AllowedIPs = 10.1.0.0/24"), *states
+    )
+    assert [(one.replace_allowed_ips, one.allowed_ips) for one in moved] == [
+        (False, ()),
+        (False, adding("10.1.0.0/24")),
+    ]
+    [gone] = changes(peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B), *states)
+    assert (gone.replace_allowed_ips, gone.allowed_ips) == (True, adding("10.0.0.0/24"))
+    # Two that claim one network: the last has it, in the device too, so nothing is to do.
+    both = peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B, "AllowedIPs = 10.0.0.0/24")
+    assert changes(both, live(A), live(B, "10.0.0.0/24")) == ()
+
+
+def test_a_peer_that_comes_twice() -> None:
+    text = peer(A, "PersistentKeepalive = 9", "AllowedIPs = 10.0.0.0/24") + peer(
+        A, "AllowedIPs = 10.1.0.0/24"
+    )
+    assert changes(text, live(A, "10.1.0.0/24", keepalive=9)) == ()
+    [change] = changes(text, live(A, "10.0.0.0/24", keepalive=9))
+    assert (change.replace_allowed_ips, change.allowed_ips) == (True, adding("10.1.0.0/24"))
+
+
+@pytest.mark.parametrize(
+    ("written", "applied", "age", "sent"),
+    [
+        ("192.0.2.1:5", "192.0.2.1:5", 10, False),
+        ("192.0.2.1:5", "192.0.2.1:5", None, False),
+        ("192.0.2.1:5", "192.0.2.1:4", 10, True),
+        ("vpn.example:5", "vpn.example:5", 10, False),
+        ("vpn.example:5", "vpn.example:5", 200, True),
+        ("vpn.example:5", "other.example:5", 10, True),
+        ("192.0.2.1:5", None, 10, False),
+        ("192.0.2.1:5", None, 200, True),
+        ("192.0.2.99:7", "192.0.2.1:5", None, False),
+    ],
+)
+def test_endpoints(written: str, applied: str | None, age: float | None, sent: bool) -> None:
+    """`peers` says when an endpoint is sent."""
+    state = live(A, endpoint="192.0.2.99:7", age=age)
+    record = None if applied is None else {A: applied}
+    plain = peer(A, f"Endpoint = {written}")
+    for text in (plain, plain + plain):  # The second is not judged by its text.
+        found = differ(text, state, applied=record)
+        assert [one.change.endpoint is not None for one in found.peers] == [True] * sent
+        assert found.unsure == ((A,) if applied is None and not sent else ())
+
+
+def test_own_key_is_no_peer() -> None:
+    found = differ(peer(A, "AllowedIPs = 10.0.0.0/24"), own=A)
+    assert (found.peers, found.allowed_ips) == ((), frozenset())
+
+
+def test_mistakes_keep_their_place_behind_peers_that_are_so() -> None:
+    text = peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B, "AllowedIPs = 10.0.0.0/33")
+    with pytest.raises(ConfigError, match=r"wg0.conf:7:1: bad value of 'AllowedIPs'"):
+        differ(text, live(A, "10.0.0.0/24"))
+    with pytest.raises(ConfigError, match=r"wg0.conf:4:1: neither a section nor"):
+        differ(peer(A, "nonsense"), live(A))
+
+
+def test_what_a_peer_was_can_be_made_again() -> None:
+    state = live(A, "10.0.0.0/24", psk=SECRET, endpoint="[2001:db8::1]:7", keepalive=3)
+    assert whole(state) == PeerChange(
+        base64.b64decode(A),
+        preshared_key=PresharedKey.from_base64(SECRET.encode()),
+        endpoint=Endpoint("2001:db8::1", 7),
+        persistent_keepalive=3,
+        replace_allowed_ips=True,
+        allowed_ips=adding("10.0.0.0/24"),
+    )
