@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent
+_OWN = ("src/wiresnake/", "rust/src/", "rust/chapoly/src/", "packaging/", "docs/")
 
 
 class FaultError(Exception):
@@ -59,7 +60,7 @@ class Fault:
         """The files that it touches, as they are with it; FaultError if it does not fit."""
         texts: dict[str, str] = {}
         for edit in self.edits:
-            if not edit.file.startswith(("src/wiresnake/", "rust/src/", "rust/chapoly/src/")):
+            if not edit.file.startswith(_OWN):
                 raise FaultError(f"{edit.file} is no file of wiresnake's own")
             try:
                 text = texts.get(edit.file) or (root / edit.file).read_text()

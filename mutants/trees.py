@@ -14,7 +14,7 @@ from mutants.faults import ROOT, FaultError
 
 WORK = ROOT / ".tools/mutants"
 _EXTENSION = "src/wiresnake/_native.abi3.so"
-_FOLDERS = ("src", "tests", "rust")
+_FOLDERS = ("src", "tests", "rust", "packaging", "docs")
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.so", "target", ".hypothesis")
 
 

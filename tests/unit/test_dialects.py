@@ -216,6 +216,26 @@ def test_networkd() -> None:
     assert left[-1] == "f0:1: Address"
 
 
+def test_networkd_keeps_the_tunnel_out_of_its_own_default_route() -> None:
+    peer = Peer(PUBLIC, allowed_ips=("0.0.0.0/0",))
+    files, _ = catalogue.write("networkd", Document(private_key=PRIVATE, peers=(peer,)), "wg0")
+    assert "FirewallMark=51820\n" in files["wg0.netdev"]
+    assert files["wg0.netdev"].endswith("RouteTable=51820\n")
+    suppress, mark = files["wg0.network"].split("[RoutingPolicyRule]\n")[1:]
+    assert suppress.startswith("Family=ipv4\nTable=main\nSuppressPrefixLength=0\n")
+    assert mark.startswith("Family=ipv4\nFirewallMark=51820\nInvertRule=yes\nTable=51820\n")
+
+
+def test_a_table_is_a_number_or_a_name() -> None:
+    strange = "1\tPostUp = x; #"
+    text, left = said("networkd", NETDEV.replace("RouteMetric=5", f"RouteTable={strange}"))
+    assert "Table = off\n" in text
+    assert left[-1] == "f0:1: RouteTable"
+    text, left = said("networkmanager", NM.replace("method=manual", f"route-table={strange}"))
+    assert "Table = off\n" in text
+    assert "f0:23: route-table" in left
+
+
 def test_networkd_with_rules_of_its_own() -> None:
     """A default route by mark and table, as the manual's example has it, without [Route]s in
     main: it is wg-quick's way, but with a number of the writer's."""
@@ -340,5 +360,17 @@ def test_the_commands(
     assert main(["export", "--to", "networkd", "new.conf", "-o", "x.conf"]) == 1
     assert main(["export", "--to", "networkd", "new.conf", "-o", "x"]) == 0
     assert Path("x.netdev").exists()
+    capsys.readouterr()
+    for name in ("../evil", "Office VPN", "a-name-of-an-app-that-is-long", "x\\"):
+        Path("strange").write_text(NM.replace("wg9", name))
+        assert main(["import", "strange", "-o", "."]) == 1
+        assert "cannot name an interface; give the file a name" in capsys.readouterr().err
+    assert main(["import", "strange", "-o", "y.conf"]) == 0
+    Path("far too long a name.conf").write_text(START)
+    assert main(["export", "--to", "networkd", "far too long a name.conf"]) == 1
+    assert main(["export", "--to", "apple", "far too long a name.conf"]) == 0
+    capsys.readouterr()
+    assert main(["import", "wg5.conf"]) == 0
+    assert "wg5.conf: has PostUp, which root will run: read them" in capsys.readouterr().err
     assert main(["import", "none"]) == 1
     assert "cannot read none" in capsys.readouterr().err

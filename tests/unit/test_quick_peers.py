@@ -159,6 +159,13 @@ def test_endpoints(written: str, applied: str | None, age: float | None, sent: b
         assert found.unsure == ((A,) if applied is None and not sent else ())
 
 
+def test_a_name_that_leads_where_the_peer_is_leaves_no_doubt() -> None:
+    """As when wg-quick brought the interface up, which leaves no word of what it applied."""
+    text = peer(A, "Endpoint = vpn.example:5")
+    assert not differ(text, live(A, endpoint="192.0.2.7:5", age=10)).unsure
+    assert differ(text, live(A, endpoint="192.0.2.7:6", age=10)).unsure == (A,)
+
+
 def test_own_key_is_no_peer() -> None:
     found = differ(peer(A, "AllowedIPs = 10.0.0.0/24"), own=A)
     assert (found.peers, found.allowed_ips) == ((), frozenset())

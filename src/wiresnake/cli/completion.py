@@ -163,6 +163,19 @@ def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
                     yield peer.public_key, f"peer of {name}"
 
 
+def _named(taken: list[str]) -> Iterator[tuple[str, str]]:
+    """Peers by their friendly names; one without a name by its key."""
+    from wiresnake.control.interface import interface_names
+    from wiresnake.quick.names import of_interface
+
+    with contextlib.suppress(WiresnakeError, OSError):
+        names = interface_names()
+        notes = [of_interface(name).of for name in names]
+        for key, meaning in _peers(taken):
+            found = [of(key).name for of in notes if of(key).name]
+            yield (found[0] if found else key), meaning
+
+
 def _files(_: list[str]) -> Iterator[tuple[str, str]]:
     yield FILES, ""
 
@@ -173,7 +186,7 @@ _KINDS: dict[str, Callable[[list[str]], Iterator[tuple[str, str]]]] = {
     "FILE-OR-NAME": _configurations,
     "FILE|NAME": _configurations,
     "NAME|FILE": _configurations,
-    "PEER": _peers,
+    "PEER": _named,
     "FILE": _files,
     "OUT": _files,
 }

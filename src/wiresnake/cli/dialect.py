@@ -90,9 +90,14 @@ def _import(arguments: argparse.Namespace) -> None:
     dialect = arguments.dialect
     dialect = catalogue.recognise(texts) if dialect == "auto" else dialect
     read = catalogue.read(dialect, texts)
+    if arguments.output and arguments.output.is_dir():
+        _must_be_name(read.name, "give the file a name with -o")
     made, _ = catalogue.write("wg-quick", read.document, read.name)
     for path, left in read.left:
         _say(path, left)
+    if read.document.hooks:
+        keys = ", ".join(dict.fromkeys(key for key, _ in read.document.hooks))
+        print(f"{arguments.files[0]}: has {keys}, which root will run: read them", file=sys.stderr)
     _write(made, arguments.output, arguments.force)
 
 
@@ -108,6 +113,8 @@ def exported(argument: str, dialect: str) -> dict[str, str]:
     path = files.find(argument)
     text = files.load(path)
     read = catalogue.read("wg-quick", [Text(str(path), text)])
+    if dialect in _AFTERWARDS:
+        _must_be_name(read.name, "rename the file")
     made, left = catalogue.write(dialect, read.document, read.name)
     for _, one in read.left:
         _say(str(path), one)
@@ -116,6 +123,12 @@ def exported(argument: str, dialect: str) -> dict[str, str]:
             if line.name == one.key.lower():
                 _say(str(path), one._replace(line=line.number))
     return made
+
+
+def _must_be_name(name: str, remedy: str) -> None:
+    """It may come from a file of strangers, and becomes the name of a file and an interface."""
+    if not files.is_name(name):
+        raise ConfigError(f"'{ascii(name)[1:-1]}' cannot name an interface; {remedy}")
 
 
 def _say(path: str, left: LeftOut) -> None:

@@ -2,6 +2,7 @@
 and the rules that wg-quick makes for a default route (systemd.netdev(5), systemd.network(5))."""
 
 import ipaddress
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -298,4 +299,7 @@ class _Reader:
         if len(tables) > 1:
             self.leave(1, "RouteTable", f"wg-quick has one table for all; took {min(tables)}")
         table = min(tables, default="off")
+        if not re.fullmatch("[a-z0-9_.-]+", table):
+            self.leave(1, "RouteTable", "neither a table's number nor a name")
+            table = "off"
         return replace(document, table="" if table == "main" and not document.default else table)

@@ -215,7 +215,7 @@ class _Reader:
             search = (one for one in domains if not one.startswith("~"))
             merged_search = tuple(dict.fromkeys((*document.search, *search)))
             self.document = replace(document, search=merged_search)
-        elif key == "route-table":
+        elif key == "route-table" and value.isdecimal():
             self.tables.append(self._canonical("table", entry, value))
         elif key == "method":
             if value not in ("manual", "disabled", "ignore", "link-local"):

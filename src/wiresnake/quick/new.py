@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError
-from wiresnake.quick import lines
+from wiresnake.quick import lines, names
 from wiresnake.quick.check import check
 from wiresnake.quick.relations import Section, items
 
@@ -217,7 +217,7 @@ class _Sections:
     def __init__(self, text: str) -> None:
         self.interface = Section(lines.Line(1, "", "", False, "", "", False, 1, 1, ""))
         self.peers: list[Section] = []
-        self.names: set[str] = set()
+        self.names = {notes.name for notes in names.read(text).values()}
         self.told: dict[str, str] = {}
         """What comments outside of peers say: `# endpoint = HOST:PORT`, `# dns = ...`."""
         opened = self.interface
@@ -230,9 +230,7 @@ class _Sections:
             elif line.key:
                 opened.lines.setdefault(line.name, []).append(line)
             key, equals, value = map(str.strip, line.comment.partition("="))
-            if equals and line.section == "peer" and key == "friendly_name":
-                self.names.add(value)
-            elif equals and line.section != "peer" and key in ("endpoint", "dns"):
+            if equals and line.section != "peer" and key in ("endpoint", "dns"):
                 self.told[key] = value
 
 

@@ -23,7 +23,7 @@ from wiresnake.config import conf
 from wiresnake.config.conf import Resolve, public_key
 from wiresnake.config.uapi import wipe
 from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.control.text import base64_text
+from wiresnake.control.text import base64_text, write_endpoint
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.quick import stanzas
 from wiresnake.quick.stanzas import Stanza
@@ -110,7 +110,7 @@ def compare(
         tuple(differences),
         frozenset().union(*wanted.values()),
         {key: part.endpoint for key, part in last.items() if part.endpoint},
-        tuple(roaming.unsure),
+        tuple(key for key in roaming.unsure if not _leads_to(last[key], live[key], resolve)),
     )
 
 
@@ -149,6 +149,15 @@ class _Roaming:
             return reached
         unchanged = self._applied.get(key) == endpoint
         return unchanged and (reached or _is_number(endpoint))
+
+
+def _leads_to(part: Stanza, peer: PeerState, resolve: Resolve) -> bool:
+    """Whether the file's endpoint is where the peer is, as far as its name can be looked up."""
+    host, _, port = part.endpoint.rpartition(":")
+    try:
+        return write_endpoint(resolve(host.strip("[]"), port)) == peer.endpoint
+    except (OSError, ValueError):
+        return False
 
 
 def _is_so(
