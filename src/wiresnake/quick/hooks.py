@@ -28,7 +28,8 @@ class HookFailed(WiresnakeError):
 def run(commands: Iterable[str], interface: str, say: Say) -> None:
     """Runs one after the other until one fails, each in a shell of its own, as wg-quick does."""
     shell = shutil.which("bash")
-    start = [shell, "-e", "-o", "pipefail", "-c"] if shell else ["/bin/sh", "-e", "-c"]
+    options = ["-o", "pipefail", "-O", "extglob"] if shell else []
+    start = [shell or "/bin/sh", "-e", *options, "-c"]
     for command in commands:
         whole = command.replace("%i", interface)
         say(whole)

@@ -19,7 +19,8 @@ from wiresnake.quick.hooks import Say
 
 def assert_wireguard(interface: str) -> None:
     """HostError with wg-quick's words if that is none, or not there."""
-    if interface not in interface_names():
+    # A daemon may outlive its interface.
+    if interface not in interface_names() or not linux.exists(interface):
         raise HostError(errno.ENODEV, f"`{interface}' is not a WireGuard interface")
 
 
