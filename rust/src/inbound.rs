@@ -94,7 +94,9 @@ impl Inbound {
         let Some(packet) = session.open_in_place(datagram, now) else {
             return;
         };
-        self.shared.move_endpoint(peer, &received.source);
+        if !peer.is_at(&received.source) {
+            self.shared.move_endpoint(peer, &received.source);
+        }
         let data = !packet.is_empty();
         let deliver = self.accepts(peer, packet, now);
         // A packet from an address that is not the peer's proves that it lives, and no more.

@@ -98,10 +98,8 @@ impl Shared {
     }
 
     /// Follows the peer to where an authenticated message came from.
+    #[cold]
     pub fn move_endpoint(&self, peer: &Peer, source: &Endpoint) {
-        if peer.is_at(source) {
-            return;
-        }
         let before = peer.set_endpoint(Some(source.clone())).map(|endpoint| endpoint.remote);
         if let Some(before) = before.filter(|before| *before != source.remote)
             && self.watched.load(Relaxed)
@@ -122,6 +120,7 @@ impl Shared {
 
     /// Notes something of a peer; the action is told whether anybody watches, and says whether that
     /// is news to him.
+    #[cold]
     pub fn note(&self, peer: &Peer, action: impl FnOnce(&mut Notes, bool) -> bool) {
         let watched = self.watched.load(Relaxed);
         if peer.note(|notes| action(notes, watched)) && peer.arm(NEWS) {
