@@ -165,18 +165,29 @@ class Beside:
         assert answer(ours) == answer(theirs), words
         return ours.stdout
 
-    def assert_changes(self, command: str, *words: str, text: str | None = None) -> str:
-        """The same words do the same to either device, and are refused alike; what ours adds."""
-        theirs = self.host.run(
-            "wg", command, self.stock, *words, check=False, text=text, env=RETRIES
-        )
-        ours = self.host.run(OURS, command, self.ours, *words, check=False, text=text, env=RETRIES)
-        assert answer(ours) == answer(theirs), (words, text)
+    def assert_changes(self, command: str, *words: str, text: str | None = None) -> None:
+        """The same words do the same to either device."""
+        theirs, ours = self._each(command, *words, text=text)
+        assert answer(ours) == answer(theirs) == (0, "", said(theirs)), (words, text)
         one, other = self.states()
         assert one == other, (words, text)
+
+    def assert_refused(self, command: str, *words: str, text: str | None = None) -> str:
+        """Either refuses the words, in the same way; returns what ours adds."""
+        theirs, ours = self._each(command, *words, text=text)
+        assert answer(ours) == answer(theirs) == (1, "", said(theirs)), (words, text)
         added = [line for line in ours.stderr.splitlines() if line.startswith("wiresnake: ")]
-        assert bool(added) == bool(ours.returncode), "who is refused hears what to do"
+        assert added, "who is refused hears what to do"
         return "\n".join(added)
+
+    def _each(
+        self, command: str, *words: str, text: str | None
+    ) -> list[subprocess.CompletedProcess[str]]:
+        programs = [("wg", self.stock), (str(OURS), self.ours)]
+        return [
+            self.host.run(program, command, name, *words, check=False, text=text, env=RETRIES)
+            for program, name in programs
+        ]
 
     def states(self) -> tuple[list[list[str]], list[list[str]]]:
         """Both devices as stock `wg` dumps them, each before its peers by their keys."""

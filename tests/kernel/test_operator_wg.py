@@ -36,12 +36,11 @@ def test_beside_stock_wg(inner_kernel: None, tmp_path: Path) -> None:
         for words in words_of_set:
             beside.assert_changes("set", *words)
         beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
-        beside.assert_changes("set", "private-key", "/dev/stdin", text="")
         for command in ("setconf", "addconf", "syncconf"):
             for text in (FULL, CHANGED, FULL):
                 beside.assert_changes(command, "/dev/stdin", text=text)
         for text in BAD_FILES[:2]:
-            beside.assert_changes("setconf", "/dev/stdin", text=text)
+            beside.assert_refused("setconf", "/dev/stdin", text=text)
         _shake_hands(beside)
         assert_shows_alike(beside, "wg0", "wg1")
         assert_refuses_alike(beside, "wg0")

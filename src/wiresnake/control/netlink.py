@@ -121,7 +121,7 @@ class Netlink:
                 if kind in (_ERROR, _DONE):
                     (number,) = struct.unpack_from("=i", body) if len(body) >= 4 else (0,)
                     if number:
-                        raise HostError(-number, os.strerror(-number))
+                        raise HostError(-number, f"the kernel says: {os.strerror(-number)}")
                     return
                 yield body[_GENERIC.size :]
 
