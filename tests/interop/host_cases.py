@@ -183,7 +183,10 @@ def undone(first: Network | None, wanted: Network | None, firewall: str) -> int:
     if first:
         change(first)
     before = snapshot(firewall)
-    faults = (refuse, functools.partial(stop_before, signals=(signal.SIGINT, signal.SIGTERM)))
+    faults = (
+        refuse,
+        functools.partial(stop_before, signals=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+    )
     counts = []
     for fault in faults:
         counts.append(undone_from(before, wanted, fault, firewall))
@@ -261,15 +264,13 @@ CASES: dict[str, tuple[Network | None, Network | None]] = {
 
 def main() -> None:
     firewall = sys.argv[1]
-    NAME_SERVERS.mkdir(exist_ok=True)
     for name in sys.argv[2:]:
         first, wanted = CASES[name]
-        steps = undone(first, wanted, firewall)
-        assert steps > 5, steps
-        assert mended(first, wanted, firewall, gone=False) > 5
-        if wanted:
+        assert undone(first, wanted, firewall) > 5
+        if firewall == "nft":  # What a kill leaves is the same with any.
+            assert mended(first, wanted, firewall, gone=False) > 5
+        if first is None:
             mended(first, wanted, firewall, gone=True)
-        print(name, steps)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from interop.host_cases import (
@@ -19,6 +20,7 @@ from interop.host_cases import (
     complain,
     in_a_child,
     output,
+    refuse,
     snapshot,
     tell,
 )
@@ -95,6 +97,18 @@ def test_what_wg_quick_had_made_is_what_a_killed_reload_comes_back_to() -> None:
         assert changes.mend("wg0", tell, complain)
         assert_as(before, "nft", f"killed before call {call}")
     change(None)
+
+
+def test_nobody_reads_what_is_said() -> None:
+    """`wiresnake up wg0 2>&1 | head -1`: neither doing nor undoing needs a reader."""
+
+    def broken(line: str) -> None:
+        raise BrokenPipeError
+
+    before = snapshot("nft")
+    with suppress(HostError), refuse(30), changes.begin("wg0", broken, broken) as one:
+        one.to(RICH)
+    assert_as(before, "nft", "nobody reads")
 
 
 def test_what_hooks_added_stays() -> None:

@@ -207,6 +207,29 @@ def test_same_as_wg_quick(pair: tuple[Machine, Machine], name: str) -> None:
     assert_same(*pair, CONFIGURATIONS[name])
 
 
+def test_a_reload_leads_where_an_up_would(pair: tuple[Machine, Machine]) -> None:
+    """From each of these to the next; only the mark stays, as it may be somebody's."""
+    stock, ours = pair
+    before = ours.network()
+    try:
+        for number, name in enumerate(("addresses", "default route", "Table off", "DNS")):
+            for machine in pair:
+                machine.write(CONFIGURATIONS[name])
+            ours("reload" if number else "up")
+            stock("up")
+            wanted, found = stock.network(), ours.network()
+            stock("down")
+            stock.gone()
+            for network in (wanted, found):
+                text = re.sub("\t(0x[0-9a-f]+|off)$", "", network["wg"], flags=re.M)
+                network["wg"] = " ".join(sorted(re.split("[,\t\n]", text)))
+            assert found == wanted, name
+    finally:
+        ours("down")
+    ours.gone()
+    assert ours.network() == before
+
+
 @pytest.fixture
 def without_nft(pair: tuple[Machine, Machine]) -> Iterator[tuple[Machine, Machine]]:
     """Hosts where wg-quick has to take iptables."""

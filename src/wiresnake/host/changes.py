@@ -6,9 +6,9 @@
         change.to(wanted, file="/etc/wireguard/wg0.conf", backend="kernel")
         ...hooks...
 
-Leaving the block by an exception, SIGINT (KeyboardInterrupt) or SIGTERM (SystemExit 143) undoes all
-that was done in it, in reverse. `down` is `change.to(None)`: its last step deletes the interface,
-which cannot be undone, so everything that may fail stands before it.
+Leaving the block by an exception, SIGINT (KeyboardInterrupt), SIGTERM or SIGHUP (SystemExit) undoes
+all that was done in it, in reverse. `down` is `change.to(None)`: its last step deletes the
+interface, which cannot be undone, so everything that may fail stands before it.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class Change:
 
     def __init__(self, interface: str, say: Say, warn: Say) -> None:
         self.interface = interface
-        self._say, self._warn = say, warn
+        self._say, self._warn = _unheard(say), _unheard(warn)
         self._found = self._new = state.read(interface)
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
@@ -254,6 +254,16 @@ def _mend(interface: str, say: Say, warn: Say) -> bool:
         whole = replace(found, changing=False, to=None)
         state.write(interface, whole if wanted and found.ours else None)
     return True
+
+
+def _unheard(say: Say) -> Say:
+    """A terminal that hung up, or a pipe that nobody reads, must not stop the undoing."""
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError):
+            say(line)
+
+    return tell
 
 
 def _groups(steps: Iterable[Step]) -> list[list[Step]]:

@@ -303,4 +303,4 @@ def _carry_out(request: Request, says: str) -> None:
 
 def failure(says: str, error: OSError) -> HostError:
     """The HostError of a step that failed, with the number."""
-    return HostError(error.errno, f"{says}: {error.strerror or error}")
+    return HostError(error.errno or errno.EIO, f"{says}: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as exceptions, and never in the midst of a step."""
+"""SIGINT, SIGTERM and SIGHUP as exceptions, and never in the midst of a step."""
 
 import contextlib
 import signal
@@ -8,8 +8,8 @@ from types import FrameType
 
 
 class Signals:
-    """While it is entered, the first signal raises KeyboardInterrupt or SystemExit(143): at once,
-    or at the next `check` while it is held. A second one does not break the undoing."""
+    """While it is entered, the first signal raises KeyboardInterrupt or SystemExit(143, 129): at
+    once, or at the next `check` while it is held. A second one does not break the undoing."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -19,8 +19,9 @@ class Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for one in (signal.SIGINT, signal.SIGTERM):
-                self._old[one] = signal.signal(one, self._came)
+            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(one) != signal.SIG_IGN:  # as under nohup
+                    self._old[one] = signal.signal(one, self._came)
 
     def __exit__(self, *_: object) -> None:
         for one, handler in self._old.items():
