@@ -306,7 +306,7 @@ def test_events_and_hooks(pair: Tunnel) -> None:
     assert told.wait(5)[0] == 0
     code, said = hooks.wait(5)
     assert code == 0
-    assert said == "wiresnake: wg0: OnUp of laptop exited with 1: false\n"
+    assert said == "wiresnake: wg0: OnUp 2 of laptop exited with 1\n"
 
 
 def test_hooks_end_with_their_process(pair: Tunnel) -> None:

@@ -5,14 +5,24 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Lock, Thread
+from threading import Lock
+from typing import NamedTuple
 
 from wiresnake.control.events import Event
 from wiresnake.quick.names import Notes
 
 SECONDS = 60
 """A hook that takes longer hangs, and is ended."""
+_AT_ONCE = 32
+"""Hooks that run at a time: after a restart a server's peers may all come within a second."""
+
+
+class _Job(NamedTuple):
+    name: str
+    command: str
+    about: dict[str, str]
 
 
 class PeerHooks:
@@ -35,8 +45,9 @@ class PeerHooks:
         self._seconds = seconds
         self._connected: dict[str, str] = {}
         self._lock = Lock()
-        self._waiting: dict[str, deque[tuple[str, dict[str, str]]]] = {}
-        self._threads: dict[str, Thread] = {}
+        self._waiting: dict[str, deque[_Job]] = {}
+        """By peer; one that is in here has a worker, or waits for one."""
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
 
     def begin(self, connected: Mapping[str, str]) -> None:
         """Takes the peers that are connected already, each with its endpoint."""
@@ -57,9 +68,7 @@ class PeerHooks:
         """Takes it that nobody is connected any more, and waits for all hooks."""
         for public_key in list(self._connected):
             self._down(public_key)
-        while self._threads:
-            for thread in list(self._threads.values()):
-                thread.join()
+        self._pool.shutdown()
 
     def _up(self, public_key: str, endpoint: str) -> None:
         if public_key not in self._connected:
@@ -80,16 +89,20 @@ class PeerHooks:
             "WIRESNAKE_ENDPOINT": endpoint,
             "WIRESNAKE_EVENT": event,
         }
-        hooks = notes.on_up if event == "connected" else notes.on_down
-        jobs = [(hook.replace("%i", self._interface), about) for hook in hooks]
+        key, hooks = ("OnUp", notes.on_up) if event == "connected" else ("OnDown", notes.on_down)
+        # Reports go to logs that others read, and a command may hold a secret: it has a number.
+        jobs = [
+            _Job(f"{key} {number} of {notes.name or public_key}", hook, about)
+            for number, hook in enumerate(hooks, 1)
+        ]
         if not jobs:
             return
         with self._lock:
-            self._waiting.setdefault(public_key, deque()).extend(jobs)
-            if public_key not in self._threads:
-                thread = Thread(target=self._work, args=(public_key,), daemon=True)
-                self._threads[public_key] = thread
-                thread.start()
+            if public_key in self._waiting:
+                self._waiting[public_key].extend(jobs)
+                return
+            self._waiting[public_key] = deque(jobs)
+        self._pool.submit(self._work, public_key)
 
     def _work(self, public_key: str) -> None:
         """Runs what waits for a peer, until nothing does."""
@@ -97,22 +110,20 @@ class PeerHooks:
             with self._lock:
                 waiting = self._waiting[public_key]
                 if not waiting:
-                    del self._waiting[public_key], self._threads[public_key]
+                    del self._waiting[public_key]
                     return
-                command, about = waiting.popleft()
-            if wrong := self._execute(command, about):
-                who = about["WIRESNAKE_NAME"] or public_key
-                hook = "OnUp" if about["WIRESNAKE_EVENT"] == "connected" else "OnDown"
-                self._report(f"{self._interface}: {hook} of {who} {wrong}: {command}")
+                job = waiting.popleft()
+            if wrong := self._execute(job):
+                self._report(f"{self._interface}: {job.name} {wrong}")
 
-    def _execute(self, command: str, about: dict[str, str]) -> str:
+    def _execute(self, job: _Job) -> str:
         """What went wrong, if anything did."""
         try:
             process = subprocess.Popen(
-                ["bash", "-c", command],
+                ["bash", "-c", job.command.replace("%i", self._interface)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # Ours may be a stream of events.
-                env=os.environ | about,
+                env=os.environ | job.about,
                 start_new_session=True,
             )
         except OSError as error:
