@@ -71,14 +71,24 @@ def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
         made.settimeout(10)
         return made
 
-    private, _ = lab.keypair()
+    (private, _), (_, public) = lab.keypair(), lab.keypair()
     systemd.run("mount -t tmpfs -o mode=700 tmpfs /etc/wireguard")
     text = f"[Interface]\nPrivateKey = {private}\nAddress = 10.9.0.1/24\n"
+    text += f"[Peer]\n# friendly_name = laptop\nPublicKey = {public}\n"
     systemd.run("sh -c", "cat >/etc/wireguard/wg0.conf", text=text)
     with systemd.inside(listen) as manager:
         service = systemd.start(start, env={"NOTIFY_SOCKET": "@notify"})
         assert b"READY=1" in manager.recv(4096).splitlines()
         assert "10.9.0.1/24" in systemd.output("ip address show wg0")
+        for line, word in {
+            "show": "wg0",
+            "up": "wg0",
+            "why wg0": "laptop",
+            "set wg0 peer": public,
+        }.items():
+            words = f"wiresnake completion words wiresnake {line} ''"
+            offered = systemd.output(words).splitlines()
+            assert word in {one.partition("\t")[0] for one in offered}, line
         systemd.run("sed -i s/10.9.0.1/10.9.0.7/ /etc/wireguard/wg0.conf")
         systemd.run(reload)
         assert "10.9.0.7/24" in systemd.output("ip address show wg0")
