@@ -174,6 +174,11 @@ def test_tables_and_ways() -> None:
     assert linux.route_device("2001:db8::1") is None
 
 
+def test_networks_in_use() -> None:
+    assert {"192.0.2.0/24", "198.51.100.0/24", "10.1.0.0/16", "fd01::/64"} <= {*linux.routed()}
+    assert not {"0.0.0.0/0", "::/0"} & {*linux.routed()}
+
+
 def test_a_thousand_routes_are_few_calls() -> None:
     counts: Counter[str] = Counter()
     sys.addaudithook(lambda event, _: counts.update([event]))

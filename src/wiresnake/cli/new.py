@@ -226,15 +226,12 @@ def _listed(arguments: list[str], read: Callable[[str], T]) -> list[T]:
 
 def _here() -> list[new.Network]:
     """The networks of this host's addresses and routes."""
-    from pyroute2 import IPRoute
+    from wiresnake.host import linux
 
-    found: list[new.Network] = []
-    with contextlib.suppress(OSError), IPRoute() as netlink:
-        for message in netlink.get_routes():
-            if (destination := message.get_attr("RTA_DST")) and message["dst_len"]:
-                network = f"{destination}/{message['dst_len']}"
-                found.append(ipaddress.ip_network(network, strict=False))
-    return found
+    try:
+        return [ipaddress.ip_network(one) for one in linux.routed()]
+    except OSError:
+        return []
 
 
 def _free_networks(taken: list[new.Network]) -> list[new.Interface]:

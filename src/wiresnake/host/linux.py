@@ -119,6 +119,17 @@ def route_device(address: str, mark: int = 0) -> str | None:
     return socket.if_indextoname(unsigned(route.has[4])) if route and 4 in route.has else None
 
 
+def routed() -> list[str]:
+    """The networks that any route of this host leads to, but for default routes."""
+    with Netlink() as kernel:
+        return [
+            f"{address_text(route.has[1])}/{route.length}"
+            for version in (4, 6)
+            for route in _routes(kernel, version, b"")
+            if 1 in route.has
+        ]
+
+
 def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:
     """Those of the prefixes that the connected network of an address leads to already, so that
     wg-quick adds no route (`ip route show dev IF match PREFIX`)."""

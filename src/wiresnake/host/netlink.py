@@ -24,6 +24,8 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_DUMP_INTERRUPTED = 0x10
+_ATTEMPTS = 5
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 18
 _NOTHING = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
@@ -64,7 +66,7 @@ class Netlink:
         for begin in range(0, len(requests), _TOGETHER):
             part = requests[begin : begin + _TOGETHER]
             first = self._send(part, _ACK)
-            for kind, sequence, body in self._receive():
+            for kind, _, sequence, body in self._receive():
                 if kind == _ERROR and (error := _error(body)):
                     refused[begin + sequence - first] = error
                 if kind == _ERROR and sequence == first + len(part) - 1:
@@ -74,7 +76,7 @@ class Netlink:
     def ask(self, request: Request) -> bytes:
         """The one answer."""
         self._send([request], 0)
-        for kind, _, body in self._receive():
+        for kind, _, _, body in self._receive():
             if kind != _ERROR:
                 return body
             if error := _error(body):
@@ -84,19 +86,29 @@ class Netlink:
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All answers of the request's address family; the kernel filters by the rest of it.
 
-        Without IPv6 the kernel refuses, or answers for all families that it has.
+        Without IPv6 the kernel refuses, or answers for all families that it has. What changed
+        meanwhile is asked for again, unless it never rests.
         """
+        for _ in range(_ATTEMPTS):
+            found, whole = self._dump(kind, body)
+            if whole:
+                break
+        return found
+
+    def _dump(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._send([Request(kind, body)], _DUMP)
         found: list[bytes] = []
-        for answer, _, content in self._receive():
+        whole = True
+        for answer, flags, _, content in self._receive():
+            whole &= not flags & _DUMP_INTERRUPTED
             if answer in (_DONE, _ERROR):
-                number = -struct.unpack_from("i", content)[0]
-                if number and number not in _NOTHING:
-                    raise _error(content) or Refused(number, os.strerror(number))
-                return found
+                error = _error(content)
+                if error and error.errno not in _NOTHING:
+                    raise error
+                break
             if content[0] == body[0]:
                 found.append(content)
-        raise AssertionError("unreachable")
+        return found, whole
 
     def _send(self, requests: Sequence[Request], last: int) -> int:
         """Sends them in one call, the last with these flags; the first's sequence number. What
@@ -114,14 +126,14 @@ class Netlink:
         self._socket.sendto(message, (0, 0))
         return first
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        """Kind, sequence number and body of each message, for ever."""
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Kind, flags, sequence number and body of each message, for ever."""
         while True:
             data = self._socket.recv(_RECEIVE_BYTES)
             at = 0
             while at < len(data):
-                length, kind, _, sequence, _ = struct.unpack_from("IHHII", data, at)
-                yield kind, sequence, data[at + 16 : at + length]
+                length, kind, flags, sequence, _ = struct.unpack_from("IHHII", data, at)
+                yield kind, flags, sequence, data[at + 16 : at + length]
                 at += (length + 3) & ~3
 
 
