@@ -7,12 +7,13 @@ import pytest
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.control import kernel, older
-from wiresnake.control.netlink import Message, attributes
+from wiresnake.control.generic import Message
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.control.text import zone_text
 from wiresnake.control.uapi import parse_state, write_change
 from wiresnake.errors import HostError
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.netlink import attributes
 
 SECRET = b"\x40" * 32
 KEY, OTHER = b"\x11" * 32, b"\x22" * 32
@@ -132,10 +133,10 @@ def test_a_change_as_attributes_is_cut_and_joined_again() -> None:
     many = prefixes(*(f"10.{number >> 8}.{number & 255}.0/24" for number in range(3000)))
     peers = (*CHANGE.peers, PeerChange(b"\x33" * 32, replace_allowed_ips=True, allowed_ips=many))
     change = DeviceChange(peers=peers)
-    messages = [one.finish() for one in kernel._messages(9, b"wg0\0", change)]
+    messages = [one.finish().body for one in kernel._messages(9, b"wg0\0", change)]
     assert len(messages) > 3
     assert max(map(len, messages)) < 20_000
-    bodies = [memoryview(bytes(one))[20:] for one in messages]
+    bodies = [memoryview(bytes(one))[4:] for one in messages]
     state = kernel._read("wg0", iter(bodies))
     assert [one.public_key for one in state.peers] == [
         base64_of(one.public_key) for one in change.peers
@@ -155,12 +156,12 @@ def test_a_change_as_attributes_is_cut_and_joined_again() -> None:
 
 
 def test_a_secret_is_written_where_it_belongs() -> None:
-    message = Message(1, 2, 4)
+    message = Message(1, 2)
     message.put(1, b"abc")
     message.put_secret(3, PrivateKey.from_hex(SECRET.hex().encode()))
     message.put(4, b"z")
-    data = message.finish()
-    assert [(kind, bytes(value)) for kind, value in attributes(memoryview(bytes(data))[20:])] == [
+    data = message.finish().body
+    assert [(kind, bytes(value)) for kind, value in attributes(memoryview(bytes(data))[4:])] == [
         (1, b"abc"),
         (3, SECRET),
         (4, b"z"),
