@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import HostError
 
 if TYPE_CHECKING:
     from wiresnake.control.events import Event
@@ -52,7 +52,8 @@ examples:
   wiresnake events wg0 --json | jq -r 'select(.event == "connected").name'
   wiresnake events --hooks /etc/wireguard/wg0.conf wg0
 
-exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow"""
+exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow; 141 when
+whoever read the output went away"""
 
 
 def parser(command: str) -> Parser:
@@ -69,12 +70,7 @@ def parser(command: str) -> Parser:
         type=Path,
         help="run OnUp and OnDown of the peers in this file, and print no events",
     )
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config()
     return made
 
 
@@ -89,18 +85,8 @@ def main(argv: list[str]) -> int:
         else:
             _print_all(arguments)
     except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:  # Nobody reads any more; neither is there a use in saying so at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    else:
-        return 0
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return 1
+        pass
+    return 0
 
 
 def _print_all(arguments: argparse.Namespace) -> None:

@@ -1,14 +1,9 @@
 """`wiresnake why`: why a peer is not talking."""
 
-import argparse
-import sys
-from pathlib import Path
-
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.progress import progress
-from wiresnake.errors import WiresnakeError
 
-TALKING, NOT_TALKING, FAILED = 0, 3, 1
+TALKING, NOT_TALKING = 0, 3
 
 _EPILOG = """\
 The reason comes first, then the numbers that it rests on, then what to do.
@@ -39,29 +34,13 @@ def parser(command: str) -> Parser:
     made.add_argument(
         "peer", metavar="PEER", help="a name, a public key or its beginning, or an address"
     )
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where names and endpoints are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config("names and endpoints are")
     made.add_argument("--json", action="store_true", help="the answer as JSON")
     return made
 
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    try:
-        return _explain(arguments)
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return FAILED
-
-
-def _explain(arguments: argparse.Namespace) -> int:
     from wiresnake.control.interface import interface_names, open_interface
     from wiresnake.diagnosis import telling
     from wiresnake.diagnosis.gather import gather
