@@ -11,12 +11,11 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from interop.harness import OURS, unavailable
+from interop.harness import OURS, WIRESNAKE, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
-WIRESNAKE = Path(OURS.program).parent / "wiresnake"
 PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
