@@ -15,7 +15,6 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import HostError
 
 if TYPE_CHECKING:
     from wiresnake.control.events import Event
@@ -52,8 +51,7 @@ examples:
   wiresnake events wg0 --json | jq -r 'select(.event == "connected").name'
   wiresnake events --hooks /etc/wireguard/wg0.conf wg0
 
-exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow; 141 when
-whoever read the output went away"""
+exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow"""
 
 
 def parser(command: str) -> Parser:
@@ -85,17 +83,20 @@ def main(argv: list[str]) -> int:
         else:
             _print_all(arguments)
     except KeyboardInterrupt:
-        pass
+        return 0
+    except BrokenPipeError:  # Nobody reads any more; neither is there a use in saying so at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0
 
 
 def _print_all(arguments: argparse.Namespace) -> None:
-    from wiresnake.control.interface import interface_names
+    from wiresnake.control.interface import interface_names, none_found
     from wiresnake.quick import names
 
     interfaces = arguments.interfaces or interface_names()
     if not interfaces:
-        raise HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
+        raise none_found()
     files = {name: names.of_interface(name, arguments.config) for name in interfaces}
     followed = {name: _follow(name) for name in interfaces}
     form = _as_json if arguments.json else _as_line

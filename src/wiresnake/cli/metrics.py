@@ -1,7 +1,6 @@
 """`wiresnake metrics`: figures for Prometheus, once or served."""
 
 import argparse
-import contextlib
 import gc
 import ipaddress
 import sys
@@ -67,8 +66,10 @@ def parser(command: str) -> Parser:
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         _export(arguments)
+    except KeyboardInterrupt:
+        return 0
     return 0
 
 
@@ -91,7 +92,7 @@ def _export(arguments: argparse.Namespace) -> None:
     try:
         _, thread = start_http_server(port, address, registry)
     except OSError as error:
-        what = f"cannot serve at {shown}:{port}: {error.strerror}"
+        what = f"cannot listen at {shown}:{port}: {error.strerror}"
         raise HostError(error.errno, what) from None
     print(f"wiresnake: figures at http://{shown}:{port}/metrics", file=sys.stderr, flush=True)
     thread.join()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.interface import interface_names, open_interface
+from wiresnake.control.interface import interface_names, none_found, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.diagnosis.words import duration, size
 from wiresnake.errors import HostError
@@ -77,7 +77,10 @@ def main(argv: list[str]) -> int:
         else:
             _live(view, arguments.interval)
     except KeyboardInterrupt:
-        pass
+        return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0
 
 
@@ -93,7 +96,7 @@ class View:
 
     def look(self) -> None:
         """HostError once there is no interface (any more)."""
-        gone = HostError(0, "there is no WireGuard interface")
+        gone = none_found()
         seen = {}
         for name in self._chosen or interface_names():
             try:
