@@ -3,11 +3,15 @@
 import errno
 import os
 import struct
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresnake._native import PrivateKey
+from wiresnake.control.generic import Message
+from wiresnake.errors import HostError
 from wiresnake.host.rtnetlink import GET_LINK, GET_ROUTE, RouteNetlink
 from wiresnake.netlink import (
     Netlink,
@@ -78,3 +82,41 @@ def test_a_dump_is_whole() -> None:
         with pytest.raises(Refused):
             kernel.dump(Request(0x3FF, NO_LINK))
         assert kernel.dump(Request(0x3FF, NO_LINK), (errno.EOPNOTSUPP,))[0] == []
+
+
+class Said:
+    """A socket to a kernel that says what it is told to."""
+
+    def __init__(self, *datagrams: bytes) -> None:
+        self._datagrams = list(datagrams)
+
+    def sendmsg(self, buffers: list[bytes]) -> None:
+        self.sent = b"".join(buffers)
+
+    def recv(self, _: int) -> bytes:
+        return self._datagrams.pop(0)
+
+
+def test_a_dump_in_which_something_changed_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = struct.pack("=IHHII", 20, 16, 0x12, 1, 0) + b"body"
+    done = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
+    with Netlink() as kernel:
+        monkeypatch.setattr(kernel, "_socket", Said(one + done))
+        found, whole = kernel.dump(Request(GET_LINK, NO_LINK))
+        monkeypatch.undo()
+    assert ([bytes(body) for body in found], whole) == ([b"body"], False)
+
+
+def test_keys_are_forgotten_once_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a change that the kernel takes, and of one that it refuses."""
+    for refusal, refused in ((0, False), (errno.EPERM, True)):
+        message = Message(7, 1)
+        message.put_secret(3, PrivateKey.from_hex(b"42" * 32))
+        said = Said(struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -refusal))
+        with Netlink() as kernel:
+            monkeypatch.setattr(kernel, "_socket", said)
+            with pytest.raises(HostError) if refused else nullcontext():
+                message.carry_out(kernel)
+            monkeypatch.undo()
+        assert b"\x42" * 30 in said.sent
+        assert not any(message.body)

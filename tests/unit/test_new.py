@@ -170,6 +170,7 @@ OTHER = f"[Peer]\nPublicKey = {base64.b64encode(bytes(31) + b'1').decode()}\n"
         (START + "Address = 10.0.0.1/24\n", "-o etc/wg0.conf --force", "the server's own file"),
         (START + "Address = 10.0.0.1/24\n", "-o none/x.conf", "cannot write none/x.conf"),
         (START + "Address = 10.0.0.1/24\n", "--server none/x.conf", "cannot read none"),
+        (START + "Address = 10.0.0.1/24\n", "--server wg7", "`wiresnake new server` makes it"),
     ],
 )
 def test_what_fails_changes_nothing(

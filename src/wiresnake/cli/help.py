@@ -12,7 +12,7 @@ EXAMPLES = """\
 examples:
   wiresnake up wg0              # /etc/wireguard/wg0.conf, with addresses, routes and DNS
   wiresnake reload --diff wg0   # what an edited file would change, without a change
-  wiresnake why wg0             # why its peers are not talking"""
+  wiresnake why phone           # why that peer is not talking"""
 
 
 def answer(name: str, words: list[str], argv: list[str]) -> int:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.interface import interface_names, open_interface
+from wiresnake.control.interface import interface_names, none_found, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.diagnosis.words import duration, size
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import HostError
 from wiresnake.quick import names
 
 if TYPE_CHECKING:
@@ -63,12 +63,7 @@ def parser(command: str) -> Parser:
         "--interval", metavar="SECONDS", type=_seconds, default=1.0, help="between two looks (1)"
     )
     made.add_argument("--once", action="store_true", help="print one table and end")
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config()
     return made
 
 
@@ -86,14 +81,7 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    else:
-        return 0
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return 1
+    return 0
 
 
 class View:
@@ -108,7 +96,7 @@ class View:
 
     def look(self) -> None:
         """HostError once there is no interface (any more)."""
-        gone = HostError(0, "there is no WireGuard interface")
+        gone = none_found()
         seen = {}
         for name in self._chosen or interface_names():
             try:

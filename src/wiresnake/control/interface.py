@@ -44,6 +44,13 @@ def interface_names() -> list[str]:
     return kernel + [name for name in uapi.names() if name not in kernel]
 
 
+def none_found() -> HostError:
+    """Where there is none to do anything with."""
+    if os.geteuid():
+        return HostError(errno.EACCES, "no WireGuard interface is seen; run it as root")
+    return HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
+
+
 def _is_wireguard(name: str) -> bool:
     try:
         with open(f"/sys/class/net/{name}/uevent", "rb") as file:

@@ -9,7 +9,6 @@ from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.model import DeviceChange
 from wiresnake.quick import applied, backend, config, desired, hooks, stanzas
-from wiresnake.quick.applied import Applied
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
@@ -48,11 +47,8 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
         change.to(network, file=path, backend=taken)
         hooks.run(file.post_up, interface, say)
-        record = Applied(
-            {part.public_key: part.endpoint for part in parts if part.endpoint},
-            file.mtu,
-            hooks.events_of(file),
-        )
+        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+        record = hooks.record(file, endpoints)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
