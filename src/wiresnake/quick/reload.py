@@ -102,6 +102,8 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
         mark=mark,
         path=path,
     )
+    if lost := desired.lost(file, network):
+        note(lost)
     return _Todo(names, device, state, record, found, _head(found.device, state, mark), network)
 
 
@@ -124,14 +126,16 @@ def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
     go = [one for one in todo.difference.peers if one.change.remove]
     first = replace(todo.head, peers=tuple(one.change for one in stay))
     if first != DeviceChange():
-        undo = replace(_former(todo), peers=tuple(map(_undone, stay)))
+        # Of peers that go, too, allowed IPs may have moved away.
+        back = [*stay, *(one for one in go if one.lost)]
+        undo = replace(_former(todo), peers=tuple(map(_undone, back)))
         change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
     change.to(todo.network, file=path, backend=todo.device.backend)
     _assert_no_loop(change.interface, todo)
     if go:
         last = DeviceChange(peers=tuple(one.change for one in go))
-        back = DeviceChange(peers=tuple(map(_undone, go)))
-        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(back))
+        again = DeviceChange(peers=tuple(map(_undone, go)))
+        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(again))
 
 
 def _former(todo: _Todo) -> DeviceChange:

@@ -46,6 +46,8 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             mark = set_mark(device, say)
         mtu = file.mtu or desired.guess_mtu(state)
         network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
+        if lost := desired.lost(file, network):
+            note(lost)
         change.to(network, file=path, backend=taken)
         hooks.run(file.post_up, interface, say)
         record = Applied(
