@@ -40,7 +40,7 @@ def load(interface: str) -> Applied | None:
 def save(interface: str, applied: Applied) -> None:
     os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
     path = _path(interface)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+    with open(f"{path}.tmp", "w", encoding="utf-8", opener=_open_privately) as file:
         json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
     os.replace(f"{path}.tmp", path)
 
@@ -48,6 +48,11 @@ def save(interface: str, applied: Applied) -> None:
 def forget(interface: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(interface))
+
+
+def _open_privately(path: str, flags: int) -> int:
+    """Hooks may hold a password."""
+    return os.open(path, flags, 0o600)
 
 
 def _path(interface: str) -> str:

@@ -2,8 +2,10 @@
 
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import interface_names
+from wiresnake.errors import HostError
 from wiresnake.host import changes
 from wiresnake.quick import applied, config, hooks
+from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.save import assert_wireguard, save
 
@@ -20,9 +22,17 @@ def down(argument: str, say: Say, note: Say) -> None:
         assert_wireguard(interface)
         hooks.run(file.pre_down, interface, say)
         if file.save:
-            save(interface, path, file, say)
+            _save(interface, path, file, say)
         hooks.stop_events(applied.load(interface))
         change.to(None)
         applied.forget(interface)
     # What they do stays done: there is no way back to the interface.
     hooks.run(file.post_down, interface, say)
+
+
+def _save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
+    try:
+        save(interface, path, file, say)
+    except HostError as error:
+        what = f"{error.strerror}. To take {interface} down without it, remove SaveConfig there"
+        raise HostError(error.errno, what) from None
