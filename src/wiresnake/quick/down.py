@@ -1,9 +1,8 @@
 """Takes an interface down and undoes what `up` did, or wg-quick's `up`."""
 
 from wiresnake.config.uapi import wipe
-from wiresnake.control.interface import interface_names
 from wiresnake.errors import HostError
-from wiresnake.host import changes
+from wiresnake.host import changes, linux
 from wiresnake.quick import applied, config, hooks
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
@@ -15,7 +14,7 @@ def down(argument: str, say: Say, note: Say) -> None:
     interface, path = config.find(argument)
     file = config.load(path)
     wipe(file.wg)
-    if interface not in interface_names() and changes.mend(interface, say, note):
+    if changes.mend(interface, say, note) and not linux.exists(interface):
         applied.forget(interface)
         return
     with changes.begin(interface, say, note) as change:

@@ -6,8 +6,7 @@ private key. A peer's endpoint: `peers`.
 """
 
 import errno
-import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from wiresnake._native import PrivateKey
@@ -20,7 +19,7 @@ from wiresnake.host import changes, linux
 from wiresnake.host.changes import Change
 from wiresnake.host.model import Network
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
-from wiresnake.quick import applied, config, desired, hooks, peers
+from wiresnake.quick import applied, config, desired, hooks, loops, peers
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
@@ -159,7 +158,6 @@ def _private(text: str | None) -> PrivateKey | None:
 
 
 def _assert_no_loop(interface: str, todo: _Todo) -> None:
-    """HostError if an endpoint's datagrams would go into the tunnel that they carry."""
     mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
     ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
     # Who gets a new endpoint, or whose is in a network that is new in the tunnel.
@@ -170,36 +168,9 @@ def _assert_no_loop(interface: str, todo: _Todo) -> None:
         elif one.change.endpoint is not None:
             ways[one.public_key] = write_endpoint(one.change.endpoint)
             asked.add(one.public_key)
-    gained = _Cover(ip for one in todo.difference.peers for ip in one.gained)
-    hosts = {key: one.rpartition(":")[0].strip("[]").partition("%")[0] for key, one in ways.items()}
-    for key, host in hosts.items():
-        suspect = key in asked or gained.holds(host)
-        if suspect and linux.route_device(host, mark) == interface:
-            raise HostError(
-                errno.ELOOP,
-                f"{host}, the endpoint of peer {todo.names.get(key, key)}, would be reached through"
-                f" {interface} itself; leave it out of AllowedIPs, or add a route to it",
-            )
-
-
-class _Cover:
-    """A set of networks that is asked for many addresses."""
-
-    def __init__(self, prefixes: Iterable[str]) -> None:
-        self._networks: dict[tuple[int, int], set[int]] = {}
-        for one in map(ipaddress.ip_network, prefixes):
-            shift = one.max_prefixlen - one.prefixlen
-            known = self._networks.setdefault((one.version, shift), set())
-            known.add(int(one.network_address) >> shift)
-
-    def holds(self, host: str) -> bool:
-        if not self._networks:
-            return False
-        address = ipaddress.ip_address(host)
-        return any(
-            version == address.version and int(address) >> shift in known
-            for (version, shift), known in self._networks.items()
-        )
+    gained = (ip for one in todo.difference.peers for ip in one.gained)
+    for found in loops.find(interface, ways, mark, gained, asked, todo.names):
+        raise HostError(errno.ELOOP, found)
 
 
 def _device_lines(todo: _Todo) -> Iterator[str]:
