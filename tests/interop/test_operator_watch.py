@@ -437,6 +437,8 @@ def test_monitor(pair: Tunnel) -> None:
         traffic.stop()
         terminal.write("q")
         assert terminal.code() == 0
+    nowhere = a.host.run(WIRESNAKE, "monitor", "wg7", check=False)
+    assert "no daemon answers at /var/run/wireguard/wg7.sock" in nowhere.stderr
     assert terminal.text.endswith("\x1b[?25h") or "\x1b[?1049l" in terminal.text
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.interface import interface_names, none_found, open_interface
+from wiresnake.control.interface import interface_names, none_found, read_state
 from wiresnake.control.state import InterfaceState
 from wiresnake.diagnosis.words import duration, size
 from wiresnake.errors import HostError
@@ -100,7 +100,7 @@ class View:
         seen = {}
         for name in self._chosen or interface_names():
             try:
-                state = open_interface(name).read()
+                state = read_state(name)
             except HostError as error:
                 gone = error
                 continue
@@ -142,9 +142,13 @@ class View:
     def rows(self, name: str, most: int | None = None) -> list[Activity]:
         """The busiest first."""
         peers = self.seen[name][1]
-        if most is None:
-            return sorted(peers, key=lambda peer: peer.order)
-        return heapq.nsmallest(most, peers, key=lambda peer: peer.order)
+        notes = self._files[name].all()
+
+        def order(peer: Activity) -> tuple[object, ...]:
+            noted = notes.get(peer.peer.public_key)
+            return *peer.order, noted.name if noted else "", peer.peer.public_key
+
+        return sorted(peers, key=order) if most is None else heapq.nsmallest(most, peers, key=order)
 
 
 def _plain(view: View, interval: float, once: bool) -> None:

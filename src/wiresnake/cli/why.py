@@ -76,7 +76,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
     """The one that is chosen, or all that can be read."""
-    from wiresnake.control.interface import interface_names, none_found, open_interface
+    from wiresnake.control.interface import interface_names, none_found, read_state
     from wiresnake.diagnosis.target import Named
     from wiresnake.quick import names
 
@@ -84,7 +84,7 @@ def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
     found = []
     for name in [chosen] if chosen else interface_names():
         try:
-            state = open_interface(name).read()
+            state = read_state(name)
         except HostError as error:
             gone = error
             if not chosen:

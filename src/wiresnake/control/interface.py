@@ -59,6 +59,15 @@ def _is_wireguard(name: str) -> bool:
         return False
 
 
+def read_state(name: str) -> InterfaceState:
+    """What `open_interface(name).read()` gives; its HostError says what to do."""
+    try:
+        return open_interface(name).read()
+    except HostError as error:
+        remedy = _REMEDY.get(error.errno or 0)
+        raise HostError(error.errno, remedy.format(name) if remedy else error.strerror) from None
+
+
 def explain(error: HostError, name: str) -> str:
     """The errno's text, as `wg` gives it, and on a second line what to do about it."""
     number = error.errno or errno.EIO
@@ -73,6 +82,8 @@ _REMEDY = {
     " no WireGuard; start `wiresnaked {0}`",
     errno.EOPNOTSUPP: "{0} is no WireGuard interface",
     errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any that is free",
+    errno.ETIMEDOUT: "the daemon of {0} does not answer: is it stopped? `wiresnake down {0}`"
+    " takes the interface down all the same",
     errno.EPERM: "run it as root",
     errno.EACCES: "run it as root",
 }
