@@ -132,6 +132,11 @@ def test_by_the_names_of_stock(tmp_path: Path) -> None:
     assert (code, said) == (1, "") and "reload" in complaint and "genkey" not in complaint
 
 
+def test_an_empty_word_is_no_command() -> None:
+    assert run("")[0] == 1
+    assert run("")[2].startswith("Invalid subcommand: `'\n")
+
+
 def test_a_wrong_command_line_is_1_and_one_line() -> None:
     """argparse would say 2, which is what `reload --diff` says of changes."""
     code, said, complaint = run("demo", "--nonsense")

@@ -30,7 +30,7 @@ def answer(name: str, words: list[str], argv: list[str]) -> int:
         if module is not None:
             module.parser(word).print_help()
             return 0
-    if not word:
+    if not argv:
         print(overview(name), file=sys.stderr)
         return 1
     print(f"Invalid subcommand: `{word}'", file=sys.stderr)

@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from wiresnake.cli.memory import protect_memory
+from wiresnake._native import protect_memory
 from wiresnake.cli.program import STOCK, program
 from wiresnake.errors import WiresnakeError
 
