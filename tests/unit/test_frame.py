@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import help, program, progress, wiresnake
+from wiresnake.cli import commands, help, program, progress, wiresnake
 from wiresnake.cli.arguments import EXIT_CODES, Parser
 from wiresnake.errors import ConfigError, HostError
 
 PROGRAM = Path(sys.executable).with_name("wiresnake")
-ALL = [(word, entry) for group in wiresnake.COMMANDS.values() for word, entry in group.items()]
+ALL = [(word, entry) for group in commands.COMMANDS.values() for word, entry in group.items()]
 
 
 def run(*argv: str, name: Path = PROGRAM, **environment: str) -> tuple[int, str, str]:
@@ -99,7 +99,7 @@ def test_help_of_one_command() -> None:
 @pytest.mark.parametrize("word", [word for word, _ in ALL])
 def test_every_command_explains_itself(word: str) -> None:
     """From this come its help, its page of the manual and its completion."""
-    module = wiresnake.module_of(word)
+    module = commands.module_of(word)
     assert module is not None
     parser = module.parser(word)
     assert isinstance(parser, Parser)
