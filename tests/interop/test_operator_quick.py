@@ -512,8 +512,15 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
     assert manager.recv(200) == b"READY=1"
     assert "mtu 1300" in ours.host.output("ip link show wg0")
+    # It is told to stop in the midst of a reload, which waits here for somebody.
+    other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
+    os.kill(running.pid, signal.SIGHUP)
+    assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)
-    assert manager.recv(200) == b"STOPPING=1"
+    assert [manager.recv(200), manager.recv(200)] == [b"READY=1", b"STOPPING=1"]
+    for pid in ours.host.processes("sleep"):
+        os.kill(pid, signal.SIGKILL)
+    other.wait(5)
     code, said = running.wait(20)
     assert code == 0, said
     ours.gone()
