@@ -1,13 +1,15 @@
 """What is read from and sent to interfaces, as text and as netlink's attributes."""
 
 import base64
+import errno
 import struct
+from collections.abc import Iterator
 
 import pytest
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.control import kernel, older
-from wiresnake.control.netlink import Message, attributes
+from wiresnake.control.netlink import Interrupted, Message, attributes
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.control.text import zone_text
 from wiresnake.control.uapi import parse_state, write_change
@@ -200,3 +202,45 @@ def test_boringtun_gets_whole_peers_one_by_one() -> None:
     assert peer.preshared_key == PresharedKey.from_hex(SECRET.hex().encode())
     assert peer.allowed_ips == prefixes("10.0.0.0/8", "10.1.0.0/16")
     assert other == DeviceChange(peers=(PeerChange(OTHER, remove=True),))
+
+
+class Changing:
+    """The kernel's netlink, where each of so many dumps sees a change at its end."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __enter__(self) -> "Changing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def family(self, name: str) -> int:
+        return 9
+
+    def ask(self, message: Message) -> Iterator[memoryview]:
+        answer = Message(9, 0, 0)
+        peers = answer.begin(8)
+        peer = answer.begin(0)
+        answer.put(1, KEY)
+        answer.end(peer)
+        answer.end(peers)
+        yield memoryview(answer.finish())[20:]
+        if self.left:
+            self.left -= 1
+            raise Interrupted
+
+
+def test_a_kernels_state_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    netlink = Changing(3)
+    monkeypatch.setattr(kernel, "Netlink", lambda: netlink)
+    assert [one.public_key for one in kernel.KernelInterface("wg0").read().peers] == [
+        base64_of(KEY)
+    ]
+    assert not netlink.left
+    netlink.left = 1 << 30
+    monkeypatch.setattr(kernel, "_PATIENCE", 0.01)
+    with pytest.raises(HostError, match="faster than it can be read") as refused:
+        kernel.KernelInterface("wg0").read()
+    assert refused.value.errno == errno.EBUSY

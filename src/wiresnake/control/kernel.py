@@ -1,15 +1,18 @@
 """An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.control.netlink import ACK, DUMP, Interrupted, Message, Netlink, attributes
 from wiresnake.control.state import Backend, InterfaceState, PeerState
 from wiresnake.control.text import base64_text, ip_text, zone_text
+from wiresnake.errors import HostError
 
 if TYPE_CHECKING:
     from wiresnake.model import DeviceChange, PeerChange
@@ -32,6 +35,8 @@ _REMOVE, _REPLACE_ALLOWED_IPS, _UPDATE_ONLY = 1, 2, 4
 _IP_FAMILY, _IP_ADDRESS, _IP_LENGTH, _IP_FLAGS = range(1, 5)
 _IP_REMOVE = 1
 
+_PATIENCE = 10
+"""Seconds of dumps that were interrupted."""
 _MESSAGE_BYTES = 1 << 14
 """Where a change is cut into another message: far below an attribute's 64 KiB and a socket's
 buffer."""
@@ -46,14 +51,23 @@ class KernelInterface:
         self.name = name
 
     def read(self) -> InterfaceState:
+        """A dump in which the kernel saw a change is made again, for as long as there is hope.
+
+        It is taken as a whole before it is read: the less it lasts, the less changes in it.
+        """
+        last = time.monotonic() + _PATIENCE
         while True:
             with Netlink() as netlink:
                 message = Message(netlink.family("wireguard"), _GET, DUMP)
                 message.put(_IFNAME, self._ifname())
                 try:
-                    return _read(self.name, netlink.ask(message))
+                    messages = list(netlink.ask(message))
                 except Interrupted:
-                    continue
+                    if time.monotonic() < last:
+                        continue
+                    what = f"{self.name} is changed faster than it can be read; try again later"
+                    raise HostError(errno.EBUSY, what) from None
+            return _read(self.name, messages)
 
     def change(self, change: "DeviceChange") -> None:
         from wiresnake.control import older
@@ -71,7 +85,7 @@ class KernelInterface:
         return os.fsencode(self.name) + b"\0"
 
 
-def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:
+def _read(name: str, messages: Iterable[memoryview]) -> InterfaceState:
     device: dict[int, memoryview] = {}
     peers: list[tuple[dict[int, memoryview], list[str]]] = []
     for message in messages:
