@@ -11,12 +11,11 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from interop.harness import OURS, unavailable
+from interop.harness import OURS, WIRESNAKE, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
-WIRESNAKE = Path(OURS.program).parent / "wiresnake"
 PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
@@ -307,6 +306,25 @@ def test_a_hook_keeps_its_number_sign(pair: tuple[Machine, Machine]) -> None:
     ours.gone()
 
 
+def test_an_endpoint_within_the_tunnel(pair: tuple[Machine, Machine]) -> None:
+    """wg-quick brings up a loop in silence. A route that a hook adds is the way out, and so is the
+    mark of a default route; and hooks find our programs beside us."""
+    _, ours = pair
+    looped = PEER.replace("AllowedIPs = ", "AllowedIPs = 192.0.2.0/28, ")
+    route = "PostUp = ip route add 192.0.2.9 dev eth0; command -v wiresnaked\n"
+    for text, warned in (
+        (f"{KEY}{ONE}{looped}", True),
+        (f"{KEY}{ONE}{route}PreDown = ip route delete 192.0.2.9 dev eth0\n{looped}", False),
+        (f"{KEY}{ONE}{FULL}", False),
+    ):
+        ours.write(text)
+        said = ours("up").stderr
+        ours("down")
+        ours.gone()
+        loop = f"[!] 192.0.2.9, the endpoint of peer {OTHER}, would be reached through wg0 itself"
+        assert (loop in said) == warned
+
+
 def test_strip_and_save(pair: tuple[Machine, Machine]) -> None:
     """Byte for byte, but for three things that wg-quick loses or adds: see `quick.save`."""
     stock, ours = pair
@@ -393,8 +411,54 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
     assert ours.network() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals) -> None:
+def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """It is gone, elsewhere, or has got a mistake: what `up` recorded is enough."""
+    _, ours = pair
+    before = ours.network()
+    good = f"{KEY}{ONE}PostDown = echo down %i >>/run/said\n{FULL}"
+
+    def after(*, file: Path | str, text: str | None) -> str:
+        ours.write(good)
+        ours("up")
+        if text is None:
+            ours.file.unlink()
+        else:
+            ours.write(text)
+        said = ours.host.run(*ours.program, "down", file, check=False)
+        assert said.returncode == 0, said.stderr
+        ours.gone()
+        assert ours.host.output("cat /run/said") == "down wg0\n"
+        ours.host.run("rm /run/said")
+        assert ours.network() == before
+        return said.stderr
+
+    assert "going by what `up` recorded" in after(file=ours.file, text=None)
+    assert "going by what `up` recorded" in after(file="wg0", text=None)
+    assert "recorded" not in after(file="wg0", text=good)
+    assert "not an MTU" in after(file=ours.file, text=f"{good}[Interface]\nMTU = big\n")
+    # What only the device knows is not thrown away.
+    ours.write(good.replace("[Peer]", "SaveConfig = true\n[Peer]"))
+    ours("up")
+    ours.write(f"{KEY}MTU = big\n")
+    assert ours("down", check=False).returncode == 1
+    ours.write(good)
+    ours("down")
+    ours.gone()
+    ours.host.run("rm /run/said")
+    # Of another file with that name nothing is known.
+    assert (
+        "does not exist"
+        in ours.host.run(*ours.program, "down", tmp_path / "wg0.conf", check=False).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "mends"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGKILL, "up"), (signal.SIGKILL, "down")],
+)
+def test_an_interrupted_up(
+    pair: tuple[Machine, Machine], number: signal.Signals, mends: str
+) -> None:
     """Is undone, or the next call finds and mends it."""
     _, ours = pair
     before = ours.network()
@@ -411,9 +475,10 @@ def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals
     code, _ = running.wait(10)
     if number == signal.SIGKILL:
         assert ours.network() != before
-        ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
-        ours("up")
-        assert "lookup 51820" not in ours.host.output("ip rule")
+        if mends == "up":
+            ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
+            ours("up")
+            assert "lookup 51820" not in ours.host.output("ip rule")
         ours("down")
     else:
         assert code == 128 + number
@@ -447,8 +512,15 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
     assert manager.recv(200) == b"READY=1"
     assert "mtu 1300" in ours.host.output("ip link show wg0")
+    # It is told to stop in the midst of a reload, which waits here for somebody.
+    other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
+    os.kill(running.pid, signal.SIGHUP)
+    assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)
-    assert manager.recv(200) == b"STOPPING=1"
+    assert [manager.recv(200), manager.recv(200)] == [b"READY=1", b"STOPPING=1"]
+    for pid in ours.host.processes("sleep"):
+        os.kill(pid, signal.SIGKILL)
+    other.wait(5)
     code, said = running.wait(20)
     assert code == 0, said
     ours.gone()

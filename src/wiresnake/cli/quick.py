@@ -25,7 +25,8 @@ Bring up an interface as its file says: keys, peers, addresses, MTU, DNS, routes
 PreUp and PostUp. If anything fails, all of it is undone.""",
     "down": """\
 Take an interface down and undo what `up` did, also wg-quick's: PreDown, save if the file says
-SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too.""",
+SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too. If the file is gone or has got a
+mistake, it goes by what `up` recorded; by NAME it finds a file that `up` took from elsewhere.""",
     "reload": """\
 Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
 Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and
