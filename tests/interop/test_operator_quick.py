@@ -306,6 +306,25 @@ def test_a_hook_keeps_its_number_sign(pair: tuple[Machine, Machine]) -> None:
     ours.gone()
 
 
+def test_an_endpoint_within_the_tunnel(pair: tuple[Machine, Machine]) -> None:
+    """wg-quick brings up a loop in silence. A route that a hook adds is the way out, and so is the
+    mark of a default route; and hooks find our programs beside us."""
+    _, ours = pair
+    looped = PEER.replace("AllowedIPs = ", "AllowedIPs = 192.0.2.0/28, ")
+    route = "PostUp = ip route add 192.0.2.9 dev eth0; command -v wiresnaked\n"
+    for text, warned in (
+        (f"{KEY}{ONE}{looped}", True),
+        (f"{KEY}{ONE}{route}PreDown = ip route delete 192.0.2.9 dev eth0\n{looped}", False),
+        (f"{KEY}{ONE}{FULL}", False),
+    ):
+        ours.write(text)
+        said = ours("up").stderr
+        ours("down")
+        ours.gone()
+        loop = f"[!] 192.0.2.9, the endpoint of peer {OTHER}, would be reached through wg0 itself"
+        assert (loop in said) == warned
+
+
 def test_strip_and_save(pair: tuple[Machine, Machine]) -> None:
     """Byte for byte, but for three things that wg-quick loses or adds: see `quick.save`."""
     stock, ours = pair
@@ -433,8 +452,13 @@ def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_pat
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "mends"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGKILL, "up"), (signal.SIGKILL, "down")],
+)
+def test_an_interrupted_up(
+    pair: tuple[Machine, Machine], number: signal.Signals, mends: str
+) -> None:
     """Is undone, or the next call finds and mends it."""
     _, ours = pair
     before = ours.network()
@@ -451,9 +475,10 @@ def test_an_interrupted_up(pair: tuple[Machine, Machine], number: signal.Signals
     code, _ = running.wait(10)
     if number == signal.SIGKILL:
         assert ours.network() != before
-        ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
-        ours("up")
-        assert "lookup 51820" not in ours.host.output("ip rule")
+        if mends == "up":
+            ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
+            ours("up")
+            assert "lookup 51820" not in ours.host.output("ip rule")
         ours("down")
     else:
         assert code == 128 + number
@@ -487,8 +512,15 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
     assert manager.recv(200) == b"READY=1"
     assert "mtu 1300" in ours.host.output("ip link show wg0")
+    # It is told to stop in the midst of a reload, which waits here for somebody.
+    other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
+    os.kill(running.pid, signal.SIGHUP)
+    assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)
-    assert manager.recv(200) == b"STOPPING=1"
+    assert [manager.recv(200), manager.recv(200)] == [b"READY=1", b"STOPPING=1"]
+    for pid in ours.host.processes("sleep"):
+        os.kill(pid, signal.SIGKILL)
+    other.wait(5)
     code, said = running.wait(20)
     assert code == 0, said
     ours.gone()

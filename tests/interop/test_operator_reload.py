@@ -171,10 +171,46 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
         assert "Traceback" not in done.stderr
         assert site.network() == before
         assert site.device() == device
+    # A new peer takes the networks of one that goes: these come back to it, and its session lives.
+    site.text(allowed="10.9.0.0/24, fd09::/64", settings="DNS = 192.0.2.53")
+    site.edit(f"PublicKey = {site.peer.public}", f"PublicKey = {EXTRA}")
+    assert site.quick("reload", check=False).returncode == 1
+    assert (site.network(), site.device()) == (before, device)
     assert_pings(site.us, site.peer)
     site.text(allowed="10.9.0.0/24, fd09::/64", key=False)
     assert "has no PrivateKey: wg0 keeps its own" in site.quick("reload").stderr
     assert site.device() == device
+
+
+def test_an_mtu_that_is_too_small_for_ipv6(make_site: Callable[..., Site]) -> None:
+    """The kernel then takes IPv6's addresses and routes away by itself: nothing may be forgotten,
+    neither when it fails nor on the way back. wg-quick fails in the midst, or says nothing."""
+    wide = "10.9.0.0/24, fd09::/64, fd77::/48"
+    site = make_site(allowed=wide)
+    host = site.us.host
+
+    def ipv6() -> list[str]:
+        """Without the kernel's own link-local address, which comes with IPv6."""
+        found = host.output("ip -o -6 address show wg0") + host.output("ip -6 route show dev wg0")
+        return [line.split()[0] for line in re.findall("fd.*", found)]
+
+    before = ipv6()
+    assert len(before) == 3
+    site.text(allowed=wide, settings="MTU = 1000")
+    done = site.quick("reload", check=False)
+    assert "IPv6 needs an MTU of 1280, and this is 1000" in done.stderr
+    assert done.returncode == 1
+    assert ipv6() == before
+    site.text(allowed="10.9.0.0/24, 192.0.2.0/25", settings="MTU = 1000")  # with a loop
+    assert site.quick("reload", check=False).returncode == 1
+    assert ipv6() == before
+    site.text(allowed="10.9.0.0/24", settings="MTU = 1000")
+    assert f"without Address {site.us.inner[6]}/64" in site.quick("reload").stderr
+    assert ipv6() == []
+    assert site.quick("reload", "--diff").returncode == 0
+    site.text(allowed=wide, settings="MTU = 1420")
+    site.quick("reload")
+    assert ipv6() == before
 
 
 def test_a_peer_that_roamed_stays_where_it_is(make_site: Callable[..., Site]) -> None:

@@ -1,10 +1,15 @@
 """What is written for other programs and for later calls of our own."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from wiresnake.errors import HostError
 from wiresnake.host import dns, firewall, programs, state
 from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.state import State
@@ -61,6 +66,37 @@ def test_a_lock_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.Mon
         state.lock("wg0", lambda _: None),
     ):
         raise AssertionError("two have it")
+
+
+def test_a_hook_does_not_wait_for_its_own_interface(folder: Path) -> None:
+    """`PostUp = wiresnake reload %i`: it would wait for `up`, and that for it."""
+    code = (
+        "import pathlib; from wiresnake.host import state\n"
+        f"state.DIRECTORY = pathlib.Path({str(folder)!r})\n"
+        "with state.lock('wg0', print): pass"
+    )
+    shell = ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code]
+    with state.lock("wg0", print):
+        done = subprocess.run(shell, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert f"process {os.getpid()} is changing wg0 and runs this as its hook" in done.stderr
+
+
+def test_a_full_disk_leaves_the_state_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    state.write("wg0", State(7, None))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(HostError) as caught:
+        state.write("wg0", State(8, NETWORK))
+    assert caught.value.strerror == f"{folder}: No space left on device"
+    assert state.read("wg0") == State(7, None)
+    assert [path.name for path in folder.iterdir()] == ["wg0.json"]
 
 
 def test_a_guard_is_read_from_iptables_as_it_is_restored() -> None:

@@ -91,6 +91,13 @@ def test_what_makes_no_difference(change: Callable[[str], str]) -> None:
     assert conf.parse(one.wg, resolve).peers == conf.parse(other.wg, resolve).peers
 
 
+def test_what_iproute2_takes() -> None:
+    file = read("[Interface]\nAddress = 10.1/16, 10.2.0.1, 10.3.0.1/255.255.255.0\nMTU = 0x578\n")
+    assert file.addresses == ("10.1.0.0/16", "10.2.0.1/32", "10.3.0.1/24")
+    assert file.mtu == 1400
+    assert desired.table_number("0", "wg0.conf") == 254
+
+
 def test_search_domains_alone_are_ignored() -> None:
     assert read("[Interface]\nDNS = corp.example, lan\n").dns == Dns()
     assert read("[Interface]\nDNS =\nAddress =\nMTU =\nTable =\nPreUp =\n").pre_up == ("",)

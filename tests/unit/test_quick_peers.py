@@ -120,6 +120,12 @@ def test_a_network_that_moves_or_goes() -> None:
     ]
     [gone] = changes(peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B), *states)
     assert (gone.replace_allowed_ips, gone.allowed_ips) == (True, adding("10.0.0.0/24"))
+    # One goes, one moves: who gains comes first, so that no packet has nowhere to go.
+    mixed = changes(peer(A) + peer(B, "AllowedIPs = 10.1.0.0/24"), *states)
+    assert [(one.public_key[0], one.replace_allowed_ips, one.allowed_ips) for one in mixed] == [
+        (2, False, adding("10.1.0.0/24")),
+        (1, True, ()),
+    ]
     # Two that claim one network: the last has it, in the device too, so nothing is to do.
     both = peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B, "AllowedIPs = 10.0.0.0/24")
     assert changes(both, live(A), live(B, "10.0.0.0/24")) == ()

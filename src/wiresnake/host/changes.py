@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
+from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
 from wiresnake.host.model import Network
 from wiresnake.host.plan import PLACEHOLDER, plan
@@ -79,7 +80,13 @@ class Change:
         steps = self.plan(wanted)
         with self._signals.held():
             self._decided = True
-            self._journal(wanted, file, backend)
+            try:
+                self._journal(wanted, file, backend)
+            except HostError as error:
+                if wanted:
+                    raise
+                # A full disk must not keep an interface up: another `down` finds what is left.
+                self._warn(f"{error.strerror}: going on without a record")
             self._carry_out(steps)
 
     def plan(self, wanted: Network | None) -> list[Step]:
@@ -109,7 +116,7 @@ class Change:
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
         old = self._found or State(0, self._at_first, ours=self._at_first is None)
-        self._new = State(
+        new = State(
             linux.index(self.interface),
             old.network,
             file or old.file,
@@ -118,7 +125,8 @@ class Change:
             to=wanted,
             ours=old.ours,
         )
-        state.write(self.interface, self._new)
+        state.write(self.interface, new)
+        self._new = new
 
     def _carry_out(self, steps: Sequence[Step]) -> None:
         for group in _groups(steps):
@@ -177,7 +185,10 @@ class Change:
                 said = error.strerror if isinstance(error, OSError) else None
                 self._warn(f"could not be undone: {said or error}")
         if whole and self._new is not self._found:
-            state.write(self.interface, self._found)
+            try:
+                state.write(self.interface, self._found)
+            except HostError as error:  # The next change does it all again, to no harm.
+                self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
         self._echo(group)

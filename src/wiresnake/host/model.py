@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAIN_TABLE = 254
+IPV6_MTU = 1280
+"""The least that IPv6 works with: below it the kernel takes a link's IPv6 addresses and routes."""
 
 
 class Route(NamedTuple):

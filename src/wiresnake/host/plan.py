@@ -7,7 +7,7 @@ leads into a table comes after its routes and its firewall, and goes before them
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.steps import (
     AddressStep,
     DeleteStep,
@@ -40,14 +40,16 @@ def _plan(
     wanted = wanted or Network(0)
     there = set(present.routes)
     if not gone:
-        if _has_ipv4(present) != _has_ipv4(wanted):
-            # With the last IPv4 address, now or when this is undone, the kernel would remove these.
-            flushed = [one for one in present.routes if ":" not in one.prefix]
-            yield from (_route(interface, False, one) for one in flushed)
-            there.difference_update(flushed)
-        yield from _addresses(interface, present.addresses, wanted.addresses)
+        flushed = list(_flushed(present, wanted))
+        yield from (_route(interface, False, one) for one in flushed)
+        there.difference_update(flushed)
+        link = []
         if (present.mtu, present.up) != (wanted.mtu, wanted.up):
-            yield LinkStep(interface, wanted.mtu, wanted.up, present.mtu, present.up)
+            link = [LinkStep(interface, wanted.mtu, wanted.up, present.mtu, present.up)]
+        if present.mtu < IPV6_MTU <= wanted.mtu:  # The link takes no IPv6 address before.
+            yield link.pop()
+        yield from _addresses(interface, present.addresses, wanted.addresses)
+        yield from link
         if wanted.dns.servers and wanted.dns != present.dns:
             yield DnsStep(interface, present.dns, wanted.dns)
         yield from (_route(interface, True, one) for one in wanted.routes if one not in there)
@@ -93,6 +95,14 @@ def guards(network: Network) -> dict[int, Guard]:
             version, policy.mark, tuple(str(one.ip) for one in own if one.version == version)
         )
     return found
+
+
+def _flushed(present: Network, wanted: Network) -> Iterator[Route]:
+    """Routes that the kernel would remove by itself, now or when this is undone: IPv4's with the
+    last IPv4 address, IPv6's with an MTU that is too small for it."""
+    ipv4 = _has_ipv4(present) != _has_ipv4(wanted)
+    ipv6 = wanted.mtu < IPV6_MTU <= present.mtu
+    return (one for one in present.routes if (ipv6 if ":" in one.prefix else ipv4))
 
 
 def _has_ipv4(network: Network) -> bool:

@@ -5,6 +5,7 @@ the file after a kill knows all that may be there.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,8 +20,7 @@ from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
 
 DIRECTORY = Path("/run/wiresnake")
 PATIENCE = 60.0
-"""Seconds to wait for another change of the interface: a hook of it that calls us would wait for
-ever."""
+"""Seconds to wait for another change of the interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,14 @@ def write(interface: str, state: State | None) -> None:
         return
     new = path.with_suffix(".new")
     text = json.dumps(_plain(state), default=_plain)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise _failure(error) from None
 
 
 @contextlib.contextmanager
@@ -109,11 +114,19 @@ def _locked(interface: str, say: Callable[[str], None]) -> int:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
-                os.ftruncate(held, 0)
-                os.write(held, b"%d\n" % os.getpid())
+                with contextlib.suppress(OSError):  # A full disk; it is only to tell others.
+                    os.ftruncate(held, 0)
+                    os.write(held, b"%d\n" % os.getpid())
                 return held
         except BlockingIOError:
             holder = os.pread(held, 16, 0).decode().strip()
+            if holder in _ancestors():
+                os.close(held)
+                what = (
+                    f"process {holder} is changing {interface} and runs this as its hook, which"
+                    " cannot change it meanwhile. In a hook take `wiresnake set'"
+                )
+                raise HostError(errno.EDEADLK, what) from None
             if time.monotonic() > deadline:
                 what = f"process {holder} is still changing {interface}: end it, or wait for it"
                 raise HostError(what) from None
@@ -122,6 +135,18 @@ def _locked(interface: str, say: Callable[[str], None]) -> int:
             waits = True
             time.sleep(0.02)
         os.close(held)
+
+
+def _ancestors() -> Iterator[str]:
+    """The processes that wait for us, or for one that does."""
+    pid = os.getppid()
+    while pid:
+        yield str(pid)
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return
+        pid = int(text.rpartition(")")[2].split()[1])
 
 
 def _failure(error: OSError) -> HostError:

@@ -47,8 +47,7 @@ def load(interface: str) -> Applied | None:
 def save(interface: str, applied: Applied) -> None:
     os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
     path = _path(interface)
-    new = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(new, "w", encoding="utf-8") as file:
+    with open(f"{path}.tmp", "w", encoding="utf-8", opener=_open_privately) as file:
         json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
     os.replace(f"{path}.tmp", path)
 
@@ -56,6 +55,11 @@ def save(interface: str, applied: Applied) -> None:
 def forget(interface: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(interface))
+
+
+def _open_privately(path: str, flags: int) -> int:
+    """Hooks may hold a password."""
+    return os.open(path, flags, 0o600)
 
 
 def _path(interface: str) -> str:

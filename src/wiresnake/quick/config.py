@@ -270,16 +270,24 @@ def _address(text: str, column: int) -> str:
     try:
         if "%" in text:
             raise ValueError
-        return ipaddress.ip_interface(text).with_prefixlen
+        return ipaddress.ip_interface(_whole(text)).with_prefixlen
     except ValueError:
         raise _Mistake(f"not an address: {text!r}; it takes 10.0.0.1/24", column) from None
+
+
+def _whole(address: str) -> str:
+    """iproute2 fills an IPv4 address up with zeros at its end: `10.1/16`."""
+    host, slash, length = address.partition("/")
+    zeros = 0 if ":" in host else 3 - host.count(".")
+    return f"{host}{'.0' * zeros}{slash}{length}"
 
 
 def _mtu(line: Line) -> int | None:
     if not line.value:
         return None
     with contextlib.suppress(ValueError):
-        return unsigned(line.value, 16)
+        hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", line.value)
+        return unsigned(str(int(line.value, 16)) if hexadecimal else line.value, 16)
     raise _Mistake(f"not an MTU: {line.value!r}; it takes bytes, as 1420", line.value_column)
 
 

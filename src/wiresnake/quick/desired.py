@@ -7,7 +7,7 @@ from glob import glob
 from wiresnake.control.state import InterfaceState
 from wiresnake.errors import ConfigError
 from wiresnake.host import linux
-from wiresnake.host.model import MAIN_TABLE, Network, Policy, Route
+from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Network, Policy, Route
 from wiresnake.quick.config import QuickConfig
 
 _OUTER_HEADERS = 80
@@ -41,7 +41,10 @@ def guess_mtu(state: InterfaceState) -> int:
 def network(
     config: QuickConfig, allowed: Iterable[str], *, mtu: int, mark: int, path: str = ""
 ) -> Network:
-    """The whole of it. `allowed` are all peers' networks, `mark` is the device's own."""
+    """The whole of it. `allowed` are all peers' networks, `mark` is the device's own.
+
+    With an MTU that is too small for IPv6 there are no IPv6 addresses: see `lost`.
+    """
     prefixes = sorted(set(allowed), key=_stock_order, reverse=True)
     policy = None
     match config.table:
@@ -58,17 +61,35 @@ def network(
         case name:
             table = table_number(name, path)
             routes = [Route(one, table) for one in prefixes]
+    addresses = config.addresses
+    if mtu < IPV6_MTU:
+        if any(":" in route.prefix for route in routes):
+            raise ConfigError(
+                f"{path}: IPv6 needs an MTU of {IPV6_MTU}, and this is {mtu}; raise it (MTU ="
+                f" {IPV6_MTU}), or remove the IPv6 networks from AllowedIPs"
+            )
+        addresses = tuple(one for one in addresses if ":" not in one)
     return Network(
-        mtu=mtu, addresses=config.addresses, routes=tuple(routes), policy=policy, dns=config.dns
+        mtu=mtu, addresses=addresses, routes=tuple(routes), policy=policy, dns=config.dns
     )
+
+
+def lost(config: QuickConfig, network: Network) -> str | None:
+    """What the interface does without, in words for the user."""
+    if gone := [one for one in config.addresses if one not in network.addresses]:
+        return (
+            f"without Address {', '.join(gone)}: IPv6 needs an MTU of {IPV6_MTU}, and this is"
+            f" {network.mtu}"
+        )
+    return None
 
 
 def table_number(name: str, path: str) -> int:
     """A table's number from what `ip route` takes for one."""
     try:
         number = int(name, 0)
-        if 0 < number < 1 << 32:
-            return number
+        if 0 <= number < 1 << 32:
+            return number or MAIN_TABLE
     except ValueError:
         for pattern in _TABLE_NAMES:
             for file in glob(pattern):

@@ -4,7 +4,6 @@ import os
 from typing import NamedTuple
 
 from wiresnake.config.uapi import wipe
-from wiresnake.control.interface import interface_names
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import changes, linux, state
 from wiresnake.quick import applied, config, files, hooks
@@ -25,14 +24,14 @@ class _Wishes(NamedTuple):
 def down(argument: str, say: Say, note: Say) -> None:
     """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
     interface, wishes = _find(argument, note)
-    if interface not in interface_names() and changes.mend(interface, say, note):
+    if changes.mend(interface, say, note) and not linux.exists(interface):
         applied.forget(interface)
         return
     with changes.begin(interface, say, note) as change:
         assert_wireguard(interface)
         hooks.run(wishes.pre_down, interface, say)
         if wishes.to_save:
-            save(interface, *wishes.to_save, say)
+            _save(interface, *wishes.to_save, say)
         hooks.stop_events(applied.load(interface))
         change.to(None)
         applied.forget(interface)
@@ -63,3 +62,11 @@ def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
         return interface, _Wishes(record.pre_down, record.post_down) if record else _Wishes()
     wipe(file.wg)
     return interface, _Wishes(file.pre_down, file.post_down, (path, file) if file.save else None)
+
+
+def _save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
+    try:
+        save(interface, path, file, say)
+    except HostError as error:
+        what = f"{error.strerror}. To take {interface} down without it, remove SaveConfig there"
+        raise HostError(error.errno, what) from None

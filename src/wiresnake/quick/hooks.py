@@ -33,9 +33,15 @@ def run(commands: Iterable[str], interface: str, say: Say) -> None:
     for command in commands:
         whole = command.replace("%i", interface)
         say(whole)
-        code = subprocess.run([*start, whole], env={**os.environ, "LC_ALL": "C"}).returncode
+        code = subprocess.run([*start, whole], env=_environment()).returncode
         if code:
             raise HookFailed(whole, code if code > 0 else 128 - code)
+
+
+def _environment() -> dict[str, str]:
+    """With our own programs in PATH, wherever we were started from, as wg-quick has its own."""
+    path = f"{os.environ.get('PATH') or os.defpath}:{os.path.dirname(sys.executable)}"
+    return {**os.environ, "LC_ALL": "C", "PATH": path}
 
 
 def record(file: QuickConfig, endpoints: dict[str, str]) -> Applied:

@@ -106,6 +106,8 @@ def compare(
         if key in live and roaming.stays(key, endpoints.get(key, "")):
             peer = replace(peer, endpoint=None)
         differences += _difference(key, peer, live.get(key), wanted[key], moved)
+    # Who gains a network takes it before a list anew drops it from another: no packet is lost.
+    differences.sort(key=lambda one: bool(one.before) and one.change.replace_allowed_ips)
     return Difference(
         replace(device, peers=()),
         tuple(differences),

@@ -6,8 +6,7 @@ private key. A peer's endpoint: `peers`.
 """
 
 import errno
-import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from wiresnake._native import PrivateKey
@@ -20,7 +19,7 @@ from wiresnake.host import changes, linux
 from wiresnake.host.changes import Change
 from wiresnake.host.model import Network
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
-from wiresnake.quick import applied, config, desired, hooks, peers
+from wiresnake.quick import applied, config, desired, hooks, loops, peers
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
@@ -102,6 +101,8 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
         mark=mark,
         path=path,
     )
+    if lost := desired.lost(file, network):
+        note(lost)
     return _Todo(names, device, state, record, found, _head(found.device, state, mark), network)
 
 
@@ -124,14 +125,16 @@ def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
     go = [one for one in todo.difference.peers if one.change.remove]
     first = replace(todo.head, peers=tuple(one.change for one in stay))
     if first != DeviceChange():
-        undo = replace(_former(todo), peers=tuple(map(_undone, stay)))
+        # Of peers that go, too, allowed IPs may have moved away.
+        back = [*stay, *(one for one in go if one.lost)]
+        undo = replace(_former(todo), peers=tuple(map(_undone, back)))
         change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
     change.to(todo.network, file=path, backend=todo.device.backend)
     _assert_no_loop(change.interface, todo)
     if go:
         last = DeviceChange(peers=tuple(one.change for one in go))
-        back = DeviceChange(peers=tuple(map(_undone, go)))
-        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(back))
+        again = DeviceChange(peers=tuple(map(_undone, go)))
+        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(again))
 
 
 def _former(todo: _Todo) -> DeviceChange:
@@ -155,7 +158,6 @@ def _private(text: str | None) -> PrivateKey | None:
 
 
 def _assert_no_loop(interface: str, todo: _Todo) -> None:
-    """HostError if an endpoint's datagrams would go into the tunnel that they carry."""
     mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
     ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
     # Who gets a new endpoint, or whose is in a network that is new in the tunnel.
@@ -166,36 +168,9 @@ def _assert_no_loop(interface: str, todo: _Todo) -> None:
         elif one.change.endpoint is not None:
             ways[one.public_key] = write_endpoint(one.change.endpoint)
             asked.add(one.public_key)
-    gained = _Cover(ip for one in todo.difference.peers for ip in one.gained)
-    hosts = {key: one.rpartition(":")[0].strip("[]").partition("%")[0] for key, one in ways.items()}
-    for key, host in hosts.items():
-        suspect = key in asked or gained.holds(host)
-        if suspect and linux.route_device(host, mark) == interface:
-            raise HostError(
-                errno.ELOOP,
-                f"{host}, the endpoint of peer {todo.names.get(key, key)}, would be reached through"
-                f" {interface} itself; leave it out of AllowedIPs, or add a route to it",
-            )
-
-
-class _Cover:
-    """A set of networks that is asked for many addresses."""
-
-    def __init__(self, prefixes: Iterable[str]) -> None:
-        self._networks: dict[tuple[int, int], set[int]] = {}
-        for one in map(ipaddress.ip_network, prefixes):
-            shift = one.max_prefixlen - one.prefixlen
-            known = self._networks.setdefault((one.version, shift), set())
-            known.add(int(one.network_address) >> shift)
-
-    def holds(self, host: str) -> bool:
-        if not self._networks:
-            return False
-        address = ipaddress.ip_address(host)
-        return any(
-            version == address.version and int(address) >> shift in known
-            for (version, shift), known in self._networks.items()
-        )
+    gained = (ip for one in todo.difference.peers for ip in one.gained)
+    for found in loops.find(interface, ways, mark, gained, asked, todo.names):
+        raise HostError(errno.ELOOP, found)
 
 
 def _device_lines(todo: _Todo) -> Iterator[str]:

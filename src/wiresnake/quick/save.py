@@ -29,8 +29,13 @@ def save_present(argument: str, say: Say, note: Say) -> None:
     interface, path = config.find(argument)
     file = config.load(path)
     wipe(file.wg)
-    with changes.begin(interface, say, note):
-        save(interface, path, file, say)
+    try:
+        with changes.begin(interface, say, note):
+            save(interface, path, file, say)
+    except HostError as error:
+        if error.errno != errno.EDEADLK:
+            raise
+        save(interface, path, file, say)  # A hook of the interface may save, as with wg-quick.
 
 
 def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
@@ -61,7 +66,8 @@ def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise HostError(error.errno, f"cannot write {path}: {error.strerror}") from None
+        what = f"cannot write {path}: {error.strerror}; it is as it was"
+        raise HostError(error.errno, what) from None
 
 
 def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:

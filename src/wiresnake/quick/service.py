@@ -28,6 +28,8 @@ def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -
     Ends by itself once somebody else took it down: False if it is gone without that, as when its
     daemon died; what it left is mended then.
     """
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, _interrupt)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     notify("READY=1", f"STATUS={interface} is up")
     while True:
@@ -36,12 +38,32 @@ def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -
             if not linux.exists(interface):
                 return not changes.mend(interface)
             continue
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        if caught.si_signo != signal.SIGHUP:
+        number = caught.si_signo
+        while number == signal.SIGHUP:
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            number = _interrupted(reload)
+            notify("READY=1")
+        if number:
             notify("STOPPING=1")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             down()
             return True
-        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def _interrupted(reload: Callable[[], None]) -> int:
+    """The signal that came meanwhile, and undid it; 0 if none did."""
+    number = 0
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         reload()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        notify("READY=1")
+    except KeyboardInterrupt:
+        number = signal.SIGINT
+    except SystemExit as end:
+        number = int(end.code or 0) - 128
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    return number
+
+
+def _interrupt(number: int, _: object) -> None:
+    """As `host.signals` does."""
+    raise SystemExit(128 + number)

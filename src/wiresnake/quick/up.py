@@ -5,10 +5,12 @@ import errno
 from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import Interface, open_interface
+from wiresnake.control.state import InterfaceState
 from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
+from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, loops, stanzas
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
@@ -45,8 +47,11 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             mark = set_mark(device, say)
         mtu = file.mtu or desired.guess_mtu(state)
         network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
+        if lost := desired.lost(file, network):
+            note(lost)
         change.to(network, file=path, backend=taken)
         hooks.run(file.post_up, interface, say)
+        _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
         record = hooks.record(file, endpoints)
         change.do(
@@ -55,6 +60,19 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             lambda: hooks.stop_events(applied.load(interface)),
         )
     return interface
+
+
+def _warn_of_loops(
+    network: Network, state: InterfaceState, mark: int, interface: str, note: Say
+) -> None:
+    """wg-quick says nothing of it; but it may be meant, as where a rule of the administrator's
+    leads past it, so it is no error."""
+    endpoints = {one.public_key: one.endpoint for one in state.peers if one.endpoint}
+    # A default route by rules is passed by with the mark.
+    passed = mark if network.policy else None
+    prefixes = (route.prefix for route in network.routes if route.table != passed)
+    for found in loops.find(interface, endpoints, mark, prefixes):
+        note(found)
 
 
 def set_mark(device: Interface, say: Say) -> int:
