@@ -263,7 +263,10 @@ class _Keys:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("between 0.1 and 3600")
+        raise argparse.ArgumentTypeError(f"between 0.1 and 3600, not {text!r}")
     return value
