@@ -322,6 +322,10 @@ def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
                 file = text.replace("FwMark", f"ListenPort = {port}\nFwMark", 1)
                 beside.host.run(program, command, name, "/dev/stdin", text=file)
             (one, *peers), (other, *same) = beside.states()
+            # wireguard-go sends a keepalive to each peer that stands behind one with a new
+            # interval in the same set, so what was sent depends on their order.
+            for fields in (*peers, *same):
+                fields[6] = "sent"
             assert peers == same
             assert one[:2] == other[:2]
     for name in ("wg0", "wg1"):
