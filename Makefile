@@ -9,10 +9,10 @@ CRATE := --locked --workspace --manifest-path rust/Cargo.toml
 RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 STAMPS := .stamps
 # Many tests mostly wait: more run at a time than there are processors. Then those that measure.
-PYTEST = pytest -n 4 --dist worksteal -m 'not alone' $(1) && pytest -m alone $(1)
+PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
 .PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \
-	conformance mutants bench wheel clean
+	interop-others conformance mutants bench wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -49,6 +49,9 @@ laws: packages $(STAMPS)/native ## The laws of the code base, and the page of co
 
 interop: setup ## Against every other WireGuard, in network namespaces (root)
 	$(call PYTEST,tests/interop)
+
+interop-others: setup $(STAMPS)/others ## The operator's tool on boringtun and gotatun, built once (root)
+	pytest -m others tests/interop
 
 conformance: setup $(STAMPS)/others ## Every item of the list, ours beside all others (root)
 	tools/conformance --markdown docs/conformance-table.md --json .conformance.json

@@ -25,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: measures time, processors or memory: `make test` runs nothing beside it"
     )
+    config.addinivalue_line(
+        "markers", "others: needs what takes minutes to build: `make interop-others` builds it"
+    )
 
 
 NETWORK = (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wiresnake.cli import help, wiresnaked
 from wiresnake.cli.arguments import EXIT_CODES
-from wiresnake.cli.wiresnake import COMMANDS, module_of
+from wiresnake.cli.commands import COMMANDS, module_of
 
 PAGES = Path("packaging/data/share/man/man8")
 DATE = "2026-11-23"

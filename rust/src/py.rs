@@ -1,6 +1,7 @@
 //! What Python sees: `_native.pyi` says what it all means.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::process;
@@ -10,6 +11,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
@@ -35,7 +37,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_class::<PyEntropy>()?;
     module.add_class::<PyPlane>()?;
-    module.add_function(wrap_pyfunction!(open_cookie, module)?)
+    module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
+    module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
 
 /// A key's handle: it is read from text and written as text, and nothing else leaves it.
@@ -424,6 +427,11 @@ fn open_cookie<'py>(
     let (key, nonce) = (exactly(key, "a cookie key")?, exactly(nonce, "a cookie nonce")?);
     let cookie = secret::open_cookie(&key, &nonce, sealed, mac1);
     Ok(cookie.map(|cookie| PyBytes::new(py, &cookie)))
+}
+
+#[pyfunction]
+fn protect_memory() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 #[pyclass(name = "Plane", module = "wiresnake._native", frozen)]

@@ -141,6 +141,12 @@ class Entropy:
 def open_cookie(key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
     """Opens a cookie reply's payload by XChaCha20-Poly1305; None when the tag is wrong."""
 
+def protect_memory() -> None:
+    """No core dump, and no other process of the same user may read the memory of this one.
+
+    A program that it starts begins anew: it can be dumped, so hooks are as they always were.
+    """
+
 @final
 class Plane:
     """The data plane: TUN, sockets, sessions, allowed IPs, and the two threads that carry packets.

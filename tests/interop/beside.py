@@ -66,6 +66,7 @@ SET = [
     ["listen-port", "0", "fwmark", "0x10"],
     ["fwmark", "off"],
     ["fwmark", "4294967295"],
+    ["fwmark", "00000000000000000000000000000005"],
     ["private-key", "{}/empty"],
     ["private-key", "{}/spaces"],
     ["private-key", "/dev/null"],
@@ -238,6 +239,9 @@ def assert_refuses_alike(beside: Beside, interface: str) -> None:
     """Words that make no sense, and interfaces that are none."""
     for words in (
         ["show", interface, "bad"],
+        ["show", interface, ""],
+        ["show", ""],
+        ["show", "interfaces", ""],
         ["show", "all", "bad"],
         ["show", "interfaces", "peers"],
         ["show", "nix"],

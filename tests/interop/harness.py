@@ -52,7 +52,8 @@ class Implementation:
         host.run(Path(self.program), interface, timeout=10)
 
 
-OURS = Implementation("wiresnaked", str(Path(sys.executable).parent / "wiresnaked"), "run `make`")
+WIRESNAKE = Path(sys.executable).parent / "wiresnake"
+OURS = Implementation("wiresnaked", str(WIRESNAKE.parent / "wiresnaked"), "run `make`")
 GO_DEBIAN = Implementation("wireguard-go", "wireguard-go", "apt-get install wireguard-go")
 GO_NEW = Implementation(
     "wireguard-go-new", str(ROOT / ".tools/wireguard-go-new"), "tools/setup wireguard_go"
@@ -228,6 +229,20 @@ def count_pings(output: str) -> Pings:
     found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
     assert found is not None, output
     return Pings(int(found[1]), int(found[2]))
+
+
+def network(host: Host) -> list[str]:
+    """All that `up` adds to a host, and `down` has to undo."""
+    commands = (
+        "ip -4 rule",
+        "ip -6 rule",
+        "ip -4 route show table all",
+        "ip -6 route show table all",
+        "nft list ruleset",
+        "ip -o address",
+        "ip -o link",
+    )
+    return [host.output(command) for command in commands]
 
 
 def ping(

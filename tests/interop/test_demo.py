@@ -14,6 +14,7 @@ from wiresnake.cli import lab
 DEMO = str(Path(sys.executable).with_name("wiresnake"))
 
 
+@pytest.mark.alone  # It counts the pings that a busy machine loses.
 @pytest.mark.parametrize("user", [False, True], ids=["root", "user"])
 def test_demo(make_host: MakeHost, user: bool) -> None:
     """In a host of our own, so that nothing of the machine can be in its way or left behind."""

@@ -1,14 +1,12 @@
 """`wiresnake new`: a server and two peers in three commands, and they really talk."""
 
-import sys
 from pathlib import Path
 
-from interop.harness import MakeHost, assert_answered
+from interop.harness import WIRESNAKE, MakeHost, assert_answered
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
-WIRESNAKE = str(Path(sys.executable).parent / "wiresnake")
 BEYOND = {4: "203.0.113.9", 6: "2001:db8:ffff::9"}
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from interop.harness import OURS, unavailable
+from interop.harness import OURS, WIRESNAKE, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
 
-WIRESNAKE = Path(OURS.program).parent / "wiresnake"
 PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
@@ -410,6 +409,47 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert ours.network() == before
+
+
+def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """It is gone, elsewhere, or has got a mistake: what `up` recorded is enough."""
+    _, ours = pair
+    before = ours.network()
+    good = f"{KEY}{ONE}PostDown = echo down %i >>/run/said\n{FULL}"
+
+    def after(*, file: Path | str, text: str | None) -> str:
+        ours.write(good)
+        ours("up")
+        if text is None:
+            ours.file.unlink()
+        else:
+            ours.write(text)
+        said = ours.host.run(*ours.program, "down", file, check=False)
+        assert said.returncode == 0, said.stderr
+        ours.gone()
+        assert ours.host.output("cat /run/said") == "down wg0\n"
+        ours.host.run("rm /run/said")
+        assert ours.network() == before
+        return said.stderr
+
+    assert "going by what `up` recorded" in after(file=ours.file, text=None)
+    assert "going by what `up` recorded" in after(file="wg0", text=None)
+    assert "recorded" not in after(file="wg0", text=good)
+    assert "not an MTU" in after(file=ours.file, text=f"{good}[Interface]\nMTU = big\n")
+    # What only the device knows is not thrown away.
+    ours.write(good.replace("[Peer]", "SaveConfig = true\n[Peer]"))
+    ours("up")
+    ours.write(f"{KEY}MTU = big\n")
+    assert ours("down", check=False).returncode == 1
+    ours.write(good)
+    ours("down")
+    ours.gone()
+    ours.host.run("rm /run/said")
+    # Of another file with that name nothing is known.
+    assert (
+        "does not exist"
+        in ours.host.run(*ours.program, "down", tmp_path / "wg0.conf", check=False).stderr
+    )
 
 
 @pytest.mark.parametrize(

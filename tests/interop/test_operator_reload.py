@@ -7,10 +7,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from interop import harness
 from interop.harness import (
     NEW_OUTER,
     NEW_PORT,
     OURS,
+    WIRESNAKE,
     End,
     MakeHost,
     assert_pings,
@@ -21,17 +23,7 @@ from interop.harness import (
 
 from wiresnake.cli import lab
 
-WIRESNAKE = Path(OURS.program).parent / "wiresnake"
 EXTRA = lab.keypair()[1]
-NETWORK = (
-    "ip -4 rule",
-    "ip -6 rule",
-    "ip -4 route show table all",
-    "ip -6 route show table all",
-    "nft list ruleset",
-    "ip -o address",
-    "ip -o link",
-)
 
 
 @dataclass
@@ -62,7 +54,7 @@ class Site:
         self.file.write_text(text.replace(old, new))
 
     def network(self) -> list[str]:
-        return [self.us.host.output(command) for command in NETWORK]
+        return harness.network(self.us.host)
 
     def device(self) -> str:
         """All but times and counters."""

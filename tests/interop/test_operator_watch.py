@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from interop.harness import (
     GO_DEBIAN,
+    WIRESNAKE,
     End,
     Implementation,
     MakeHost,
@@ -36,7 +37,6 @@ from wiresnake.cli import lab
 from wiresnake.cli.lab import Host, Process
 from wiresnake.protocol.noise import tai64n
 
-WIRESNAKE = Path(sys.executable).with_name("wiresnake")
 RUNNER = Path(__file__).with_name("short_timers.py")
 UDP_OUT = "type filter hook output priority 0;"
 UDP_IN = "type filter hook input priority 0;"
@@ -355,6 +355,7 @@ def test_events_end_quietly(pair: Tunnel) -> None:
     told = pair.a.host.start(WIRESNAKE, "events", "wg0")
     lab.wait_for("a subscriber", lambda: _subscribers(pair.a.host) == 1)
     assert told.stop(signal.SIGINT) == (0, "")
+    lab.wait_for("no subscriber", lambda: _subscribers(pair.a.host) == 0)
     told = pair.a.host.start("bash -c", f"set -o pipefail; {WIRESNAKE} events | head -n 1")
     lab.wait_for("a subscriber", lambda: _subscribers(pair.a.host) == 1)
     assert_pings(pair.a, pair.b)
@@ -436,6 +437,8 @@ def test_monitor(pair: Tunnel) -> None:
         traffic.stop()
         terminal.write("q")
         assert terminal.code() == 0
+    nowhere = a.host.run(WIRESNAKE, "monitor", "wg7", check=False)
+    assert "no daemon answers at /var/run/wireguard/wg7.sock" in nowhere.stderr
     assert terminal.text.endswith("\x1b[?25h") or "\x1b[?1049l" in terminal.text
 
 
@@ -447,6 +450,8 @@ class Terminal:
         self.resize(120)
         enter = lab.words(f"nsenter --target {host.pid} --net --mount --")
         environment = os.environ | {"TERM": "xterm-256color"}
+        for size in ("COLUMNS", "LINES"):  # They would count more than the terminal's own.
+            environment.pop(size, None)
         self.popen = subprocess.Popen(
             [*enter, str(WIRESNAKE), *command],
             stdin=far,

@@ -332,6 +332,7 @@ def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
     assert "10.0.0.0/24" not in beside.host.output("wg show wg1 allowed-ips")
 
 
+@pytest.mark.others
 @pytest.mark.parametrize("other", [BORINGTUN, GOTATUN], ids=lambda one: one.name)
 def test_those_who_do_not_speak_as_wg_hears(
     other: Implementation, ours: Implementation, make_host: MakeHost

@@ -17,6 +17,7 @@ from interop.harness import (
     assert_tcp,
     configuration,
     ends,
+    network,
 )
 
 from wiresnake.cli import lab
@@ -75,19 +76,6 @@ def make_site(make_host: MakeHost, ours: Implementation, tmp_path: Path) -> Make
         return Site(us, peer, quick)
 
     return make
-
-
-def network(host: Host) -> list[str]:
-    """Routes, rules and firewall: what wg-quick has to undo."""
-    commands = (
-        "ip -4 rule",
-        "ip -6 rule",
-        "ip -4 route show table all",
-        "ip -6 route show table all",
-        "nft list ruleset",
-        "ip -o address",
-    )
-    return [host.output(command) for command in commands]
 
 
 def assert_gone(site: Site, before: list[str]) -> None:

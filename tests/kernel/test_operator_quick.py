@@ -1,10 +1,9 @@
 """`wiresnake up`, `reload` and `down` of the kernel's own WireGuard, in an inner kernel."""
 
 import re
-from pathlib import Path
 
 from interop.harness import (
-    OURS,
+    WIRESNAKE,
     Implementation,
     MakeHost,
     assert_pings,
@@ -15,7 +14,6 @@ from kernel.uml import Uml
 
 from wiresnake.cli import lab
 
-WIRESNAKE = Path(OURS.program).parent / "wiresnake"
 FILE = "/run/quick/wg0.conf"
 EXTRA = lab.keypair()[1]
 NETWORK = """ip -4 rule; ip -6 rule; ip -o address; ip -o link

@@ -258,7 +258,9 @@ def test_the_command(
 ) -> None:
     monkeypatch.setattr(files, "FOLDER", tmp_path)
     assert main(["check"]) == 1
-    assert "no *.conf" in capsys.readouterr().err
+    assert "no *.conf is seen" in capsys.readouterr().err
+    assert main(["check", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
     tmp_path.chmod(0o755)
     good, bad = tmp_path / "wg0.conf", tmp_path / "wg1.conf"
     good.write_text(CLEAN)
@@ -277,3 +279,6 @@ def test_the_command(
     assert (row["file"], row["line"], row["level"]) == (str(bad), 15, "error")
     assert main(["check", str(tmp_path / "none.conf")]) == 1
     assert "cannot read" in capsys.readouterr().err
+    assert main(["check", "--json", str(tmp_path / "none.conf")]) == 1
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["level"] == "error" and "cannot read" in row["reason"]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from interop.harness import unavailable
 
-from wiresnake.cli import completion, wiresnake
+from wiresnake.cli import commands, completion
 from wiresnake.cli.arguments import Parser
 
 PROGRAMS = Path(sys.executable).parent
@@ -48,7 +48,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
 
 def test_commands() -> None:
     words = {word for word, _ in completion.candidates(["wiresnake", ""])}
-    assert words == {word for group in wiresnake.COMMANDS.values() for word in group} | {"help"}
+    assert words == {word for group in commands.COMMANDS.values() for word in group} | {"help"}
     assert [word for word, _ in completion.candidates(["wiresnake", "rel"])] == ["reload"]
     assert ("peer", "the next peer's public key") not in completion.candidates(["wiresnake", "p"])
     assert {word for word, _ in completion.candidates(["/x/wg", "s"])} == {

@@ -1,18 +1,20 @@
 """What is read from and sent to interfaces, as text and as netlink's attributes."""
 
 import base64
+import errno
 import struct
 
 import pytest
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.control import kernel, older
-from wiresnake.control.netlink import Message, attributes
+from wiresnake.control.generic import Message
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.control.text import zone_text
 from wiresnake.control.uapi import parse_state, write_change
 from wiresnake.errors import HostError
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.netlink import attributes
 
 SECRET = b"\x40" * 32
 KEY, OTHER = b"\x11" * 32, b"\x22" * 32
@@ -132,10 +134,10 @@ def test_a_change_as_attributes_is_cut_and_joined_again() -> None:
     many = prefixes(*(f"10.{number >> 8}.{number & 255}.0/24" for number in range(3000)))
     peers = (*CHANGE.peers, PeerChange(b"\x33" * 32, replace_allowed_ips=True, allowed_ips=many))
     change = DeviceChange(peers=peers)
-    messages = [one.finish() for one in kernel._messages(9, b"wg0\0", change)]
+    messages = [one.finish().body for one in kernel._messages(9, b"wg0\0", change)]
     assert len(messages) > 3
     assert max(map(len, messages)) < 20_000
-    bodies = [memoryview(bytes(one))[20:] for one in messages]
+    bodies = [memoryview(bytes(one))[4:] for one in messages]
     state = kernel._read("wg0", iter(bodies))
     assert [one.public_key for one in state.peers] == [
         base64_of(one.public_key) for one in change.peers
@@ -155,12 +157,12 @@ def test_a_change_as_attributes_is_cut_and_joined_again() -> None:
 
 
 def test_a_secret_is_written_where_it_belongs() -> None:
-    message = Message(1, 2, 4)
+    message = Message(1, 2)
     message.put(1, b"abc")
     message.put_secret(3, PrivateKey.from_hex(SECRET.hex().encode()))
     message.put(4, b"z")
-    data = message.finish()
-    assert [(kind, bytes(value)) for kind, value in attributes(memoryview(bytes(data))[20:])] == [
+    data = message.finish().body
+    assert [(kind, bytes(value)) for kind, value in attributes(memoryview(bytes(data))[4:])] == [
         (1, b"abc"),
         (3, SECRET),
         (4, b"z"),
@@ -200,3 +202,41 @@ def test_boringtun_gets_whole_peers_one_by_one() -> None:
     assert peer.preshared_key == PresharedKey.from_hex(SECRET.hex().encode())
     assert peer.allowed_ips == prefixes("10.0.0.0/8", "10.1.0.0/16")
     assert other == DeviceChange(peers=(PeerChange(OTHER, remove=True),))
+
+
+class Changing:
+    """The kernel's netlink, where each of so many dumps sees a change."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __enter__(self) -> "Changing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def dump(self, request: object) -> tuple[list[memoryview], bool]:
+        answer, whole = Message(9, 0), not self.left
+        peers = answer.begin(8)
+        peer = answer.begin(0)
+        answer.put(1, KEY if whole else OTHER)
+        answer.end(peer)
+        answer.end(peers)
+        self.left = max(self.left - 1, 0)
+        return [memoryview(answer.body)], whole
+
+
+def test_a_kernels_state_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    netlink = Changing(3)
+    monkeypatch.setattr(kernel, "Netlink", lambda _: netlink)
+    monkeypatch.setattr(kernel, "family", lambda *_: 9)
+    assert [one.public_key for one in kernel.KernelInterface("wg0").read().peers] == [
+        base64_of(KEY)
+    ]
+    assert not netlink.left
+    netlink.left = 1 << 30
+    monkeypatch.setattr(kernel, "_PATIENCE", 0.01)
+    with pytest.raises(HostError, match="faster than it can be read") as refused:
+        kernel.KernelInterface("wg0").read()
+    assert refused.value.errno == errno.EBUSY

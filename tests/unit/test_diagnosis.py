@@ -121,7 +121,24 @@ CASES = {
             invalid_mac1=3, invalid_mac1_endpoint="192.0.2.2:51820", invalid_mac1_age_ms=1_000
         )
     ),
-    "answers_lost": facts(PeerReport(KEY, ENDPOINT, unconfirmed_responses=5)),
+    "answers_lost": facts(
+        PeerReport(KEY, ENDPOINT, unconfirmed_responses=5, unconfirmed_response_age_ms=3_000)
+    ),
+    "answers_lost, in a session": facts(
+        replace(
+            TALKING,
+            unconfirmed_responses=3,
+            unconfirmed_response_age_ms=1_000,
+            received_age_ms=1_001,
+        ),
+        shaken(PEER, 60),
+    ),
+    "talking, over a lossy way": facts(
+        replace(
+            TALKING, unconfirmed_responses=3, unconfirmed_response_age_ms=1_000, received_age_ms=200
+        ),
+        shaken(PEER, 60),
+    ),
     "answers_lost, of the kernel": kernel(PEER._replace(received=296, sent=184)),
     "no_endpoint": facts(PeerReport(KEY, staged=3), PEER._replace(endpoint=None)),
     "no_endpoint, not applied": facts(
@@ -138,7 +155,10 @@ CASES = {
     "no_answer, in a session": facts(
         replace(TALKING, received_age_ms=60_000, initiations=4, first_initiation_age_ms=30_000),
         shaken(PEER, 60),
+        file_endpoint=ENDPOINT,
     ),
+    "away": facts(peer=shaken(PEER, 4000), probe=Probe(True)),
+    "away, says its router": facts(peer=shaken(PEER, 4000), probe=Probe(False, errno.ECONNREFUSED)),
     "idle": facts(PeerReport(KEY, ENDPOINT, "expired"), shaken(PEER, 4000)),
     "idle, of the kernel": kernel(shaken(PEER, 4000), probe=Probe(True)),
 }
@@ -191,9 +211,21 @@ def test_what_was_once_is_no_reason() -> None:
     assert diagnose(facts(old))[0].reason == "no_answer"
     from_elsewhere = replace(KNOCKED, unknown_initiator_endpoint=ELSEWHERE)
     assert diagnose(facts(device=from_elsewhere))[0].reason == "no_answer"
-    assert diagnose(facts(peer=shaken(PEER, 1), device=KNOCKED))[0].reason == "no_answer"
+    talked = facts(peer=shaken(PEER, 1), device=KNOCKED, file_endpoint=ENDPOINT)
+    assert diagnose(talked)[0].reason == "no_answer"
     long_ago = replace(KNOCKED, unknown_initiator_age_ms=3_600_000)
     assert diagnose(facts(device=long_ago))[0].reason == "no_answer"
+    unconfirmed = PeerReport(
+        KEY, ENDPOINT, unconfirmed_responses=1, unconfirmed_response_age_ms=3_600_000
+    )
+    assert diagnose(facts(unconfirmed))[0].reason == "idle"
+
+
+def test_chatter_about_a_link_is_no_reason() -> None:
+    chatter = replace(
+        TALKING, rejected_sources=8, rejected_source="fe80::1", rejected_source_age_ms=800
+    )
+    assert diagnose(facts(chatter, shaken(PEER, 9)))[0].reason == "talking"
 
 
 def test_a_stranger_counts_where_nobody_is_expected() -> None:
@@ -201,6 +233,31 @@ def test_a_stranger_counts_where_nobody_is_expected() -> None:
     nowhere = PEER._replace(endpoint=None)
     reasons = [one.reason for one in diagnose(facts(PeerReport(KEY), nowhere, device=KNOCKED))]
     assert reasons[:2] == ["public_key_differs", "no_endpoint"]
+
+
+def test_a_stranger_is_not_each_of_many_that_never_called() -> None:
+    others = tuple(PEER._replace(public_key=key, endpoint=None) for key in (OTHER, STRANGER))
+    for tells in (
+        KNOCKED,
+        device(invalid_mac1=3, invalid_mac1_endpoint=ENDPOINT, invalid_mac1_age_ms=1_000),
+    ):
+        first = diagnose(facts(PeerReport(KEY), others[0], peers=others[1:], device=tells))[0]
+        assert first.reason == "no_endpoint"
+        assert "If that is this peer" in said(first)
+
+
+def test_who_talked_before_has_no_wrong_key() -> None:
+    first = diagnose(facts(peer=shaken(PEER, 4000), device=KNOCKED))[0]
+    assert "behind the same router" in first.says
+
+
+def test_who_answers_is_not_said_to_be_silent() -> None:
+    came = replace(TRIED, bad_responses=7, bad_response_age_ms=1_999)
+    reasons = [one.reason for one in diagnose(facts(came, probe=Probe(True)))]
+    assert reasons == ["key_or_psk_differs"]
+    once = replace(came, bad_response_age_ms=30_000)
+    reasons = [one.reason for one in diagnose(facts(once, probe=Probe(True)))]
+    assert reasons == ["key_or_psk_differs", "udp_filtered"]
 
 
 def test_more_than_one_reason() -> None:

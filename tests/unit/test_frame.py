@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import help, program, progress, wiresnake
+from wiresnake.cli import commands, help, program, progress, wiresnake
 from wiresnake.cli.arguments import EXIT_CODES, Parser
 from wiresnake.errors import ConfigError, HostError
 
 PROGRAM = Path(sys.executable).with_name("wiresnake")
-ALL = [(word, entry) for group in wiresnake.COMMANDS.values() for word, entry in group.items()]
+ALL = [(word, entry) for group in commands.COMMANDS.values() for word, entry in group.items()]
 
 
 def run(*argv: str, name: Path = PROGRAM, **environment: str) -> tuple[int, str, str]:
@@ -55,6 +55,32 @@ def test_an_unknown_word() -> None:
     assert "did you mean" not in run("zzzzzz")[2]
 
 
+def test_closed_streams() -> None:
+    """Of a service or a cron job; nothing that is opened takes their place."""
+    for words, closed, code, said in (
+        ("help", ">&-", 1, "wiresnake: Bad file descriptor\n"),
+        ("check --json /none", ">&-", 1, "Bad file descriptor\n"),
+        ("show interfaces", "2>&-", 0, ""),
+        ("why --json nobody", "<&- 2>&-", 1, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{PROGRAM} {words} {closed}"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code
+        assert done.stderr.endswith(said), done.stderr
+        assert "internal error" not in done.stderr
+
+
+def test_who_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{PROGRAM} metrics | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))
+
+
 def test_help_names_every_command() -> None:
     for option in ("help", "-h", "--help"):
         code, said, complaint = run(option)
@@ -73,7 +99,7 @@ def test_help_of_one_command() -> None:
 @pytest.mark.parametrize("word", [word for word, _ in ALL])
 def test_every_command_explains_itself(word: str) -> None:
     """From this come its help, its page of the manual and its completion."""
-    module = wiresnake.module_of(word)
+    module = commands.module_of(word)
     assert module is not None
     parser = module.parser(word)
     assert isinstance(parser, Parser)
@@ -104,6 +130,11 @@ def test_by_the_names_of_stock(tmp_path: Path) -> None:
     assert (code, said) == (1, "") and complaint.startswith("wg-quick: ")
     code, said, complaint = run(name=quick)
     assert (code, said) == (1, "") and "reload" in complaint and "genkey" not in complaint
+
+
+def test_an_empty_word_is_no_command() -> None:
+    assert run("")[0] == 1
+    assert run("")[2].startswith("Invalid subcommand: `'\n")
 
 
 def test_a_wrong_command_line_is_1_and_one_line() -> None:

@@ -170,6 +170,7 @@ OTHER = f"[Peer]\nPublicKey = {base64.b64encode(bytes(31) + b'1').decode()}\n"
         (START + "Address = 10.0.0.1/24\n", "-o etc/wg0.conf --force", "the server's own file"),
         (START + "Address = 10.0.0.1/24\n", "-o none/x.conf", "cannot write none/x.conf"),
         (START + "Address = 10.0.0.1/24\n", "--server none/x.conf", "cannot read none"),
+        (START + "Address = 10.0.0.1/24\n", "--server wg7", "`wiresnake new server` makes it"),
     ],
 )
 def test_what_fails_changes_nothing(
@@ -343,6 +344,13 @@ def test_the_qr_command(
     assert main(["qr", "--raw", "phone.conf"]) == 0
     raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
     assert decoded(raw.splitlines()) == path.read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    for rows, small in (("20", True), ("60", False)):
+        monkeypatch.setenv("LINES", rows)
+        assert main(["qr", "phone.conf"]) == 0
+        assert ("make the window larger" in capsys.readouterr().err) == small
     assert main(["qr", str(path), "--png", "x.png"]) == 0
     assert main(["qr", str(path), "--svg", "x.svg"]) == 0
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -138,6 +138,8 @@ def test_a_peer_that_comes_twice() -> None:
     assert changes(text, live(A, "10.1.0.0/24", keepalive=9)) == ()
     [change] = changes(text, live(A, "10.0.0.0/24", keepalive=9))
     assert (change.replace_allowed_ips, change.allowed_ips) == (True, adding("10.1.0.0/24"))
+    [change] = changes(peer(A, "Endpoint = 192.0.2.1:5") + peer(A), live(A))
+    assert change.endpoint == Endpoint("192.0.2.1", 5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The parsers of all subcommands: one shape of help, of complaints and of exit codes."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 EXIT_CODES = {
@@ -30,3 +31,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(1, f"{self.prog}: {message}; `{self.prog} --help` says what it takes\n")
+
+    def add_config(self, what: str = "friendly names are") -> None:
+        """The option of all that tell of peers by their names."""
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            type=Path,
+            help=f"where {what} read (the file of `up`, or /etc/wireguard/IFACE.conf)",
+        )

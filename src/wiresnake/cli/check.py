@@ -42,16 +42,22 @@ def main(argv: list[str]) -> int:
     paths = [files.find(argument) for argument in arguments.files]
     paths = paths or sorted(files.FOLDER.glob("*.conf"))
     if not paths:
-        print(f"wiresnake: no *.conf in {files.FOLDER}; name a file", file=sys.stderr)
+        hidden = files.FOLDER.exists() and not os.access(files.FOLDER, os.R_OK)
+        remedy = "run it as root" if hidden else "name a file"
+        print(f"wiresnake: no *.conf is seen in {files.FOLDER}; {remedy}", file=sys.stderr)
+        if arguments.json:
+            print("[]")
         return 1
     found: list[tuple[Path, Finding]] = []
-    unread = False
+    unread = set()
     for path in paths:
         try:
             text = files.load(path)
         except HostError as error:
-            print(f"wiresnake: {error.strerror or error}", file=sys.stderr)
-            unread = True
+            said = str(error.strerror or error)
+            print(f"wiresnake: {said}", file=sys.stderr)
+            found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
+            unread.add(path)
             continue
         found += [(path, finding) for finding in (*_of_file(path), *check(text))]
     if arguments.json:
@@ -59,9 +65,11 @@ def main(argv: list[str]) -> int:
         print(json.dumps(rows, indent=2))
     else:
         for path, (line, column, level, reason, remedy) in found:
+            if path in unread:
+                continue  # That was said on stderr.
             print(f"{path}:{line}:{column}: {level}: {reason}; {remedy}")
     bad = any(finding.level == "error" or arguments.strict for _, finding in found)
-    return 1 if bad or unread else 0
+    return 1 if bad else 0
 
 
 def _of_file(path: Path) -> list[Finding]:

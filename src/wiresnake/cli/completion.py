@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
+from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.program import STOCK
-from wiresnake.cli.wiresnake import COMMANDS, module_of
 from wiresnake.errors import WiresnakeError
 
 FILES = ":"

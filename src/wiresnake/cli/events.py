@@ -15,7 +15,6 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
     from wiresnake.control.events import Event
@@ -69,12 +68,7 @@ def parser(command: str) -> Parser:
         type=Path,
         help="run OnUp and OnDown of the peers in this file, and print no events",
     )
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config()
     return made
 
 
@@ -93,23 +87,16 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # Nobody reads any more; neither is there a use in saying so at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    else:
-        return 0
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return 1
+    return 0
 
 
 def _print_all(arguments: argparse.Namespace) -> None:
-    from wiresnake.control.interface import interface_names
+    from wiresnake.control.interface import interface_names, none_found
     from wiresnake.quick import names
 
     interfaces = arguments.interfaces or interface_names()
     if not interfaces:
-        raise HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
+        raise none_found()
     files = {name: names.of_interface(name, arguments.config) for name in interfaces}
     followed = {name: _follow(name) for name in interfaces}
     form = _as_json if arguments.json else _as_line

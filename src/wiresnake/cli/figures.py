@@ -7,7 +7,7 @@ from typing import NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wiresnake.control.extensions import DeviceReport, PeerReport, Report, read_report
-from wiresnake.control.interface import interface_names, open_interface
+from wiresnake.control.interface import interface_names, read_state
 from wiresnake.control.link import is_up
 from wiresnake.control.state import InterfaceState
 from wiresnake.errors import HostError
@@ -86,7 +86,7 @@ class Exporter:
         problem: HostError | None = None
         for name in self._chosen or interface_names():
             try:
-                state, report = open_interface(name).read(), read_report(name)
+                state, report = read_state(name), read_report(name)
             except HostError as error:
                 problem = error
                 continue

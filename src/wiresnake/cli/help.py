@@ -2,8 +2,8 @@
 
 import sys
 
+from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.program import STOCK
-from wiresnake.cli.wiresnake import COMMANDS, module_of
 
 STOCK_VERSION = "v1.0.20260223"
 """The release of wireguard-tools whose behaviour ours is compared with."""
@@ -12,7 +12,7 @@ EXAMPLES = """\
 examples:
   wiresnake up wg0              # /etc/wireguard/wg0.conf, with addresses, routes and DNS
   wiresnake reload --diff wg0   # what an edited file would change, without a change
-  wiresnake why wg0             # why its peers are not talking"""
+  wiresnake why phone           # why that peer is not talking"""
 
 
 def answer(name: str, words: list[str], argv: list[str]) -> int:
@@ -30,7 +30,7 @@ def answer(name: str, words: list[str], argv: list[str]) -> int:
         if module is not None:
             module.parser(word).print_help()
             return 0
-    if not word:
+    if not argv:
         print(overview(name), file=sys.stderr)
         return 1
     print(f"Invalid subcommand: `{word}'", file=sys.stderr)

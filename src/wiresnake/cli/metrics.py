@@ -4,10 +4,9 @@ import argparse
 import gc
 import ipaddress
 import sys
-from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import WiresnakeError
+from wiresnake.errors import HostError
 
 _PORT = 9586
 """prometheus_wireguard_exporter's."""
@@ -61,12 +60,7 @@ def parser(command: str) -> Parser:
         type=_place,
         help="serve them at http://ADDRESS:PORT/metrics (localhost) until Ctrl-C",
     )
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config()
     return made
 
 
@@ -76,14 +70,7 @@ def main(argv: list[str]) -> int:
         _export(arguments)
     except KeyboardInterrupt:
         return 0
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename or 'metrics'}: {error.strerror}"
-    else:
-        return 0
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return 1
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -101,8 +88,12 @@ def _export(arguments: argparse.Namespace) -> None:
         return
     exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.
     address, port = arguments.listen
-    _, thread = start_http_server(port, address, registry)
     shown = f"[{address}]" if ":" in address else address
+    try:
+        _, thread = start_http_server(port, address, registry)
+    except OSError as error:
+        what = f"cannot listen at {shown}:{port}: {error.strerror}"
+        raise HostError(error.errno, what) from None
     print(f"wiresnake: figures at http://{shown}:{port}/metrics", file=sys.stderr, flush=True)
     thread.join()
 

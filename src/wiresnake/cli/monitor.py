@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.interface import interface_names, open_interface
+from wiresnake.control.interface import interface_names, none_found, read_state
 from wiresnake.control.state import InterfaceState
 from wiresnake.diagnosis.words import duration, size
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import HostError
 from wiresnake.quick import names
 
 if TYPE_CHECKING:
@@ -63,12 +63,7 @@ def parser(command: str) -> Parser:
         "--interval", metavar="SECONDS", type=_seconds, default=1.0, help="between two looks (1)"
     )
     made.add_argument("--once", action="store_true", help="print one table and end")
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where friendly names are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
+    made.add_config()
     return made
 
 
@@ -86,14 +81,7 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    else:
-        return 0
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return 1
+    return 0
 
 
 class View:
@@ -108,11 +96,11 @@ class View:
 
     def look(self) -> None:
         """HostError once there is no interface (any more)."""
-        gone = HostError(0, "there is no WireGuard interface")
+        gone = none_found()
         seen = {}
         for name in self._chosen or interface_names():
             try:
-                state = open_interface(name).read()
+                state = read_state(name)
             except HostError as error:
                 gone = error
                 continue
@@ -154,9 +142,13 @@ class View:
     def rows(self, name: str, most: int | None = None) -> list[Activity]:
         """The busiest first."""
         peers = self.seen[name][1]
-        if most is None:
-            return sorted(peers, key=lambda peer: peer.order)
-        return heapq.nsmallest(most, peers, key=lambda peer: peer.order)
+        notes = self._files[name].all()
+
+        def order(peer: Activity) -> tuple[object, ...]:
+            noted = notes.get(peer.peer.public_key)
+            return *peer.order, noted.name if noted else "", peer.peer.public_key
+
+        return sorted(peers, key=order) if most is None else heapq.nsmallest(most, peers, key=order)
 
 
 def _plain(view: View, interval: float, once: bool) -> None:
@@ -271,7 +263,10 @@ class _Keys:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("between 0.1 and 3600")
+        raise argparse.ArgumentTypeError(f"between 0.1 and 3600, not {text!r}")
     return value

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import os
@@ -168,7 +169,10 @@ def _peer(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
     path = files.find(arguments.server)
     output: Path = arguments.output or Path(f"{name}.conf")
-    if output.resolve() == path.resolve():
+    if not files.exists(path) and path.parent.is_dir():
+        what = f"there is no {path}; `wiresnake new server` makes it, --server names another"
+        raise HostError(errno.ENOENT, what)
+    if os.path.realpath(output) == os.path.realpath(path):
         raise ConfigError(f"{output} is the server's own file; choose another with -o")
     allowed = [str(network) for network in _listed(arguments.allowed, ipaddress.ip_network)]
     with _locked(path.parent):

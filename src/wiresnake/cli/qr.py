@@ -64,9 +64,12 @@ def show(text: str) -> None:
     width = len(drawn[0])
     print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
     print("This code shows the private key: whoever sees it can use the tunnel.", file=sys.stderr)
-    columns = shutil.get_terminal_size().columns
-    if sys.stdout.isatty() and width > columns:
-        hint = f"The code needs {width} columns, here are {columns}: make the window wider,"
+    columns, lines = shutil.get_terminal_size()
+    if sys.stdout.isatty() and (width > columns or len(drawn) >= lines):
+        hint = (
+            f"The code needs {width} columns and {len(drawn)} lines, here are {columns} and {lines}"
+        )
+        hint += ": make the window larger, or the letters smaller,"
         print(f"{hint} or write a picture: wiresnake qr FILE --png OUT", file=sys.stderr)
 
 

@@ -31,22 +31,23 @@ def main(argv: list[str]) -> int:
 def _show(words: list[str]) -> int:
     json = "--json" in words
     words = [word for word in words if word != "--json"]
-    name, field = [*words, "", ""][:2]
-    if len(words) > 2 or (field and name == "interfaces"):
+    name = words[0] if words else "all"
+    field = words[1] if len(words) > 1 else None
+    if len(words) > (1 if name == "interfaces" else 2):
         return _usage("show")
     if name == "interfaces":
         return _print_names(json)
-    if name in ("", "all"):
+    if name == "all":
         names = interface_names()
         states = [one for other in names if (one := _read(other, f" {other}"))]
     else:
         names, states = [name], [one for one in [_read(name)] if one]
-    if field and field not in FIELDS and states:
+    if field is not None and field not in FIELDS and states:
         print(f"Invalid parameter: `{field}'", file=sys.stderr)
         return _usage("show")
     secrets = os.environ.get("WG_HIDE_KEYS") == "never"
     if json:
-        print(as_json(states, field, secrets=secrets))
+        print(as_json(states, field or "", secrets=secrets))
     elif field:
         sys.stdout.write("".join([script(one, field, name == "all") for one in states]))
     else:

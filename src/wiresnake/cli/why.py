@@ -1,14 +1,19 @@
 """`wiresnake why`: why a peer is not talking."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.progress import progress
-from wiresnake.errors import WiresnakeError
+from wiresnake.errors import HostError, WiresnakeError
 
-TALKING, NOT_TALKING, FAILED = 0, 3, 1
+if TYPE_CHECKING:
+    from wiresnake.diagnosis.target import Named
+
+TALKING, NOT_TALKING = 0, 3
 
 _EPILOG = """\
 The reason comes first, then the numbers that it rests on, then what to do.
@@ -39,13 +44,8 @@ def parser(command: str) -> Parser:
     made.add_argument(
         "peer", metavar="PEER", help="a name, a public key or its beginning, or an address"
     )
-    made.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="where names and endpoints are read (the file of `up`, or /etc/wireguard/IFACE.conf)",
-    )
-    made.add_argument("--json", action="store_true", help="the answer as JSON")
+    made.add_config("names and endpoints are")
+    made.add_argument("--json", action="store_true", help="the answer as JSON, a failure too")
     return made
 
 
@@ -54,35 +54,43 @@ def main(argv: list[str]) -> int:
     try:
         return _explain(arguments)
     except WiresnakeError as error:
-        said = getattr(error, "strerror", None) or str(error)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}"
-    print(f"wiresnake: {said}", file=sys.stderr)
-    return FAILED
+        if arguments.json:
+            print(json.dumps({"error": getattr(error, "strerror", None) or str(error)}))
+        raise
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from wiresnake.control.interface import interface_names, open_interface
     from wiresnake.diagnosis import telling
     from wiresnake.diagnosis.gather import gather
     from wiresnake.diagnosis.rules import diagnose
-    from wiresnake.diagnosis.target import Named, find
-    from wiresnake.errors import HostError
-    from wiresnake.quick import names
+    from wiresnake.diagnosis.target import find
 
-    chosen = [arguments.interface] if arguments.interface else interface_names()
-    if not chosen:
-        raise HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
-    target = find(
-        arguments.peer,
-        [
-            Named(open_interface(name).read(), names.of_interface(name, arguments.config).all())
-            for name in chosen
-        ],
-    )
+    target = find(arguments.peer, _interfaces(arguments.interface, arguments.config))
     with progress(f"looking into {arguments.peer}"):
         facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text
     print(tell(facts, verdicts, target.name))
     return TALKING if verdicts[0].talking else NOT_TALKING
+
+
+def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
+    """The one that is chosen, or all that can be read."""
+    from wiresnake.control.interface import interface_names, none_found, read_state
+    from wiresnake.diagnosis.target import Named
+    from wiresnake.quick import names
+
+    gone = none_found()
+    found = []
+    for name in [chosen] if chosen else interface_names():
+        try:
+            state = read_state(name)
+        except HostError as error:
+            gone = error
+            if not chosen:
+                print(f"wiresnake: {name} is left out: {error.strerror}", file=sys.stderr)
+            continue
+        found.append(Named(state, names.of_interface(name, config).all()))
+    if not found:
+        raise gone
+    return found

@@ -1,54 +1,12 @@
-"""wiresnake: `wg` and `wg-quick` in one word, and more. A subcommand is imported when called."""
+"""wiresnake: `wg` and `wg-quick` in one word, and more."""
 
 import os
 import sys
-from importlib import import_module
-from types import ModuleType
 
-from wiresnake.cli.memory import protect_memory
+from wiresnake._native import protect_memory
+from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.program import STOCK, program
 from wiresnake.errors import WiresnakeError
-
-COMMANDS = {
-    # group: {word: (module of wiresnake.cli with `main(argv) -> int`, summary)}
-    "as wg": {
-        "show": ("show", "the state of interfaces and their peers"),
-        "showconf": ("show", "an interface's configuration, as a file"),
-        "set": ("set", "change an interface and its peers"),
-        "setconf": ("set", "replace an interface's configuration by a file"),
-        "addconf": ("set", "add a file to an interface's configuration"),
-        "syncconf": ("set", "make an interface's configuration that of a file"),
-        "genkey": ("keys", "a new private key"),
-        "genpsk": ("keys", "a new preshared key"),
-        "pubkey": ("keys", "the public key of a private key"),
-    },
-    "as wg-quick": {
-        "up": ("quick", "bring up an interface, its addresses, routes and DNS"),
-        "down": ("quick", "take an interface down and undo all of it"),
-        "reload": ("quick", "make a running interface what its file says, without a drop"),
-        "save": ("quick", "write an interface's present state to its file"),
-        "strip": ("quick", "a file without what only wg-quick reads"),
-    },
-    "what is going on": {
-        "check": ("check", "what is wrong in a configuration file, and where"),
-        "why": ("why", "why a peer is not talking"),
-        "events": ("events", "what happens to peers, as it happens"),
-        "monitor": ("monitor", "a live view of interfaces and peers"),
-        "metrics": ("metrics", "figures for Prometheus"),
-    },
-    "configurations": {
-        "new": ("new", "a working pair of configurations: server or peer"),
-        "qr": ("qr", "a configuration as a QR code"),
-        "import": ("dialect", "read the file of another WireGuard"),
-        "export": ("dialect", "write a file for another WireGuard"),
-    },
-    "more": {
-        "demo": ("demo", "two hosts, a tunnel, real traffic, roaming: under a minute"),
-        "completion": ("completion", "the words of this command, for a shell"),
-    },
-}
-"""Every subcommand's module has `main(argv) -> int`, where argv begins with the subcommand, and
-`parser(command) -> ArgumentParser`, from which help, completion and man pages are made."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
@@ -56,6 +14,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
     name = program()
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_standard_streams()
     try:
         code = _run(name, sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -63,22 +23,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # As Python's manual has it: it would flush again as it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_output_up()
         return 141
     except Exception as error:
         if os.environ.get("WIRESNAKE_DEBUG") == "1":
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _give_output_up()
         print(f"{name}: {_said(error)}", file=sys.stderr)
         return 1
-
-
-def module_of(word: str) -> ModuleType | None:
-    """The module that runs a subcommand."""
-    for group in COMMANDS.values():
-        if word in group:
-            return import_module(f"wiresnake.cli.{group[word][0]}")
-    return None
 
 
 def _run(name: str, argv: list[str]) -> int:
@@ -100,6 +55,26 @@ def _run(name: str, argv: list[str]) -> int:
     from wiresnake.cli import help
 
     return help.answer(name, words, argv)
+
+
+def _give_output_up() -> None:
+    """As Python's manual has it: it would flush again as it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_standard_streams() -> None:
+    """Of those that were closed when we began: the next file that is opened would take the place
+    of one, and get what is meant for a reader. To write to one that is closed is an error still,
+    but for stderr, where nobody could be told."""
+    for number, (name, flags) in enumerate(
+        (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+    ):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _said(error: Exception) -> str:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from wiresnake._native import protect_memory
 from wiresnake.cli.arguments import Parser
-from wiresnake.cli.memory import protect_memory
 from wiresnake.config import conf, uapi
 from wiresnake.errors import HostError, WiresnakeError
 from wiresnake.model import DeviceChange

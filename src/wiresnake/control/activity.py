@@ -25,11 +25,11 @@ class Activity(NamedTuple):
     health: Health
 
     @property
-    def order(self) -> tuple[float, float, str]:
+    def order(self) -> tuple[float, float]:
         """The busiest first, in steps, so that rows do not dance; then who has talked last."""
         rate = self.received_rate + self.sent_rate
         age = math.inf if self.handshake_age is None else self.handshake_age // SESSION
-        return -math.floor(math.log2(rate + 1) / 2), age, self.peer.public_key
+        return -math.floor(math.log2(rate + 1) / 2), age
 
 
 class _Counted(NamedTuple):

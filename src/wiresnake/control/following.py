@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from wiresnake.control.events import Event
 from wiresnake.control.extensions import read_report, subscribe
-from wiresnake.control.interface import Interface, open_interface
+from wiresnake.control.interface import read_state
 from wiresnake.control.link import is_up
 from wiresnake.control.watching import Watcher
 from wiresnake.errors import HostError
@@ -30,19 +30,18 @@ class Following(NamedTuple):
 
 def follow(name: str) -> Following:
     """Begins at once: what happens after the call is among the events. HostError if it cannot."""
-    interface = open_interface(name)
     if (events := subscribe(name)) is not None:
         report = read_report(name)
         peers = report.peers.values() if report else ()
         live = {peer.public_key: peer.endpoint or "" for peer in peers if peer.session == "live"}
         return Following(False, live, events)
     watcher = Watcher(name)
-    _look(watcher, interface)
+    _look(watcher, name)
     live = {peer.public_key: peer.endpoint or "" for peer in watcher.connected()}
-    return Following(True, live, _watch(watcher, interface))
+    return Following(True, live, _watch(watcher, name))
 
 
-def _watch(watcher: Watcher, interface: Interface) -> Iterator[Event]:
+def _watch(watcher: Watcher, interface: str) -> Iterator[Event]:
     cost = 0.0
     while True:
         time.sleep(max(LOOK_SECONDS, _CALM * cost))
@@ -56,9 +55,9 @@ def _watch(watcher: Watcher, interface: Interface) -> Iterator[Event]:
             return
 
 
-def _look(watcher: Watcher, interface: Interface) -> list[Event]:
-    state = interface.read()
-    return watcher.look(state, is_up(interface.name), time.time_ns(), _boot())
+def _look(watcher: Watcher, interface: str) -> list[Event]:
+    state = read_state(interface)
+    return watcher.look(state, is_up(interface), time.time_ns(), _boot())
 
 
 def _boot() -> int:

@@ -44,12 +44,28 @@ def interface_names() -> list[str]:
     return kernel + [name for name in uapi.names() if name not in kernel]
 
 
+def none_found() -> HostError:
+    """Where there is none to do anything with."""
+    if os.geteuid():
+        return HostError(errno.EACCES, "no WireGuard interface is seen; run it as root")
+    return HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
+
+
 def _is_wireguard(name: str) -> bool:
     try:
         with open(f"/sys/class/net/{name}/uevent", "rb") as file:
             return b"DEVTYPE=wireguard\n" in file.read()
     except OSError:
         return False
+
+
+def read_state(name: str) -> InterfaceState:
+    """What `open_interface(name).read()` gives; its HostError says what to do."""
+    try:
+        return open_interface(name).read()
+    except HostError as error:
+        remedy = _REMEDY.get(error.errno or 0)
+        raise HostError(error.errno, remedy.format(name) if remedy else error.strerror) from None
 
 
 def explain(error: HostError, name: str) -> str:
@@ -66,6 +82,8 @@ _REMEDY = {
     " no WireGuard; start `wiresnaked {0}`",
     errno.EOPNOTSUPP: "{0} is no WireGuard interface",
     errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any that is free",
+    errno.ETIMEDOUT: "the daemon of {0} does not answer: is it stopped? `wiresnake down {0}`"
+    " takes the interface down all the same",
     errno.EPERM: "run it as root",
     errno.EACCES: "run it as root",
 }

@@ -1,15 +1,19 @@
 """An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
-from wiresnake.control.netlink import ACK, DUMP, Interrupted, Message, Netlink, attributes
+from wiresnake.control.generic import HEADER_BYTES, Message, failure, family
 from wiresnake.control.state import Backend, InterfaceState, PeerState
 from wiresnake.control.text import base64_text, ip_text, zone_text
+from wiresnake.errors import HostError
+from wiresnake.netlink import GENERIC, Netlink, Refused, attributes, fields, unsigned
 
 if TYPE_CHECKING:
     from wiresnake.model import DeviceChange, PeerChange
@@ -32,6 +36,8 @@ _REMOVE, _REPLACE_ALLOWED_IPS, _UPDATE_ONLY = 1, 2, 4
 _IP_FAMILY, _IP_ADDRESS, _IP_LENGTH, _IP_FLAGS = range(1, 5)
 _IP_REMOVE = 1
 
+_PATIENCE = 10
+"""Seconds of dumps that were interrupted."""
 _MESSAGE_BYTES = 1 << 14
 """Where a change is cut into another message: far below an attribute's 64 KiB and a socket's
 buffer."""
@@ -46,14 +52,21 @@ class KernelInterface:
         self.name = name
 
     def read(self) -> InterfaceState:
-        while True:
-            with Netlink() as netlink:
-                message = Message(netlink.family("wireguard"), _GET, DUMP)
-                message.put(_IFNAME, self._ifname())
+        """A dump in which the kernel saw a change is made again, for as long as there is hope."""
+        last = time.monotonic() + _PATIENCE
+        with Netlink(GENERIC) as kernel:
+            message = Message(family(kernel, "wireguard"), _GET)
+            message.put(_IFNAME, self._ifname())
+            whole = False
+            while not whole:
                 try:
-                    return _read(self.name, netlink.ask(message))
-                except Interrupted:
-                    continue
+                    found, whole = kernel.dump(message.finish())
+                except Refused as error:
+                    raise failure(error) from None
+                if not whole and time.monotonic() > last:
+                    what = f"{self.name} is changed faster than it can be read; try again later"
+                    raise HostError(errno.EBUSY, what)
+            return _read(self.name, [one[HEADER_BYTES:] for one in found])
 
     def change(self, change: "DeviceChange") -> None:
         from wiresnake.control import older
@@ -61,17 +74,15 @@ class KernelInterface:
         older.apply(change, self._set, self.read)
 
     def _set(self, change: "DeviceChange") -> None:
-        with Netlink() as netlink:
-            family = netlink.family("wireguard")
-            for message in _messages(family, self._ifname(), change):
-                for _ in netlink.ask(message):
-                    pass
+        with Netlink(GENERIC) as kernel:
+            for message in _messages(family(kernel, "wireguard"), self._ifname(), change):
+                message.carry_out(kernel)
 
     def _ifname(self) -> bytes:
         return os.fsencode(self.name) + b"\0"
 
 
-def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:
+def _read(name: str, messages: Iterable[memoryview]) -> InterfaceState:
     device: dict[int, memoryview] = {}
     peers: list[tuple[dict[int, memoryview], list[str]]] = []
     for message in messages:
@@ -80,12 +91,12 @@ def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:
                 device[kind] = value
                 continue
             for _, attribute in attributes(value):
-                fields = dict(attributes(attribute))
-                allowed = fields.pop(_PEER_ALLOWED_IPS, memoryview(b""))
+                peer = fields(attribute)
+                allowed = peer.pop(_PEER_ALLOWED_IPS, memoryview(b""))
                 # A peer that fills a message goes on in the next, by its key alone.
-                same = peers and peers[-1][0][_PEER_PUBLIC_KEY] == fields[_PEER_PUBLIC_KEY]
+                same = peers and peers[-1][0][_PEER_PUBLIC_KEY] == peer[_PEER_PUBLIC_KEY]
                 if not same:
-                    peers.append((fields, []))
+                    peers.append((peer, []))
                 peers[-1][1].extend([_prefix(one) for _, one in attributes(allowed)])
     return InterfaceState(
         name,
@@ -94,21 +105,21 @@ def _read(name: str, messages: Iterator[memoryview]) -> InterfaceState:
         _key(device.get(_PUBLIC_KEY)),
         _number(device.get(_LISTEN_PORT)),
         _number(device.get(_FWMARK)),
-        tuple([_peer(fields, allowed) for fields, allowed in peers]),
+        tuple([_peer(peer, allowed) for peer, allowed in peers]),
     )
 
 
-def _peer(fields: dict[int, memoryview], allowed: list[str]) -> PeerState:
-    seconds, nanoseconds = struct.unpack("=qq", fields.get(_PEER_HANDSHAKE, bytes(16)))
+def _peer(peer: dict[int, memoryview], allowed: list[str]) -> PeerState:
+    seconds, nanoseconds = struct.unpack("=qq", peer.get(_PEER_HANDSHAKE, bytes(16)))
     return PeerState(
-        base64_text(bytes(fields[_PEER_PUBLIC_KEY])),
-        _key(fields.get(_PEER_PRESHARED_KEY)),
-        _endpoint(fields.get(_PEER_ENDPOINT, memoryview(b""))),
+        base64_text(bytes(peer[_PEER_PUBLIC_KEY])),
+        _key(peer.get(_PEER_PRESHARED_KEY)),
+        _endpoint(peer.get(_PEER_ENDPOINT, memoryview(b""))),
         tuple(allowed),
         (seconds, nanoseconds),
-        _number(fields.get(_PEER_RECEIVED)),
-        _number(fields.get(_PEER_SENT)),
-        _number(fields.get(_PEER_KEEPALIVE)),
+        _number(peer.get(_PEER_RECEIVED)),
+        _number(peer.get(_PEER_SENT)),
+        _number(peer.get(_PEER_KEEPALIVE)),
     )
 
 
@@ -117,15 +128,12 @@ def _key(value: memoryview | None) -> str | None:
 
 
 def _number(value: memoryview | None) -> int:
-    return int.from_bytes(value, "little" if _LITTLE else "big") if value is not None else 0
-
-
-_LITTLE = struct.pack("=H", 1) == b"\1\0"
+    return unsigned(value) if value is not None else 0
 
 
 def _prefix(data: memoryview) -> str:
-    fields = dict(attributes(data))
-    return f"{ip_text(bytes(fields[_IP_ADDRESS]))}/{fields[_IP_LENGTH][0]}"
+    prefix = fields(data)
+    return f"{ip_text(bytes(prefix[_IP_ADDRESS]))}/{prefix[_IP_LENGTH][0]}"
 
 
 def _endpoint(address: memoryview) -> str | None:
@@ -141,7 +149,7 @@ def _endpoint(address: memoryview) -> str | None:
 
 def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Message]:
     """The change in messages of bounded size, to be sent one after the other."""
-    message = Message(family, _SET, ACK)
+    message = Message(family, _SET)
     message.put(_IFNAME, ifname)
     if change.private_key is not None:
         key = change.private_key
@@ -157,10 +165,10 @@ def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Me
         allowed = list(reversed(peer.allowed_ips))
         first = True
         while first or allowed:
-            if len(message.data) > _MESSAGE_BYTES:
+            if len(message.body) > _MESSAGE_BYTES:
                 message.end(peers)
                 yield message
-                message = Message(family, _SET, ACK)
+                message = Message(family, _SET)
                 message.put(_IFNAME, ifname)
                 peers = message.begin(_PEERS)
             nest = message.begin(0)
@@ -168,7 +176,7 @@ def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Me
             first = False
             if allowed:
                 ips = message.begin(_PEER_ALLOWED_IPS)
-                while allowed and len(message.data) <= _MESSAGE_BYTES:
+                while allowed and len(message.body) <= _MESSAGE_BYTES:
                     _put_allowed_ip(message, *allowed.pop())
                 message.end(ips)
             message.end(nest)

@@ -4,7 +4,7 @@ import errno
 
 from wiresnake.diagnosis.facts import Facts, host_of
 from wiresnake.diagnosis.target import nearest
-from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent
+from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
 from wiresnake.diagnosis.words import ago, error, times
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
@@ -135,6 +135,10 @@ def no_endpoint(facts: Facts) -> Verdict | None:
     evidence = ["It has not called since it was set up here."]
     if (report := facts.report) and report.staged:
         evidence.append(f"{times(report.staged, 'packet')} for it wait.")
+    if (device := facts.device) and recent(device.unknown_initiator_age_ms):
+        evidence.append(f"{knock(facts)} If that is this peer, its key is wrong here.")
+    if device and recent(device.invalid_mac1_age_ms):
+        evidence.append(f"{wrong_number(facts)} If that is this peer, it has a wrong key for it.")
     return Verdict(
         "no_endpoint",
         "This host does not know where it is, and it has not called: it has no endpoint.",

@@ -99,9 +99,11 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
     if len(wanted) == 44 and wanted.endswith("="):
         return Target(interfaces[0], None, public_key=wanted)
     names = ", ".join(sorted(_name(named, peer) or peer.public_key for named, peer in peers)[:10])
-    raise ConfigError(
-        f"no peer is called {wanted!r}, and no public key begins so; there are: {names or 'none'}"
-    )
+    if any(wanted == named.state.name for named in interfaces):
+        what = f"{wanted} is an interface; say which peer: `wiresnake why {wanted} PEER`"
+    else:
+        what = f"no peer is called {wanted!r}, and no public key begins so"
+    raise ConfigError(f"{what}; there are: {names or 'none'}")
 
 
 def _said(target: Target) -> str:

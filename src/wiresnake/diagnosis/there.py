@@ -1,9 +1,10 @@
 """Rules on what came back from the peer, or did not. Each is pure."""
 
 import errno
+import ipaddress
 
 from wiresnake.diagnosis.facts import Facts, host_of
-from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent
+from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
 from wiresnake.diagnosis.words import ago, duration, error, size, times
 
 
@@ -11,6 +12,8 @@ def rejected_sources(facts: Facts) -> Verdict | None:
     report = facts.report
     if not report or not report.rejected_sources or not recent(report.rejected_source_age_ms):
         return None
+    if ipaddress.ip_address(report.rejected_source or "::").is_link_local:
+        return None  # A host's chatter about its links, such as router solicitations.
     assert facts.peer is not None
     return Verdict(
         "source_not_allowed",
@@ -90,10 +93,14 @@ def stranger(facts: Facts) -> Verdict | None:
     if facts.peer is None or device is None:
         return None
     if _from_peer(facts, device.unknown_initiator_endpoint, device.unknown_initiator_age_ms):
+        if facts.handshake_age is None:
+            why = "the key that is set for it here is probably wrong"
+        else:
+            why = "it has a new key, or another device is behind the same router"
+        where = "from there" if facts.endpoint else "here, and only this one has not called yet"
         return Verdict(
             "public_key_differs",
-            "A peer with another public key knocks from there: the key that is set for it here"
-            " is probably wrong.",
+            f"A peer with another public key knocks {where}: {why}.",
             (knock(facts), f"Here its public key is {facts.peer.public_key}."),
             "Compare with `wiresnake show IFACE public-key` on the peer's end, and set that"
             " key here.",
@@ -103,13 +110,7 @@ def stranger(facts: Facts) -> Verdict | None:
             "our_public_key_differs",
             "Somebody there calls another public key than this device's: it has the wrong key"
             " for this host.",
-            (
-                (
-                    f"{times(device.invalid_mac1, 'message')} for another key, the last"
-                    f" {ago(device.invalid_mac1_age_ms)} from {device.invalid_mac1_endpoint}."
-                ),
-                f"The key of {facts.state.name} is {facts.state.public_key}.",
-            ),
+            (wrong_number(facts), f"The key of {facts.state.name} is {facts.state.public_key}."),
             "Set this key for this host on the peer's end.",
         )
     return None
@@ -126,7 +127,7 @@ def answers_lost(facts: Facts) -> Verdict | None:
         " there."
     )
     report, peer = facts.report, facts.peer
-    if report and report.unconfirmed_responses:
+    if report and report.unconfirmed_responses and recent(report.unconfirmed_response_age_ms):
         number = times(report.unconfirmed_responses, "response")
         return Verdict("answers_lost", says, (f"{number} sent, none was confirmed.",), remedy)
     # A device that tells nothing counts bytes of authentic messages only.
@@ -171,7 +172,7 @@ def under_load(facts: Facts) -> Verdict | None:
 def no_answer(facts: Facts) -> Verdict | None:
     """Nothing comes back, and the probe says how far datagrams get."""
     probe, to = facts.probe, facts.endpoint
-    if not (asked := asked_in_vain(facts)):
+    if not (asked := asked_in_vain(facts)) or _answered(facts):
         return None
     evidence = [asked]
     if facts.others_talk:
@@ -182,10 +183,22 @@ def no_answer(facts: Facts) -> Verdict | None:
     else:
         or_key = and_key = ""
         evidence.append("It did talk before, so that the keys are right.")
+        if facts.file_endpoint and not facts.lookup and facts.file_endpoint != to:
+            evidence.append(f"In the file it is {facts.file_endpoint}: it came from {to} since.")
     if probe and probe.udp_error:
         evidence.append(f"An empty datagram to {to} brought back {error(probe.udp_error)}.")
     elif probe and probe.answers_ping:
-        evidence.append(f"{host_of(to)} answers pings.")
+        evidence.append(f"{host_of(to)} answers pings, or the router in front of it does.")
+    if facts.handshake_age is not None and not facts.file_endpoint:
+        # Phones sleep, and what answers a ping at their address is a router.
+        return Verdict(
+            "away",
+            f"It does not answer at {to}, from where it talked last: it is off or asleep, or has"
+            " another address by now.",
+            tuple(evidence),
+            "It is there again as soon as it calls. To be reached at any time it needs"
+            " PersistentKeepalive = 25 on its end.",
+        )
     if probe and probe.udp_error == errno.ECONNREFUSED:
         return Verdict(
             "nobody_listens",
@@ -228,8 +241,18 @@ def idle(facts: Facts) -> Verdict | None:
     )
 
 
+def _answered(facts: Facts) -> bool:
+    """Something came back to our last initiation, though no session of it."""
+    report = facts.report
+    if report is None or report.last_initiation_age_ms is None:
+        return False
+    ages = (report.bad_response_age_ms, report.cookie_reply_age_ms)
+    return any(age is not None and age <= report.last_initiation_age_ms for age in ages)
+
+
 def _from_peer(facts: Facts, endpoint: str | None, age_ms: int | None) -> bool:
-    """Whether that came lately from where the peer should be; from anywhere if nobody knows.
+    """Whether that came lately from where the peer should be; from anywhere if nobody knows, and
+    every other peer's place is known.
 
     What was before the last handshake has been mended since.
     """
@@ -240,4 +263,6 @@ def _from_peer(facts: Facts, endpoint: str | None, age_ms: int | None) -> bool:
     expected = {host_of(facts.endpoint)} if facts.endpoint else set()
     if facts.lookup:
         expected.update(facts.lookup.addresses)
-    return not expected or host_of(endpoint) in expected
+    if not expected:
+        return all(other.endpoint for other in facts.state.peers if other is not facts.peer)
+    return host_of(endpoint) in expected

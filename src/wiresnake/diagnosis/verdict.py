@@ -55,3 +55,12 @@ def knock(facts: Facts) -> str:
         f" {times(device.unknown_initiations, 'initiation')} by keys that are no peer's, the last"
         f" {ago(device.unknown_initiator_age_ms)}."
     )
+
+
+def wrong_number(facts: Facts) -> str:
+    assert facts.device is not None
+    device = facts.device
+    return (
+        f"{times(device.invalid_mac1, 'handshake message')} for another key than this device's, the"
+        f" last {ago(device.invalid_mac1_age_ms)} from {device.invalid_mac1_endpoint}."
+    )

@@ -10,7 +10,8 @@ import time
 from threading import Thread
 
 from wiresnake.diagnosis.facts import Lookup, Probe, Way
-from wiresnake.host import netlink
+from wiresnake.host import rtnetlink
+from wiresnake.netlink import Request, attribute, fields, number, unsigned
 
 _DESTINATION, _DEVICE, _GATEWAY, _MARK = 1, 4, 5, 16
 _RESOLVE_SECONDS = 5
@@ -22,17 +23,17 @@ _ECHO_REPLY = {4: 0, 6: 129}
 
 def way_to(target: str, mark: int = 0) -> Way:
     """Where the kernel would send a packet for that address, with that mark."""
-    version, packed, length = netlink.pack_prefix(target)
-    body = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
-    body += netlink.attribute(_DESTINATION, packed) + netlink.number(_MARK, mark)
+    version, packed, length = rtnetlink.pack_prefix(target)
+    body = struct.pack("BBBBBBBBI", rtnetlink.FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
+    body += attribute(_DESTINATION, packed) + number(_MARK, mark)
     try:
-        with netlink.Netlink() as kernel:
-            answer = kernel.ask(netlink.Request(netlink.GET_ROUTE, body))
-        found = netlink.attributes(answer[12:])
-        device = socket.if_indextoname(netlink.unsigned(found[_DEVICE]))
+        with rtnetlink.RouteNetlink() as kernel:
+            answer = kernel.ask(Request(rtnetlink.GET_ROUTE, body))
+        found = fields(answer[12:])
+        device = socket.if_indextoname(unsigned(found[_DEVICE]))
     except (OSError, KeyError) as error:
         return Way(target, error=getattr(error, "errno", None) or errno.ENETUNREACH)
-    gateway = netlink.address_text(found[_GATEWAY]) if _GATEWAY in found else ""
+    gateway = rtnetlink.address_text(found[_GATEWAY]) if _GATEWAY in found else ""
     return Way(target, device, gateway)
 
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
 from wiresnake.host.model import Network
-from wiresnake.host.netlink import Netlink
 from wiresnake.host.plan import PLACEHOLDER, plan
+from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
 from wiresnake.host.state import State
 from wiresnake.host.steps import (
@@ -303,7 +303,7 @@ def _runs(done: Iterable[Step | Call]) -> Iterator[Call | list[Step]]:
 def _request(interface: str, steps: Sequence[Step]) -> dict[int, OSError]:
     """What the kernel refused, by position."""
     index = linux.index(interface)
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         requests = [step.request(index) for step in steps if isinstance(step, NetlinkStep)]
         return dict(kernel.carry_out(requests))
 

@@ -7,20 +7,13 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from wiresnake import netlink
 from wiresnake.errors import HostError
-from wiresnake.host import dns, firewall, netlink
+from wiresnake.host import dns, firewall, rtnetlink
 from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
-from wiresnake.host.netlink import (
-    Netlink,
-    Refused,
-    Request,
-    address_text,
-    attribute,
-    attributes,
-    number,
-    unsigned,
-)
+from wiresnake.host.rtnetlink import FAMILIES, RouteNetlink, address_text, pack_prefix
 from wiresnake.host.steps import BOOT
+from wiresnake.netlink import Refused, Request, attribute, fields, number, unsigned
 
 _UP = 1
 _NO_LINK = struct.pack("BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)
@@ -44,14 +37,14 @@ def read(interface: str, marks: Collection[int] = (), *, ask_dns: bool = True) -
     make (before Linux 5.18 it does not say so: there its IPv6 link-local one is among them); rules
     and firewall of the tables that have such routes, and of `marks`.
     """
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         link = _link(kernel, interface)
         return _read(kernel, interface, link, marks, ask_dns) if link else None
 
 
 def remains(interface: str, marks: Collection[int]) -> Network:
     """What outlived an interface that is gone: rules and firewall of these marks, name servers."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         return _read(kernel, interface, None, marks, True)
 
 
@@ -69,7 +62,7 @@ def exists(interface: str) -> bool:
 
 def mtu(interface: str) -> int:
     """0 without such an interface."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         link = _link(kernel, interface)
     return link.mtu if link else 0
 
@@ -77,19 +70,19 @@ def mtu(interface: str) -> int:
 def create(interface: str) -> None:
     """A link of the kernel's WireGuard; HostError with EOPNOTSUPP where the kernel has none."""
     kind = attribute(18, attribute(1, b"wireguard"))
-    flags = netlink.CREATE | netlink.EXCLUSIVE
-    request = Request(netlink.NEW_LINK, _NO_LINK + netlink.name(3, interface) + kind, flags)
+    flags = rtnetlink.CREATE | rtnetlink.EXCLUSIVE
+    request = Request(rtnetlink.NEW_LINK, _NO_LINK + netlink.name(3, interface) + kind, flags)
     _carry_out(request, f"ip link add dev {interface} type wireguard")
 
 
 def delete(interface: str) -> None:
-    request = Request(netlink.DELETE_LINK, _NO_LINK + netlink.name(3, interface))
+    request = Request(rtnetlink.DELETE_LINK, _NO_LINK + netlink.name(3, interface))
     _carry_out(request, f"ip link delete dev {interface}")
 
 
 def free_table(first: int = 51820) -> int:
     """The first table from there without a route of either version."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         table = first
         while any(_routes(kernel, version, number(15, table)) for version in (4, 6)):
             table += 1
@@ -99,7 +92,7 @@ def free_table(first: int = 51820) -> int:
 def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
     """The least MTU on the way to these IP addresses (the route's, else the device's), else of the
     default route, else 1500. wg-quick's guess is 80 less."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         found = [route for address in endpoints if (route := _way(kernel, address, mark))]
         if not found:
             defaults = (
@@ -114,14 +107,14 @@ def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
 
 def route_device(address: str, mark: int = 0) -> str | None:
     """The device that a datagram to the address, with that mark, leaves by; None: no route."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         route = _way(kernel, address, mark)
     return socket.if_indextoname(unsigned(route.has[4])) if route and 4 in route.has else None
 
 
 def routed() -> list[str]:
     """The networks that any route of this host leads to, but for default routes."""
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         return [
             f"{address_text(route.has[1])}/{route.length}"
             for version in (4, 6)
@@ -135,12 +128,10 @@ def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:
     wg-quick adds no route (`ip route show dev IF match PREFIX`)."""
     networks = [str(ipaddress.ip_interface(address).network) for address in addresses]
     # The host route of an IPv4 address stands in another table, where wg-quick does not look.
-    connected = [
-        netlink.pack_prefix(one) for one in networks if ":" in one or not one.endswith("/32")
-    ]
+    connected = [pack_prefix(one) for one in networks if ":" in one or not one.endswith("/32")]
     if not connected:
         return set()
-    return {one for one in prefixes if _is_within(netlink.pack_prefix(one), connected)}
+    return {one for one in prefixes if _is_within(pack_prefix(one), connected)}
 
 
 def _is_within(prefix: _Packed, networks: Iterable[_Packed]) -> bool:
@@ -184,11 +175,11 @@ class _Route(NamedTuple):
     protocol: int
     scope: int
     kind: int
-    has: dict[int, bytes]
+    has: dict[int, memoryview]
 
 
 def _read(
-    kernel: Netlink, interface: str, link: _Link | None, marks: Collection[int], ask_dns: bool
+    kernel: RouteNetlink, interface: str, link: _Link | None, marks: Collection[int], ask_dns: bool
 ) -> Network:
     addresses: list[str] = []
     routes: list[Route] = []
@@ -220,22 +211,22 @@ def _policy(rules: list[Rule], guards: list[Guard], routes: list[Route]) -> Poli
     return Policy(mark, tuple(sorted(versions)), tuple(rules), tuple(guards))
 
 
-def _link(kernel: Netlink, interface: str) -> _Link | None:
+def _link(kernel: RouteNetlink, interface: str) -> _Link | None:
     try:
-        body = kernel.ask(Request(netlink.GET_LINK, _NO_LINK + netlink.name(3, interface)))
+        body = kernel.ask(Request(rtnetlink.GET_LINK, _NO_LINK + netlink.name(3, interface)))
     except Refused as error:
         if error.errno == errno.ENODEV:
             return None
         raise
     own, flags = struct.unpack_from("iI", body, 4)
-    return _Link(own, bool(flags & _UP), unsigned(attributes(body[16:])[4]))
+    return _Link(own, bool(flags & _UP), unsigned(fields(body[16:])[4]))
 
 
-def _addresses(kernel: Netlink, version: int, index: int) -> list[str]:
-    header = struct.pack("BBBBI", netlink.FAMILIES[version], 0, 0, 0, index)
+def _addresses(kernel: RouteNetlink, version: int, index: int) -> list[str]:
+    header = struct.pack("BBBBI", FAMILIES[version], 0, 0, 0, index)
     found = []
-    for body in kernel.dump(netlink.GET_ADDRESS, header):
-        has = attributes(body[8:])
+    for body in kernel.all(rtnetlink.GET_ADDRESS, header):
+        has = fields(body[8:])
         local, address = has.get(2, has[1]), has[1]
         made_by = has.get(11, b"\0")[0]
         if local == address and made_by not in _KERNEL_MADE:
@@ -243,17 +234,17 @@ def _addresses(kernel: Netlink, version: int, index: int) -> list[str]:
     return found
 
 
-def _routes(kernel: Netlink, version: int, which: bytes) -> list[_Route]:
-    header = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    return [_parse(body) for body in kernel.dump(netlink.GET_ROUTE, header + which)]
+def _routes(kernel: RouteNetlink, version: int, which: bytes) -> list[_Route]:
+    header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+    return [_parse(body) for body in kernel.all(rtnetlink.GET_ROUTE, header + which)]
 
 
-def _parse(body: bytes) -> _Route:
+def _parse(body: memoryview) -> _Route:
     _, length, _, tos, _, protocol, scope, kind = struct.unpack_from("BBBBBBBB", body)
-    return _Route(length, tos, protocol, scope, kind, attributes(body[12:]))
+    return _Route(length, tos, protocol, scope, kind, fields(body[12:]))
 
 
-def _plain_routes(kernel: Netlink, version: int, index: int) -> Iterator[Route]:
+def _plain_routes(kernel: RouteNetlink, version: int, index: int) -> Iterator[Route]:
     for route in _routes(kernel, version, number(4, index)):
         has = route.has
         plain = has.keys() <= _PLAIN_ROUTE
@@ -267,13 +258,13 @@ def _plain_routes(kernel: Netlink, version: int, index: int) -> Iterator[Route]:
             yield Route(f"{address_text(packed)}/{route.length}", unsigned(has[15]))
 
 
-def _tunnel_rules(kernel: Netlink, version: int) -> Iterator[Rule]:
+def _tunnel_rules(kernel: RouteNetlink, version: int) -> Iterator[Rule]:
     """All tunnels' rules, in the two forms that wg-quick makes."""
-    header = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    for body in kernel.dump(netlink.GET_RULE, header):
+    header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+    for body in kernel.all(rtnetlink.GET_RULE, header):
         _, to, source, tos, _, _, _, action = struct.unpack_from("BBBBBBBB", body)
         flags = unsigned(body[8:12])
-        has = attributes(body[12:])
+        has = fields(body[12:])
         table, mark = unsigned(has.get(15, b"")), unsigned(has.get(10, b""))
         suppress = unsigned(has.get(14, b"\xff\xff\xff\xff"))
         plain = (to, source, tos, action) == (0, 0, 0, _TO_TABLE) and not has.keys() & {3, 17}
@@ -284,30 +275,30 @@ def _tunnel_rules(kernel: Netlink, version: int) -> Iterator[Rule]:
             yield Rule(version, table, unsigned(has.get(6, b"")))
 
 
-def _way(kernel: Netlink, address: str, mark: int) -> _Route | None:
-    version, packed, length = netlink.pack_prefix(address)
-    header = struct.pack("BBBBBBBBI", netlink.FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
+def _way(kernel: RouteNetlink, address: str, mark: int) -> _Route | None:
+    version, packed, length = pack_prefix(address)
+    header = struct.pack("BBBBBBBBI", FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
     body = header + attribute(1, packed) + (number(16, mark) if mark else b"")
     try:
-        return _parse(kernel.ask(Request(netlink.GET_ROUTE, body)))
+        return _parse(kernel.ask(Request(rtnetlink.GET_ROUTE, body)))
     except Refused:
         return None
 
 
-def _mtu(kernel: Netlink, route: _Route) -> int:
+def _mtu(kernel: RouteNetlink, route: _Route) -> int:
     """The route's own, else its device's."""
-    metrics = attributes(route.has.get(8, b""))
+    metrics = fields(route.has.get(8, memoryview(b"")))
     if 2 in metrics:
         return unsigned(metrics[2])
     if 4 not in route.has:
         return 0
     header = struct.pack("BxHiII", socket.AF_UNSPEC, 0, unsigned(route.has[4]), 0, 0)
-    body = kernel.ask(Request(netlink.GET_LINK, header))
-    return unsigned(attributes(body[16:])[4])
+    body = kernel.ask(Request(rtnetlink.GET_LINK, header))
+    return unsigned(fields(body[16:])[4])
 
 
 def _carry_out(request: Request, says: str) -> None:
-    with Netlink() as kernel:
+    with RouteNetlink() as kernel:
         for error in kernel.carry_out([request]).values():
             raise failure(says, error)
 

@@ -9,9 +9,9 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Self
 
-from wiresnake.host import dns, firewall, netlink, sysctl
+from wiresnake.host import dns, firewall, rtnetlink, sysctl
 from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Route, Rule
-from wiresnake.host.netlink import Request, attribute, number
+from wiresnake.netlink import Request, attribute, number
 
 BOOT = 3
 """RTPROT_BOOT: what `ip route add` and `ip rule add` leave as their mark."""
@@ -56,7 +56,7 @@ class Toggle(NetlinkStep):
     def _flags(self) -> int:
         if not self.add:
             return 0
-        return netlink.CREATE if self.again else netlink.CREATE | netlink.EXCLUSIVE
+        return rtnetlink.CREATE if self.again else rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class AddressStep(Toggle):
         return f"ip -{version} address {self.verb} {self.address} dev {self.interface}"
 
     def request(self, index: int) -> Request:
-        version, packed, length = netlink.pack_prefix(self.address)
-        kind = netlink.NEW_ADDRESS if self.add else netlink.DELETE_ADDRESS
-        header = struct.pack("BBBBI", netlink.FAMILIES[version], length, 0, 0, index)
+        version, packed, length = rtnetlink.pack_prefix(self.address)
+        kind = rtnetlink.NEW_ADDRESS if self.add else rtnetlink.DELETE_ADDRESS
+        header = struct.pack("BBBBI", rtnetlink.FAMILIES[version], length, 0, 0, index)
         return Request(kind, header + attribute(2, packed) + attribute(1, packed), self._flags())
 
 
@@ -84,14 +84,14 @@ class RouteStep(Toggle):
         return f"ip -{version} route {self.verb} {self.route.prefix} dev {self.interface}{table}"
 
     def request(self, index: int) -> Request:
-        version, packed, length = netlink.pack_prefix(self.route.prefix)
+        version, packed, length = rtnetlink.pack_prefix(self.route.prefix)
         table = self.route.table if self.route.table < 256 else 0
         scope = _NOWHERE if not self.add else _LINK if version == 4 else _UNIVERSE
         header = struct.pack(
-            "BBBBBBBBI", netlink.FAMILIES[version], length, 0, 0, table, BOOT, scope, _UNICAST, 0
+            "BBBBBBBBI", rtnetlink.FAMILIES[version], length, 0, 0, table, BOOT, scope, _UNICAST, 0
         )
         body = header + attribute(1, packed) + number(4, index) + number(15, self.route.table)
-        kind = netlink.NEW_ROUTE if self.add else netlink.DELETE_ROUTE
+        kind = rtnetlink.NEW_ROUTE if self.add else rtnetlink.DELETE_ROUTE
         return Request(kind, body, self._flags())
 
 
@@ -111,13 +111,13 @@ class RuleStep(Toggle):
         rule = self.rule
         table = rule.table if rule.table < 256 else 0
         invert = _INVERT if rule.table != MAIN_TABLE else 0
-        family = netlink.FAMILIES[rule.version]
+        family = rtnetlink.FAMILIES[rule.version]
         body = struct.pack("BBBBBBBBI", family, 0, 0, 0, table, 0, 0, _TO_TABLE, invert)
         body += number(15, rule.table)
         body += number(14, 0) if rule.table == MAIN_TABLE else number(10, rule.table)
         if rule.priority:
             body += number(6, rule.priority)
-        kind = netlink.NEW_RULE if self.add else netlink.DELETE_RULE
+        kind = rtnetlink.NEW_RULE if self.add else rtnetlink.DELETE_RULE
         return Request(kind, body, self._flags())
 
 
@@ -138,7 +138,7 @@ class LinkStep(NetlinkStep):
 
     def request(self, index: int) -> Request:
         header = struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, int(self.up), 1)
-        return Request(netlink.NEW_LINK, header + number(4, self.mtu))
+        return Request(rtnetlink.NEW_LINK, header + number(4, self.mtu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,9 @@ class DeleteStep(NetlinkStep):
         raise AssertionError("a deleted interface cannot come back")
 
     def request(self, index: int) -> Request:
-        return Request(netlink.DELETE_LINK, struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0))
+        return Request(
+            rtnetlink.DELETE_LINK, struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What of a file was applied last and cannot be read back from the device: /run/wiresnake.
 
-No secrets. A record of an interface that is gone, by its index, counts for nothing.
+For root alone to read, as commands may hold secrets. A record of an interface that is gone, by its
+index, counts for nothing.
 """
 
 import contextlib
@@ -22,8 +23,12 @@ class Applied:
     mtu: int | None = None
     """What the file said of it."""
     hooks: PeerHooks = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save: bool = False
+    """What `down` needs of a file that may have gone by then."""
     events: int = 0
-    """The process that runs them."""
+    """The process that runs `hooks`."""
 
 
 def load(interface: str) -> Applied | None:
@@ -33,6 +38,8 @@ def load(interface: str) -> Applied | None:
             record = json.load(file)
         if record.pop("index") == socket.if_nametoindex(interface):
             hooks = tuple((key, tuple(up), tuple(down)) for key, up, down in record.pop("hooks"))
+            for key in ("pre_down", "post_down"):
+                record[key] = tuple(record[key])
             return Applied(**record, hooks=hooks)
     return None
 

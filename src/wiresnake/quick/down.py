@@ -1,32 +1,67 @@
 """Takes an interface down and undoes what `up` did, or wg-quick's `up`."""
 
+import os
+from typing import NamedTuple
+
 from wiresnake.config.uapi import wipe
-from wiresnake.errors import HostError
-from wiresnake.host import changes, linux
-from wiresnake.quick import applied, config, hooks
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.host import changes, linux, state
+from wiresnake.quick import applied, config, files, hooks
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.save import assert_wireguard, save
 
 
+class _Wishes(NamedTuple):
+    """What is to be done beside removing everything."""
+
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    to_save: tuple[str, QuickConfig] | None = None
+    """The file."""
+
+
 def down(argument: str, say: Say, note: Say) -> None:
     """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
-    interface, path = config.find(argument)
-    file = config.load(path)
-    wipe(file.wg)
+    interface, wishes = _find(argument, note)
     if changes.mend(interface, say, note) and not linux.exists(interface):
         applied.forget(interface)
         return
     with changes.begin(interface, say, note) as change:
         assert_wireguard(interface)
-        hooks.run(file.pre_down, interface, say)
-        if file.save:
-            _save(interface, path, file, say)
+        hooks.run(wishes.pre_down, interface, say)
+        if wishes.to_save:
+            _save(interface, *wishes.to_save, say)
         hooks.stop_events(applied.load(interface))
         change.to(None)
         applied.forget(interface)
     # What they do stays done: there is no way back to the interface.
-    hooks.run(file.post_down, interface, say)
+    hooks.run(wishes.post_down, interface, say)
+
+
+def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
+    """The interface, and what its file wishes. Whatever became of the file since `up`, the
+    interface comes down: then by what `up` recorded."""
+    interface = os.path.basename(argument).removesuffix(".conf")
+    known = state.read(interface) if files.is_name(interface) else None
+    try:
+        interface, path = config.find(argument)
+    except HostError:
+        if known is None or (argument != interface and os.path.realpath(argument) != known.file):
+            raise
+        path = known.file
+    try:
+        file = config.load(path)
+    except (ConfigError, HostError) as error:
+        record = applied.load(interface)
+        if known is None or (record is None and linux.exists(interface) and not known.changing):
+            raise  # Made by somebody else since.
+        if record and record.save and isinstance(error, ConfigError):
+            raise  # What only the device knows would be lost: it can be saved once that is mended.
+        note(f"{getattr(error, 'strerror', None) or error}; going by what `up` recorded")
+        return interface, _Wishes(record.pre_down, record.post_down) if record else _Wishes()
+    wipe(file.wg)
+    return interface, _Wishes(file.pre_down, file.post_down, (path, file) if file.save else None)
 
 
 def _save(interface: str, path: str, file: QuickConfig, say: Say) -> None:

@@ -1,5 +1,6 @@
 """Where configuration files are, and how files with secrets are read and written."""
 
+import errno
 import os
 import re
 import tempfile
@@ -24,7 +25,15 @@ def find(argument: str) -> Path:
     path, and so is `wg0.conf` if it is here and no interface of that name is there."""
     named = FOLDER / f"{argument}.conf"
     here = Path(argument)
-    return named if is_name(argument) and (named.exists() or not here.is_file()) else here
+    return named if is_name(argument) and (exists(named) or not here.is_file()) else here
+
+
+def exists(path: Path) -> bool:
+    """Whether it may be there."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True  # Who may not look gets told so when it is read.
 
 
 def load(path: Path) -> str:
@@ -33,7 +42,8 @@ def load(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
-        raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
+        remedy = "; run it as root" if error.errno == errno.EACCES else ""
+        raise HostError(error.errno, f"cannot read {path}: {error.strerror}{remedy}") from None
     if len(data) > _LARGEST:
         raise HostError(f"{path} is too large for a configuration: over {_LARGEST >> 20} MiB")
     return data.decode("utf-8", "surrogateescape")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from wiresnake.errors import WiresnakeError
-from wiresnake.quick.applied import Applied, PeerHooks
+from wiresnake.quick.applied import Applied
 from wiresnake.quick.config import QuickConfig
 
 Say = Callable[[str], None]
@@ -44,12 +44,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "PATH": path}
 
 
-def events_of(file: QuickConfig) -> PeerHooks:
-    return tuple(
+def record(file: QuickConfig, endpoints: dict[str, str]) -> Applied:
+    """What is to be remembered of a file, and of its peers' endpoints as written."""
+    peers = tuple(
         (peer.public_key, peer.on_up, peer.on_down)
         for peer in file.peers
         if peer.on_up or peer.on_down
     )
+    return Applied(endpoints, file.mtu, peers, file.pre_down, file.post_down, file.save)
 
 
 def restart_events(record: Applied, path: str, interface: str) -> Applied:

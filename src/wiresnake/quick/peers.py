@@ -70,6 +70,7 @@ def compare(
     live = {peer.public_key: peer for peer in state.peers}
     parts = stanzas.read(wg, {one for peer in state.peers for one in peer.allowed_ips})
     last = {part.public_key: part for part in parts if part.peer}
+    endpoints = {part.public_key: part.endpoint for part in parts if part.peer and part.endpoint}
     times = Counter(part.public_key for part in parts if part.peer)
     owner = {one: key for key, part in last.items() for one in part.allowed_ips}
     wanted: dict[str, set[str]] = {key: set() for key in last}
@@ -102,7 +103,7 @@ def compare(
         if key not in last
     ]
     for key, peer in parsed.items():
-        if key in live and roaming.stays(key, last[key].endpoint):
+        if key in live and roaming.stays(key, endpoints.get(key, "")):
             peer = replace(peer, endpoint=None)
         differences += _difference(key, peer, live.get(key), wanted[key], moved)
     # Who gains a network takes it before a list anew drops it from another: no packet is lost.
@@ -111,8 +112,8 @@ def compare(
         replace(device, peers=()),
         tuple(differences),
         frozenset().union(*wanted.values()),
-        {key: part.endpoint for key, part in last.items() if part.endpoint},
-        tuple(key for key in roaming.unsure if not _leads_to(last[key], live[key], resolve)),
+        endpoints,
+        tuple(key for key in roaming.unsure if not _leads_to(endpoints[key], live[key], resolve)),
     )
 
 
@@ -153,9 +154,9 @@ class _Roaming:
         return unchanged and (reached or _is_number(endpoint))
 
 
-def _leads_to(part: Stanza, peer: PeerState, resolve: Resolve) -> bool:
+def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
     """Whether the file's endpoint is where the peer is, as far as its name can be looked up."""
-    host, _, port = part.endpoint.rpartition(":")
+    host, _, port = endpoint.rpartition(":")
     try:
         return write_endpoint(resolve(host.strip("[]"), port)) == peer.endpoint
     except (OSError, ValueError):

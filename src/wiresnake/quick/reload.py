@@ -37,7 +37,7 @@ def reload(argument: str, say: Say, note: Say) -> None:
         with changes.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note)
             _apply(change, todo, path, say)
-            record = Applied(todo.difference.endpoints, file.mtu, hooks.events_of(file))
+            record = hooks.record(file, todo.difference.endpoints)
             record = replace(record, events=todo.record.events if todo.record else 0)
             applied.save(interface, hooks.restart_events(record, path, interface))
     finally:

@@ -11,7 +11,6 @@ from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
 from wiresnake.quick import applied, backend, config, desired, hooks, loops, stanzas
-from wiresnake.quick.applied import Applied
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
@@ -53,11 +52,8 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         change.to(network, file=path, backend=taken)
         hooks.run(file.post_up, interface, say)
         _warn_of_loops(network, state, mark, interface, note)
-        record = Applied(
-            {part.public_key: part.endpoint for part in parts if part.endpoint},
-            file.mtu,
-            hooks.events_of(file),
-        )
+        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+        record = hooks.record(file, endpoints)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),

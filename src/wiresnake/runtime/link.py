@@ -7,7 +7,6 @@ that ends takes the interface with it, as with the kernel's WireGuard.
 """
 
 import asyncio
-import contextlib
 import ctypes
 import errno
 import logging
@@ -15,22 +14,34 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from wiresnake.netlink import (
+    LISTEN_ALL_NSID,
+    RECEIVE_BYTES,
+    SOL_NETLINK,
+    Answer,
+    Netlink,
+    Request,
+    answers,
+    fields,
+    name,
+    number,
+    unsigned,
+)
 from wiresnake.runtime import tun
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
-_RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWNSID, _RTM_GETNSID = 18, 20, 88, 90
+_GET_LINK, _NEW_ADDRESS, _NEW_NSID, _GET_NSID = 18, 20, 88, 90
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_NLMSG_ERROR, _NLM_F_REQUEST, _NLM_F_ACK = 2, 1, 4
-_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID = 270, 8
 _RTNLGRP_LINK = 1
 _RTNLGRP_ROUTES = (5, 7, 9, 11)
 """IPv4 addresses and routes, IPv6 addresses and routes."""
 _IFF_UP = 1
+_ANY = 0xFFFFFFFF
+"""For a number: whichever is free."""
 _CLONE_NEWNET = 0x40000000
-_RECEIVE_BYTES = 1 << 16
 
 _log = logging.getLogger(__name__)
 
@@ -67,22 +78,21 @@ class LinkWatch:
 
     def _link_changed(self) -> None:
         try:
-            data = self._links.recv(_RECEIVE_BYTES)
+            data = self._links.recv(RECEIVE_BYTES)
         except OSError as error:  # ENOBUFS: the kernel had to drop some. Look for ourselves.
             if error.errno == errno.EAGAIN:
                 return
             data = b""
         known = data and self._index
-        if not known or any(_index_of(one) == self._index for one in _split(data)):
+        if not known or any(_index_of(one) == self._index for one in answers(data)):
             self._refresh()
 
     def _routes_changed(self) -> None:
         changed = False
         try:
-            while data := self._routes.recv(_RECEIVE_BYTES):
+            while data := self._routes.recv(RECEIVE_BYTES):
                 # A new address takes no route away; SLAAC repeats each with every advertisement.
-                kinds = {struct.unpack_from("H", one, 4)[0] for one in _split(data)}
-                changed |= kinds != {_RTM_NEWADDR}
+                changed |= {one.kind for one in answers(data)} != {_NEW_ADDRESS}
         except OSError as error:  # EAGAIN: all read. ENOBUFS: some lost.
             if changed or error.errno != errno.EAGAIN:
                 self._on_routes()
@@ -119,31 +129,34 @@ class LinkWatch:
             if place != self._place:
                 _visit(namespace, lambda: tun.keep_quiet(name))  # A move resets its settings.
                 away = int(place != self._home)
-                self._links.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, away)
+                self._links.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, away)
                 self._place = place
             return _query(name, None if place == self._home else _identify(namespace))
         finally:
             os.close(namespace)
 
 
-def _query(name: str, nsid: int | None) -> tuple[int, bool, int]:
-    """Index, up, and MTU of the interface `name` in the namespace that we call `nsid`."""
-    body = bytes(16) + _attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
+def _query(interface: str, nsid: int | None) -> tuple[int, bool, int]:
+    """Index, up, and MTU of the interface in the namespace that we call `nsid`."""
+    body = bytes(16) + name(_IFLA_IFNAME, interface)
     if nsid is not None:
-        body += _attribute(_IFLA_TARGET_NETNSID, struct.pack("i", nsid))
-    answer = _request(_RTM_GETLINK, body)
+        body += number(_IFLA_TARGET_NETNSID, nsid)
+    with Netlink() as kernel:
+        answer = kernel.ask(Request(_GET_LINK, body))
     index, flags = struct.unpack_from("iI", answer, 4)
-    mtu = struct.unpack("I", _attributes(answer[16:])[_IFLA_MTU])[0]
-    return index, bool(flags & _IFF_UP), mtu
+    return index, bool(flags & _IFF_UP), unsigned(fields(answer[16:])[_IFLA_MTU])
 
 
 def _identify(namespace: int) -> int:
     """The number by which our own namespace knows another, made if there is none."""
-    target = bytes(4) + _attribute(_NETNSA_FD, struct.pack("I", namespace))
-    with contextlib.suppress(FileExistsError):
-        _request(_RTM_NEWNSID, target + _attribute(_NETNSA_NSID, struct.pack("i", -1)))
-    answer = _request(_RTM_GETNSID, target)
-    return int(struct.unpack("i", _attributes(answer[4:])[_NETNSA_NSID])[0])
+    target = bytes(4) + number(_NETNSA_FD, namespace)
+    with Netlink() as kernel:
+        made = Request(_NEW_NSID, target + number(_NETNSA_NSID, _ANY))
+        for error in kernel.carry_out([made]).values():
+            if error.errno != errno.EEXIST:
+                raise error
+        answer = kernel.ask(Request(_GET_NSID, target))
+    return int(struct.unpack("i", fields(answer[4:])[_NETNSA_NSID])[0])
 
 
 def _visit(namespace: int, action: Callable[[], None]) -> None:
@@ -165,38 +178,5 @@ def _subscribe(*groups: int) -> socket.socket:
     return one
 
 
-def _request(kind: int, body: bytes) -> bytes:
-    """The body of the kernel's answer; OSError if it refuses."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as one:
-        header = struct.pack("IHHII", 16 + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
-        one.sendto(header + body, (0, 0))
-        answer = next(_split(one.recv(_RECEIVE_BYTES)))
-    if struct.unpack_from("H", answer, 4)[0] == _NLMSG_ERROR:
-        number = -struct.unpack_from("i", answer, 16)[0]
-        if number:
-            raise OSError(number, os.strerror(number))
-    return answer[16:]
-
-
-def _split(data: bytes) -> Iterator[bytes]:
-    while len(data) >= 16:
-        length = struct.unpack_from("I", data)[0]
-        yield data[:length]
-        data = data[max(16, (length + 3) & ~3) :]
-
-
-def _index_of(message: bytes) -> int:
-    return int(struct.unpack_from("i", message, 20)[0]) if len(message) >= 24 else 0
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("HH", data)
-        found[kind & 0x3FFF] = data[4:length]
-        data = data[max(4, (length + 3) & ~3) :]
-    return found
+def _index_of(message: Answer) -> int:
+    return unsigned(message.body[4:8])

@@ -1,0 +1,171 @@
+"""Netlink: requests to the kernel and what it answers, about links, routes and WireGuard alike.
+
+Own code, because pyroute2 takes 0.17 s to import, 0.33 s to write 1,000 routes and 0.1 ms to read
+a peer, while `show` has 40 ms, `up` a second and `down` half of one; and it keeps copies of keys.
+"""
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, Self
+
+from wiresnake.errors import HostError
+
+ROUTE, GENERIC = 0, 16
+SOL_NETLINK, CAP_ACK, EXT_ACK, STRICT, LISTEN_ALL_NSID = 270, 10, 11, 12, 8
+RECEIVE_BYTES = 1 << 18
+
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_DUMP_INTERRUPTED, _CAPPED, _ACK_ATTRIBUTES = 0x10, 0x100, 0x200
+_MESSAGE = 1
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_KIND = 0x3FFF
+_TOGETHER = 500
+"""Requests in one call. Twice as many buffers are allowed; if all were refused, their answers still
+fit the receive buffer."""
+
+
+class Request(NamedTuple):
+    kind: int
+    body: bytes | bytearray
+    flags: int = 0
+
+
+class Answer(NamedTuple):
+    kind: int
+    flags: int
+    sequence: int
+    body: memoryview
+
+
+class Refused(HostError):
+    """The kernel refused a request; `strerror` says in its own words why."""
+
+
+class Netlink:
+    """A conversation with the kernel of the network namespace that we are in."""
+
+    def __init__(self, protocol: int = ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def carry_out(self, requests: Sequence[Request]) -> dict[int, Refused]:
+        """Carries all out, in order; what was refused, by position. One refusal stops no other."""
+        refused: dict[int, Refused] = {}
+        for begin in range(0, len(requests), _TOGETHER):
+            part = requests[begin : begin + _TOGETHER]
+            first = self._send(part, _ACK)
+            for answer in self._receive():
+                if answer.kind == _ERROR and (error := _error(answer)):
+                    refused[begin + answer.sequence - first] = error
+                if answer.kind == _ERROR and answer.sequence == first + len(part) - 1:
+                    break
+        return refused
+
+    def ask(self, request: Request) -> memoryview:
+        """The one answer."""
+        self._send([request], 0)
+        answer = next(self._receive())
+        if answer.kind == _ERROR and (error := _error(answer)):
+            raise error
+        return answer.body
+
+    def dump(
+        self, request: Request, nothing: Collection[int] = ()
+    ) -> tuple[list[memoryview], bool]:
+        """All answers; and whether nothing changed meanwhile, else some may be missing. The errors
+        in `nothing` end them like any other end."""
+        self._send([request], _DUMP)
+        found: list[memoryview] = []
+        whole = True
+        for answer in self._receive():
+            whole &= not answer.flags & _DUMP_INTERRUPTED
+            if answer.kind in (_DONE, _ERROR):
+                error = _error(answer)
+                if error and error.errno not in nothing:
+                    raise error
+                break
+            found.append(answer.body)
+        return found, whole
+
+    def _send(self, requests: Sequence[Request], last: int) -> int:
+        """Sends them in one call, the last with these flags; the first's sequence number. What
+        succeeds is silent, but for the last. No body is copied: it may hold keys."""
+        first = self._sequence + 1
+        buffers: list[bytes | bytearray] = []
+        for kind, body, flags in requests:
+            self._sequence += 1
+            if self._sequence - first == len(requests) - 1:
+                flags |= last
+            length = _HEADER.size + len(body)
+            buffers += (_HEADER.pack(length, kind, flags | _REQUEST, self._sequence, 0), body)
+        self._socket.sendmsg(buffers)
+        return first
+
+    def _receive(self) -> Iterator[Answer]:
+        """For ever."""
+        while True:
+            yield from answers(self._socket.recv(RECEIVE_BYTES))
+
+
+def answers(datagram: bytes) -> Iterator[Answer]:
+    data = memoryview(datagram)
+    while len(data) >= _HEADER.size:
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
+        yield Answer(kind, flags, sequence, data[_HEADER.size : length])
+        data = data[max(_HEADER.size, length + -length % 4) :]
+
+
+def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The kind and the value of each attribute, without flags and padding."""
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        yield kind & _KIND, data[at + 4 : at + length]
+        at += max(4, length + -length % 4)
+
+
+def fields(data: memoryview) -> dict[int, memoryview]:
+    """Attributes of which there is one of a kind."""
+    return dict(attributes(data))
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def number(kind: int, value: int) -> bytes:
+    """An attribute of 32 bits."""
+    return struct.pack("=HHI", 8, kind, value)
+
+
+def name(kind: int, value: str) -> bytes:
+    return attribute(kind, os.fsencode(value) + b"\0")
+
+
+def unsigned(data: bytes | memoryview) -> int:
+    return int.from_bytes(data, sys.byteorder)
+
+
+def _error(answer: Answer) -> Refused | None:
+    code = -struct.unpack_from("=i", answer.body)[0] if len(answer.body) >= 4 else 0
+    if not code:
+        return None
+    said = ""
+    if answer.flags & _ACK_ATTRIBUTES:
+        # After the code comes the request, or its header alone, then what the kernel says.
+        request = _HEADER.size if answer.flags & _CAPPED else unsigned(answer.body[4:8])
+        told = fields(answer.body[4 + request + -request % 4 :]).get(_MESSAGE, b"")
+        said = bytes(told).rstrip(b"\0").decode(errors="replace").rstrip(".")
+    return Refused(code, f"{os.strerror(code)} ({said})" if said else os.strerror(code))
