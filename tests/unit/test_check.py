@@ -212,8 +212,8 @@ def test_takes_more_than_stock(text: str) -> None:
 
 
 def resolve(host: str, port: str) -> Endpoint:
-    address = values.numeric_host(host)
-    if {*"/[]"} & {*host} or (address is None and set(host) <= set("0123456789.:")):
+    address = values.numeric_host(host.partition("%")[0])
+    if {*"/[]"} & {*host} or (address is None and (":" in host or set(host) <= set("0123456789."))):
         raise OSError("no such host")
     try:
         return Endpoint(address or "192.0.2.1", values.port_number(port))
