@@ -56,4 +56,6 @@ def pack_prefix(prefix: str) -> tuple[int, bytes, int]:
 
 
 def address_text(packed: bytes | memoryview) -> str:
+    if len(packed) == 4:  # Of thousands of routes, `ipaddress` is half the time.
+        return socket.inet_ntoa(packed)
     return str(ipaddress.ip_address(bytes(packed)))
