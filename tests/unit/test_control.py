@@ -1,6 +1,7 @@
 """What is read from and sent to interfaces, as text and as netlink's attributes."""
 
 import base64
+import errno
 import struct
 
 import pytest
@@ -201,3 +202,41 @@ def test_boringtun_gets_whole_peers_one_by_one() -> None:
     assert peer.preshared_key == PresharedKey.from_hex(SECRET.hex().encode())
     assert peer.allowed_ips == prefixes("10.0.0.0/8", "10.1.0.0/16")
     assert other == DeviceChange(peers=(PeerChange(OTHER, remove=True),))
+
+
+class Changing:
+    """The kernel's netlink, where each of so many dumps sees a change."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __enter__(self) -> "Changing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def dump(self, request: object) -> tuple[list[memoryview], bool]:
+        answer, whole = Message(9, 0), not self.left
+        peers = answer.begin(8)
+        peer = answer.begin(0)
+        answer.put(1, KEY if whole else OTHER)
+        answer.end(peer)
+        answer.end(peers)
+        self.left = max(self.left - 1, 0)
+        return [memoryview(answer.body)], whole
+
+
+def test_a_kernels_state_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    netlink = Changing(3)
+    monkeypatch.setattr(kernel, "Netlink", lambda _: netlink)
+    monkeypatch.setattr(kernel, "family", lambda *_: 9)
+    assert [one.public_key for one in kernel.KernelInterface("wg0").read().peers] == [
+        base64_of(KEY)
+    ]
+    assert not netlink.left
+    netlink.left = 1 << 30
+    monkeypatch.setattr(kernel, "_PATIENCE", 0.01)
+    with pytest.raises(HostError, match="faster than it can be read") as refused:
+        kernel.KernelInterface("wg0").read()
+    assert refused.value.errno == errno.EBUSY

@@ -1,6 +1,7 @@
 """The server behind the socket file, where the daemon's own tests cannot reach."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -345,3 +346,19 @@ def test_subscriptions_end_with_the_server(tmp_path: Path) -> None:
     while one._socket.recv(1 << 16):
         pass
     one.close()
+
+
+def test_who_all_come_at_once_are_no_more_than_256(tmp_path: Path) -> None:
+    async def scene(tunnel: Told, client: Callable[[], Client]) -> None:
+        crowd = list[Client]()
+        for _ in range(6):
+            crowd += [client() for _ in range(100)]
+            await asyncio.sleep(0.05)
+        served = 0
+        for one in crowd:
+            with contextlib.suppress(OSError):
+                await one.write(b"state=1\n\n")
+                served += await one.block() != []
+        assert served == 256
+
+    serve(tmp_path, scene)

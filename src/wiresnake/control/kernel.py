@@ -1,8 +1,10 @@
 """An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
 
+import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.control.generic import HEADER_BYTES, Message, failure, family
 from wiresnake.control.state import Backend, InterfaceState, PeerState
 from wiresnake.control.text import base64_text, ip_text, zone_text
+from wiresnake.errors import HostError
 from wiresnake.netlink import GENERIC, Netlink, Refused, attributes, fields, unsigned
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ _REMOVE, _REPLACE_ALLOWED_IPS, _UPDATE_ONLY = 1, 2, 4
 _IP_FAMILY, _IP_ADDRESS, _IP_LENGTH, _IP_FLAGS = range(1, 5)
 _IP_REMOVE = 1
 
+_PATIENCE = 10
+"""Seconds of dumps that were interrupted."""
 _MESSAGE_BYTES = 1 << 14
 """Where a change is cut into another message: far below an attribute's 64 KiB and a socket's
 buffer."""
@@ -47,6 +52,8 @@ class KernelInterface:
         self.name = name
 
     def read(self) -> InterfaceState:
+        """A dump in which the kernel saw a change is made again, for as long as there is hope."""
+        last = time.monotonic() + _PATIENCE
         with Netlink(GENERIC) as kernel:
             message = Message(family(kernel, "wireguard"), _GET)
             message.put(_IFNAME, self._ifname())
@@ -56,6 +63,9 @@ class KernelInterface:
                     found, whole = kernel.dump(message.finish())
                 except Refused as error:
                     raise failure(error) from None
+                if not whole and time.monotonic() > last:
+                    what = f"{self.name} is changed faster than it can be read; try again later"
+                    raise HostError(errno.EBUSY, what)
             return _read(self.name, [one[HEADER_BYTES:] for one in found])
 
     def change(self, change: "DeviceChange") -> None:

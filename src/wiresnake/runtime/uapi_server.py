@@ -134,11 +134,13 @@ class UapiServer:
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_PAUSE, self._resume)
         if self._clients and (connection is None or len(self._clients) >= _CLIENTS):
-            next(iter(self._clients)).cancel()  # The one that has hung longest.
+            longest = next(iter(self._clients))
+            del self._clients[longest]  # At once: it must not be chosen again before it has ended.
+            longest.cancel()
         if connection is not None:
             client = self._loop.create_task(self._converse(connection))
             self._clients[client] = None
-            client.add_done_callback(self._clients.pop)
+            client.add_done_callback(lambda client: self._clients.pop(client, None))
 
     def _resume(self) -> None:
         if self._listener.fileno() >= 0:
