@@ -124,6 +124,21 @@ CASES = {
     "answers_lost": facts(
         PeerReport(KEY, ENDPOINT, unconfirmed_responses=5, unconfirmed_response_age_ms=3_000)
     ),
+    "answers_lost, in a session": facts(
+        replace(
+            TALKING,
+            unconfirmed_responses=3,
+            unconfirmed_response_age_ms=1_000,
+            received_age_ms=1_001,
+        ),
+        shaken(PEER, 60),
+    ),
+    "talking, over a lossy way": facts(
+        replace(
+            TALKING, unconfirmed_responses=3, unconfirmed_response_age_ms=1_000, received_age_ms=200
+        ),
+        shaken(PEER, 60),
+    ),
     "answers_lost, of the kernel": kernel(PEER._replace(received=296, sent=184)),
     "no_endpoint": facts(PeerReport(KEY, staged=3), PEER._replace(endpoint=None)),
     "no_endpoint, not applied": facts(
@@ -234,6 +249,15 @@ def test_a_stranger_is_not_each_of_many_that_never_called() -> None:
 def test_who_talked_before_has_no_wrong_key() -> None:
     first = diagnose(facts(peer=shaken(PEER, 4000), device=KNOCKED))[0]
     assert "behind the same router" in first.says
+
+
+def test_who_answers_is_not_said_to_be_silent() -> None:
+    came = replace(TRIED, bad_responses=7, bad_response_age_ms=1_999)
+    reasons = [one.reason for one in diagnose(facts(came, probe=Probe(True)))]
+    assert reasons == ["key_or_psk_differs"]
+    once = replace(came, bad_response_age_ms=30_000)
+    reasons = [one.reason for one in diagnose(facts(once, probe=Probe(True)))]
+    assert reasons == ["key_or_psk_differs", "udp_filtered"]
 
 
 def test_more_than_one_reason() -> None:

@@ -37,7 +37,7 @@ SaveConfig = TRUE
 FwMark = off
 
 [Peer]
-# friendly_name = the office
+# friendly_name = the \x1boffice
 # something else
 PublicKey = {PUBLIC} # comment
 PresharedKey = {SECRET}

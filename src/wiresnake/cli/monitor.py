@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
+from wiresnake.cli.progress import progress
 from wiresnake.control.activity import Activity, Meter
 from wiresnake.control.interface import interface_names, none_found, read_state
 from wiresnake.control.state import InterfaceState
@@ -71,7 +72,8 @@ def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     view = View(arguments.interfaces, arguments.config)
     try:
-        view.look()
+        with progress("looking"):
+            view.look()
         if arguments.once or not sys.stdout.isatty():
             _plain(view, arguments.interval, arguments.once)
         else:
@@ -263,7 +265,10 @@ class _Keys:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("between 0.1 and 3600")
+        raise argparse.ArgumentTypeError(f"between 0.1 and 3600, not {text!r}")
     return value

@@ -27,8 +27,7 @@ what `wg set` can, but neither reload it nor take it down.""",
     "down": """\
 Take an interface down and undo what `up` did, also wg-quick's: PreDown, save if the file says
 SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too. If the file is gone or
-has got a mistake, it goes by what `up` recorded; by NAME it finds a file that `up` took from
-elsewhere.""",
+has got a mistake, it goes by what `up` recorded; by NAME it finds the file, wherever it was.""",
     "reload": """\
 Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
 Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.cli.progress import progress
+from wiresnake.cli.progress import clear, progress
 from wiresnake.errors import HostError, WiresnakeError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def _explain(arguments: argparse.Namespace) -> int:
     from wiresnake.diagnosis.rules import diagnose
     from wiresnake.diagnosis.target import find
 
-    target = find(arguments.peer, _interfaces(arguments.interface, arguments.config))
     with progress(f"looking into {arguments.peer}"):
+        target = find(arguments.peer, _interfaces(arguments.interface, arguments.config))
         facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text
@@ -88,6 +88,7 @@ def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
         except HostError as error:
             gone = error
             if not chosen:
+                clear()
                 print(f"wiresnake: {name} is left out: {error.strerror}", file=sys.stderr)
             continue
         found.append(Named(state, names.of_interface(name, config).all()))

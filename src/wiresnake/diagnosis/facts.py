@@ -8,6 +8,8 @@ from wiresnake.control.state import InterfaceState, PeerState
 
 SESSION_SECONDS = 180
 """A session is rejected once it is as old."""
+_AT_ONCE_MS = 100
+"""Between a message and our answer to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +84,24 @@ class Facts:
 
     @property
     def talking(self) -> bool:
-        """It has a session, and has not left us asking for another in vain."""
+        """It has a session, and has not left us asking for another in vain, nor keeps asking."""
         if self.report is None:
             return self.handshake_age is not None and self.handshake_age < SESSION_SECONDS
         asked, heard = self.report.first_initiation_age_ms, self.report.received_age_ms
         in_vain = (
             self.report.initiations >= 2 and asked is not None and (heard is None or heard > asked)
         )
-        return self.report.session == "live" and not in_vain
+        return self.report.session == "live" and not in_vain and not self.asks_in_vain
+
+    @property
+    def asks_in_vain(self) -> bool:
+        """It asks for a session again, and all that we hear of it since is that."""
+        report = self.report
+        if report is None or report.unconfirmed_response_age_ms is None:
+            return False
+        heard = report.received_age_ms
+        only = heard is None or heard >= report.unconfirmed_response_age_ms - _AT_ONCE_MS
+        return report.unconfirmed_responses >= 2 and only
 
     @property
     def endpoint(self) -> str:

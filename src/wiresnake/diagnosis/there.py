@@ -172,7 +172,7 @@ def under_load(facts: Facts) -> Verdict | None:
 def no_answer(facts: Facts) -> Verdict | None:
     """Nothing comes back, and the probe says how far datagrams get."""
     probe, to = facts.probe, facts.endpoint
-    if not (asked := asked_in_vain(facts)):
+    if not (asked := asked_in_vain(facts)) or _answered(facts):
         return None
     evidence = [asked]
     if facts.others_talk:
@@ -239,6 +239,15 @@ def idle(facts: Facts) -> Verdict | None:
         (f"The last handshake: {'never' if before is None else f'{duration(before)} ago'}.",),
         "Send it something, such as a ping, and ask again; PersistentKeepalive would do so.",
     )
+
+
+def _answered(facts: Facts) -> bool:
+    """Something came back to our last initiation, though no session of it."""
+    report = facts.report
+    if report is None or report.last_initiation_age_ms is None:
+        return False
+    ages = (report.bad_response_age_ms, report.cookie_reply_age_ms)
+    return any(age is not None and age <= report.last_initiation_age_ms for age in ages)
 
 
 def _from_peer(facts: Facts, endpoint: str | None, age_ms: int | None) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
-from wiresnake.quick.lines import WHITESPACE, Line, read_line
+from wiresnake.quick.lines import WHITESPACE, Line, printable, read_line
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -189,7 +189,7 @@ class _Reader:
             self._peers.append(self._peer)
         self.section = section
         found = _FRIENDLY.search(comments) if section == "peer" else None
-        name = found[1].decode("utf-8", "replace").strip() if found else ""
+        name = printable(found[1].decode("utf-8", "replace")) if found else ""
         self._peer = PeerExtra("", name)
 
     def name(self, public_key: bytearray) -> None:

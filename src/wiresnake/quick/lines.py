@@ -84,3 +84,8 @@ def read_line(raw: str, number: int, section: str) -> Line:
 def squeeze(text: str) -> str:
     """Without any whitespace, as `wg` reads a line."""
     return text.translate(_NO_WHITESPACE)
+
+
+def printable(name: str) -> str:
+    """Names go to terminals: no character of theirs steers one."""
+    return "".join(character for character in name if character.isprintable()).strip()

@@ -108,17 +108,12 @@ def _name(comment: str) -> str:
     key, _, value = comment.partition("=")
     match key.strip().lower():
         case "friendly_name":
-            return _printable(value)
+            return lines.printable(value)
         case "friendly_json":
             try:
                 tags = json.loads(value)
             except ValueError:
                 return ""
             if isinstance(tags, dict):
-                return _printable(str(tags.get("name") or tags.get("username") or ""))
+                return lines.printable(str(tags.get("name") or tags.get("username") or ""))
     return ""
-
-
-def _printable(name: str) -> str:
-    """Names go to terminals: no character of theirs steers one."""
-    return "".join(character for character in name if character.isprintable()).strip()
