@@ -27,8 +27,8 @@ UNSAFE_FILES = {RUST / name for name in ("tun.rs", "udp.rs", "secret.rs")} | {
 }
 CORE = ("protocol", "config", "runtime", "errors.py", "model.py")
 SHARED = ("netlink.py",)
-"""What the core has in common with the operator's tool, and needs a little of."""
-CORE_LINES = 5500  # ARCHITECTURE.md says why it is not 4,000
+"""What the core has in common with the operator's tool."""
+CORE_LINES = 5600  # ARCHITECTURE.md says why it is not 4,000
 
 
 def python_files(*names: str) -> list[Path]:
@@ -166,7 +166,7 @@ def test_core_stays_small(tmp_path: Path) -> None:
     """Law 6, as cloc counts: all that it takes to be WireGuard."""
     if lab.missing_programs("cloc"):
         unavailable("cloc is missing: apt-get install cloc")
-    for path in (*python_files(*CORE), *rust_files()):
+    for path in (*python_files(*CORE, *SHARED), *rust_files()):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text()

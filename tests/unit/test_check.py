@@ -150,7 +150,16 @@ def test_one_mistake_under_peer(text: str, expected: str) -> None:
 
 def test_peers_that_take_from_each_other() -> None:
     both = f"{START}{PEER}AllowedIPs = %s\n[Peer]\nPublicKey = {OTHER}\nAllowedIPs = %s\n"
-    said(both % ("10.0.0.0/24", "10.0.0.1/32, 10.1.0.0/16"))
+    said(both % ("10.0.0.0/24", "10.0.0.0/24"), "8:14: warning: line 5 has 10.0.0.0/24 too")
+    said(
+        both % ("10.0.0.0/24, 10.0.0.2/32", "10.0.0.1/32, 10.1.0.0/16, fd00::/64"),
+        "8:14: note: 10.0.0.1/32 lies within 10.0.0.0/24 of line 5",
+    )
+    # The narrowest one around is told.
+    said(
+        both % ("0.0.0.0/0, 10.0.0.0/8", "10.1.2.3/32"),
+        "8:14: note: 10.1.2.3/32 lies within 10.0.0.0/8 of line 5",
+    )
     said(
         both % ("10.0.0.0/24, ::/0", "::/0, 10.0.0.0/24"),
         "8:14: warning: line 5 has ::/0 too: the last peer silently gets it",
@@ -271,6 +280,13 @@ def test_the_command(
     assert main(["check", "--strict", str(good)]) == 1
     good.chmod(0o600)
     assert main(["check", "--strict", "wg0"]) == 0
+    capsys.readouterr()
+    within = f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.0.0.2/31\n"
+    good.write_text(CLEAN + within)
+    assert main(["check", "--strict", "wg0"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["check", "--strict", "--verbose", "wg0"]) == 0
+    assert "note: " in capsys.readouterr().out
     bad.touch(0o600)
     bad.write_bytes(CLEAN.encode() + b"\xff = 1\n")
     capsys.readouterr()

@@ -130,6 +130,15 @@ def test_mistakes_say_where(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["Address", "MTU", "SaveConfig"])
+def test_a_key_in_another_line_is_not_shown(key: str) -> None:
+    secret = "WAV6Tf3bPHgy8acMcw1yk1F8zrLxQ9tQhhJ+gAWfC1o="
+    with pytest.raises(ConfigError) as caught:
+        read(f"[Interface]\n{key} = {secret}")
+    assert "(hidden)" in str(caught.value)
+    assert secret[:20] not in str(caught.value)
+
+
 def test_a_mistake_of_wg_keeps_its_place() -> None:
     """Lines that only wg-quick reads are still counted."""
     file = read("[Interface]\nAddress = 10.0.0.1\nPostUp = x\n  Colour = blue\n")

@@ -33,6 +33,9 @@ exit codes: 0 no errors, 1 errors (with --strict: or warnings), or a file that c
         help="a path, or the name of an interface (default: all of /etc/wireguard)",
     )
     made.add_argument("--strict", action="store_true", help="warnings count as errors")
+    made.add_argument(
+        "--verbose", action="store_true", help="notes too: which networks lie within another peer's"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON array")
     return made
 
@@ -59,7 +62,8 @@ def main(argv: list[str]) -> int:
             found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
             unread.add(path)
             continue
-        found += [(path, finding) for finding in (*_of_file(path), *check(text))]
+        told = (*_of_file(path), *check(text))
+        found += [(path, one) for one in told if one.level != "note" or arguments.verbose]
     if arguments.json:
         rows = [{"file": str(path), **finding._asdict()} for path, finding in found]
         print(json.dumps(rows, indent=2))
@@ -68,7 +72,8 @@ def main(argv: list[str]) -> int:
             if path in unread:
                 continue  # That was said on stderr.
             print(f"{path}:{line}:{column}: {level}: {reason}; {remedy}")
-    bad = any(finding.level == "error" or arguments.strict for _, finding in found)
+    wrong = ("error", "warning") if arguments.strict else ("error",)
+    bad = any(finding.level in wrong for _, finding in found)
     return 1 if bad else 0
 
 

@@ -5,6 +5,7 @@ import socket
 
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
+from wiresnake.quick.lines import shown
 
 _SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
 _HIDDEN = ("privatekey", "presharedkey")
@@ -12,6 +13,8 @@ _HIDDEN = ("privatekey", "presharedkey")
 
 def bad_value(name: str, value: str, cause: BaseException | None) -> str:
     """Of a known key, in lower case. `cause` is what the parser met."""
+    if name != "publickey":
+        value = shown(value)
     if name == "endpoint" and (what := _endpoint(value)):
         return what
     if isinstance(cause, socket.gaierror):
@@ -27,14 +30,14 @@ def bad_value(name: str, value: str, cause: BaseException | None) -> str:
             return _allowed_ips(value)
         case "endpoint":
             return f"Name or service not known: `{value}'"
-    shown = "(hidden)" if name in _HIDDEN else value
-    return f"Key is not the correct length or format: `{shown}'"
+    value = "(hidden)" if name in _HIDDEN else value
+    return f"Key is not the correct length or format: `{value}'"
 
 
 def unrecognized(line: str) -> str:
     """Of any other line, without whitespace; a secret in it stays one."""
-    shown = line if line.lower().startswith("publickey=") else _SECRET.sub("(hidden)", line)
-    return f"Line unrecognized: `{shown}'"
+    public = line.lower().startswith("publickey=")
+    return f"Line unrecognized: `{line if public else _SECRET.sub('(hidden)', line)}'"
 
 
 def host_bits(value: str) -> list[str]:

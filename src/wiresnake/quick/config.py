@@ -18,7 +18,7 @@ from typing import NamedTuple
 from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
-from wiresnake.quick.lines import WHITESPACE, Line, printable, read_line
+from wiresnake.quick.lines import WHITESPACE, Line, printable, read_line, shown
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -224,7 +224,9 @@ class _Reader:
                 self._values["table"] = [line.value]
             case "saveconfig":
                 if line.value.lower() not in ("true", "false"):
-                    raise _Mistake(f"`{line.value}' is neither true nor false", line.value_column)
+                    raise _Mistake(
+                        f"`{shown(line.value)}' is neither true nor false", line.value_column
+                    )
                 self._save = line.value.lower() == "true"
             case "onup":
                 self._peer = self._peer._replace(on_up=(*self._peer.on_up, line.value))
@@ -272,7 +274,7 @@ def _address(text: str, column: int) -> str:
             raise ValueError
         return ipaddress.ip_interface(_whole(text)).with_prefixlen
     except ValueError:
-        raise _Mistake(f"not an address: {text!r}; it takes 10.0.0.1/24", column) from None
+        raise _Mistake(f"not an address: {shown(text)!r}; it takes 10.0.0.1/24", column) from None
 
 
 def _whole(address: str) -> str:
@@ -288,7 +290,7 @@ def _mtu(line: Line) -> int | None:
     with contextlib.suppress(ValueError):
         hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", line.value)
         return unsigned(str(int(line.value, 16)) if hexadecimal else line.value, 16)
-    raise _Mistake(f"not an MTU: {line.value!r}; it takes bytes, as 1420", line.value_column)
+    raise _Mistake(f"not an MTU: {shown(line.value)!r}; it takes bytes, as 1420", line.value_column)
 
 
 def _content(path: str) -> bytearray:

@@ -9,6 +9,7 @@ from wiresnake.errors import ConfigError
 from wiresnake.host import linux
 from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Network, Policy, Route
 from wiresnake.quick.config import QuickConfig
+from wiresnake.quick.lines import shown
 
 _OUTER_HEADERS = 80
 """Of IPv6, UDP and the message itself."""
@@ -100,7 +101,7 @@ def table_number(name: str, path: str) -> int:
         if name in _KNOWN_TABLES:
             return _KNOWN_TABLES[name]
     raise ConfigError(
-        f"{path}: there is no routing table {name!r}; write its number, or name it in"
+        f"{path}: there is no routing table {shown(name)!r}; write its number, or name it in"
         " /etc/iproute2/rt_tables"
     )
 

@@ -4,6 +4,7 @@ The grammar is that of `wg` and `wg-quick`: `Key = value` under [Interface] and 
 case-insensitive, comments from '#' (hooks keep theirs), CRLF and a UTF-8 BOM do no harm.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
 WHITESPACE = " \t\n\v\f\r"
 """What `wg` takes for it; to Python a no-break space would be some too."""
 _NO_WHITESPACE = str.maketrans("", "", WHITESPACE)
+_KEY = re.compile("[A-Za-z0-9+/]{40,}=?")
 
 
 class Line(NamedTuple):
@@ -89,3 +91,8 @@ def squeeze(text: str) -> str:
 def printable(name: str) -> str:
     """Names go to terminals: no character of theirs steers one."""
     return "".join(character for character in name if character.isprintable()).strip()
+
+
+def shown(value: str) -> str:
+    """A value for an error to quote: a key that slipped into another line is not shown."""
+    return _KEY.sub("(hidden)", value)

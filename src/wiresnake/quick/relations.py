@@ -58,6 +58,7 @@ def problems(interface: Section | None, peers: list[Section], comments: bool) ->
     for peer in peers:
         yield from _of_peer(peer)
     yield from _of_owners(interface, allowed)
+    yield from _of_nets(allowed)
     yield from _of_loops(interface, peers, allowed)
 
 
@@ -207,6 +208,30 @@ def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
         if one.prefix in addresses:
             reason = f"{one.network} is the interface's own Address: nothing goes to this peer"
             yield one.place, _warning(reason, "write the peer's address")
+
+
+def _of_nets(allowed: list[_Allowed]) -> Found:
+    """Networks within another peer's: both are right, the longer prefix decides."""
+    owners = {one.prefix: one for one in allowed}
+    lengths = sorted({(len(one.address), one.length) for one in owners}, reverse=True)
+    for one in allowed:
+        address, length = one.prefix
+        for size, shorter in lengths:
+            if size != len(address) or shorter >= length:
+                continue
+            outer = owners.get(_cut(address, shorter))
+            if outer and outer.peer is not one.peer:
+                reason = (
+                    f"{one.network} lies within {outer.network} of line {outer.place.line}:"
+                    " its packets go to this peer"
+                )
+                yield one.place, Problem("note", reason, "nothing to do, if that is meant")
+                break
+
+
+def _cut(address: bytes, length: int) -> Prefix:
+    rest = 8 * len(address) - length
+    return Prefix((int.from_bytes(address) >> rest << rest).to_bytes(len(address)), length)
 
 
 def _addresses(interface: Section) -> set[Prefix]:

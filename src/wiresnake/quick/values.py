@@ -13,7 +13,8 @@ from wiresnake.model import Prefix
 
 
 class Problem(NamedTuple):
-    level: Literal["error", "warning"]
+    level: Literal["error", "warning", "note"]
+    """A note tells what is as it should be, and easily overlooked."""
     reason: str
     remedy: str
 
