@@ -195,7 +195,8 @@ def _peer(arguments: argparse.Namespace) -> int:
             qr.show(pair.peer)
         except ConfigError as error:
             print(f"wiresnake: {error}", file=sys.stderr)
-    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
+    # What a reload says goes to stderr, and must not come before this.
+    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}", flush=True)
     up = os.path.exists(f"/sys/class/net/{path.stem}")
     command = ["reload" if up else "up", _argument(path)]
     if arguments.reload and up:
