@@ -63,18 +63,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--read", type=Path, metavar="FILE", help="report on a run that was kept")
     parser.add_argument(
-        "--publish", action="store_true", help="write docs/bench.md and docs/bench.svg"
+        "--publish",
+        action="store_true",
+        help="write docs/bench.md and docs/bench.svg, or bench-operator.md",
     )
     arguments = parser.parse_args(argv)
-    part = arguments.quick or arguments.only or arguments.subjects
-    if arguments.publish and part and not arguments.read:
-        parser.error("only a whole run is published: without --quick, --only and --subjects")
+    part = arguments.quick or arguments.subjects or arguments.only
     wanted = arguments.only.lower().split(",") if arguments.only else [""]
     arguments.only = frozenset(
         name for name in names if any(text in name.lower() for text in wanted)
     )
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
+    if arguments.only == frozenset(operator.PART.scenarios):
+        part = arguments.quick or arguments.subjects
+    if arguments.publish and part and not arguments.read:
+        parser.error("only a whole run is published: without --quick, --only and --subjects")
     arguments.subjects = arguments.subjects.split(",") if arguments.subjects else None
     if unknown := set(arguments.subjects or ()) - set(DAEMONS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
@@ -119,7 +123,12 @@ def _run(arguments: argparse.Namespace) -> Record:
 
 
 def _publish(kept: Record) -> None:
-    """Writes the page and the plot of the documents."""
+    """Writes the page and the plot of the documents; of the operator's tool alone, its own page."""
+    if {result.scenario for result in kept.results} <= set(operator.PART.scenarios):
+        page = f"# Measured: the operator's tool\n\n{report.markdown(kept)}"
+        (ROOT / "docs/bench-operator.md").write_text(page)
+        print("written: docs/bench-operator.md")
+        return
     from bench import plot  # Only this needs matplotlib.
 
     (ROOT / "docs/bench.md").write_text(f"# Measured speed\n\n{report.markdown(kept)}")
