@@ -523,6 +523,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert "mtu 1300" in ours.host.output("ip link show wg0")
     # It is told to stop in the midst of a reload, which waits here for somebody.
     other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
+    lab.wait_for("flock and its child", lambda: len(ours.host.processes("sleep")) == 2)
     os.kill(running.pid, signal.SIGHUP)
     assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)
