@@ -62,7 +62,8 @@ def _overview() -> str:
             lines += [".TP", f".BR wiresnake\\-{_text(word)} (8)", _text(summary)]
     lines += [".SH ENVIRONMENT", *_list(ENVIRONMENT), ".SH FILES", *_list(FILES)]
     lines += [".SH EXIT STATUS", *_list({str(code): text for code, text in EXIT_CODES.items()})]
-    lines += [".PP", "If a hook fails, its own code is that of `up` and `down`."]
+    hooks = "If a hook fails, its own code is that of `up` and `down`, 128+n if signal n ended it."
+    lines += [".PP", _text(hooks), "A PostDown that fails leaves the interface down all the same."]
     lines += _epilog(help.EXAMPLES)
     also = [".BR wiresnaked (8),", ".BR wg (8),", ".BR wg\\-quick (8)"]
     return "\n".join([*lines, ".SH SEE ALSO", *also, ""])

@@ -506,7 +506,16 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
         assert manager.recv(200) == b"READY=1\nSTATUS=wg0 is up"
         return running
 
+    credential.write_text(f"{KEY}{ONE}SaveConfig = true\n{FULL}")
+    refused = ours.host.run(WIRESNAKE, "up", "wg0", env=env, check=False)
+    assert (refused.returncode, ours.network()) == (1, before)
+    assert "wg0.conf: SaveConfig cannot be kept in a credential" in refused.stderr
     running = start()
+    credential.unlink()
+    os.kill(running.pid, signal.SIGHUP)
+    assert manager.recv(200).startswith(b"RELOADING=1\n")
+    assert manager.recv(200) == b"READY=1"
+    credential.touch(mode=0o600)
     credential.write_text(f"{KEY}{ONE}MTU = 1300\n{FULL}")
     os.kill(running.pid, signal.SIGHUP)
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
@@ -514,6 +523,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert "mtu 1300" in ours.host.output("ip link show wg0")
     # It is told to stop in the midst of a reload, which waits here for somebody.
     other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
+    lab.wait_for("flock and its child", lambda: len(ours.host.processes("sleep")) == 2)
     os.kill(running.pid, signal.SIGHUP)
     assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)
@@ -523,6 +533,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     other.wait(5)
     code, said = running.wait(20)
     assert code == 0, said
+    assert "\nwiresnake: `/etc/wireguard/wg0.conf' does not exist\n" in said
     ours.gone()
     assert ours.network() == before
     running = start()

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -60,9 +62,10 @@ def test_a_bad_unit_is_found(systemd: Host) -> None:
 def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
     """The very commands of the unit, with a socket of ours in systemd's place."""
     unit = (UNITS / "wiresnake@.service").read_text()
-    start, reload = (
-        re.findall(f"^{key}=(.*)", unit, re.MULTILINE)[0].replace("%i", "wg0")
-        for key in ("ExecStart", "ExecReload")
+    unit = unit.replace("\\\n", "").replace("%i", "wg0").replace("$$", "$")
+    start, reload, after = (
+        re.findall(f"^{key}=-?(.*)", unit, re.MULTILINE)[0]
+        for key in ("ExecStart", "ExecReload", "ExecStopPost")
     )
 
     def listen() -> socket.socket:
@@ -95,6 +98,18 @@ def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
         code, said = service.stop()
         assert code == 0, said
         assert b"STOPPING=1" in manager.recv(4096).splitlines()
+        # Killed, it leaves an interface behind; the next start must not find it.
+        service = systemd.start(start, env={"NOTIFY_SOCKET": "@notify"})
+        assert b"READY=1" in manager.recv(4096).splitlines()
+        os.kill(service.pid, signal.SIGKILL)
+        service.wait(10)
+        systemd.run(*shlex.split(after), env={"EXIT_CODE": "exited"})
+        assert "10.9.0.7/24" in systemd.output("ip address show wg0")
+        systemd.run(*shlex.split(after), env={"EXIT_CODE": "killed"})
+        assert "wg0" not in systemd.output("ip link")
+        service = systemd.start(start, env={"NOTIFY_SOCKET": "@notify"})
+        assert b"READY=1" in manager.recv(4096).splitlines()
+        assert service.stop()[0] == 0
     assert "wg0" not in systemd.output("ip link")
     assert not systemd.processes("wiresnaked")
 

@@ -6,9 +6,11 @@ from typing import Any, NoReturn
 
 EXIT_CODES = {
     0: "success",
-    1: "failure, also of a wrong command line, as of wg(8): nothing was changed, or all was undone",
+    1: "failure, also of a wrong command line, as of wg(8): nothing was changed, or all was undone"
+    " but what hooks did",
     2: "`reload --diff`: the running interface differs from its file",
     3: "`why`: the peer is not talking, or packets of it are dropped",
+    129: "hung up (SIGHUP)",
     130: "interrupted (SIGINT)",
     141: "whoever read the output went away (SIGPIPE)",
     143: "ended (SIGTERM)",

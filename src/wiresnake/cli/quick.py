@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.program import program
 from wiresnake.cli.progress import clear, progress
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import WiresnakeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,14 @@ where systemd gives credentials."""
 _DESCRIPTIONS = {
     "up": """\
 Bring up an interface as its file says: keys, peers, addresses, MTU, DNS, routes, rules, firewall,
-PreUp and PostUp. If anything fails, all of it is undone. A hook may save the interface, or set
-what `wg set` can, but neither reload it nor take it down.""",
+PreUp and PostUp. If anything fails, all of it is undone, but not what hooks did. A hook may save
+the interface, or set what `wg set` can, but neither reload it nor take it down; it may ask on the
+terminal, so no progress is shown there.""",
     "down": """\
 Take an interface down and undo what `up` did, also wg-quick's: PreDown, save if the file says
 SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too. If the file is gone or
-has got a mistake, it goes by what `up` recorded; by NAME it finds the file, wherever it was.""",
+has got a mistake, it goes by what `up` recorded; by NAME it finds the file, wherever it was.
+A hook may ask on the terminal, so no progress is shown there.""",
     "reload": """\
 Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
 Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and
@@ -50,7 +52,7 @@ exit codes: 0 it is up; 1 an error; the code of a hook that failed""",
 examples:
   wiresnake down wg0
 
-exit codes: 0 it is down; 1 an error; the code of a hook that failed""",
+exit codes: 0 it is down; 1 an error; the code of a hook that failed (PostDown: it is down)""",
     "reload": """\
 examples:
   wiresnake reload --diff wg0    what would change, a line each: + new, - gone, ~ other
@@ -84,10 +86,8 @@ def main(argv: "Sequence[str]") -> int:
     except KeyboardInterrupt:
         _fail("interrupted; all is as it was")
         return 130
-    except HostError as error:
-        return _fail(error.strerror or str(error))
     except WiresnakeError as error:
-        return getattr(error, "code", None) or _fail(str(error))
+        return getattr(error, "code", None) or _failed(error)
 
 
 def parser(command: str) -> Parser:
@@ -156,7 +156,7 @@ def _stay(interface: str, argument: str) -> int:
         try:
             reload(argument, _say, _note)
         except WiresnakeError as error:  # The interface goes on as it was.
-            _fail(str(error))
+            _failed(error)
 
     if stay(interface, try_reload, lambda: down(argument, _say, _note)):
         return 0
@@ -198,6 +198,10 @@ def _say(line: str) -> None:
 def _note(line: str) -> None:
     clear()
     print(f"[!] {line}", file=sys.stderr, flush=True)
+
+
+def _failed(error: WiresnakeError) -> int:
+    return _fail(getattr(error, "strerror", None) or str(error))
 
 
 def _fail(what: str) -> int:

@@ -9,7 +9,7 @@ from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import interface_names, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.control.text import write_config
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.quick import config
@@ -22,6 +22,17 @@ def assert_wireguard(interface: str) -> None:
     # A daemon may outlive its interface.
     if interface not in interface_names() or not linux.exists(interface):
         raise HostError(errno.ENODEV, f"`{interface}' is not a WireGuard interface")
+
+
+def assert_savable(path: str, file: QuickConfig) -> None:
+    """ConfigError for SaveConfig in a credential of systemd, which is read-only and ends with the
+    service: what is to be saved would be lost."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if file.save and folder and os.path.dirname(path) == os.path.realpath(folder):
+        raise ConfigError(
+            f"{path}: SaveConfig cannot be kept in a credential, which is read-only: remove it"
+            " there and encrypt the file anew, or use a file in /etc/wireguard"
+        )
 
 
 def save_present(argument: str, say: Say, note: Say) -> None:

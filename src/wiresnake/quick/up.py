@@ -14,6 +14,7 @@ from wiresnake.quick import applied, backend, config, desired, hooks, loops, sta
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
+from wiresnake.quick.save import assert_savable
 
 
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
@@ -26,6 +27,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
     try:
         if linux.exists(interface) and not changes.leftovers(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
+        assert_savable(path, file)
         if file.table not in ("", "off", "auto"):
             desired.table_number(file.table, path)
         device_change = conf.parse(file.wg, resolver(), name=path, append=True)
