@@ -411,6 +411,21 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
     assert ours.network() == before
 
 
+def test_a_port_that_is_taken(pair: tuple[Machine, Machine]) -> None:
+    """A kernel's device refuses to come up; so does ours, and all is undone."""
+    _, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}PostUp = touch /run/never\n{FULL}")
+    taken = lab.udp_socket(ours.host, socket.AF_INET, 51820)
+    done = ours("up", check=False)
+    taken.close()
+    assert done.returncode == 1
+    assert "UDP port 51820 is in use: choose another ListenPort" in done.stderr
+    ours.gone()
+    assert ours.network() == before
+    assert ours.host.run("test -e /run/never", check=False).returncode == 1
+
+
 def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     """It is gone, elsewhere, or has got a mistake: what `up` recorded is enough."""
     _, ours = pair

@@ -1,9 +1,11 @@
 """Brings an interface up as its file says, or leaves the host as it was."""
 
 import errno
+import time
 
 from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
+from wiresnake.control.extensions import read_report
 from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.errors import HostError
@@ -14,6 +16,9 @@ from wiresnake.quick import applied, backend, config, desired, hooks, loops, sta
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
+
+_PATIENCE = 1.0
+"""Seconds for a daemon's socket."""
 
 
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
@@ -50,6 +55,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         if lost := desired.lost(file, network):
             note(lost)
         change.to(network, file=path, backend=taken)
+        _await_socket(state)
         hooks.run(file.post_up, interface, say)
         _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
@@ -60,6 +66,24 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             lambda: hooks.stop_events(applied.load(interface)),
         )
     return interface
+
+
+def _await_socket(state: InterfaceState) -> None:
+    """HostError if another has the port. The kernel's device then refuses to come up; a daemon of
+    ours opens its socket a moment later, and would try for ever. Others cannot be asked."""
+    deadline = time.monotonic() + _PATIENCE
+    one = state.peers[0].public_key if state.peers else None  # All of them are not of interest.
+    while state.listen_port:
+        report = read_report(state.name, one)
+        if report is None or report.device.bound:
+            return
+        if time.monotonic() > deadline:
+            what = (
+                f"UDP port {state.listen_port} is in use: choose another ListenPort, or stop who"
+                " has it (ss -lunp)"
+            )
+            raise HostError(errno.EADDRINUSE, what)
+        time.sleep(0.005)
 
 
 def _warn_of_loops(
