@@ -11,7 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from interop.harness import OURS, WIRESNAKE, unavailable
+from interop.harness import OURS, RESOLVCONF, WIRESNAKE, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -20,15 +20,6 @@ PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
 
-RESOLVCONF = """#!/bin/sh
-# Keeps what it is given, as openresolv does: resolvconf -a NAME -m 0 -x | -d NAME -f | -l NAME
-mkdir -p /run/records
-case "$1" in
--a) { echo "# $*"; cat; } >/run/records/"$2" ;;
--d) rm -f /run/records/"$2" ;;
--l) cat /run/records/"$2" ;;
-esac
-"""
 TOOLS = (
     "ip iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore sysctl"
 )

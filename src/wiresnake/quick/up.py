@@ -12,7 +12,7 @@ from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, loops, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, stanzas
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
@@ -37,7 +37,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         parts = stanzas.read(file.wg)
     finally:
         wipe(file.wg)
-    with changes.begin(interface, say, note) as change:
+    with killed.begin(interface, say, note) as change:
         if linux.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
         taken = backend.create(change, choice, say, note)
