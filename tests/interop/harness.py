@@ -26,6 +26,16 @@ NEW_PORT = PORT + 7
 NEW_OUTER = {4: "192.0.2.101", 6: "2001:db8::101"}
 MakeHost = Callable[..., Host]
 
+RESOLVCONF = """#!/bin/sh
+# Keeps what it is given, as openresolv does: resolvconf -a NAME -m 0 -x | -d NAME -f | -l NAME
+mkdir -p /run/records
+case "$1" in
+-a) { echo "# $*"; cat; } >/run/records/"$2" ;;
+-d) rm -f /run/records/"$2" ;;
+-l) cat /run/records/"$2" ;;
+esac
+"""
+
 
 def unavailable(reason: str) -> NoReturn:
     """What the test needs is missing: a skip that says so, but a failure in CI."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from interop.harness import OURS, WIRESNAKE, unavailable
+from interop.harness import OURS, RESOLVCONF, WIRESNAKE, unavailable
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
@@ -20,15 +20,6 @@ PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
 
-RESOLVCONF = """#!/bin/sh
-# Keeps what it is given, as openresolv does: resolvconf -a NAME -m 0 -x | -d NAME -f | -l NAME
-mkdir -p /run/records
-case "$1" in
--a) { echo "# $*"; cat; } >/run/records/"$2" ;;
--d) rm -f /run/records/"$2" ;;
--l) cat /run/records/"$2" ;;
-esac
-"""
 TOOLS = (
     "ip iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore sysctl"
 )
@@ -409,6 +400,21 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert ours.network() == before
+
+
+def test_a_port_that_is_taken(pair: tuple[Machine, Machine]) -> None:
+    """A kernel's device refuses to come up; so does ours, and all is undone."""
+    _, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}PostUp = touch /run/never\n{FULL}")
+    taken = lab.udp_socket(ours.host, socket.AF_INET, 51820)
+    done = ours("up", check=False)
+    taken.close()
+    assert done.returncode == 1
+    assert "UDP port 51820 is in use: choose another ListenPort" in done.stderr
+    ours.gone()
+    assert ours.network() == before
+    assert ours.host.run("test -e /run/never", check=False).returncode == 1
 
 
 def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_path: Path) -> None:

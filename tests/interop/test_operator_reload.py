@@ -1,6 +1,9 @@
 """`wiresnake reload`: everything becomes what the file says, and nobody notices."""
 
+import os
 import re
+import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from interop.harness import (
     NEW_OUTER,
     NEW_PORT,
     OURS,
+    RESOLVCONF,
     WIRESNAKE,
     End,
     MakeHost,
@@ -154,6 +158,7 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
     before, device = site.network(), site.device()
     more = f"[Peer]\nPublicKey = {EXTRA}\nAllowedIPs = 10.77.0.0/16"
     outer = site.peer.outer[4]
+    taken = lab.udp_socket(site.us.host, socket.AF_INET, 4600)
     for allowed, settings, said in (
         ("10.9.0.0/24, fd09::/64", "MTU = 20\nListenPort = 4500", "mtu 20"),
         (
@@ -162,6 +167,7 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
             f"{outer}, the endpoint of peer",
         ),
         ("10.9.0.0/24, fd09::/64, 192.0.2.0/33", "", ":6:1: bad value of 'AllowedIPs'"),
+        ("10.9.0.0/24, fd09::/64", "ListenPort = 4600", "Address already in use"),
         ("10.9.0.0/24, fd09::/64", "DNS = 192.0.2.53", "neither resolvconf nor systemd-resolved"),
     ):
         site.text(allowed=allowed, settings=settings, more=more)
@@ -171,6 +177,7 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
         assert "Traceback" not in done.stderr
         assert site.network() == before
         assert site.device() == device
+    taken.close()
     # A new peer takes the networks of one that goes: these come back to it, and its session lives.
     site.text(allowed="10.9.0.0/24, fd09::/64", settings="DNS = 192.0.2.53")
     site.edit(f"PublicKey = {site.peer.public}", f"PublicKey = {EXTRA}")
@@ -180,6 +187,74 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
     site.text(allowed="10.9.0.0/24, fd09::/64", key=False)
     assert "has no PrivateKey: wg0 keeps its own" in site.quick("reload").stderr
     assert site.device() == device
+
+
+def test_an_interrupted_reload(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    """Is undone; after a kill by whatever comes next, and the device's mark and port with it: with
+    others than the rules', its datagrams would go into its own tunnel."""
+    full = "0.0.0.0/0, ::/0"
+    site = make_site(allowed=full)
+    host = site.us.host
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    slow = "-a) test ! -e /run/slow || sleep 20; "
+    (tools / "resolvconf").write_text(RESOLVCONF.replace("-a) ", slow))
+    (tools / "resolvconf").chmod(0o755)
+    env = {"PATH": f"{tools}:{lab.program_path()}"}
+
+    def reload(*words: str) -> CompletedProcess[str]:
+        return host.run(WIRESNAKE, "reload", *words, site.file, env=env, check=False)
+
+    def now() -> tuple[str, str]:
+        """The numbers of rules run downwards with each new pair."""
+        network = re.sub(r"(?m)^\d+:", "", "".join(site.network()))
+        return network, site.device()
+
+    def old() -> None:
+        site.text(allowed=full, settings="FwMark = 0x77\nListenPort = 4400")
+
+    def new() -> None:
+        site.text(
+            allowed=full,
+            settings="FwMark = 0x99\nListenPort = 4500\nDNS = 192.0.2.53\nMTU = 1390",
+            more=f"[Peer]\nPublicKey = {EXTRA}\nAllowedIPs = 10.77.0.0/16",
+        )
+
+    states = []
+    for write in (old, new, old):
+        write()
+        assert reload().returncode == 0
+        states.append(now())
+    before, after, again = states
+    assert again == before != after
+    new()
+    for number in (signal.SIGINT, signal.SIGKILL):
+        host.run("touch /run/slow")
+        running = host.start(WIRESNAKE, "reload", site.file, env=env)
+        lab.wait_for("resolvconf", lambda: host.processes("sleep"), 10)
+        os.kill(running.pid, number)
+        host.run("rm /run/slow")
+        for pid in host.processes("sleep"):
+            os.kill(pid, signal.SIGKILL)
+        code, _ = running.wait(10)
+        if number == signal.SIGINT:
+            assert (code, now()) == (130, before)
+    assert site.us.wg("show", "wg0", "fwmark") == "0x99\n"
+    done = reload("--diff")
+    assert done.returncode == 2
+    assert {"~ listen port 4400 -> 4500", "~ fwmark 0x77 -> 0x99"} <= {*done.stdout.splitlines()}
+    assert "[!] a change of wg0 was killed: undoing what it left" in done.stderr
+    assert "[#] wg set wg0 fwmark 119" in done.stderr
+    assert now()[0] == before[0]
+    assert site.us.wg("show", "wg0", "listen-port") == "4400\n"
+    assert_pings(site.us, site.peer)
+    done = reload("--diff")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert reload().returncode == 0
+    assert now() == after
+    assert_pings(site.us, site.peer)
+    host.run(WIRESNAKE, "down", site.file, env=env)
+    assert "suppress" not in host.output("ip -4 rule")
 
 
 def test_an_mtu_that_is_too_small_for_ipv6(make_site: Callable[..., Site]) -> None:

@@ -33,7 +33,8 @@ A hook may ask on the terminal, so no progress is shown there.""",
     "reload": """\
 Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
 Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and
-private key stay if the file does not give them. PreUp and its kind do not run.""",
+private key stay if the file does not give them. PreUp and its kind do not run. It mends first
+what a killed one left, also with --diff, and says so.""",
     "save": "Write an interface's present state to its file, for root alone to read.",
     "strip": "Print a file without what only wg-quick reads.",
 }
@@ -135,7 +136,7 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         from wiresnake.quick.reload import difference
 
         with progress(f"comparing {argument}"):
-            lines = difference(argument, _note)
+            lines = difference(argument, _say, _note)
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:

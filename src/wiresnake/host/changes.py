@@ -24,7 +24,7 @@ from wiresnake.host.model import Network
 from wiresnake.host.plan import PLACEHOLDER, plan
 from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
-from wiresnake.host.state import State
+from wiresnake.host.state import Former, State
 from wiresnake.host.steps import (
     DeleteStep,
     NetlinkStep,
@@ -37,6 +37,9 @@ from wiresnake.host.steps import (
 
 Say = Callable[[str], None]
 """Takes a line without `[#]` or `wiresnake:`."""
+
+Restore = Callable[[Former], None]
+"""Sets back what a killed change did to the device itself; whatever fails, it only warns."""
 
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 
@@ -60,6 +63,8 @@ class Change:
         self._done: list[Step | Call] = []
         self._decided = False
         self._signals = Signals()
+        self.former = Former()
+        """Set before the device is changed: whoever mends sets it back."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
@@ -124,6 +129,7 @@ class Change:
             changing=True,
             to=wanted,
             ours=old.ours,
+            device=self.former,
         )
         state.write(self.interface, new)
         self._new = new
@@ -168,7 +174,7 @@ class Change:
                 state.write(self.interface, self._found)
                 return
             now = replace(new, network=new.to, to=None, changing=False, ours=True)
-            now = replace(now, index=linux.index(self.interface))
+            now = replace(now, index=linux.index(self.interface), device=Former())
             state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
@@ -205,12 +211,15 @@ class Change:
 
 @contextlib.contextmanager
 def begin(
-    interface: str, say: Say = lambda _: None, warn: Say = lambda _: None
+    interface: str,
+    say: Say = lambda _: None,
+    warn: Say = lambda _: None,
+    restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
     and rolls back if the block fails."""
     with state.lock(interface, warn):
-        _mend(interface, say, warn)
+        _mend(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -240,14 +249,19 @@ def leftovers(interface: str) -> Network | None:
     return first
 
 
-def mend(interface: str, say: Say = lambda _: None, warn: Say = lambda _: None) -> bool:
+def mend(
+    interface: str,
+    say: Say = lambda _: None,
+    warn: Say = lambda _: None,
+    restore: Restore = lambda _: None,
+) -> bool:
     """Puts the host back to before the killed change, and whatever belongs to an interface that is
     gone away. True if something was done. `begin` does it by itself."""
     with state.lock(interface, warn):
-        return _mend(interface, say, warn)
+        return _mend(interface, say, warn, restore)
 
 
-def _mend(interface: str, say: Say, warn: Say) -> bool:
+def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
     found = state.read(interface)
     if found is None:
         return False
@@ -260,9 +274,13 @@ def _mend(interface: str, say: Say, warn: Say) -> bool:
         return False
     wanted = found.network if index else None
     change = Change(interface, say, warn)
+    if found.changing:
+        change._warn(f"a change of {interface} was killed: undoing what it left")
     with change._signals, change._signals.held():
+        if wanted:
+            restore(found.device)
         change._carry_out(change.plan(wanted))
-        whole = replace(found, changing=False, to=None)
+        whole = replace(found, changing=False, to=None, device=Former())
         state.write(interface, whole if wanted and found.ours else None)
     return True
 

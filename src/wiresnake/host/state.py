@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wiresnake.errors import HostError
 from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
@@ -21,6 +21,13 @@ from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
 DIRECTORY = Path("/run/wiresnake")
 PATIENCE = 60.0
 """Seconds to wait for another change of the interface."""
+
+
+class Former(NamedTuple):
+    """Of the device itself, before a change; None: it does not change."""
+
+    mark: int | None = None
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class State:
     to: Network | None = None
     ours: bool = True
     """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
+    device: Former = Former()  # noqa: RUF009  # a tuple
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -62,6 +70,7 @@ def read(interface: str) -> State | None:
             found["changing"],
             _network(found["to"]),
             found["ours"],
+            Former(*found.get("device", ())),
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None

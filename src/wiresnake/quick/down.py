@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from wiresnake.config.uapi import wipe
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.host import changes, linux, state
-from wiresnake.quick import applied, config, files, hooks
+from wiresnake.host import linux, state
+from wiresnake.quick import applied, config, files, hooks, killed
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.save import assert_wireguard, save
@@ -24,10 +24,10 @@ class _Wishes(NamedTuple):
 def down(argument: str, say: Say, note: Say) -> None:
     """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
     interface, wishes = _find(argument, note)
-    if changes.mend(interface, say, note) and not linux.exists(interface):
+    if killed.mend(interface, say, note) and not linux.exists(interface):
         applied.forget(interface)
         return
-    with changes.begin(interface, say, note) as change:
+    with killed.begin(interface, say, note) as change:
         assert_wireguard(interface)
         hooks.run(wishes.pre_down, interface, say)
         if wishes.to_save:

@@ -15,11 +15,12 @@ from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.control.text import base64_text, write_endpoint
 from wiresnake.errors import HostError
-from wiresnake.host import changes, linux
+from wiresnake.host import linux
 from wiresnake.host.changes import Change
 from wiresnake.host.model import Network
+from wiresnake.host.state import Former
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
-from wiresnake.quick import applied, config, desired, hooks, loops, peers
+from wiresnake.quick import applied, config, desired, hooks, killed, loops, peers
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
@@ -34,7 +35,7 @@ def reload(argument: str, say: Say, note: Say) -> None:
     interface, path = config.find(argument)
     file = config.load(path)
     try:
-        with changes.begin(interface, say, note) as change:
+        with killed.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note)
             _apply(change, todo, path, say)
             record = hooks.record(file, todo.difference.endpoints)
@@ -44,12 +45,13 @@ def reload(argument: str, say: Say, note: Say) -> None:
         wipe(file.wg)
 
 
-def difference(argument: str, note: Say) -> list[str]:
-    """What `reload` would change, a line each, without secrets."""
+def difference(argument: str, say: Say, note: Say) -> list[str]:
+    """What `reload` would change, a line each, without secrets. `say` takes what is done to mend
+    what a killed change left."""
     interface, path = config.find(argument)
     file = config.load(path)
     try:
-        with changes.begin(interface, warn=note) as change:
+        with killed.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note)
             return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
     finally:
@@ -127,7 +129,9 @@ def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
     if first != DeviceChange():
         # Of peers that go, too, allowed IPs may have moved away.
         back = [*stay, *(one for one in go if one.lost)]
-        undo = replace(_former(todo), peers=tuple(map(_undone, back)))
+        former = _former(todo)
+        change.former = Former(former.fwmark, former.listen_port)
+        undo = replace(former, peers=tuple(map(_undone, back)))
         change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
     change.to(todo.network, file=path, backend=todo.device.backend)
     _assert_no_loop(change.interface, todo)

@@ -10,9 +10,9 @@ from wiresnake.control.interface import interface_names, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.control.text import write_config
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.host import changes, linux
+from wiresnake.host import linux
 from wiresnake.host.model import Network
-from wiresnake.quick import config
+from wiresnake.quick import config, killed
 from wiresnake.quick.config import PeerExtra, QuickConfig
 from wiresnake.quick.hooks import Say
 
@@ -41,7 +41,7 @@ def save_present(argument: str, say: Say, note: Say) -> None:
     file = config.load(path)
     wipe(file.wg)
     try:
-        with changes.begin(interface, say, note):
+        with killed.begin(interface, say, note):
             save(interface, path, file, say)
     except HostError as error:
         if error.errno != errno.EDEADLK:

@@ -1,20 +1,25 @@
 """Brings an interface up as its file says, or leaves the host as it was."""
 
 import errno
+import time
 
 from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
+from wiresnake.control.extensions import read_report
 from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, loops, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, stanzas
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
 from wiresnake.quick.save import assert_savable
+
+_PATIENCE = 1.0
+"""Seconds for a daemon's socket."""
 
 
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
@@ -34,7 +39,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         parts = stanzas.read(file.wg)
     finally:
         wipe(file.wg)
-    with changes.begin(interface, say, note) as change:
+    with killed.begin(interface, say, note) as change:
         if linux.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
         taken = backend.create(change, choice, say, note)
@@ -52,6 +57,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         if lost := desired.lost(file, network):
             note(lost)
         change.to(network, file=path, backend=taken)
+        _await_socket(state)
         hooks.run(file.post_up, interface, say)
         _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
@@ -62,6 +68,24 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             lambda: hooks.stop_events(applied.load(interface)),
         )
     return interface
+
+
+def _await_socket(state: InterfaceState) -> None:
+    """HostError if another has the port. The kernel's device then refuses to come up; a daemon of
+    ours opens its socket a moment later, and would try for ever. Others cannot be asked."""
+    deadline = time.monotonic() + _PATIENCE
+    one = state.peers[0].public_key if state.peers else None  # All of them are not of interest.
+    while state.listen_port:
+        report = read_report(state.name, one)
+        if report is None or report.device.bound:
+            return
+        if time.monotonic() > deadline:
+            what = (
+                f"UDP port {state.listen_port} is in use: choose another ListenPort, or stop who"
+                " has it (ss -lunp)"
+            )
+            raise HostError(errno.EADDRINUSE, what)
+        time.sleep(0.005)
 
 
 def _warn_of_loops(
