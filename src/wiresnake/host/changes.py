@@ -274,8 +274,6 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         return False
     wanted = found.network if index else None
     change = Change(interface, say, warn)
-    if found.changing:
-        change._warn(f"a change of {interface} was killed: undoing what it left")
     with change._signals, change._signals.held():
         if wanted:
             restore(found.device)

@@ -28,6 +28,7 @@ def mend(interface: str, say: Say, note: Say) -> bool:
 
 def _restore(interface: str, say: Say, note: Say, former: Former) -> None:
     """The mark first: the port may be somebody else's by now."""
+    note(f"a change of {interface} was killed: undoing what it left")
     for word, value, back in (
         ("fwmark", former.mark, DeviceChange(fwmark=former.mark)),
         ("listen-port", former.port, DeviceChange(listen_port=former.port)),
