@@ -267,7 +267,7 @@ def test_an_mtu_that_is_too_small_for_ipv6(make_site: Callable[..., Site]) -> No
     def ipv6() -> list[str]:
         """Without the kernel's own link-local address, which comes with IPv6."""
         found = host.output("ip -o -6 address show wg0") + host.output("ip -6 route show dev wg0")
-        return [line.split()[0] for line in re.findall("fd.*", found)]
+        return re.findall(r"(?<!\S)fd\S+", found)
 
     before = ipv6()
     assert len(before) == 3
