@@ -36,7 +36,7 @@ types: $(STAMPS)/native ## mypy --strict
 	mypy
 
 rust: $(STAMPS)/rust ## The Rust side's own tests
-	cargo test --quiet $(CRATE)
+	cargo test --quiet --no-fail-fast $(CRATE)
 
 unit: $(STAMPS)/native ## Unit tests
 	pytest tests/unit
