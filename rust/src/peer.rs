@@ -168,6 +168,10 @@ impl Peer {
         read(&self.endpoint).is_some()
     }
 
+    pub fn is_at_ipv6(&self) -> bool {
+        read(&self.endpoint).as_ref().is_some_and(|held| held.remote.is_ipv6())
+    }
+
     /// Returns the one before.
     pub fn set_endpoint(&self, endpoint: Option<Endpoint>) -> Option<Endpoint> {
         std::mem::replace(&mut *write(&self.endpoint), endpoint)
