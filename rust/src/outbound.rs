@@ -107,6 +107,8 @@ impl Outbound {
         let Some(inner) = ip::parse(packet) else {
             return;
         };
+        #[cfg(test)]
+        crate::panics::plant("carry", packet);
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
             Some(peer) if peer.has_endpoint() => return self.send_frame(&peer, frame, now),
@@ -202,6 +204,8 @@ impl Outbound {
         for number in 0..segments.count() {
             let length = segments.length(number);
             let message = self.message(peer, length, tos, now);
+            #[cfg(test)]
+            crate::panics::plant("seal", segments.packet());
             segments.write(number, &mut message[HEADER..HEADER + length]);
             session.seal_in_place(counter + number as u64, message);
         }
@@ -258,6 +262,11 @@ impl Outbound {
                 self.shared.post(DATA_SENT, peer.id);
             }
         }
+        self.reset();
+    }
+
+    /// Forgets the batch: it is sent, or a panic has left it half full.
+    pub fn reset(&mut self) {
         self.batch.peer = None;
         self.batch.used = 0;
         self.batch.count = 0;
