@@ -49,7 +49,7 @@ def state(node: Node, other: Node) -> dict[str, str]:
 
 
 def device_state(node: Node) -> dict[str, str]:
-    text = write_device_state(True, True, node.device.stranger, "", node.world.boot)
+    text = write_device_state(True, True, 0, node.device.stranger, "", node.world.boot)
     return dict(line.split("=", 1) for line in text.decode().splitlines())
 
 

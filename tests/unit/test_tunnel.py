@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from wiresnake._native import PresharedKey
+from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.peer import Peer
@@ -234,7 +234,46 @@ def test_a_set_is_applied_whole_even_if_its_client_is_shown_the_door(
     play(monkeypatch, scene)
 
 
-def test_a_change_that_fails_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_fails_is_an_error_and_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        def refuse(*_: object) -> None:
+            raise TypeError("a defect")
+
+        monkeypatch.setattr(plane, "set_endpoint", refuse, raising=False)
+        where = Endpoint("192.0.2.1", 1)
+        changes = [PeerChange(number.to_bytes(32), endpoint=where) for number in (1, 2)]
+        with pytest.raises(HostError, match="please report it") as caught:
+            await tunnel.apply(DeviceChange(peers=(*changes, PeerChange((3).to_bytes(32)))))
+        assert caught.value.errno == errno.EIO
+        assert said == ["a defect"]
+        assert len(tunnel._device.peers) == 3, "those behind it are changed"
+
+    play(monkeypatch, scene)
+
+
+def test_keys_go_at_down_whatever_else_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        stopped = []
+        monkeypatch.setattr(Peer, "start", lambda peer, now: None)
+        monkeypatch.setattr(Peer, "stop", lambda peer: stopped.append(peer.id))
+        await tunnel.apply(DeviceChange(peers=tuple(many(3))))
+        tunnel._link_changed(True, 1420)
+        long = [tunnel.apply(DeviceChange(peers=tuple(many(10_000)))) for _ in range(3)]
+        waiting = [asyncio.ensure_future(one) for one in long]
+        await asyncio.sleep(0)
+        tunnel._link_changed(False, 1420)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert stopped[:3] == [1, 2, 3]
+        assert not any(one.done() for one in waiting)
+        await asyncio.gather(*waiting, *tunnel._changes)
+
+    play(monkeypatch, scene)
+
+
+def test_a_defect_of_up_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         reported = []
         loop = asyncio.get_running_loop()
@@ -244,8 +283,7 @@ def test_a_change_that_fails_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
         await tunnel.apply(DeviceChange(peers=tuple(many(3))))
         tunnel._link_changed(True, 1420)
         await asyncio.wait(tunnel._changes)
-        await asyncio.sleep(0)
-        assert reported == [defect]
+        assert reported == [defect], "once, not for each peer"
 
     play(monkeypatch, scene)
 
@@ -290,12 +328,19 @@ def test_a_state_comes_in_parts_without_those_who_went(monkeypatch: pytest.Monke
     play(monkeypatch, scene)
 
 
-def test_an_interface_that_is_up_and_has_no_socket_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_interface_that_is_up_and_has_no_socket_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         tunnel._link_changed(True, 1420)
-        assert next(tunnel.describe_state(None)).startswith(b"up=true\nbound=false\n")
+        says = b"up=true\nbound=false\nbind_error=%d\n"
+        assert next(tunnel.describe_state(None)).startswith(says % errno.EAGAIN)
+        tunnel._link_changed(False, 1420)
+        assert next(tunnel.describe_state(None)).startswith(b"up=false\nbound=false\ninvalid")
+        monkeypatch.setattr(udp, "open_sockets", Mock(side_effect=TypeError("a defect")))
+        tunnel._link_changed(True, 1420)
+        assert next(tunnel.describe_state(None)).startswith(says % errno.EIO)
+        assert "TypeError: a defect" in caplog.text
 
     play(monkeypatch, scene)
 

@@ -18,10 +18,10 @@ from operator import attrgetter
 
 from wiresnake._native import Endpoint, Entropy, Plane
 from wiresnake.config.uapi import write_device, write_device_state, write_peer_state
-from wiresnake.errors import HostError
+from wiresnake.errors import HostError, reason
 from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
-from wiresnake.protocol.device import Device
+from wiresnake.protocol.device import Device, Steps
 from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.protocol.timers import Now
@@ -53,14 +53,17 @@ class Tunnel:
         self._plane = Plane()
         self._device = Device(self._plane, Entropy(), timing)
         self._sockets: udp.Sockets | None = None
+        self._bind_error = 0
+        """The errno for which there is no socket though the interface is up."""
         self._up = False
         self._port = 0
         self._any_port = True
         self._fwmark = 0
         self._deadline: int | None = None
         self.events = Events(self._device.observe)
-        self._changing = asyncio.Lock()
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changing, self._flapping = asyncio.Lock(), asyncio.Lock()
+        """Held by a change, and by what an up or a down leads to: keys do not wait for changes."""
+        self._changes: set[asyncio.Task[bool]] = set()
         self._events: deque[tuple[int, int]] = deque()
         self._backlog = False
         """`_SLICE` was over before the events and messages were."""
@@ -108,7 +111,10 @@ class Tunnel:
             self._any_port = change.listen_port == 0
         self._fwmark = mark
         # Whole, even if the client that asked for it is shown the door meanwhile.
-        await asyncio.shield(self._begin(self._device.configure(change, now)))
+        steps = self._begin(self._device.configure(change, now), self._changing)
+        if not await asyncio.shield(steps):
+            what = "a peer could not be changed; this is a bug, please report it"
+            raise HostError(errno.EIO, what)
 
     @property
     def status(self) -> DeviceStatus:
@@ -140,9 +146,9 @@ class Tunnel:
     def _describe_state(self, peers: Iterator[Peer]) -> Iterator[bytes]:
         at = now().boot
         notes = self._plane.describe_notes(at)
-        yield write_device_state(
-            self._up, self._sockets is not None, self._device.stranger, notes, at
-        )
+        bound = self._sockets is not None
+        stranger = self._device.stranger
+        yield write_device_state(self._up, bound, self._bind_error, stranger, notes, at)
         while part := list(islice(peers, _PEERS_PER_PART)):
             at = now().boot
             texts = self._plane.describe_state([one.id for one in part], at)
@@ -160,32 +166,40 @@ class Tunnel:
         if up:
             try:
                 self._attach(udp.open_sockets(self._port, self._fwmark))
-            except OSError as error:
-                _log.error("%s is up without a socket: %s", self._tun.name, error.strerror)
+            except Exception as error:
+                self._bind_error = getattr(error, "errno", None) or errno.EIO
+                _log.error("%s is up without a socket: %s", self._tun.name, reason(error))
             steps = self._device.up(now)
         else:
             self._detach()
             steps = self._device.down()
-        self._begin(steps)
+        self._begin(steps, self._flapping)
 
-    def _begin(self, steps: Iterator[None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(self._carry_out(steps))
+    def _begin(self, steps: Steps, turn: asyncio.Lock) -> asyncio.Task[bool]:
+        task = self._loop.create_task(self._carry_out(steps, turn))
         self._changes.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._changes.discard)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled():
-            self._survive(task.result)
+    async def _carry_out(self, steps: Steps, turn: asyncio.Lock) -> bool:
+        """Takes all steps without holding the loop, after those of the same kind that began before.
 
-    async def _carry_out(self, steps: Iterator[None]) -> None:
-        """Changes the device, one change after the other, without holding the loop."""
-        async with self._changing:
-            for _ in steps:
-                self._arm()
-                await take_turns()
+        Of defects the first is reported, as each peer may meet one; whether there was none.
+        """
+        first: Exception | None = None
+        async with turn:
+            try:
+                for defect in steps:
+                    first = first or defect
+                    self._arm()
+                    await take_turns()
+            except Exception as error:
+                first = first or error
             self._arm()
+        if first is not None:
+            context = {"message": "the device failed", "exception": first}
+            self._loop.call_exception_handler(context)
+        return first is None
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
@@ -207,7 +221,7 @@ class Tunnel:
         self._plane.attach_sockets(None, None)
         if self._sockets is not None:
             self._sockets.close()
-        self._sockets = None
+        self._sockets, self._bind_error = None, 0
 
     def _drain(self) -> None:
         """Takes events and messages for `_SLICE`; the timer comes at once for the rest."""
