@@ -213,7 +213,8 @@ def no_socket(facts: Facts) -> Verdict | None:
         "no_socket",
         f"{name} has no UDP socket: it could not have its port.",
         (f"It is set to port {port}.", *([f"{error(number)}."] if number else [])),
-        f"Choose another: `wiresnake set {name} listen-port 0`."
+        f"Choose another: `wiresnake set {name} listen-port 0`; or end who has it (ss -lunp), and"
+        f" within 5 s {name} does."
         if number in (0, errno.EADDRINUSE, errno.EACCES)
         else f"See the log of {name}'s daemon, started with LOG_LEVEL=debug.",
     )
