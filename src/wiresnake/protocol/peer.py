@@ -106,6 +106,7 @@ class Peer:
         """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
         plane = self.around.plane
         self._disconnect("down")
+        plane.news(self.id)  # An armed bit whose deadline goes would stay.
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
@@ -126,6 +127,10 @@ class Peer:
     def renew_identity(self) -> None:
         """The device's own key is another: nothing that rests on the old one is sent any more."""
         self._static_static, self._knows_static_static = None, False
+        self.end_sessions()
+
+    def end_sessions(self) -> None:
+        """What goes on is not to go on: the next packet begins a handshake, at once."""
         self._drop_handshake()
         self._last_sent = _LONG_AGO
         self.around.plane.expire(self.id)
@@ -215,7 +220,10 @@ class Peer:
         elif event is Event.SESSION_CONFIRMED:
             self._finish_series(False, now)
         elif event is Event.NEWS:
-            self._tell_news()
+            # Else it stays armed until the deadline: a peer that moves to and fro is told once a
+            # second, and where it came to rest.
+            if not self.around.timers.is_set(self.id, Timer.NEWS):
+                self._tell_news(now)
         elif not self.around.up:
             while not self._disarm(event):
                 pass
@@ -243,6 +251,8 @@ class Peer:
                 self._drop_handshake()
                 self.around.plane.wipe(self.id)
                 self._disconnect("expired")
+            case Timer.NEWS:
+                self._tell_news(now)
 
     def _retransmit(self, now: Now) -> None:
         plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
@@ -414,10 +424,11 @@ class Peer:
             endpoint = self.around.plane.endpoint(self.id)
             self.around.observe(kind, self.public_key, {"endpoint": endpoint, **details})
 
-    def _tell_news(self) -> None:
+    def _tell_news(self, now: Now) -> None:
         roamed_from, rejected, send_error = self.around.plane.news(self.id)
         if roamed_from is not None and roamed_from != self.around.plane.endpoint(self.id):
             self._tell("roamed", old_endpoint=roamed_from)
+            self._arm(Timer.NEWS, now.boot + SECOND)
         if rejected is not None:
             self._tell("rejected_source", source=rejected[1], count=rejected[0])
         if send_error is not None:

@@ -1,6 +1,7 @@
 """Brings an interface up as its file says, or leaves the host as it was."""
 
 import errno
+import os
 import time
 
 from wiresnake.config import conf
@@ -71,21 +72,29 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
 
 
 def _await_socket(state: InterfaceState) -> None:
-    """HostError if another has the port. The kernel's device then refuses to come up; a daemon of
-    ours opens its socket a moment later, and would try for ever. Others cannot be asked."""
+    """HostError if there is none, such as where another has the port. The kernel's device then
+    refuses to come up; a daemon of ours opens its socket a moment later, or says why it has none.
+    Others cannot be asked."""
     deadline = time.monotonic() + _PATIENCE
     one = state.peers[0].public_key if state.peers else None  # All of them are not of interest.
-    while state.listen_port:
+    while True:
         report = read_report(state.name, one)
         if report is None or report.device.bound:
             return
         if time.monotonic() > deadline:
-            what = (
-                f"UDP port {state.listen_port} is in use: choose another ListenPort, or stop who"
-                " has it (ss -lunp)"
-            )
-            raise HostError(errno.EADDRINUSE, what)
+            raise _no_socket(state, report.device.bind_error)
         time.sleep(0.005)
+
+
+def _no_socket(state: InterfaceState, number: int) -> HostError:
+    port = f"UDP port {state.listen_port}" if state.listen_port else "a UDP port"
+    if number == errno.EADDRINUSE:
+        what = f"{port} is in use: choose another ListenPort, or stop who has it (ss -lunp)"
+    elif number:
+        what = f"{state.name}'s daemon cannot open {port}: {os.strerror(number)}"
+    else:
+        what = f"{state.name}'s daemon has not opened {port} within a second"
+    return HostError(number or errno.ETIMEDOUT, what)
 
 
 def _warn_of_loops(
