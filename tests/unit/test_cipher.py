@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from wiresnake.cli import wiresnaked
+from wiresnake.runtime.offloads import Offload
+
 ASK = "from wiresnake._native import cipher; print(*cipher())"
 HERE = Path(__file__).parent
 DAEMON = Path(sys.executable).with_name("wiresnaked")
@@ -43,6 +46,26 @@ def test_a_wrong_value_is_refused_in_words(name: str, why: str) -> None:
     assert said == f"ValueError: {expected}"
     daemon = run(name, DAEMON, "-f", "wnone")
     assert (daemon.returncode, daemon.stderr) == (1, f"wiresnaked: {expected}\n")
+
+
+def test_the_log_says_that_the_own_cipher_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wiresnaked, "cipher", lambda: ("ring", True))
+    monkeypatch.setenv("WIRESNAKE_OFFLOADS", "none,+gro")
+    caplog.set_level("INFO")
+    assert wiresnaked._machine() == {Offload.GRO}
+    started, failed = caplog.records
+    assert started.getMessage() == "cipher: ring; offloads that may be used: gro"
+    assert failed.levelname == "ERROR" and "the own cipher fails" in failed.getMessage()
+
+
+def test_a_wrong_word_for_offloads_ends_the_daemon() -> None:
+    environment = os.environ | {"WIRESNAKE_OFFLOADS": "-lro"}
+    command = [DAEMON, "-f", "wnone"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("wiresnaked: WIRESNAKE_OFFLOADS: '-lro' is none of its words")
 
 
 def test_without_a_word_the_best_runs() -> None:
