@@ -1,9 +1,9 @@
-//! X25519 (RFC 7748): graviola's verified assembly, which takes half of dalek's time, where the CPU
-//! can run it; dalek's elsewhere. What they leave on the stack is the caller's to wipe.
+//! X25519 (RFC 7748): graviola's verified assembly, which takes half of dalek's time (a Xeon), where the
+//! CPU can run it; dalek's elsewhere. What they leave on the stack is the caller's to wipe.
 
 /// The public key of a clamped scalar.
 pub fn public(scalar: &[u8; 32]) -> [u8; 32] {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if assembly::runs() {
         return assembly::public(scalar);
     }
@@ -12,14 +12,14 @@ pub fn public(scalar: &[u8; 32]) -> [u8; 32] {
 
 /// What both ends come to: all zeros for every point of low order.
 pub fn exchange(scalar: &[u8; 32], public: &[u8; 32]) -> [u8; 32] {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if assembly::runs() {
         return assembly::exchange(scalar, public);
     }
     portable::exchange(scalar, public)
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod assembly {
     use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
     pub use graviola::util::is_cpu_supported as runs;

@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn the_self_test_sees_what_only_agrees_with_itself() {
+        let other = |mut nonce: [u8; 12]| {
+            nonce[4] ^= 1;
+            nonce
+        };
+        assert!(!works(
+            |key, nonce, aad, message| Key::with_ring(key).seal_at(other(nonce), aad, message),
+            |key, nonce, aad, message| {
+                Some(Key::with_ring(key).open_at(other(nonce), aad, message)?.len())
+            },
+        ));
+    }
+
+    #[test]
     fn the_self_test_sees_what_opens_though_it_is_forged() {
         let seal = |key: &[u8; 32], nonce, aad: &[u8], message: &mut [u8]| {
             Key::with_ring(key).seal_at(nonce, aad, message);
