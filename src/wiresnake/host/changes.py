@@ -57,7 +57,11 @@ class Change:
     def __init__(self, interface: str, say: Say, warn: Say) -> None:
         self.interface = interface
         self._say, self._warn = _unheard(say), _unheard(warn)
-        self._found = self._new = state.read(interface)
+        self._found = state.read(interface)
+        if self._found and not linux.exists(interface):
+            outlived = linux.remains(interface, self._found.marks)
+            self._found = replace(self._found, index=0, network=outlived)
+        self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
@@ -217,9 +221,14 @@ def begin(
     restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
-    and rolls back if the block fails."""
+    and rolls back if the block fails.
+
+    What outlived an interface that is gone stays, and `to` makes it a part of the next one: from
+    the end of a daemon to the next `up` nothing goes around the tunnel.
+    """
     with state.lock(interface, warn):
-        _mend(interface, say, warn, restore)
+        if linux.exists(interface) or leftovers(interface):
+            _mend(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -255,8 +264,8 @@ def mend(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> bool:
-    """Puts the host back to before the killed change, and whatever belongs to an interface that is
-    gone away. True if something was done. `begin` does it by itself."""
+    """Puts the host back to before the killed change, and takes away whatever outlived an interface
+    that is gone. True if something was done. The former `begin` does by itself."""
     with state.lock(interface, warn):
         return _mend(interface, say, warn, restore)
 
@@ -272,7 +281,7 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         # Somebody else's interface has the name by now: nothing that is there is ours.
         state.write(interface, None)
         return False
-    wanted = found.network if index else None
+    wanted = found.network if index and found.network and found.network.mtu else None
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         if wanted:

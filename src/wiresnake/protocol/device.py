@@ -88,6 +88,10 @@ class Device:
         """
         return self._each(Peer.end_sessions)
 
+    def wipe(self) -> Steps:
+        """Forgets all session keys: the machine slept with them (kernel: wg_pm_notification)."""
+        return self._each(Peer.zero_keys)
+
     def observe(self, observer: Observer | None) -> None:
         """Tells one observer of what happens to peers from now on, or nobody."""
         self._around.observe = observer

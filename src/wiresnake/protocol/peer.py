@@ -135,6 +135,13 @@ class Peer:
         self._last_sent = _LONG_AGO
         self.around.plane.expire(self.id)
 
+    def zero_keys(self) -> None:
+        """No key is left; the next packet, or a retry that was due, begins a handshake."""
+        self.around.timers.cancel(self.id, Timer.ZERO_KEYS)
+        self._drop_handshake()
+        self.around.plane.wipe(self.id)
+        self._disconnect("expired")
+
     def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
         switched_on = not self.persistent_keepalive and seconds
         self.persistent_keepalive = seconds
@@ -248,9 +255,7 @@ class Peer:
             case Timer.PERSISTENT_KEEPALIVE:
                 self._look_at_persistent_keepalive(now)
             case Timer.ZERO_KEYS:
-                self._drop_handshake()
-                self.around.plane.wipe(self.id)
-                self._disconnect("expired")
+                self.zero_keys()
             case Timer.NEWS:
                 self._tell_news(now)
 

@@ -18,6 +18,8 @@ from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
 from wiresnake.quick.save import assert_savable
+from wiresnake.quick.stanzas import Stanza
+from wiresnake.quick.values import numeric_host
 
 _PATIENCE = 1.0
 """Seconds for a daemon's socket."""
@@ -36,8 +38,9 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         assert_savable(path, file)
         if file.table not in ("", "off", "auto"):
             desired.table_number(file.table, path)
-        device_change = conf.parse(file.wg, resolver(), name=path, append=True)
         parts = stanzas.read(file.wg)
+        _let_resolve(interface, parts, say, note)
+        device_change = conf.parse(file.wg, resolver(), name=path, append=True)
     finally:
         wipe(file.wg)
     with killed.begin(interface, say, note) as change:
@@ -69,6 +72,16 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             lambda: hooks.stop_events(applied.load(interface)),
         )
     return interface
+
+
+def _let_resolve(interface: str, parts: list[Stanza], say: Say, note: Say) -> None:
+    """What has held traffic back since the daemon of this interface died stays until the next one
+    is up; but a name may be known only around the tunnel."""
+    hosts = (part.endpoint.rpartition(":")[0].strip("[]") for part in parts if part.endpoint)
+    if linux.exists(interface) or all(map(numeric_host, hosts)):
+        return
+    if killed.mend(interface, say, note):
+        note(f"an endpoint is a name: until {interface} is up, traffic goes around it")
 
 
 def _await_socket(state: InterfaceState) -> None:

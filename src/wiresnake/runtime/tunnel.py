@@ -28,6 +28,7 @@ from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
 from wiresnake.runtime.link import LinkWatch
+from wiresnake.runtime.sleep import SleepWatch
 from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
@@ -76,6 +77,7 @@ class Tunnel:
         self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
+        self._sleep = SleepWatch(self._woke)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
     def close(self) -> None:
@@ -83,6 +85,7 @@ class Tunnel:
         if self._tun.fd < 0:
             return
         self._watch.close()
+        self._sleep.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -221,6 +224,9 @@ class Tunnel:
             context = {"message": "the device failed", "exception": first}
             self._loop.call_exception_handler(context)
         return first is None
+
+    def _woke(self) -> None:
+        self._begin(self._device.wipe(), self._flapping)
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
