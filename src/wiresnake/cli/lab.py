@@ -197,8 +197,10 @@ class Host:
         stdin: bool,
         merge: bool,
     ) -> subprocess.Popen[str]:
+        # Without --root what enters would leave a chroot that we are in; env leaves our directory.
+        enter = f"nsenter --target {self.pid} --net --mount --pid --root -- env --chdir=/"
         return subprocess.Popen(
-            words(f"nsenter --target {self.pid} --net --mount --pid --", *words(*command)),
+            words(enter, *words(*command)),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
