@@ -26,8 +26,9 @@ INTRODUCTION = """\
 Made by `wiresnake-conformance` on {date} ({machine}): each item of its list that can be seen from
 outside, on each implementation. *differs*: it does other than the item says; *failed*: it died,
 hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it;
-*inconclusive*: the machine was too slow to tell, at every try. Below is of each difference what was
-sent (`->`) and what came back (`<-`), with the seconds since the start. The anchor is what the Linux kernel does; `wiresnake-conformance --list` names each source.
+*inconclusive*: the machine was too slow to tell, at every try. Below is of each difference what
+was sent (`->`) and what came back (`<-`), with the seconds since the start. The anchor is what the
+Linux kernel does; `wiresnake-conformance --list` names each source.
 """
 
 
