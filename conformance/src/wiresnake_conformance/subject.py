@@ -19,8 +19,8 @@ class Subject:
     interface: str = "wg0"
 
     def version(self, patience: float = 5) -> str:
-        """What it says of itself within so many seconds. It is asked in namespaces of its own, as it may take the
-        question for the name of an interface."""
+        """What it says of itself within so many seconds. It is asked in namespaces of its own, as
+        it may take the question for the name of an interface."""
         if self.kind == "kernel":
             return f"Linux {os.uname().release}"
         if self.kind == "interface":
