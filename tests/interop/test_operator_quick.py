@@ -492,7 +492,7 @@ def test_an_interrupted_up(
     tools = {"PATH": f"{ours.tools}:{lab.program_path()}"}
     running = ours.host.start(WIRESNAKE, "up", "--backend", "user", ours.file, env=tools)
     there = "test -e /run/there"
-    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode, 20)
+    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode)
     ours.host.run("rm /run/there")
     os.kill(running.pid, number)
     if number == signal.SIGKILL:
