@@ -286,6 +286,48 @@ def test_a_hook_that_fails(pair: tuple[Machine, Machine], hook: str) -> None:
         assert codes[0] == codes[1]
 
 
+def test_pre_up_comes_before_names_are_resolved(
+    pair: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """As with wg-quick: it may be what makes them known. One that stays unknown is an error then,
+    and undone; what no hook can make right is one before anything is touched."""
+    _, ours = pair
+    (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
+    (tmp_path / "hosts").write_text("192.0.2.7 vpn.preup.test\n")
+    ours.host.run("mount --bind", tmp_path / "nsswitch.conf", "/etc/nsswitch.conf")
+    before = ours.network()
+    known = f"PreUp = mount --bind {tmp_path / 'hosts'} /etc/hosts; echo pre >>/run/said\n"
+    named = PEER.replace("192.0.2.9", "vpn.preup.test")
+    without = {"WG_ENDPOINT_RESOLUTION_RETRIES": "0"}
+    try:
+        ours.write(f"{KEY}{ONE}{known}PostDown = umount /etc/hosts\n{named}")
+        ours("up", env=without)
+        assert f"{OTHER}\t192.0.2.7:51820\n" == ours.host.output("wg show wg0 endpoints")
+        ours("down")
+        ours.gone()
+        for text, hook_ran, reason in (
+            (named.replace("vpn", "other"), True, ":10:1: cannot resolve 'other.preup.test:51820'"),
+            (named.replace("fd07::/48", "fd07::/480"), False, ":9:1: bad value of 'AllowedIPs'"),
+            (
+                named.replace(":51820", ":no-service"),
+                False,
+                ":10:1: cannot resolve 'vpn.preup.test:no-service'",
+            ),
+        ):
+            ours.host.run("rm -f /run/said")
+            ours.write(f"{KEY}{ONE}PreUp = echo pre >>/run/said\n{text}")
+            failed = ours("up", check=False, env=without)
+            assert failed.returncode == 1
+            assert f"wg0.conf{reason}" in failed.stderr
+            assert (ours.host.run("test -e /run/said", check=False).returncode == 0) == hook_ran
+            ours.gone()
+            ours.host.run("rm -f /run/said")
+            assert ours.network() == before
+            assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        ours.host.run("umount /etc/nsswitch.conf; rm -f /run/said", check=False)
+
+
 def test_a_hook_keeps_its_number_sign(pair: tuple[Machine, Machine]) -> None:
     """As wg-quick since 2025; that of 2021 cuts the line there."""
     _, ours = pair
