@@ -20,6 +20,9 @@ PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
 
+FORGETFUL = RESOLVCONF.replace("-l)", "-l) exit ;; -L)")
+"""Many a container's or router's takes -a and -d alone."""
+
 TOOLS = (
     "ip iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore sysctl"
 )
@@ -257,6 +260,38 @@ def test_each_takes_down_what_the_other_brought_up(pair: tuple[Machine, Machine]
     ours("down")
     ours.gone()
     ours.host.run("rm /run/said")
+    assert ours.network() == before
+
+
+def test_a_resolvconf_that_knows_no_list(pair: tuple[Machine, Machine]) -> None:
+    """It takes name servers and says nothing of them: they are taken back all the same, those of
+    wg-quick too, and a reload of the same file is none."""
+    stock, ours = pair
+    resolvconf = ours.tools / "resolvconf"
+    resolvconf.write_text(FORGETFUL)
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53, corp.example\n{PEER}")
+    before = ours.network()
+    try:
+        for first in (ours, replace(stock, host=ours.host, file=ours.file)):
+            first("up")
+            assert "192.0.2.53" in ours.network()["DNS"]
+            if first is ours:
+                same = ours("reload", "--diff")
+                assert (same.stdout, same.returncode) == ("", 0)
+            assert "[#] resolvconf -d wg0 -f\n" in ours("down").stderr
+            ours.gone()
+            assert ours.network() == before
+        # Nobody is left to take them back.
+        ours("up")
+        resolvconf.chmod(0)
+        said = ours("down").stderr
+        assert "neither resolvconf nor systemd-resolved is here to take the name" in said
+        assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        resolvconf.chmod(0o755)
+        ours.host.run("resolvconf -d wg0", env={"PATH": f"{ours.tools}:{lab.program_path()}"})
+        resolvconf.write_text(RESOLVCONF)
+    ours.gone()
     assert ours.network() == before
 
 

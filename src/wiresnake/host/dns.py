@@ -40,14 +40,21 @@ def command(interface: str, dns: Dns) -> str:
     return _commands(interface, dns)[0]
 
 
-def replace(interface: str, dns: Dns) -> None:
-    """Makes the interface's name servers these; none removes it."""
+def replace(interface: str, dns: Dns) -> str | None:
+    """Makes the interface's name servers these; none removes it. Returns a warning where nobody is
+    left who could take back what was set."""
     require(dns)
+    if manager() is None:
+        return (
+            "neither resolvconf nor systemd-resolved is here to take the name servers of"
+            f" {interface} back: look into /etc/resolv.conf"
+        )
     lines = [f"nameserver {server}\n" for server in dns.servers]
     if dns.search:
         lines.append(f"search {' '.join(dns.search)}\n")
     for one in _commands(interface, dns):
         programs.run(*one.split(), text="".join(lines))
+    return None
 
 
 def read(interface: str) -> Dns:
@@ -66,6 +73,14 @@ def read(interface: str) -> Dns:
         servers, domains = (_resolved(verb, interface) for verb in ("dns", "domain"))
         return Dns(servers, tuple(one for one in domains if one != _EVERYTHING))
     return Dns()
+
+
+def repeats() -> bool:
+    """Whether silence of `read` means that nothing is set. Of resolvconf there are many that take
+    -a and -d alone; one that lists anything can be believed."""
+    if manager() == "resolvectl":
+        return True
+    return _RECORDS.is_dir() or bool(programs.output("resolvconf", "-l"))
 
 
 def _commands(interface: str, dns: Dns) -> list[str]:

@@ -34,6 +34,7 @@ def down(argument: str, say: Say, note: Say) -> None:
         if wishes.to_save:
             _save(interface, *wishes.to_save, say)
         hooks.stop_events(applied.load(interface))
+        change.dns = wishes.variables.dns
         change.to(None)
         applied.forget(interface)
     # What they do stays done: there is no way back to the interface.
