@@ -64,7 +64,7 @@ def read(interface: str) -> Dns:
         record = _RECORDS / _record(interface)
         text = programs.output("resolvconf", "-l", _record(interface))
         if not text:
-            text = record.read_text() if record.exists() else ""
+            text = record.read_text("utf-8", "replace") if record.exists() else ""
         return Dns(
             tuple(re.findall(r"^nameserver\s+(\S+)", text, re.MULTILINE)),
             tuple(" ".join(re.findall(r"^search\s+(.+)", text, re.MULTILINE)).split()),
@@ -105,7 +105,9 @@ def _resolved(verb: str, interface: str) -> tuple[str, ...]:
 def _record(interface: str) -> str:
     """resolvconf's name for it: with the first prefix that its order of interfaces has."""
     try:
-        found = re.search(r"^([A-Za-z0-9-]+)\*$", _ORDER.read_text(), re.MULTILINE)
+        found = re.search(
+            r"^([A-Za-z0-9-]+)\*$", _ORDER.read_text("utf-8", "replace"), re.MULTILINE
+        )
     except OSError:
         found = None
     return f"{found[1]}.{interface}" if found else interface
