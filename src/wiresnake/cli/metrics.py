@@ -84,7 +84,8 @@ def _export(arguments: argparse.Namespace) -> None:
     registry.register(exporter)
     if not lasting:
         gc.disable()  # All that is made is needed to the end: a third of the time for 10,000 peers.
-        sys.stdout.write(generate_latest(registry).decode())
+        sys.stdout.buffer.write(generate_latest(registry))
+        sys.stdout.flush()
         return
     exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.
     address, port = arguments.listen

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files, new
@@ -154,12 +155,13 @@ def _server(arguments: argparse.Namespace) -> int:
             nat=arguments.nat,
         )
         files.save(New(path, text, arguments.force))
-    print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
-    shown = _argument(path)
-    option = "" if arguments.endpoint else " --endpoint HOST"
-    print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
-    if not arguments.nat:
-        print("Peers reach this host alone; with --nat also what it reaches.")
+    with _telling():
+        print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
+        shown = _argument(path)
+        option = "" if arguments.endpoint else " --endpoint HOST"
+        print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
+        if not arguments.nat:
+            print("Peers reach this host alone; with --nat also what it reaches.")
     return 0
 
 
@@ -188,25 +190,41 @@ def _peer(arguments: argparse.Namespace) -> int:
             preshared=arguments.psk,
         )
         files.save(New(output, pair.peer, arguments.force), New(path, pair.server, replace=True))
-    if arguments.qr:
-        from wiresnake.cli import qr
-
-        try:
-            qr.show(pair.peer)
-        except ConfigError as error:
-            print(f"wiresnake: {error}", file=sys.stderr)
     # What a reload says goes to stderr, and must not come before this.
-    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}", flush=True)
+    with _telling():
+        if arguments.qr:
+            from wiresnake.cli import qr
+
+            try:
+                qr.show(pair.peer)
+            except ConfigError as error:
+                print(f"wiresnake: {error}", file=sys.stderr)
+        print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
     up = os.path.exists(f"/sys/class/net/{path.stem}")
     command = ["reload" if up else "up", _argument(path)]
     if arguments.reload and up:
         from wiresnake.cli import wiresnake
 
         return wiresnake.main(command)
-    print(f"the server knows the peer after: wiresnake {' '.join(command)}")
-    if up and new.saves(pair.server):
-        print("Before it goes down: with SaveConfig = true that would forget the peer.")
+    with _telling():
+        print(f"the server knows the peer after: wiresnake {' '.join(command)}")
+        if up and new.saves(pair.server):
+            print("Before it goes down: with SaveConfig = true that would forget the peer.")
     return 0
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """What is printed in it comes after the files are written: an output that takes nothing makes
+    no failure of that."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        streams.give_output_up()
+        if not isinstance(error, BrokenPipeError):
+            what = f"the files are written, but what was to be printed is lost: {error.strerror}"
+            print(f"wiresnake: {what}", file=sys.stderr)
 
 
 def _number(low: int) -> Callable[[str], int]:

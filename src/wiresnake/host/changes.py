@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
-from wiresnake.host.model import Network
+from wiresnake.host.model import Dns, Network
 from wiresnake.host.plan import PLACEHOLDER, plan
 from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
@@ -69,6 +69,9 @@ class Change:
         self._signals = Signals()
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
+        self.dns = Dns()
+        """Name servers that the interface's file names, for when no record of ours tells what was
+        set: wg-quick removes those, too."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
@@ -101,6 +104,7 @@ class Change:
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do: for `reload --diff`."""
         present = self.present(wanted) or linux.remains(self.interface, self._marks)
+        present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
@@ -118,6 +122,24 @@ class Change:
             addresses=tuple(one for one in network.addresses if one in addresses),
             routes=tuple(one for one in network.routes if one in routes),
         )
+
+    def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
+        """What is set, or may be: what the resolver tells, else what the record says. A killed
+        change may have come to either end; the one that is not wanted counts, so that what is
+        wanted is set in any case."""
+        if told.servers:
+            return told
+        known, index = self._found, linux.index(self.interface)
+        if known and index and known.index not in (0, index):
+            known = None  # It is of another interface that had the name.
+        ends = [self.dns]
+        if known:
+            both = [known.network, known.to] if known.changing else [known.network]
+            ends = [one.dns if one else Dns() for one in both]
+        if not any(one.servers for one in ends) or dns.repeats():
+            return told
+        wish = wanted.dns if wanted else Dns()
+        return next((one for one in ends if one != wish), wish)
 
     @property
     def _marks(self) -> frozenset[int]:
