@@ -132,7 +132,7 @@ def test_a_server_that_cannot_be(
         assert "is no endpoint" in capsys.readouterr().err
     assert main(["new", "server", "--dir", "etc", "--dns", "9.9.9.9\nPostUp=x"]) == 1
     assert run("server --port 70000") == 1
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PATH", "/nowhere")
     assert run("server --nat") == 1
     assert "install nftables" in capsys.readouterr().err
     assert not list((tmp_path / "etc").iterdir())

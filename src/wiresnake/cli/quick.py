@@ -182,12 +182,13 @@ def _strip(argument: str) -> int:
 
 def _as_root(argv: "Sequence[str]") -> int:
     """Starts anew with sudo, as wg-quick does."""
+    from wiresnake.host.programs import ourselves
+
     sudo = shutil.which("sudo")
     if sudo is None:
         return _fail(f"`{argv[0]}' must be run as root")
     prompt = "wiresnake must be run as root. Please enter the password for %u to continue: "
-    ourselves = [sys.executable, "-m", "wiresnake.cli.wiresnake"]
-    os.execv(sudo, [sudo, "-p", prompt, "--", *ourselves, *argv])
+    os.execv(sudo, [sudo, "-p", prompt, "--", *ourselves(), program(), *argv])
 
 
 def _say(line: str) -> None:

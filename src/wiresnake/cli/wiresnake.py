@@ -5,7 +5,7 @@ import sys
 
 from wiresnake._native import protect_memory
 from wiresnake.cli.commands import COMMANDS, module_of
-from wiresnake.cli.program import STOCK, program
+from wiresnake.cli.program import STOCK, keep_to_absolute_folders, program
 from wiresnake.errors import WiresnakeError
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -14,6 +14,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
     name = program()
+    keep_to_absolute_folders()
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _open_standard_streams()
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from wiresnake.errors import WiresnakeError
+from wiresnake.host.programs import ourselves
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.config import QuickConfig
 
@@ -64,7 +65,7 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
     if not record.hooks:
         return replace(record, events=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "wiresnake.cli.wiresnake", "events", "--hooks", path, interface],
+        [*ourselves(), "wiresnake", "events", "--hooks", path, interface],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
