@@ -111,6 +111,18 @@ def parser(command: str) -> Parser:
         )
     if command == "reload":
         made.add_argument("--diff", action="store_true", help="only print what would change")
+        what = made.add_mutually_exclusive_group()
+        what.add_argument(
+            "--keep",
+            action="store_true",
+            help="take nothing away that the file does not name, whoever added it",
+        )
+        what.add_argument(
+            "--only",
+            default="",
+            metavar="PEER",
+            help="this peer alone, by its name or public key; nothing else changes",
+        )
     made.add_argument("interface", metavar="FILE-OR-NAME", help="see above")
     return made
 
@@ -133,18 +145,18 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
         save_present(argument, _say, _note)
     elif arguments.diff:
-        from wiresnake.quick.reload import difference
+        from wiresnake.quick.reload import Wish, difference
 
         with progress(f"comparing {argument}"):
-            lines = difference(argument, _say, _note)
+            lines = difference(argument, _say, _note, Wish(arguments.keep, arguments.only))
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
-        from wiresnake.quick.reload import reload
+        from wiresnake.quick.reload import Wish, reload
 
         # Not of `up` and `down`: a hook may ask something on this terminal.
         with progress(f"reloading {argument}"):
-            reload(argument, _say, _note)
+            reload(argument, _say, _note, Wish(arguments.keep, arguments.only))
     return 0
 
 

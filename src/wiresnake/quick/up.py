@@ -12,7 +12,7 @@ from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, peers, stanzas
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import resolver
@@ -37,6 +37,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             desired.table_number(file.table, path)
         device_change = conf.parse(file.wg, resolver(), name=path, append=True)
         parts = stanzas.read(file.wg)
+        said = peers.said(file.wg, parts)
     finally:
         wipe(file.wg)
     with killed.begin(interface, say, note) as change:
@@ -61,7 +62,7 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
         hooks.run(file.post_up, interface, say)
         _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
-        record = hooks.record(file, endpoints)
+        record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
