@@ -119,9 +119,10 @@ def parser(command: str) -> Parser:
         )
         what.add_argument(
             "--only",
-            default="",
+            action="append",
+            default=[],
             metavar="PEER",
-            help="this peer alone, by its name or public key; nothing else changes",
+            help="this peer alone, by its name or public key; may come again",
         )
     made.add_argument("interface", metavar="FILE-OR-NAME", help="see above")
     return made
@@ -148,7 +149,8 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         from wiresnake.quick.reload import Wish, difference
 
         with progress(f"comparing {argument}"):
-            lines = difference(argument, _say, _note, Wish(arguments.keep, arguments.only))
+            wish = Wish(arguments.keep, tuple(arguments.only))
+            lines = difference(argument, _say, _note, wish)
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
@@ -156,7 +158,7 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
         # Not of `up` and `down`: a hook may ask something on this terminal.
         with progress(f"reloading {argument}"):
-            reload(argument, _say, _note, Wish(arguments.keep, arguments.only))
+            reload(argument, _say, _note, Wish(arguments.keep, tuple(arguments.only)))
     return 0
 
 

@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -69,10 +69,10 @@ def compare(
     *,
     name: str,
     others: Others | None = None,
-    only: str | None = None,
+    only: Set[str] = frozenset(),
 ) -> Difference:
-    """`applied` are the endpoints of the file as last applied, None if nobody knows. With `only`, a
-    public key, all other peers stay what they are, and what the file says of them is not read.
+    """`applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
+    public keys, all other peers stay what they are, and what the file says of them is not read.
 
     ConfigError with `name`:line:column.
     """
@@ -86,9 +86,9 @@ def compare(
     wanted: dict[str, set[str]] = {key: set() for key in last}
     for one, key in owner.items():
         wanted[key].add(one)
-    judged = {only} & {*last, *live} if only else {*last, *live}
+    judged = {*last, *live} & only if only else {*last, *live}
     file = said(wg, parts)
-    stays = _Stays(others, judged, live, wanted, owner, file)
+    stays = _Stays(others, judged, live, wanted, owner, file, named=bool(only))
 
     roaming = _Roaming(live, applied)
     rest = bytearray(wg)
@@ -174,7 +174,7 @@ def whole(peer: PeerState) -> PeerChange:
 
 class _Stays:
     """What stays though the file has it otherwise, by public key; `wanted` becomes what the allowed
-    IPs are to be."""
+    IPs are to be. Of peers that the user `named`, the file says who is there."""
 
     def __init__(
         self,
@@ -184,6 +184,7 @@ class _Stays:
         wanted: dict[str, set[str]],
         owner: Mapping[str, str],
         file: Mapping[str, Said],
+        named: bool,
     ) -> None:
         self.peers: set[str] = set()
         self.off: set[str] = set()
@@ -195,11 +196,11 @@ class _Stays:
         for key in sorted(judged):
             peer, one = live.get(key), file.get(key)
             if peer is None:
-                if others.keeps_off(key, wanted[key]):
+                if not named and others.keeps_off(key, wanted[key]):
                     self.off.add(key)
                     wanted[key] = set()
             elif one is None:
-                if others.keeps_peer(peer):
+                if not named and others.keeps_peer(peer):
                     self.peers.add(key)
             else:
                 wanted[key] = others.allowed_ips(peer, wanted[key], owner)

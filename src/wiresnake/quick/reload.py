@@ -39,8 +39,8 @@ class Wish(NamedTuple):
 
     keep: bool = False
     """Nothing is taken away that the file does not name."""
-    only: str = ""
-    """The name or key of the one peer that becomes what the file says; nothing else changes."""
+    only: tuple[str, ...] = ()
+    """Names or keys of peers that become what the file says; nothing else changes."""
 
 
 ALL = Wish()
@@ -57,7 +57,7 @@ def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
             _apply(change, todo, path, say)
             if wish.only:
                 if todo.record:
-                    applied.save(interface, _with_one(todo.record, todo))
+                    applied.save(interface, _with_some(todo.record, todo))
                 return
             record = _record(file, todo, wish)
             applied.save(interface, hooks.restart_events(record, path, interface))
@@ -90,8 +90,8 @@ class _Todo:
     head: DeviceChange
     """Of the interface itself, only what changes."""
     network: Network
-    only: str
-    """The key of the peer that alone changes, or empty."""
+    only: frozenset[str]
+    """The keys of the peers that alone change; empty: all do."""
 
 
 def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
@@ -107,16 +107,16 @@ def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
     return replace(record, peers=named, events=old.events if old else 0)
 
 
-def _with_one(record: Applied, todo: _Todo) -> Applied:
-    """The same record, but for one peer."""
+def _with_some(record: Applied, todo: _Todo) -> Applied:
+    """The same record, but for the peers that changed."""
 
-    def but_for_one(old: dict[str, T], new: dict[str, T]) -> dict[str, T]:
-        rest = {key: value for key, value in old.items() if key != todo.only}
-        return rest | ({todo.only: new[todo.only]} if todo.only in new else {})
+    def mixed(old: dict[str, T], new: dict[str, T]) -> dict[str, T]:
+        rest = {key: value for key, value in old.items() if key not in todo.only}
+        return rest | {key: value for key, value in new.items() if key in todo.only}
 
     found = todo.difference
-    peers = None if record.peers is None else but_for_one(record.peers, found.said)
-    return replace(record, peers=peers, endpoints=but_for_one(record.endpoints, found.endpoints))
+    peers = None if record.peers is None else mixed(record.peers, found.said)
+    return replace(record, peers=peers, endpoints=mixed(record.endpoints, found.endpoints))
 
 
 def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -> _Todo:
@@ -128,7 +128,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     names = {
         peer.public_key: f"{peer.name} ({peer.public_key})" for peer in file.peers if peer.name
     }
-    only = _public_key(wish.only, file, path) if wish.only else ""
+    only = frozenset(_public_key(one, file, path) for one in wish.only)
     others = Others(
         record.peers if record else None,
         hooks=bool(file.pre_up or file.post_up or any(peer.on_up for peer in file.peers)),
@@ -142,7 +142,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
         resolver(),
         name=path,
         others=others,
-        only=only or None,
+        only=only,
     )
     gone = [one.public_key for one in found.peers if one.change.remove]
     for line in others.notes(interface, path, names, gone):
@@ -188,7 +188,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
         change.claimed = Network(0, () if others.active else live.addresses, lost)
     if only:
         head = DeviceChange()
-        network = _but_for_one(change.present(network) or network, network, found, lost)
+        network = _but_for_some(change.present(network) or network, network, found, lost)
     else:
         head = _head(found.device, state, mark, base)
         if without := desired.lost(file, network):
@@ -233,10 +233,10 @@ def _lost_routes(
     return desired.network(file, lost, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
 
 
-def _but_for_one(
+def _but_for_some(
     present: Network, wanted: Network, found: Difference, lost: tuple[Route, ...]
 ) -> Network:
-    """What is there, with the routes of the one peer that changes."""
+    """What is there, with the routes of the few peers that change."""
     gained = {one for peer in found.peers for one in peer.gained}
     routes = [one for one in present.routes if one not in lost]
     routes += (one for one in wanted.routes if one.prefix in gained and one not in routes)
