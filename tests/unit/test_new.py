@@ -347,7 +347,8 @@ def test_the_qr_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "phone.conf"
-    path.write_text(START + "PostUp = true\n")
+    peer = f"{OTHER}Endpoint = 192.0.2.9:7\n"
+    path.write_text(f"{START}PostUp = true\n{peer}")
     assert main(["qr", "phone.conf"]) == 0
     said = capsys.readouterr()
     assert "phone.conf:5: left out PostUp" in said.err
@@ -357,7 +358,7 @@ def test_the_qr_command(
         line.startswith("\033[38;5;16;48;5;231m") and line.endswith("\033[0m") for line in lines
     )
     bare = [re.sub("\033\\[[0-9;]*m", "", line) for line in lines]
-    assert decoded(bare) == START.partition("\n")[2].encode()
+    assert decoded(bare) == f"{START.partition(chr(10))[2]}\n{peer}".encode()
     assert main(["qr", "--raw", "phone.conf"]) == 0
     raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
     assert decoded(raw.splitlines()) == path.read_bytes()
@@ -375,7 +376,7 @@ def test_the_qr_command(
     assert stat.S_IMODE((tmp_path / "x.png").stat().st_mode) == 0o600
     assert main(["qr", str(path), "--png", "x.png"]) == 1
     assert "--force" in capsys.readouterr().err
-    path.write_text(START + "#" * 3000)
+    path.write_text(f"{peer}{'#' * 3000}")
     assert main(["qr", "--raw", str(path)]) == 1
     assert "2953 at most" in capsys.readouterr().err
 
@@ -570,3 +571,24 @@ def test_remove(
     assert "has 2 peers called 'phone'" in capsys.readouterr().err
     assert path.read_text() == twice
     assert main(["remove", "x", "--server", "wg9"]) == 1
+
+
+def test_a_servers_key_is_no_phones(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("server --endpoint vpn.example") == 0
+    assert run("peer phone") == 0
+    for words in (["wg0"], ["wg0", "--raw"], ["etc/wg0.conf", "--png", "x.png"]):
+        assert main(["qr", *words]) == 1
+        out, err = capsys.readouterr()
+        assert "\u2588" not in out
+        assert "is a server's own" in err
+    assert main(["qr", "wg0", "--force"]) == 0
+    assert "\u2588" in capsys.readouterr().out
+    (tmp_path / "phone.conf").rename(tmp_path / "Zoë's phone.conf")
+    assert main(["qr", "Zoë's phone.conf"]) == 0
+    site = (tmp_path / "phone.conf").write_text(
+        START + OTHER + "AllowedIPs = 10.0.0.1\nEndpoint = 192.0.2.9:7\n"
+    )
+    assert site
+    assert main(["qr", "phone.conf"]) == 0, "who listens and calls may move to another device"

@@ -63,6 +63,13 @@ def listen_port(text: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() else None
 
 
+def is_servers(text: str) -> bool:
+    """Whether a file is one to be called and never calls: it listens, and knows no endpoint."""
+    sections = _Sections(text)
+    calls = any(one.value("endpoint") for one in sections.peers)
+    return bool(sections.interface.value("listenport")) and not calls
+
+
 def saves(text: str) -> bool:
     """Whether wg-quick writes the file anew as the interface goes down."""
     return _Sections(text).interface.value("saveconfig").lower() == "true"
