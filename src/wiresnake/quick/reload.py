@@ -19,7 +19,7 @@ from wiresnake.control.text import base64_text, write_endpoint
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import linux
 from wiresnake.host.changes import Change
-from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Network, Route
+from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Network
 from wiresnake.host.state import Former
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
 from wiresnake.quick import applied, config, desired, hooks, killed, loops, peers
@@ -179,13 +179,16 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
         mark=mark,
         path=path,
     )
-    lost = _lost_routes(file, found, state, path)
+    lost = _lost(found)
+    # With some peers only, what becomes of the others' routes is for a later reload to decide.
+    ours = {one for peer in state.peers for one in peer.allowed_ips} if only else lost
+    made = desired.network(file, ours, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
     if wish.keep:
         change.claimed = Network(0)
         network = replace(network, policy=network.policy or live.policy)
     elif not change.recorded:
         # Brought up by somebody else: what there is beside may be that of hooks.
-        change.claimed = Network(0, () if others.active else live.addresses, lost)
+        change.claimed = Network(0, () if others.active else live.addresses, made)
     if only:
         head = DeviceChange()
         network = _but_for_some(change.present(network) or network, network, found, lost)
@@ -225,22 +228,17 @@ def _routed(
     return {route.prefix for route in asked.routes if route in live.routes}
 
 
-def _lost_routes(
-    file: QuickConfig, found: Difference, state: InterfaceState, path: str
-) -> tuple[Route, ...]:
-    """Of allowed IPs that go, the routes that an `up` had made."""
-    lost = {one for peer in found.peers for one in peer.lost} - found.allowed_ips - found.undecided
-    return desired.network(file, lost, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
+def _lost(found: Difference) -> set[str]:
+    """Allowed IPs that go."""
+    return {one for peer in found.peers for one in peer.lost} - found.allowed_ips - found.undecided
 
 
-def _but_for_some(
-    present: Network, wanted: Network, found: Difference, lost: tuple[Route, ...]
-) -> Network:
+def _but_for_some(present: Network, wanted: Network, found: Difference, lost: set[str]) -> Network:
     """What is there, with the routes of the few peers that change."""
     gained = {one for peer in found.peers for one in peer.gained}
-    routes = [one for one in present.routes if one not in lost]
+    routes = [one for one in present.routes if one.prefix not in lost]
     routes += (one for one in wanted.routes if one.prefix in gained and one not in routes)
-    default = any(one.endswith("/0") for one in (*gained, *(one.prefix for one in lost)))
+    default = any(one.endswith("/0") for one in gained | lost)
     policy = wanted.policy if default else present.policy
     return replace(present, routes=tuple(routes), policy=policy)
 
