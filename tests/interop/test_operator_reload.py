@@ -492,3 +492,25 @@ def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
         alone("down")
         host.run("rm /run/x")
         lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
+
+
+def test_what_was_saved_is_the_files_from_then_on(alone: Alone) -> None:
+    """Who is taken out of it goes; and `new` finds what it had noted."""
+    folder = alone.file.parent
+    (folder / "peers.conf").write_text(f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.9.0.3/32\n")
+    alone.write("# endpoint = vpn.example", "# dns = 10.9.0.1, lan", HOOKS[1] % folder)
+    alone("up", "--backend", "user")
+    assert "does not name" in alone.assert_unchanged()
+    alone("save")
+    assert alone.assert_unchanged() == "", "it names all of them by now"
+    text = alone.file.read_text()
+    assert text.startswith("# endpoint = vpn.example\n# dns = 10.9.0.1, lan\n[Interface]\n")
+    alone.host.run(WIRESNAKE, "remove", PHONE, "--server", alone.file)
+    assert alone("reload", "--diff", check=False).stdout == f"- peer {PHONE}\n"
+    alone("reload")
+    assert alone.peers() == {EXTRA: "10.9.0.2/32"}
+    made = folder / "phone.conf"
+    alone("new", "peer", "phone", "--no-qr", "-o", made)
+    assert "Endpoint = vpn.example:51820\n" in made.read_text()
+    assert "DNS = 10.9.0.1, lan\n" in made.read_text()
+    alone("down")

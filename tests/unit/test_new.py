@@ -22,7 +22,7 @@ from wiresnake.cli.wiresnake import main
 from wiresnake.control import interface
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import files, names, new
+from wiresnake.quick import config, files, lines, names, new
 from wiresnake.quick.check import check
 from wiresnake.quick.files import New, save
 
@@ -592,3 +592,30 @@ def test_a_servers_key_is_no_phones(
     )
     assert site
     assert main(["qr", "phone.conf"]) == 0, "who listens and calls may move to another device"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "# endpoint = a:5\n[Interface]\n#dns=9.9.9.9, x \r\n",
+            {"endpoint": "a:5", "dns": "9.9.9.9, x"},
+        ),
+        ("\ufeff# Endpoint = a:5\n[Peer]\n# dns = b\n", {"endpoint": "a:5"}),
+        ("[ peer ] # x\n# dns = b\n\n[Interface]\n# dns = c\n", {"dns": "c"}),
+        ("# endpoints = a\n## dns = b\nListenPort = 5 # dns = c\n", {}),
+        ("# PrivateKey = dns = b\n", {}),
+    ],
+)
+def test_what_is_told_to_the_next_peer(text: str, found: dict[str, str]) -> None:
+    """One reader for `new` and for `save`."""
+    assert lines.told(text.encode()) == found
+    assert config.parse(bytearray(text.encode()), "x").told == found
+
+
+def test_comments_that_are_saved_are_no_reason_for_a_warning() -> None:
+    saved = START + "Address = 10.0.0.1/24\nSaveConfig = true\n# dns = 9.9.9.9\n"
+    saved += OTHER + "# friendly_json = {}\nAllowedIPs = 10.0.0.2/32\n"
+    assert check(saved) == []
+    [finding] = check(saved + "# mine\n")
+    assert "drops all comments" in finding.reason

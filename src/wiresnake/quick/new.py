@@ -22,8 +22,6 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORT = 51820
-_TOLD = ("endpoint", "dns")
-"""What comments outside of peers say to `peer`."""
 _TRIES = 1000
 _LONGEST = 64
 _MOST = 1 << 20
@@ -272,7 +270,7 @@ def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
 
     def is_comment(at: int) -> bool:
         line = lines.read_line(rows[at], 0, "")
-        told = line.comment.partition("=")[0].strip() in _TOLD
+        told = lines.told(line.text.encode("utf-8", "surrogateescape"))
         return bool(line.comment) and not line.key and not line.value and not told
 
     begin = section.header.number - 1
@@ -345,8 +343,7 @@ class _Sections:
         self.interface = Section(lines.Line(1, "", "", False, "", "", False, 1, 1, ""))
         self.peers: list[Section] = []
         self._names = {key: notes.name for key, notes in names.read(text).items()}
-        self.told: dict[str, str] = {}
-        """What comments outside of peers say: `# endpoint = HOST:PORT`, `# dns = ...`."""
+        self.told = lines.told(text.encode("utf-8", "surrogateescape"))
         opened = self.interface
         for line in lines.read(text):
             if line.header and line.section == "peer":
@@ -356,9 +353,6 @@ class _Sections:
                 opened = self.interface
             elif line.key:
                 opened.lines.setdefault(line.name, []).append(line)
-            key, equals, value = map(str.strip, line.comment.partition("="))
-            if equals and line.section != "peer" and key in _TOLD:
-                self.told[key] = value
 
     def called(self, peer: str) -> list[Section]:
         """The peers of that name or public key."""
