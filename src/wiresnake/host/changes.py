@@ -67,6 +67,9 @@ class Change:
         self._done: list[Step | Call] = []
         self._decided = False
         self._signals = Signals()
+        self.claimed: Network | None = None
+        """What of that which is there is ours, beside what is wanted; None: what the record says,
+        and without one all of it. Set before `plan`."""
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
         self.dns = Dns()
@@ -109,12 +112,15 @@ class Change:
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file says what we had added; what is wanted is ours in any case."""
+        state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        known = self._found
-        if network is None or known is None or known.index != linux.index(self.interface):
+        if network is None or (self.claimed is None and not self.recorded):
             return network
-        mine = [*known.networks, *([wanted] if wanted else [])]
+        known = self._found.networks if self._found else ()
+        mine = [
+            *(known if self.claimed is None else (self.claimed,)),
+            *([wanted] if wanted else []),
+        ]
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -140,6 +146,11 @@ class Change:
             return told
         wish = wanted.dns if wanted else Dns()
         return next((one for one in ends if one != wish), wish)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the state file says what we had added to this very interface."""
+        return self._found is not None and self._found.index == linux.index(self.interface)
 
     @property
     def _marks(self) -> frozenset[int]:

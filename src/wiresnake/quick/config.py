@@ -19,7 +19,7 @@ from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
 from wiresnake.quick import names
-from wiresnake.quick.lines import WHITESPACE, Line, read_line, shown
+from wiresnake.quick.lines import WHITESPACE, Line, read_line, shown, told
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -74,6 +74,8 @@ class QuickConfig:
     has_mark: bool
     """There is a FwMark, if only to say off."""
     peers: tuple[PeerExtra, ...]
+    told: dict[str, str]
+    """See `lines.told`."""
     wg: bytearray = field(repr=False)
     """The file for `config.conf.parse`, with an empty line for each that only wg-quick reads, so
     that errors name the right place. The caller wipes it."""
@@ -261,6 +263,7 @@ class _Reader:
             save=self._save,
             has_mark=self._has_mark,
             peers=tuple(self._peers),
+            told=told(wg),
             wg=wg,
             own_lines=own_lines,
         )

@@ -13,7 +13,7 @@ from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, peers, stanzas
 from wiresnake.quick.backend import Choice
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
@@ -48,6 +48,7 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
     if not file.pre_up and file.table not in ("", "off", "auto"):
         desired.table_number(file.table, path)
     parts = stanzas.read(file.wg)
+    said = peers.said(file.wg, parts)
     _let_resolve(interface, parts, say, note)
     resolve = resolver()
     device_change = conf.parse(file.wg, later if file.pre_up else resolve, name=path, append=True)
@@ -77,7 +78,7 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         hooks.run(file.post_up, interface, variables, say)
         _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
-        record = hooks.record(file, endpoints)
+        record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
