@@ -20,7 +20,7 @@ def nat(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -> list[s
         for one in addresses
     )
     chain = "add chain inet nat-%i out { type nat hook postrouting priority srcnat; };"
-    versions = {one.version for one in addresses}
+    versions: set[int] = {one.version for one in addresses}
     forward = ["net.ipv4.ip_forward=1"] * (4 in versions)
     forward += ["net.ipv6.conf.all.forwarding=1"] * (6 in versions)
     return [
@@ -38,7 +38,7 @@ def among_peers(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -
     it. Empty if nft can name no table after the interface."""
     if not _fits(name):
         return []
-    versions = {one.version for one in addresses}
+    versions: set[int] = {one.version for one in addresses}
     table = "inet peers-%i"
     chain = f"add chain {table} forward {{ type filter hook forward priority filter; }}"
     rule = f'add rule {table} forward iifname "%i" oifname != "%i" drop'
