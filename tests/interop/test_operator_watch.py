@@ -430,6 +430,13 @@ def test_metrics_are_what_prometheus_reads(pair: Tunnel) -> None:
     for secret in (a.private, b64decode(a.private).hex()):
         assert secret not in once
 
+    a.host.run(WIRESNAKE, "metrics", "--output", "/run/x.prom")
+    assert "wireguard_received_bytes_total" in a.host.output("cat /run/x.prom")
+    assert a.host.output("stat -c %a /run/x.prom") == "644\n"
+    gone = a.host.run(WIRESNAKE, "metrics", "wg7", "--output", "/run/x.prom", check=False)
+    assert gone.returncode == 1
+    assert "wireguard_received_bytes_total" in a.host.output("cat /run/x.prom")
+
     server = a.host.start(WIRESNAKE, "metrics", "wg0", "--listen", "9586")
     lab.wait_for("the server", lambda: lab.listens(a.host, 9586))
     served = a.host.inside(lambda: _http(9586))
