@@ -151,6 +151,11 @@ def test_windows_runs_other_commands() -> None:
     assert left == ["f0:0: PostUp!"]
 
 
+def test_a_hook_without_a_command_is_none() -> None:
+    text, left = said("wg-quick", START + "PostUp =\nPreDown = \n" + PEER)
+    assert (text, left) == (START + PEER, [])
+
+
 def test_a_peer_that_comes_twice() -> None:
     again = f"\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = fd00::/8\nPersistentKeepalive = 5\n"
     text, left = said("wg-quick", START + PEER + again)

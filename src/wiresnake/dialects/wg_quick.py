@@ -62,6 +62,8 @@ class _Reader:
             # What is no known key may be half of a secret that a line break has cut.
             shown = line.key if line.name in FOREIGN or len(line.key) <= 12 else "a line"
             self.left.append(LeftOut(line.number, shown, *_why_unknown(line.name, line.value)))
+        elif line.name in HOOKS and not squeeze(line.value):
+            pass  # Generators of files write them; nothing is run.
         elif line.name in HOOKS:
             if self.open == "peer":
                 self._change_peer(hooks=(*self.peers[-1][1].hooks, (key, line.value)))
