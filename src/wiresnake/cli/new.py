@@ -146,7 +146,8 @@ def _server(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     if not files.is_name(name):
         raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
-    if arguments.nat and shutil.which("nft") is None:
+    nft = shutil.which("nft") is not None
+    if arguments.nat and not nft:
         raise ConfigError("--nat needs nft: install nftables")
     path: Path = arguments.dir / f"{name}.conf"
     with _made(path.parent), locked(path.parent):
@@ -169,6 +170,7 @@ def _server(arguments: argparse.Namespace) -> int:
             endpoint=arguments.endpoint,
             dns=arguments.dns,
             nat=arguments.nat,
+            forward=nft,
         )
         files.save(New(path, text, arguments.force))
     with _telling():
@@ -177,7 +179,9 @@ def _server(arguments: argparse.Namespace) -> int:
         option = "" if arguments.endpoint else " --endpoint HOST"
         print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
         if not arguments.nat:
-            print("Peers reach this host alone; with --nat also what it reaches.")
+            met = "\nPostUp" in text
+            whom = "and each other" if met else "alone, also not each other without nft"
+            print(f"Peers reach this host {whom}; with --nat also what it reaches.")
     return 0
 
 

@@ -13,6 +13,7 @@ interface, which cannot be undone, so everything that may fail stands before it.
 
 import contextlib
 import errno
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -375,5 +376,13 @@ def _explained(step: Step, error: OSError) -> OSError:
             " net.ipv6.conf.default.disable_ipv6=0 for new interfaces), or remove the IPv6"
             " addresses from Address and AllowedIPs"
         )
+        return OSError(error.errno, f"{error.strerror}: {remedy}")
+    if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
+        network = ipaddress.ip_network(step.route.prefix)
+        device = linux.routed_by(step.route.table).get(step.route.prefix, "another interface")
+        remedy = f"{device} leads to {network} already. Take it out of AllowedIPs"
+        if network.prefixlen < network.max_prefixlen:
+            halves = ", ".join(map(str, network.subnets()))
+            remedy += f"; or write its halves, {halves}, and all of it goes into the tunnel"
         return OSError(error.errno, f"{error.strerror}: {remedy}")
     return error

@@ -106,7 +106,8 @@ def find(argument: str) -> tuple[str, str]:
             given = os.path.join(credentials, f"{argument}.conf")
             path = given if os.path.exists(given) else path
     if not os.path.exists(path):
-        raise HostError(errno.ENOENT, f"`{path}' does not exist")
+        here = f"; the file here is ./{argument}" if os.path.isfile(argument) else ""
+        raise HostError(errno.ENOENT, f"`{path}' does not exist{here}")
     name, ending = os.path.basename(path)[:-5], path[-5:]
     if ending != ".conf" or not _NAME.fullmatch(name):
         raise ConfigError("The config file must be a valid interface name, followed by .conf")
