@@ -38,7 +38,7 @@ from .verdict import CERTAIN, Differs, Failed, Log, NotApplicable
 
 SPACING = 0.03
 """Seconds between initiations of a peer: one each 1/50 s is taken."""
-NO_ANSWER = 0.2
+NO_ANSWER = 1.0
 """`needs` of what did not end in the most time that a `stretch` gives: a machine so late has it."""
 REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
 """What the kernel's interface says to the sender of a packet that it cannot take."""

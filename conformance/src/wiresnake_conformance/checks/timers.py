@@ -318,7 +318,7 @@ def persistent_keepalive_begins(stand: Stand) -> None:
     other.works(session)
 
 
-@check(72, seconds=16, shared=False, margin=0.5)
+@check(72, seconds=16, shared=False, margin=1)
 def down_ends_all(stand: Stand) -> None:
     """When the interface goes down timers stop and sessions end; when it comes up, a peer without
     persistent keepalive is left alone until there is something to send to it."""
