@@ -63,7 +63,7 @@ class LabError(Exception):
 
 def program_path() -> str:
     """PATH with the administrator's folders, which an ordinary user's often lacks."""
-    return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return (os.environ.get("PATH") or os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def words(line: str | Path, *more: str | Path) -> list[str]:
