@@ -723,12 +723,10 @@ def test_c19_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
     try:
         # For the duplicate, and not for what ends the thread.
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
-        for attach in (
-            lambda: plane.attach_tun(tun.fileno(), 1420, True, True),
-            lambda: plane.attach_sockets(udp.fileno(), None),
-        ):
-            with pytest.raises(OSError, match="Too many open files"):
-                attach()
+        with pytest.raises(OSError, match="Too many open files"):
+            plane.attach_tun(tun.fileno(), 1420, True, True)
+        with pytest.raises(OSError, match="Too many open files"):
+            plane.attach_sockets(udp.fileno(), None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     plane.attach_tun(tun.fileno(), 1420, True, True)
