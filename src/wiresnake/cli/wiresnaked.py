@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wiresnake._native import PanicException, protect_memory
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.config import conf, uapi
 from wiresnake.errors import HostError, WiresnakeError
@@ -51,6 +53,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    streams.prepare()
     arguments = parser().parse_args(argv)
     try:
         tun_fd = _descriptor(os.environ, "WG_TUN_FD")
@@ -229,6 +232,8 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     try:
         fd = uapi.unsigned(text, 31)
         os.fstat(fd)
+        if fd <= 2:  # There the daemon has /dev/null.
+            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     except (ValueError, OSError):
         raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
     return fd

@@ -13,6 +13,7 @@ interface, which cannot be undone, so everything that may fail stands before it.
 
 import contextlib
 import errno
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
-from wiresnake.host.model import Network
+from wiresnake.host.model import Dns, Network
 from wiresnake.host.plan import PLACEHOLDER, plan
 from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
@@ -69,8 +70,14 @@ class Change:
         self._done: list[Step | Call] = []
         self._decided = False
         self._signals = Signals()
+        self.claimed: Network | None = None
+        """What of that which is there is ours, beside what is wanted; None: what the record says,
+        and without one all of it. Set before `plan`."""
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
+        self.dns = Dns()
+        """Name servers that the interface's file names, for when no record of ours tells what was
+        set: wg-quick removes those, too."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
@@ -105,16 +112,20 @@ class Change:
         """What `to` would do: for `reload --diff`."""
         wanted = self._without_block(wanted)
         present = self.present(wanted) or linux.remains(self.interface, self._marks)
+        present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file says what we had added; what is wanted is ours in any case."""
+        state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        known = self._found
-        if network is None or known is None or known.index != linux.index(self.interface):
+        if network is None or (self.claimed is None and not self.recorded):
             return network
-        mine = [*known.networks, *([wanted] if wanted else [])]
+        known = self._found.networks if self._found else ()
+        mine = [
+            *(known if self.claimed is None else (self.claimed,)),
+            *([wanted] if wanted else []),
+        ]
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -130,6 +141,29 @@ class Change:
         if wanted and wanted.policy and made and made.blocks == ():
             return replace(wanted, policy=wanted.policy._replace(blocks=()))
         return wanted
+
+    def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
+        """What is set, or may be: what the resolver tells, else what the record says. A killed
+        change may have come to either end; the one that is not wanted counts, so that what is
+        wanted is set in any case."""
+        if told.servers:
+            return told
+        known, index = self._found, linux.index(self.interface)
+        if known and index and known.index not in (0, index):
+            known = None  # It is of another interface that had the name.
+        ends = [self.dns]
+        if known:
+            both = [known.network, known.to] if known.changing else [known.network]
+            ends = [one.dns if one else Dns() for one in both]
+        if not any(one.servers for one in ends) or dns.repeats():
+            return told
+        wish = wanted.dns if wanted else Dns()
+        return next((one for one in ends if one != wish), wish)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the state file says what we had added to this very interface."""
+        return self._found is not None and self._found.index == linux.index(self.interface)
 
     @property
     def _marks(self) -> frozenset[int]:
@@ -354,5 +388,13 @@ def _explained(step: Step, error: OSError) -> OSError:
             " net.ipv6.conf.default.disable_ipv6=0 for new interfaces), or remove the IPv6"
             " addresses from Address and AllowedIPs"
         )
+        return OSError(error.errno, f"{error.strerror}: {remedy}")
+    if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
+        network = ipaddress.ip_network(step.route.prefix)
+        device = linux.routed_by(step.route.table).get(step.route.prefix, "another interface")
+        remedy = f"{device} leads to {network} already. Take it out of AllowedIPs"
+        if network.prefixlen < network.max_prefixlen:
+            halves = ", ".join(map(str, network.subnets()))
+            remedy += f"; or write its halves, {halves}, and all of it goes into the tunnel"
         return OSError(error.errno, f"{error.strerror}: {remedy}")
     return error

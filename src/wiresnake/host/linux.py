@@ -1,5 +1,6 @@
 """A Linux host's network, as far as one interface goes: reads it, creates and deletes links."""
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -126,6 +127,20 @@ def routed() -> list[str]:
             for route in _routes(kernel, version, b"")
             if 1 in route.has
         ]
+
+
+def routed_by(table: int = MAIN_TABLE) -> dict[str, str]:
+    """The networks that a routing table of this host leads to, each with its device, but for
+    default routes."""
+    found: dict[str, str] = {}
+    with RouteNetlink() as kernel:
+        for version in (4, 6):
+            for route in _routes(kernel, version, number(15, table)):
+                if 1 in route.has and 4 in route.has:
+                    with contextlib.suppress(OSError):  # The device is gone since.
+                        device = socket.if_indextoname(unsigned(route.has[4]))
+                        found[f"{address_text(route.has[1])}/{route.length}"] = device
+    return found
 
 
 def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:

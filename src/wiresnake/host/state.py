@@ -152,7 +152,7 @@ def _ancestors() -> Iterator[str]:
     while pid:
         yield str(pid)
         try:
-            text = Path(f"/proc/{pid}/stat").read_text()
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             return
         pid = int(text.rpartition(")")[2].split()[1])

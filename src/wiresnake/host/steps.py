@@ -223,8 +223,7 @@ class DnsStep(ProgramStep):
         return DnsStep(self.interface, self.after, self.before)
 
     def carry_out(self) -> str | None:
-        dns.replace(self.interface, self.after)
-        return None
+        return dns.replace(self.interface, self.after)
 
 
 @dataclass(frozen=True, slots=True)
