@@ -60,7 +60,9 @@ class Change:
         self._say, self._warn = _unheard(say), _unheard(warn)
         self._found = state.read(interface)
         if self._found and not linux.exists(interface):
-            outlived = linux.remains(interface, self._found.marks)
+            outlived, before = linux.remains(interface, self._found.marks), self._found.network
+            if before and not outlived.dns.servers:  # Not every resolver tells what it holds.
+                outlived = replace(outlived, dns=before.dns)
             self._found = replace(self._found, index=0, network=outlived)
         self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
@@ -91,6 +93,7 @@ class Change:
         """Makes the host's network what is wanted for the interface, from whatever is there; None
         removes everything and the interface too, and with that cannot be undone any more. A
         HostError names the very step."""
+        wanted = self._without_block(wanted)
         if wanted:
             dns.require(wanted.dns)
         steps = self.plan(wanted)
@@ -107,6 +110,7 @@ class Change:
 
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do: for `reload --diff`."""
+        wanted = self._without_block(wanted)
         present = self.present(wanted) or linux.remains(self.interface, self._marks)
         present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
@@ -129,6 +133,14 @@ class Change:
             addresses=tuple(one for one in network.addresses if one in addresses),
             routes=tuple(one for one in network.routes if one in routes),
         )
+
+    def _without_block(self, wanted: Network | None) -> Network | None:
+        """wg-quick makes no blocks: that alone is no difference of what it made."""
+        before = self._found.network if self._found else self._at_first
+        made = before.policy if before and before.mtu else None
+        if wanted and wanted.policy and made and made.blocks == ():
+            return replace(wanted, policy=wanted.policy._replace(blocks=()))
+        return wanted
 
     def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
         """What is set, or may be: what the resolver tells, else what the record says. A killed
