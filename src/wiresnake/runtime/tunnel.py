@@ -27,6 +27,7 @@ from wiresnake.protocol.plane import Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
+from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.tun import Tun
 
@@ -72,6 +73,7 @@ class Tunnel:
         self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
+        self._generation = GenerationWatch(self._copied)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
     def close(self) -> None:
@@ -79,6 +81,7 @@ class Tunnel:
         if self._tun.fd < 0:
             return
         self._watch.close()
+        self._generation.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -174,6 +177,11 @@ class Tunnel:
             self._detach()
             steps = self._device.down()
         self._begin(steps, self._flapping)
+
+    def _copied(self) -> None:
+        """Another virtual machine may have our sessions, and must not send with the same nonces."""
+        _log.info("this machine was copied or restored: all sessions of %s end", self._tun.name)
+        self._begin(self._device.expire(now), self._flapping)
 
     def _begin(self, steps: Steps, turn: asyncio.Lock) -> asyncio.Task[bool]:
         task = self._loop.create_task(self._carry_out(steps, turn))
