@@ -43,6 +43,8 @@ environment:
                                          to get wrong)
 """
 
+_INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
+
 
 def parser() -> Parser:
     made = Parser(
@@ -53,7 +55,7 @@ def parser() -> Parser:
     made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
     made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
     made.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    made.add_argument("interface", metavar="IFACE", help="its name; it must not exist")
+    made.add_argument("interface", metavar="IFACE", help=_INTERFACE)
     return made
 
 

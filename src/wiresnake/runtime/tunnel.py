@@ -32,6 +32,7 @@ from wiresnake.protocol.plane import DEFECTS, Defect, Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
+from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.offloads import Offload
 from wiresnake.runtime.sleep import SleepWatch
@@ -85,6 +86,7 @@ class Tunnel:
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
         self._sleep = SleepWatch(self._woke)
+        self._generation = GenerationWatch(self._copied)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
     def close(self) -> None:
@@ -93,6 +95,7 @@ class Tunnel:
             return
         self._watch.close()
         self._sleep.close()
+        self._generation.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -217,6 +220,11 @@ class Tunnel:
     def _bind_later(self, error: Defect, pause: float = _FIRST_PAUSE) -> None:
         self._bind_error = getattr(error, "errno", None) or errno.EIO
         self._retry = self._loop.call_later(pause, self._bind, min(2 * pause, _LONGEST_PAUSE))
+
+    def _copied(self) -> None:
+        """Another virtual machine may have our sessions, and must not send with the same nonces."""
+        _log.info("this machine was copied or restored: all sessions of %s end", self._tun.name)
+        self._begin(self._device.expire(now), self._flapping)
 
     def _begin(self, steps: Steps, turn: asyncio.Lock) -> asyncio.Task[bool]:
         task = self._loop.create_task(self._carry_out(steps, turn))
