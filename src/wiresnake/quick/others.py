@@ -100,7 +100,7 @@ class Others:
     ) -> Iterator[str]:
         """What stays, and why, in words for the user. `gone` are peers that go."""
         by_kind: dict[str, list[str]] = {}
-        for one in self.kept:
+        for one in sorted(self.kept):
             by_kind.setdefault(one.what, []).append(names.get(one.public_key, one.public_key))
         for what, peers in by_kind.items():
             who = _listed(peers)

@@ -131,7 +131,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     only = frozenset(_public_key(one, file, path) for one in wish.only)
     others = Others(
         record.peers if record else None,
-        hooks=bool(file.pre_up or file.post_up or any(peer.on_up for peer in file.peers)),
+        hooks=not file.whole,
         save=file.save,
         keep=wish.keep,
     )
