@@ -232,7 +232,7 @@ def test_an_interrupted_reload(make_site: Callable[..., Site], tmp_path: Path) -
     for number in (signal.SIGINT, signal.SIGKILL):
         host.run("touch /run/slow")
         running = host.start(WIRESNAKE, "reload", site.file, env=env)
-        lab.wait_for("resolvconf", lambda: host.processes("sleep"), 10)
+        lab.wait_for("resolvconf", lambda: host.processes("sleep"))
         os.kill(running.pid, number)
         host.run("rm /run/slow")
         for pid in host.processes("sleep"):

@@ -118,8 +118,34 @@ def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
     assert "ip saddr 10.5.0.0/24" in text
     assert "ipv6" not in text
     assert "PostDown = nft 'delete table inet nat-%i'" in text
+    assert text.count("-I FORWARD") == text.count("-D FORWARD") == 2
+    assert "ip6tables" not in text
     assert check(text) == []
     assert run("server --nat --name a=b") == 1
+
+
+def test_peers_reach_each_other_and_nothing_else(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
+    assert run("server --address 10.5.0.1/24,fd05::1/64") == 0
+    assert "Peers reach this host and each other; with --nat" in capsys.readouterr().out
+    text = (tmp_path / "etc/wg0.conf").read_text()
+    assert check(text) == []
+    assert 'iifname "%i" oifname != "%i" drop' in text
+    assert "PostDown = nft 'delete table inet peers-%i'" in text
+    assert "/proc/sys/net/ipv4/conf/%i/forwarding" in text
+    assert "ip_forward" not in text, "of this interface alone, where Linux can"
+    assert "masquerade" not in text
+    assert run("server --address 10.5.0.1/24 --force") == 0
+    text = (tmp_path / "etc/wg0.conf").read_text()
+    assert "ipv6" not in text
+    # A name that nft cannot take, and a host without nft.
+    assert run("server --name a=b") == 0
+    assert "alone, also not each other" in capsys.readouterr().out
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert run("server --name wg1") == 0
+    assert "PostUp" not in (tmp_path / "etc/wg1.conf").read_text()
 
 
 def test_a_server_that_cannot_be(

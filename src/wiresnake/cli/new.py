@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files, new
@@ -145,7 +146,8 @@ def _server(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     if not files.is_name(name):
         raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
-    if arguments.nat and shutil.which("nft") is None:
+    nft = shutil.which("nft") is not None
+    if arguments.nat and not nft:
         raise ConfigError("--nat needs nft: install nftables")
     path: Path = arguments.dir / f"{name}.conf"
     with _made(path.parent), locked(path.parent):
@@ -168,14 +170,18 @@ def _server(arguments: argparse.Namespace) -> int:
             endpoint=arguments.endpoint,
             dns=arguments.dns,
             nat=arguments.nat,
+            forward=nft,
         )
         files.save(New(path, text, arguments.force))
-    print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
-    shown = _argument(path)
-    option = "" if arguments.endpoint else " --endpoint HOST"
-    print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
-    if not arguments.nat:
-        print("Peers reach this host alone; with --nat also what it reaches.")
+    with _telling():
+        print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
+        shown = _argument(path)
+        option = "" if arguments.endpoint else " --endpoint HOST"
+        print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
+        if not arguments.nat:
+            met = "\nPostUp" in text
+            whom = "and each other" if met else "alone, also not each other without nft"
+            print(f"Peers reach this host {whom}; with --nat also what it reaches.")
     return 0
 
 
@@ -206,29 +212,45 @@ def _peer(arguments: argparse.Namespace) -> int:
             replaces=arguments.replace,
         )
         files.save(New(output, pair.peer, arguments.force), New(path, pair.server, replace=True))
-    if arguments.qr:
-        from wiresnake.cli import qr
-
-        try:
-            qr.show(pair.peer)
-        except ConfigError as error:
-            print(f"wiresnake: {error}", file=sys.stderr)
     # What a reload says goes to stderr, and must not come before this.
-    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}", flush=True)
-    if pair.noted:
-        print(f"noted in {path}, for the next peer: endpoint = {pair.noted}")
-    if not files.is_name(output.stem):
-        print(f"A phone takes that name. For an interface of Linux rename {output}: to 1 to 15")
-        print("letters, digits, _=+.-, and .conf.")
-    if arguments.full_tunnel and not new.masquerades(pair.server):
-        print(f"The peer sends everything here, and {path} has no NAT: without a firewall on this")
-        print("host that masquerades, it reaches nothing else. See `new server --nat`.", flush=True)
+    with _telling():
+        if arguments.qr:
+            from wiresnake.cli import qr
+
+            try:
+                qr.show(pair.peer)
+            except ConfigError as error:
+                print(f"wiresnake: {error}", file=sys.stderr)
+        print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
+        if pair.noted:
+            print(f"noted in {path}, for the next peer: endpoint = {pair.noted}")
+        if not files.is_name(output.stem):
+            print(f"A phone takes that name. For an interface of Linux rename {output}: to 1 to 15")
+            print("letters, digits, _=+.-, and .conf.")
+        if arguments.full_tunnel and not new.masquerades(pair.server):
+            print(f"The peer sends everything here, and {path} has no NAT: without a firewall on")
+            print("this host that masquerades, it reaches nothing else. See `new server --nat`.")
     if arguments.reload and up:
         return reload(path, pair.changed)
-    print(f"the server knows the peer after: wiresnake {command(path, up)}")
-    if up and new.saves(pair.server):
-        print("Before it goes down: with SaveConfig = true that would forget the peer.")
+    with _telling():
+        print(f"the server knows the peer after: wiresnake {command(path, up)}")
+        if up and new.saves(pair.server):
+            print("Before it goes down: with SaveConfig = true that would forget the peer.")
     return 0
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """What is printed in it comes after the files are written: an output that takes nothing makes
+    no failure of that."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        streams.give_output_up()
+        if not isinstance(error, BrokenPipeError):
+            what = f"the files are written, but what was to be printed is lost: {error.strerror}"
+            print(f"wiresnake: {what}", file=sys.stderr)
 
 
 def is_up(server: Path) -> bool:

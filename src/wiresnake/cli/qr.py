@@ -2,9 +2,11 @@
 
 import shutil
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.dialect import exported
 from wiresnake.errors import ConfigError
@@ -18,6 +20,8 @@ _LARGEST = 2953
 _MARGIN = 4
 """Light modules around the code, which the standard asks for."""
 _BLACK_ON_WHITE = "\033[38;5;16;48;5;231m"
+_COLOURS = ("\033[48;5;231m", "\033[48;5;16m")
+"""The background of a light and of a dark module."""
 _HALVES = {(0, 0): " ", (1, 0): "\u2580", (0, 1): "\u2584", (1, 1): "\u2588"}
 """One character shows two modules, one above the other."""
 
@@ -67,9 +71,14 @@ def main(argv: list[str]) -> int:
 
 def show(text: str) -> None:
     """Prints the code, and on stderr what to mind."""
-    drawn = terminal(text)
-    width = len(drawn[0])
-    print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
+    if streams.terminal_shows_blocks():
+        drawn = terminal(text)
+        width = len(drawn[0])
+        print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
+    else:
+        drawn = ascii_terminal(text)
+        width = 2 * (len(_code(text).matrix) + 2 * _MARGIN)
+        print("\n".join(drawn), flush=True)
     print("This code shows the private key: whoever sees it can use the tunnel.", file=sys.stderr)
     columns, lines = shutil.get_terminal_size()
     if sys.stdout.isatty() and (width > columns or len(drawn) >= lines):
@@ -88,6 +97,16 @@ def terminal(text: str) -> list[str]:
         rows.append([0] * len(rows[0]))
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return ["".join(_HALVES[two] for two in zip(*pair, strict=True)) for pair in pairs]
+
+
+def ascii_terminal(text: str) -> list[str]:
+    """The same for a terminal without block elements: a row of modules a line, each two spaces of
+    its colour, so that it is twice as large."""
+    lines = []
+    for row in _code(text).matrix_iter(border=_MARGIN):
+        runs = (_COLOURS[int(cell)] + "  " * len(list(run)) for cell, run in groupby(row))
+        lines.append(f"{''.join(runs)}\033[0m")
+    return lines
 
 
 def _code(text: str) -> "QRCode":

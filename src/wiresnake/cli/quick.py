@@ -175,7 +175,7 @@ def _stay(interface: str, argument: str) -> int:
 
     if stay(interface, try_reload, lambda: down(argument, _say, _note)):
         return 0
-    return _fail(f"{interface} is gone")
+    return _fail(f"{interface} is gone; a full tunnel's traffic waits for `wiresnake up` or `down`")
 
 
 def _strip(argument: str) -> int:

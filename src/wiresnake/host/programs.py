@@ -59,7 +59,8 @@ def _run(command: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str
             [find(command[0]) or command[0], *command[1:]],
             input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # Others' rules and comments are in it.
             check=False,
             env={**os.environ, "LC_ALL": "C"},
             process_group=0,

@@ -4,6 +4,7 @@ An error is what keeps the file from being used. A warning is what is accepted, 
 `wg` and `wg-quick`, and does something else than its writer can have meant.
 """
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -58,6 +59,16 @@ def check(text: str) -> list[Finding]:
     for place, problem in relations.problems(reader.interface, reader.peers, reader.comments):
         reader.add(place, problem)
     return sorted(set(reader.findings))
+
+
+def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Finding]:
+    """What a file that is right by itself does wrong on this host, as interface `name`. `routed`
+    has the networks of the main table, each with its device."""
+    reader = _Reader()
+    for line in lines.read(text):
+        reader.feed(line)
+    found = relations.on_host(reader.interface, reader.peers, name, routed)
+    return sorted({Finding(*place, *problem) for place, problem in found})
 
 
 class _Reader:
@@ -180,6 +191,9 @@ class _Reader:
         remedy = "give it a value or remove the line"
         if not quick or line.name == "saveconfig":
             self.error(line, f"{key} has no value", remedy)
+        elif line.name in HOOKS:  # Generators of files write them.
+            place = Place(line.number, line.key_column)
+            self.add(place, Problem("note", f"{key} has no command and does nothing", remedy))
         else:
             self.warn(line, f"{key} has no value and does nothing", remedy)
 

@@ -13,7 +13,7 @@ from itertools import islice
 
 from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError
-from wiresnake.quick import lines, names
+from wiresnake.quick import forwarding, lines, names
 from wiresnake.quick.check import check
 from wiresnake.quick.relations import Section, items
 
@@ -81,8 +81,10 @@ def server(
     endpoint: str | None = None,
     dns: str | None = None,
     nat: bool = False,
+    forward: bool = False,
 ) -> str:
-    """The text of a new server's file. What `peer` needs to know later stands in comments."""
+    """The text of a new server's file. What `peer` needs to know later stands in comments. Peers
+    reach each other if it is to `forward`; with `nat` all that the server reaches."""
     told = [f"# `wiresnake new peer NAME --server {name}` adds a peer."]
     if endpoint:
         told.append(f"# endpoint = {with_port(endpoint, port)}")
@@ -96,30 +98,10 @@ def server(
         f"ListenPort = {port}",
     ]
     if nat:
-        body += _nat(name, addresses)
+        body += forwarding.nat(name, addresses)
+    elif forward:
+        body += forwarding.among_peers(name, addresses)
     return "\n".join([*told, *body, ""])
-
-
-def _nat(name: str, addresses: Sequence[Interface]) -> list[str]:
-    """One table of our own, which goes as a whole."""
-    if not re.fullmatch("[a-zA-Z0-9_.-]+", name):
-        raise ConfigError(f"--nat: nft takes no table named after '{name}'; use letters and digits")
-    rules = "".join(
-        f" add rule inet nat-%i out {'ip' if one.version == 4 else 'ip6'} saddr {one.network}"
-        ' oifname != "%i" masquerade;'
-        for one in addresses
-    )
-    chain = "add chain inet nat-%i out { type nat hook postrouting priority srcnat; };"
-    versions = {one.version for one in addresses}
-    forward = ["net.ipv4.ip_forward=1"] * (4 in versions)
-    forward += ["net.ipv6.conf.all.forwarding=1"] * (6 in versions)
-    return [
-        "# Forwarding stays on: others may have come to need it. With IPv6 forwarding Linux heeds",
-        "# router advertisements only where accept_ra=2.",
-        f"PostUp = sysctl -q -w {' '.join(forward)}",
-        f"PostUp = nft 'add table inet nat-%i; {chain}{rules}'",
-        "PostDown = nft 'delete table inet nat-%i'",
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,8 @@ def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterato
     for line in write_config(state).splitlines()[1:]:
         key, _, value = line.partition(" = ")
         extra = extras.get(value) if key == "PublicKey" else None
-        if extra and extra.name:
-            yield f"# friendly_name = {extra.name}"
+        if extra:
+            yield from extra.comments
         yield line
         if extra:
             yield from _hooks(extra)
