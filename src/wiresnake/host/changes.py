@@ -107,15 +107,20 @@ class Change:
 
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do: for `reload --diff`."""
-        present = self.present(wanted) or linux.remains(self.interface, self._marks)
-        present = replace(present, dns=self._name_servers(present.dns, wanted))
+        present = self.present(wanted)
+        if present is None:
+            present = linux.remains(self.interface, self._marks)
+            present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses and routes that hooks added are not, where the
         state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        if network is None or (self.claimed is None and not self.recorded):
+        if network is None:
+            return None
+        network = replace(network, dns=self._name_servers(network.dns, wanted))
+        if self.claimed is None and not self.recorded:
             return network
         known = self._found.networks if self._found else ()
         mine = [
