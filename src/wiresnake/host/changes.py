@@ -114,8 +114,8 @@ class Change:
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
-        """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file or `claimed` says what is; what is wanted is ours in any case."""
+        """What is there now and is ours: addresses, routes and name servers that hooks added are
+        not, where the state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
         if network is None:
             return None
@@ -127,6 +127,8 @@ class Change:
             *(known if self.claimed is None else (self.claimed,)),
             *([wanted] if wanted else []),
         ]
+        if wanted and not any(one.dns.servers for one in mine):
+            network = replace(network, dns=Dns())
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
