@@ -111,21 +111,28 @@ class Change:
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do: for `reload --diff`."""
         wanted = self._without_block(wanted)
-        present = self.present(wanted) or linux.remains(self.interface, self._marks)
-        present = replace(present, dns=self._name_servers(present.dns, wanted))
+        present = self.present(wanted)
+        if present is None:
+            present = linux.remains(self.interface, self._marks)
+            present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
-        """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file or `claimed` says what is; what is wanted is ours in any case."""
+        """What is there now and is ours: addresses, routes and name servers that hooks added are
+        not, where the state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        if network is None or (self.claimed is None and not self.recorded):
+        if network is None:
+            return None
+        network = replace(network, dns=self._name_servers(network.dns, wanted))
+        if self.claimed is None and not self.recorded:
             return network
         known = self._found.networks if self._found else ()
         mine = [
             *(known if self.claimed is None else (self.claimed,)),
             *([wanted] if wanted else []),
         ]
+        if wanted and not any(one.dns.servers for one in mine):
+            network = replace(network, dns=Dns())
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
