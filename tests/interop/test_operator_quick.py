@@ -434,6 +434,33 @@ def test_save_keeps_names_and_hooks_of_peers(pair: tuple[Machine, Machine]) -> N
     assert "FwMark" not in text
 
 
+@pytest.mark.parametrize("closed", ["/run/wiresnake", "/run/wiresnake /run/wireguard/wiresnake"])
+def test_a_root_that_is_read_only(pair: tuple[Machine, Machine], closed: str) -> None:
+    """wg-quick needs no folder for records: up, reload and down do without, and take down what
+    wg-quick made."""
+    stock, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostDown = echo gone >>/run/said\n{FULL}")
+    for folder in closed.split():
+        ours.host.run("mkdir -p", folder)
+        ours.host.run("mount -t tmpfs -o ro none", folder)
+    try:
+        for first in (ours, replace(stock, host=ours.host, file=ours.file)):
+            said = [first("up").stderr]
+            same = ours("reload", "--diff")
+            assert (same.stdout, same.returncode) == ("", 0)
+            said += [same.stderr, ours("down").stderr]
+            ours.gone()
+            assert ours.host.output("cat /run/said") == "gone\n"
+            ours.host.run("rm /run/said")
+            assert ours.network() == before
+            remedy = [text for text in said if "--tmpfs /run/wiresnake" in text]
+            assert len(remedy) == (0 if " " not in closed else 3 if first is ours else 2)
+    finally:
+        for folder in closed.split():
+            ours.host.run("umount", folder)
+
+
 MISTAKES = {
     "nothing there": (None, "does not exist"),
     "bool": ("SaveConfig = yes\n", "`yes' is neither true nor false"),

@@ -175,7 +175,9 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
     fake.write_text(FAKE, "utf-8")
     fake.chmod(0o755)
     environment = ENVIRONMENT | {
-        **{"PATH": f"{fake.parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"},
+        "PATH": f"{fake.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TERM": "dumb",
         "LC_ALL": "C.UTF-8",
     }
     child, terminal = pty.fork()

@@ -28,7 +28,37 @@ NETWORK = Network(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wiresnake"
     monkeypatch.setattr(state, "DIRECTORY", folder)
+    monkeypatch.setattr(state, "SECOND", tmp_path / "second")
     return folder
+
+
+def test_a_folder_that_cannot_be_made_has_a_second(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A root that is read-only. What a change wrote before it became so is found all the same."""
+    folder.parent.joinpath("file").touch()
+    monkeypatch.setattr(state, "DIRECTORY", folder.parent / "file" / "wiresnake")
+    warned: list[str] = []
+    with state.lock("wg0", warned.append):
+        state.write("wg0", State(7, NETWORK))
+        assert [path.name for path in sorted(state.SECOND.iterdir())] == ["wg0.json", "wg0.lock"]
+    assert state.SECOND.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(state, "DIRECTORY", folder)
+    assert state.read("wg0") == State(7, NETWORK)
+    with state.lock("wg0", warned.append):
+        state.write("wg0", None)
+    assert state.read("wg0") is None
+    assert not warned
+
+
+def test_without_a_folder_there_is_no_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, with the remedy, and no more than that."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    warned: list[str] = []
+    with state.lock("wg0", warned.append):
+        state.write("wg0", State(7, NETWORK))
+    assert state.read("wg0") is None
+    assert len(warned) == 1 and "--tmpfs /run/wiresnake" in warned[0]
 
 
 def test_a_state_is_read_as_it_was_written(folder: Path) -> None:
