@@ -206,6 +206,9 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.find("wg0") == ("wg0", str(path))
     with pytest.raises(HostError, match=r"nowhere\.conf' does not exist"):
         config.find("nowhere")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HostError, match=r"wg0\.conf\.conf' .*; the file here is \./wg0\.conf"):
+        config.find("wg0.conf")
     for name in ("wg0.txt", "a name.conf", "sixteen-letters-.conf"):
         (tmp_path / name).touch()
         with pytest.raises(

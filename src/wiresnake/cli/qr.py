@@ -10,7 +10,7 @@ from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.dialect import exported
 from wiresnake.errors import ConfigError
-from wiresnake.quick import files
+from wiresnake.quick import files, new
 
 if TYPE_CHECKING:
     from segno import QRCode
@@ -31,7 +31,7 @@ def parser(command: str) -> Parser:
         prog=f"wiresnake {command}",
         description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
         " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
-        " PostUp, is left out and said.",
+        " PostUp, is left out and said. A server's own file is refused: its key is for no phone.",
         epilog="""\
 examples:
   wiresnake qr phone.conf
@@ -44,16 +44,23 @@ exit codes: 0 shown or written, 1 failed""",
     kinds.add_argument("--png", type=Path, metavar="OUT", help="write a picture instead")
     kinds.add_argument("--svg", type=Path, metavar="OUT", help="write a vector picture instead")
     made.add_argument("--raw", action="store_true", help="the file as it is, comments and all")
-    made.add_argument("--force", action="store_true", help="replace a file that exists")
+    made.add_argument(
+        "--force", action="store_true", help="replace a file that exists; show a server's own"
+    )
     return made
 
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     picture: Path | None = arguments.png or arguments.svg
-    if arguments.raw:
-        text = files.load(files.find(arguments.file))
-    else:
+    path = files.find(arguments.file)
+    text = files.load(path)
+    if new.is_servers(text) and not arguments.force:
+        raise ConfigError(
+            f"{path} is a server's own: whoever scans its private key is the server. A phone gets"
+            " keys and a code of its own by `wiresnake new peer NAME`; --force shows this one"
+        )
+    if not arguments.raw:
         [text] = exported(arguments.file, "android").values()
     if picture is None:
         show(text)

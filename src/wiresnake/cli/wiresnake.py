@@ -6,7 +6,7 @@ import sys
 from wiresnake._native import protect_memory
 from wiresnake.cli import streams
 from wiresnake.cli.commands import COMMANDS, module_of
-from wiresnake.cli.program import STOCK, program
+from wiresnake.cli.program import STOCK, keep_to_absolute_folders, program
 from wiresnake.errors import WiresnakeError
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -15,6 +15,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
     name = program()
+    keep_to_absolute_folders()
     if argv is None:
         streams.start_anew_in_utf8()
     streams.prepare()

@@ -13,6 +13,7 @@ interface, which cannot be undone, so everything that may fail stands before it.
 
 import contextlib
 import errno
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -57,12 +58,19 @@ class Change:
     def __init__(self, interface: str, say: Say, warn: Say) -> None:
         self.interface = interface
         self._say, self._warn = _unheard(say), _unheard(warn)
-        self._found = self._new = state.read(interface)
+        self._found = state.read(interface)
+        if self._found and not linux.exists(interface):
+            outlived = linux.remains(interface, self._found.marks)
+            self._found = replace(self._found, index=0, network=outlived)
+        self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
         self._signals = Signals()
+        self.claimed: Network | None = None
+        """What of that which is there is ours, beside what is wanted; None: what the record says,
+        and without one all of it. Set before `plan`."""
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
         self.dns = Dns()
@@ -105,12 +113,15 @@ class Change:
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file says what we had added; what is wanted is ours in any case."""
+        state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        known = self._found
-        if network is None or known is None or known.index != linux.index(self.interface):
+        if network is None or (self.claimed is None and not self.recorded):
             return network
-        mine = [*known.networks, *([wanted] if wanted else [])]
+        known = self._found.networks if self._found else ()
+        mine = [
+            *(known if self.claimed is None else (self.claimed,)),
+            *([wanted] if wanted else []),
+        ]
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -136,6 +147,11 @@ class Change:
             return told
         wish = wanted.dns if wanted else Dns()
         return next((one for one in ends if one != wish), wish)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the state file says what we had added to this very interface."""
+        return self._found is not None and self._found.index == linux.index(self.interface)
 
     @property
     def _marks(self) -> frozenset[int]:
@@ -239,9 +255,14 @@ def begin(
     restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
-    and rolls back if the block fails."""
+    and rolls back if the block fails.
+
+    What outlived an interface that is gone stays, and `to` makes it a part of the next one: from
+    the end of a daemon to the next `up` nothing goes around the tunnel.
+    """
     with state.lock(interface, warn):
-        _mend(interface, say, warn, restore)
+        if linux.exists(interface) or leftovers(interface):
+            _mend(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -277,8 +298,8 @@ def mend(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> bool:
-    """Puts the host back to before the killed change, and whatever belongs to an interface that is
-    gone away. True if something was done. `begin` does it by itself."""
+    """Puts the host back to before the killed change, and takes away whatever outlived an interface
+    that is gone. True if something was done. The former `begin` does by itself."""
     with state.lock(interface, warn):
         return _mend(interface, say, warn, restore)
 
@@ -294,7 +315,7 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         # Somebody else's interface has the name by now: nothing that is there is ours.
         state.write(interface, None)
         return False
-    wanted = found.network if index else None
+    wanted = found.network if index and found.network and found.network.mtu else None
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         if wanted:
@@ -355,5 +376,13 @@ def _explained(step: Step, error: OSError) -> OSError:
             " net.ipv6.conf.default.disable_ipv6=0 for new interfaces), or remove the IPv6"
             " addresses from Address and AllowedIPs"
         )
+        return OSError(error.errno, f"{error.strerror}: {remedy}")
+    if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
+        network = ipaddress.ip_network(step.route.prefix)
+        device = linux.routed_by(step.route.table).get(step.route.prefix, "another interface")
+        remedy = f"{device} leads to {network} already. Take it out of AllowedIPs"
+        if network.prefixlen < network.max_prefixlen:
+            halves = ", ".join(map(str, network.subnets()))
+            remedy += f"; or write its halves, {halves}, and all of it goes into the tunnel"
         return OSError(error.errno, f"{error.strerror}: {remedy}")
     return error

@@ -19,7 +19,7 @@ from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
 from wiresnake.quick import names
-from wiresnake.quick.lines import WHITESPACE, Line, read_line, shown
+from wiresnake.quick.lines import WHITESPACE, Line, read_line, shown, told
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -74,6 +74,8 @@ class QuickConfig:
     has_mark: bool
     """There is a FwMark, if only to say off."""
     peers: tuple[PeerExtra, ...]
+    told: dict[str, str]
+    """See `lines.told`."""
     wg: bytearray = field(repr=False)
     """The file for `config.conf.parse`, with an empty line for each that only wg-quick reads, so
     that errors name the right place. The caller wipes it."""
@@ -104,7 +106,8 @@ def find(argument: str) -> tuple[str, str]:
             given = os.path.join(credentials, f"{argument}.conf")
             path = given if os.path.exists(given) else path
     if not os.path.exists(path):
-        raise HostError(errno.ENOENT, f"`{path}' does not exist")
+        here = f"; the file here is ./{argument}" if os.path.isfile(argument) else ""
+        raise HostError(errno.ENOENT, f"`{path}' does not exist{here}")
     name, ending = os.path.basename(path)[:-5], path[-5:]
     if ending != ".conf" or not _NAME.fullmatch(name):
         raise ConfigError("The config file must be a valid interface name, followed by .conf")
@@ -261,6 +264,7 @@ class _Reader:
             save=self._save,
             has_mark=self._has_mark,
             peers=tuple(self._peers),
+            told=told(wg),
             wg=wg,
             own_lines=own_lines,
         )

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from wiresnake._native import PrivateKey
+from wiresnake.control.text import base64_text
 from wiresnake.errors import WiresnakeError
 from wiresnake.host.model import Dns
-from wiresnake.quick.applied import Applied
+from wiresnake.host.programs import ourselves
+from wiresnake.model import DeviceChange
+from wiresnake.quick.applied import Applied, Said, SaidOfInterface
 from wiresnake.quick.config import QuickConfig
 
 Say = Callable[[str], None]
@@ -84,14 +88,33 @@ def _environment(interface: str, file: str) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def record(file: QuickConfig, endpoints: dict[str, str]) -> Applied:
-    """What is to be remembered of a file, and of its peers' endpoints as written."""
+def record(
+    file: QuickConfig, endpoints: dict[str, str], said: dict[str, Said], device: DeviceChange
+) -> Applied:
+    """What is to be remembered of a file: of its peers the endpoints as written, and all else;
+    `device` is what it says of the interface itself."""
     peers = tuple(
         (peer.public_key, peer.on_up, peer.on_down)
         for peer in file.peers
         if peer.on_up or peer.on_down
     )
-    return Applied(endpoints, file.mtu, peers, file.pre_down, file.post_down, file.save)
+    key = device.private_key
+    interface = SaidOfInterface(
+        base64_text(key.public) if isinstance(key, PrivateKey) else "",
+        device.listen_port or None,
+        device.fwmark if file.has_mark else None,
+        file.addresses,
+    )
+    return Applied(
+        endpoints,
+        file.mtu,
+        peers,
+        file.pre_down,
+        file.post_down,
+        file.save,
+        peers=said,
+        interface=interface,
+    )
 
 
 def restart_events(record: Applied, path: str, interface: str) -> Applied:
@@ -104,7 +127,7 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
     if not record.hooks:
         return replace(record, events=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "wiresnake.cli.wiresnake", "events", "--hooks", path, interface],
+        [*ourselves(), "wiresnake", "events", "--hooks", path, interface],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
