@@ -50,6 +50,8 @@ class State:
     ours: bool = True
     """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
     device: Former = Former()  # noqa: RUF009  # a tuple
+    unguarded: tuple[int, ...] = ()
+    """The IP versions whose firewall nothing on this host could have."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -76,6 +78,7 @@ def read(interface: str) -> State | None:
             _network(found["to"]),
             found["ours"],
             Former(*found.get("device", ())),
+            tuple(found.get("unguarded", ())),
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
