@@ -63,7 +63,8 @@ def replace(interface: str, version: int, before: Guard | None, guard: Guard | N
         _remove(interface, version)  # One of its tables may be there, and done.
     lost = "packets from outside to the tunnel's addresses are not dropped. To have that,"
     if said:
-        return f"{lost} this kernel must have nf_tables or iptables' raw and mangle ({'; '.join(said)})"
+        why = "; ".join(said)
+        return f"{lost} this kernel must have nf_tables, or raw and mangle of iptables ({why})"
     return f"neither nft nor {_IPTABLES[version]}: {lost} install nftables"
 
 
