@@ -231,8 +231,11 @@ class Change:
             state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
-        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
+        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone. In one
+        line: the step that failed and its reason must not be far from each other."""
         whole = True
+        if self._done:
+            self._say("undoing what was done")
         for one in _runs(reversed(self._done)):
             try:
                 if isinstance(one, Call):
@@ -250,7 +253,6 @@ class Change:
                 self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
-        self._echo(group)
         first = group[0]
         if isinstance(first, ProgramStep):
             self._run(first)
