@@ -28,6 +28,7 @@ from wiresnake.host.signals import Signals
 from wiresnake.host.state import Former, State
 from wiresnake.host.steps import (
     DeleteStep,
+    FirewallStep,
     NetlinkStep,
     ProgramStep,
     RouteStep,
@@ -69,6 +70,7 @@ class Change:
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
+        self._unguarded: set[int] = set()
         self._signals = Signals()
         self.claimed: Network | None = None
         """What of that which is there is ours, beside what is wanted; None: what the record says,
@@ -109,13 +111,23 @@ class Change:
             self._carry_out(steps)
 
     def plan(self, wanted: Network | None) -> list[Step]:
-        """What `to` would do: for `reload --diff`."""
+        """What `to` would do."""
         wanted = self._without_block(wanted)
         present = self.present(wanted)
         if present is None:
             present = linux.remains(self.interface, self._marks)
             present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
+
+    def lines(self, wanted: Network | None) -> list[str]:
+        """What `to` would change, in words: of a firewall that nothing here could have, nothing."""
+        known = self._found.unguarded if self._found else ()
+        return [
+            line
+            for step in self.plan(wanted)
+            if (line := str(step))
+            if not (isinstance(step, FirewallStep) and not step.before and step.version in known)
+        ]
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses, routes and name servers that hooks added are
@@ -218,6 +230,8 @@ class Change:
         try:
             if warning := step.carry_out():
                 self._warn(warning)
+                if isinstance(step, FirewallStep):
+                    self._unguarded.add(step.version)
         except OSError as error:
             raise linux.failure(str(step), error) from None
 
@@ -232,11 +246,15 @@ class Change:
                 return
             now = replace(new, network=new.to, to=None, changing=False, ours=True)
             now = replace(now, index=linux.index(self.interface), device=Former())
+            now = replace(now, unguarded=tuple(sorted(self._unguarded)))
             state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
-        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
+        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone. In one
+        line: the step that failed and its reason must not be far from each other."""
         whole = True
+        if self._done:
+            self._say("undoing what was done")
         for one in _runs(reversed(self._done)):
             try:
                 if isinstance(one, Call):
@@ -254,7 +272,6 @@ class Change:
                 self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
-        self._echo(group)
         first = group[0]
         if isinstance(first, ProgramStep):
             self._run(first)

@@ -208,7 +208,7 @@ class FirewallStep(ProgramStep):
         return replace(self, before=self.after, after=self.before)
 
     def carry_out(self) -> str | None:
-        return firewall.replace(self.interface, self.version, self.after)
+        return firewall.replace(self.interface, self.version, self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)
