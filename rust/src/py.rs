@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
 use crate::notes::News;
+use crate::panics;
 use crate::peer::Peer;
 use crate::plane::Plane;
 use crate::secret::{self, Format, Malformed, PresharedKey, PrivateKey};
@@ -37,7 +39,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_class::<PyEntropy>()?;
     module.add_class::<PyPlane>()?;
+    module.add("PanicException", module.py().get_type::<PanicException>())?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
+    module.add_function(wrap_pyfunction!(take_panics, module)?)?;
     module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
 
@@ -441,6 +445,7 @@ pub struct PyPlane(Guarded<Plane>);
 impl PyPlane {
     #[new]
     fn new() -> PyResult<PyPlane> {
+        panics::keep();
         Ok(PyPlane(Guarded::new(Plane::new()?)))
     }
 
@@ -645,6 +650,11 @@ impl PyPlane {
     fn describe_notes(&self, now: u64) -> PyResult<String> {
         self.plane().map(|plane| plane.describe_notes(now))
     }
+}
+
+#[pyfunction]
+fn take_panics() -> Vec<String> {
+    panics::take()
 }
 
 type Described<'py> = (u32, Bound<'py, PyBytes>, u64, u32, Bound<'py, PyDict>);

@@ -141,6 +141,13 @@ class Entropy:
 def open_cookie(key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
     """Opens a cookie reply's payload by XChaCha20-Poly1305; None when the tag is wrong."""
 
+class PanicException(BaseException):
+    """A panic in Rust that Python's call met: a defect."""
+
+def take_panics() -> list[str]:
+    """Where Rust panicked since the last call, each place once in the life of the process, as
+    `src/outbound.rs:204:36: index out of range`. Before there is a Plane they are printed."""
+
 def protect_memory() -> None:
     """No core dump, and no other process of the same user may read the memory of this one.
 

@@ -490,7 +490,7 @@ class Terminal:
     def __init__(self, host: Host, *command: str) -> None:
         self.fd, far = pty.openpty()
         self.resize(120)
-        enter = lab.words(f"nsenter --target {host.pid} --net --mount --")
+        enter = lab.words(f"nsenter --target {host.pid} --net --mount --root --")
         environment = os.environ | {"TERM": "xterm-256color"}
         for size in ("COLUMNS", "LINES"):  # They would count more than the terminal's own.
             environment.pop(size, None)

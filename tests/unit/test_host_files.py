@@ -147,3 +147,10 @@ def test_what_a_program_says_is_the_error() -> None:
     with pytest.raises(OSError, match=r"^no such file: x y$"):
         programs.run("sh", "-c", "echo 'no such file:'; echo 'no such file: x\ny' >&2; exit 3")
     assert programs.output("a-program-that-is-not-there") is None
+
+
+def test_what_a_program_prints_need_not_be_utf8() -> None:
+    """Among the rules of a firewall are others', with comments; all goes back as it came."""
+    found = programs.output("printf", r"-A INPUT --comment caf\351\n")
+    assert found == "-A INPUT --comment caf\udce9\n"
+    programs.run("grep", "-qaP", r"caf\xe9", text=found)

@@ -1,5 +1,6 @@
 """The UDP sockets' options, and what happens when a port is taken."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -126,3 +127,18 @@ def test_c079_one_family_is_enough(
     sockets = udp.open_sockets(0, 0)
     assert len(sockets.all) == 1
     sockets.close()
+
+
+@pytest.mark.parametrize("mark", [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_a_mark_is_all_of_32_bits(mark: int) -> None:
+    """For whom it is set when the sockets are made, and while they live."""
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with one, contextlib.closing(udp.Sockets(one, None, 0)) as sockets:
+        try:
+            sockets.set_mark(mark)
+            udp.open_sockets(0, mark).close()
+        except HostError as error:  # Without CAP_NET_ADMIN.
+            assert (error.errno, f"{mark:#x}" in str(error)) == (errno.EPERM, True)
+        else:
+            raw = one.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, 4)
+            assert struct.unpack("I", raw) == (mark,)

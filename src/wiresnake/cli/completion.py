@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         for word, meaning in candidates(argv[2:]):
             print(f"{word}\t{meaning}" if meaning else word)
         return 0
-    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text(), end="")
+    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text("utf-8"), end="")
     return 0
 
 

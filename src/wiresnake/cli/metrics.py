@@ -104,7 +104,8 @@ def _export(arguments: argparse.Namespace) -> None:
         if arguments.output:
             _replace(arguments.output, text)
         else:
-            sys.stdout.write(text.decode())
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
         return
     exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.
     address, port = arguments.listen

@@ -65,9 +65,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     from wiresnake.diagnosis.gather import gather
     from wiresnake.diagnosis.rules import diagnose
     from wiresnake.diagnosis.target import find
+    from wiresnake.quick.names import displayed
 
     with progress(f"looking into {arguments.peer}"):
-        target = find(arguments.peer, _interfaces(arguments.interface, arguments.config))
+        target = find(displayed(arguments.peer), _interfaces(arguments.interface, arguments.config))
         facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text

@@ -208,10 +208,12 @@ def write_device(device: DeviceStatus) -> bytearray:
 
 
 def write_device_state(
-    up: bool, bound: bool, stranger: Stranger | None, notes: str, now: int
+    up: bool, bound: bool, bind_error: int, stranger: Stranger | None, notes: str, now: int
 ) -> bytes:
     """The head of a `state`; `notes` are the plane's."""
     text = f"up={_value(up)}\nbound={_value(bound)}\n"
+    if bind_error:
+        text += f"bind_error={bind_error}\n"
     if stranger is not None:
         text += (
             f"unknown_initiations={stranger.number}\n"

@@ -23,6 +23,8 @@ class DeviceReport:
     up: bool = False
     bound: bool = False
     """It has a UDP socket."""
+    bind_error: int = 0
+    """The errno for which it has none, though it is up."""
     unknown_initiations: int = 0
     """Handshakes meant for this device, by a public key that is none of its peers'."""
     unknown_initiator: str | None = None

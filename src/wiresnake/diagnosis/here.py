@@ -225,11 +225,15 @@ def no_socket(facts: Facts) -> Verdict | None:
     if facts.device is None or facts.device.bound or not facts.up:
         return None
     name = facts.state.name
+    number, port = facts.device.bind_error, facts.state.listen_port
     return Verdict(
         "no_socket",
         f"{name} has no UDP socket: it could not have its port.",
-        (f"It is set to port {facts.state.listen_port}.",),
-        f"Choose another: `wiresnake set {name} listen-port 0`.",
+        (f"It is set to port {port}.", *([f"{error(number)}."] if number else [])),
+        f"Choose another: `wiresnake set {name} listen-port 0`; or end who has it (ss -lunp), and"
+        f" within 5 s {name} does."
+        if number in (0, errno.EADDRINUSE, errno.EACCES)
+        else f"See the log of {name}'s daemon, started with LOG_LEVEL=debug.",
     )
 
 

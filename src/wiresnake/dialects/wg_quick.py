@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from wiresnake.dialects.document import Document, LeftOut, Peer, canonical, is_server, merged
 from wiresnake.errors import ConfigError
-from wiresnake.quick import lines
+from wiresnake.quick import lines, names
 from wiresnake.quick.check import FOREIGN, QUICK, WG
 from wiresnake.quick.lines import HOOKS, Line, squeeze
 from wiresnake.quick.relations import items
@@ -39,9 +39,8 @@ class _Reader:
             self._setting(line)
         elif line.value:
             raise ConfigError("neither a section nor 'Key = value'; comments start with '#'")
-        key, _, value = line.comment.partition("=")
-        if self.open == "peer" and key.strip() == "friendly_name":
-            self._change_peer(name=value.strip())
+        elif self.open == "peer" and not self.peers[-1][1].name:
+            self._change_peer(name=names.of_comment(line.comment))
 
     def _header(self, line: Line) -> None:
         self.open = squeeze(line.text.partition("#")[0]).lower()[1:-1]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
-from wiresnake.host.model import Network
+from wiresnake.host.model import Dns, Network
 from wiresnake.host.plan import PLACEHOLDER, plan
 from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
@@ -58,14 +58,24 @@ class Change:
     def __init__(self, interface: str, say: Say, warn: Say) -> None:
         self.interface = interface
         self._say, self._warn = _unheard(say), _unheard(warn)
-        self._found = self._new = state.read(interface)
+        self._found = state.read(interface)
+        if self._found and not linux.exists(interface):
+            outlived = linux.remains(interface, self._found.marks)
+            self._found = replace(self._found, index=0, network=outlived)
+        self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
         self._signals = Signals()
+        self.claimed: Network | None = None
+        """What of that which is there is ours, beside what is wanted; None: what the record says,
+        and without one all of it. Set before `plan`."""
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
+        self.dns = Dns()
+        """Name servers that the interface's file names, for when no record of ours tells what was
+        set: wg-quick removes those, too."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
@@ -98,16 +108,20 @@ class Change:
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do: for `reload --diff`."""
         present = self.present(wanted) or linux.remains(self.interface, self._marks)
+        present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def present(self, wanted: Network | None = None) -> Network | None:
         """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file says what we had added; what is wanted is ours in any case."""
+        state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        known = self._found
-        if network is None or known is None or known.index != linux.index(self.interface):
+        if network is None or (self.claimed is None and not self.recorded):
             return network
-        mine = [*known.networks, *([wanted] if wanted else [])]
+        known = self._found.networks if self._found else ()
+        mine = [
+            *(known if self.claimed is None else (self.claimed,)),
+            *([wanted] if wanted else []),
+        ]
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -115,6 +129,29 @@ class Change:
             addresses=tuple(one for one in network.addresses if one in addresses),
             routes=tuple(one for one in network.routes if one in routes),
         )
+
+    def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
+        """What is set, or may be: what the resolver tells, else what the record says. A killed
+        change may have come to either end; the one that is not wanted counts, so that what is
+        wanted is set in any case."""
+        if told.servers:
+            return told
+        known, index = self._found, linux.index(self.interface)
+        if known and index and known.index not in (0, index):
+            known = None  # It is of another interface that had the name.
+        ends = [self.dns]
+        if known:
+            both = [known.network, known.to] if known.changing else [known.network]
+            ends = [one.dns if one else Dns() for one in both]
+        if not any(one.servers for one in ends) or dns.repeats():
+            return told
+        wish = wanted.dns if wanted else Dns()
+        return next((one for one in ends if one != wish), wish)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the state file says what we had added to this very interface."""
+        return self._found is not None and self._found.index == linux.index(self.interface)
 
     @property
     def _marks(self) -> frozenset[int]:
@@ -218,9 +255,14 @@ def begin(
     restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
-    and rolls back if the block fails."""
+    and rolls back if the block fails.
+
+    What outlived an interface that is gone stays, and `to` makes it a part of the next one: from
+    the end of a daemon to the next `up` nothing goes around the tunnel.
+    """
     with state.lock(interface, warn):
-        _mend(interface, say, warn, restore)
+        if linux.exists(interface) or leftovers(interface):
+            _mend(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -256,8 +298,8 @@ def mend(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> bool:
-    """Puts the host back to before the killed change, and whatever belongs to an interface that is
-    gone away. True if something was done. `begin` does it by itself."""
+    """Puts the host back to before the killed change, and takes away whatever outlived an interface
+    that is gone. True if something was done. The former `begin` does by itself."""
     with state.lock(interface, warn):
         return _mend(interface, say, warn, restore)
 
@@ -273,7 +315,7 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         # Somebody else's interface has the name by now: nothing that is there is ours.
         state.write(interface, None)
         return False
-    wanted = found.network if index else None
+    wanted = found.network if index and found.network and found.network.mtu else None
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         if wanted:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from wiresnake import netlink
 from wiresnake.errors import HostError
 from wiresnake.host import dns, firewall, rtnetlink
-from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.rtnetlink import FAMILIES, RouteNetlink, address_text, pack_prefix
-from wiresnake.host.steps import BOOT
+from wiresnake.host.steps import BLOCK_METRIC, BOOT, UNREACHABLE
 from wiresnake.netlink import Refused, Request, attribute, fields, number, unsigned
 
 _UP = 1
@@ -82,10 +82,15 @@ def delete(interface: str) -> None:
 
 
 def free_table(first: int = 51820) -> int:
-    """The first table from there without a route of either version."""
+    """The first table from there without a route of either version, except a block that was left:
+    stock wg-quick takes down a tunnel of ours, but knows none."""
     with RouteNetlink() as kernel:
         table = first
-        while any(_routes(kernel, version, number(15, table)) for version in (4, 6)):
+        while any(
+            not _is_block(route)
+            for version in (4, 6)
+            for route in _routes(kernel, version, number(15, table))
+        ):
             table += 1
         return table
 
@@ -211,19 +216,33 @@ def _read(
     policy = None
     if rules or marks:
         guards = [guard for version in (4, 6) if (guard := firewall.read(interface, version))]
-        policy = _policy(rules, guards, routes)
+        led = {*marks, *(rule.table for rule in rules if rule.table != MAIN_TABLE)}
+        policy = _policy(rules, guards, [*_blocks(kernel, sorted(led))])
     name_servers = dns.read(interface) if ask_dns else Dns()
     mtu, up = (link.mtu, link.up) if link else (0, False)
     return Network(mtu, tuple(addresses), tuple(routes), policy, name_servers, up)
 
 
-def _policy(rules: list[Rule], guards: list[Guard], routes: list[Route]) -> Policy | None:
-    if not rules and not guards:
+def _policy(rules: list[Rule], guards: list[Guard], blocks: list[Block]) -> Policy | None:
+    if not rules and not guards and not blocks:
         return None
     versions = {rule.version for rule in rules} | {guard.version for guard in guards}
+    versions |= {block.version for block in blocks}
     marks = [rule.table for rule in rules if rule.table != MAIN_TABLE]
-    mark = marks[0] if marks else guards[0].mark
-    return Policy(mark, tuple(sorted(versions)), tuple(rules), tuple(guards))
+    marks += [*(guard.mark for guard in guards), *(block.table for block in blocks)]
+    return Policy(marks[0], tuple(sorted(versions)), tuple(rules), tuple(guards), tuple(blocks))
+
+
+def _blocks(kernel: RouteNetlink, tables: Iterable[int]) -> Iterator[Block]:
+    for version in (4, 6):
+        for table in tables:
+            if any(_is_block(one) for one in _routes(kernel, version, number(15, table))):
+                yield Block(version, table)
+
+
+def _is_block(route: "_Route") -> bool:
+    metric = unsigned(route.has.get(6, b""))
+    return (route.length, route.kind, metric) == (0, UNREACHABLE, BLOCK_METRIC)
 
 
 def _link(kernel: RouteNetlink, interface: str) -> _Link | None:

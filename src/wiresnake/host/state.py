@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wiresnake.errors import HostError
-from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import Block, Dns, Guard, Network, Policy, Route, Rule
 
 DIRECTORY = Path("/run/wiresnake")
 PATIENCE = 60.0
@@ -152,7 +152,7 @@ def _ancestors() -> Iterator[str]:
     while pid:
         yield str(pid)
         try:
-            text = Path(f"/proc/{pid}/stat").read_text()
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             return
         pid = int(text.rpartition(")")[2].split()[1])
@@ -188,10 +188,11 @@ def _network(found: Any) -> Network | None:  # from JSON
     )
 
 
-def _policy(mark: int, versions: list[int], rules: Any, guards: Any) -> Policy:
+def _policy(mark: int, versions: list[int], rules: Any, guards: Any, blocks: Any = None) -> Policy:
     return Policy(
         mark,
         tuple(versions),
         None if rules is None else tuple(Rule(*one) for one in rules),
         None if guards is None else tuple(Guard(v, m, tuple(own)) for v, m, own in guards),
+        None if blocks is None else tuple(Block(*one) for one in blocks),
     )

@@ -93,7 +93,7 @@ class _Reader:
         self.findings.append(Finding(*place, *problem))
 
     def feed(self, line: Line) -> None:
-        self.comments |= bool(line.comment)
+        self.comments |= bool(line.comment) and not _is_saved(line)
         if line.header:
             self._header(line)
         elif not line.equals:
@@ -201,3 +201,10 @@ class _Reader:
 def _inner_space(line: Line) -> bool:
     key = line.text.partition("=")[0].strip(lines.WHITESPACE)
     return squeeze(key) != key
+
+
+def _is_saved(line: Line) -> bool:
+    """Whether `save` keeps the comment."""
+    if line.section == "peer":
+        return line.comment.lower().startswith(("friendly_name", "friendly_json"))
+    return bool(lines.told(f"#{line.comment}".encode("utf-8", "surrogateescape")))

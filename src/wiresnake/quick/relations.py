@@ -45,7 +45,7 @@ Found = Iterator[tuple[Place, Problem]]
 
 
 def problems(interface: Section | None, peers: list[Section], comments: bool) -> Found:
-    """`comments`: whether the file has any."""
+    """`comments`: whether the file has any that `save` drops."""
     allowed = list(_allowed(peers))
     if interface is None:
         place = _place(peers[0].header) if peers else Place(1, 1)
@@ -148,8 +148,9 @@ def _of_interface(interface: Section, comments: bool) -> Found:
         yield _place(dns), _warning(reason, "add a server's address")
     save = interface.last("saveconfig")
     if save and save.value.lower() == "true" and comments:
-        reason = "SaveConfig drops all comments when the interface goes down"
-        yield _place(save), _warning(reason, "write SaveConfig = false, or no comments")
+        reason = "SaveConfig drops all comments when the interface goes down, but names of peers"
+        reason += " and what `new` noted"
+        yield _place(save), _warning(reason, "write SaveConfig = false, or no other comments")
     mtu = interface.last("mtu")
     six = any(":" in line.value for line in interface.lines.get("address", ()))
     if mtu and mtu.value.isdecimal() and 576 <= int(mtu.value) < 1280 and six:

@@ -262,7 +262,7 @@ def _table_names() -> set[str]:
     names = set()
     for path in ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables"):
         try:
-            with open(path) as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 names |= {
                     line.split("#")[0].split()[-1] for line in file if line.split("#")[0].strip()
                 }

@@ -121,7 +121,8 @@ def _configure(one: socket.socket) -> None:
 
 def _set_mark(one: socket.socket, mark: int) -> None:
     try:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        # Packed: Python takes numbers for options as signed ones.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", mark))
     except PermissionError as error:
         what = f"not permitted to set fwmark {mark:#x}: run as root or with CAP_NET_ADMIN"
         raise HostError(error.errno, what) from None

@@ -25,7 +25,6 @@ from ..peer import Peer
 from ..road import Datagram, Tap
 from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
-from ._common import SPACING
 
 
 @check(92, seconds=6, shared=False)
@@ -303,7 +302,7 @@ def indices_have_no_pattern(stand: Stand) -> None:
 
 
 def _index(peer: Peer) -> int:
-    time.sleep(SPACING)
+    peer.stand.apart()
     return peer.handshake(confirm=False).remote
 
 
