@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+# Where rustup puts cargo, in case this shell is older than it.
+export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 
 CRATE := --locked --workspace --manifest-path rust/Cargo.toml
 RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
@@ -100,7 +101,7 @@ $(STAMPS)/plot: requirements-plot.txt $(STAMPS)/venv
 	tools/setup plot
 	@touch $@
 
-$(STAMPS)/rust: rust/Cargo.toml
+$(STAMPS)/rust: rust/Cargo.toml | packages
 	tools/setup rust
 	@mkdir -p $(STAMPS) && touch $@
 

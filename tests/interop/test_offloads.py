@@ -230,7 +230,7 @@ def test_the_route_to_one_peer_narrows(make_host: MakeHost, ours: Implementation
             assert longest(to_c) > SUPER
         wide.await_progress()
         a.host.run(route)
-        lab.wait_for("super-packets again", lambda: longest(a) > SUPER, 15)
+        lab.wait_for("super-packets again", lambda: longest(a) > SUPER)
         narrow.await_progress()
 
 

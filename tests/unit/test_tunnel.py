@@ -282,6 +282,18 @@ def test_keys_go_at_down_whatever_else_is_queued(monkeypatch: pytest.MonkeyPatch
     play(monkeypatch, scene)
 
 
+def test_a_copied_machine_ends_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        expired: list[int] = []
+        monkeypatch.setattr(plane, "expire", expired.append, raising=False)
+        await tunnel.apply(DeviceChange(peers=tuple(many(300))))
+        tunnel._generation._on_change()
+        await asyncio.gather(*tunnel._changes)
+        assert expired == list(range(1, 301))
+
+    play(monkeypatch, scene)
+
+
 def test_a_defect_of_up_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         reported = []

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wiresnake._native import PanicException, cipher, protect_memory
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.config import conf, uapi
 from wiresnake.errors import ConfigError, HostError, WiresnakeError
@@ -41,6 +43,8 @@ environment:
                                          to get wrong)
 """
 
+_INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
+
 
 def parser() -> Parser:
     made = Parser(
@@ -51,12 +55,13 @@ def parser() -> Parser:
     made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
     made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
     made.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    made.add_argument("interface", metavar="IFACE", help="its name; it must not exist")
+    made.add_argument("interface", metavar="IFACE", help=_INTERFACE)
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    streams.prepare()
     arguments = parser().parse_args(argv)
     try:
         tun_fd = _descriptor(os.environ, "WG_TUN_FD")
@@ -256,6 +261,8 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     try:
         fd = uapi.unsigned(text, 31)
         os.fstat(fd)
+        if fd <= 2:  # There the daemon has /dev/null.
+            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     except (ValueError, OSError):
         raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
     return fd

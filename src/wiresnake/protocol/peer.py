@@ -127,13 +127,26 @@ class Peer:
     def renew_identity(self) -> None:
         """The device's own key is another: nothing that rests on the old one is sent any more."""
         self._static_static, self._knows_static_static = None, False
-        self.end_sessions()
+        self._end_sessions()
 
-    def end_sessions(self) -> None:
-        """What goes on is not to go on: the next packet begins a handshake, at once."""
+    def begin_anew(self, now: Now) -> None:
+        """A copy of us may have the same sessions, and the same handshake in flight."""
+        self._end_sessions()
+        if self.wants_handshake:
+            self._begin_series(now)
+
+    def _end_sessions(self) -> None:
+        """They receive, but send no more; the next packet begins a handshake, at once."""
         self._drop_handshake()
         self._last_sent = _LONG_AGO
         self.around.plane.expire(self.id)
+
+    def zero_keys(self) -> None:
+        """No key is left; the next packet, or a retry that was due, begins a handshake."""
+        self.around.timers.cancel(self.id, Timer.ZERO_KEYS)
+        self._drop_handshake()
+        self.around.plane.wipe(self.id)
+        self._disconnect("expired")
 
     def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
         switched_on = not self.persistent_keepalive and seconds
@@ -248,9 +261,7 @@ class Peer:
             case Timer.PERSISTENT_KEEPALIVE:
                 self._look_at_persistent_keepalive(now)
             case Timer.ZERO_KEYS:
-                self._drop_handshake()
-                self.around.plane.wipe(self.id)
-                self._disconnect("expired")
+                self.zero_keys()
             case Timer.NEWS:
                 self._tell_news(now)
 

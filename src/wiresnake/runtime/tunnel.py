@@ -32,8 +32,10 @@ from wiresnake.protocol.plane import DEFECTS, Defect, Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
+from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.offloads import Offload
+from wiresnake.runtime.sleep import SleepWatch
 from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
@@ -83,6 +85,8 @@ class Tunnel:
         self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, *merges)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
+        self._sleep = SleepWatch(self._woke)
+        self._generation = GenerationWatch(self._copied)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
     def close(self) -> None:
@@ -90,6 +94,8 @@ class Tunnel:
         if self._tun.fd < 0:
             return
         self._watch.close()
+        self._sleep.close()
+        self._generation.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -215,6 +221,11 @@ class Tunnel:
         self._bind_error = getattr(error, "errno", None) or errno.EIO
         self._retry = self._loop.call_later(pause, self._bind, min(2 * pause, _LONGEST_PAUSE))
 
+    def _copied(self) -> None:
+        """Another virtual machine may have our sessions, and must not send with the same nonces."""
+        _log.info("this machine was copied or restored: all sessions of %s end", self._tun.name)
+        self._begin(self._device.expire(now), self._flapping)
+
     def _begin(self, steps: Steps, turn: asyncio.Lock) -> asyncio.Task[bool]:
         task = self._loop.create_task(self._carry_out(steps, turn))
         self._changes.add(task)
@@ -240,6 +251,9 @@ class Tunnel:
             context = {"message": "the device failed", "exception": first}
             self._loop.call_exception_handler(context)
         return first is None
+
+    def _woke(self) -> None:
+        self._begin(self._device.wipe(), self._flapping)
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
