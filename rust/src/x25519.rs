@@ -1,5 +1,5 @@
-//! X25519 (RFC 7748): graviola's verified assembly, which takes half of dalek's time (a Xeon), where the
-//! CPU can run it; dalek's elsewhere. What they leave on the stack is the caller's to wipe.
+//! X25519 (RFC 7748): graviola's verified assembly, which takes half of dalek's time on a Xeon, where
+//! the CPU can run it; dalek's elsewhere. What they leave on the stack is the caller's to wipe.
 
 /// The public key of a clamped scalar.
 pub fn public(scalar: &[u8; 32]) -> [u8; 32] {

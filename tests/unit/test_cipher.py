@@ -62,7 +62,7 @@ def test_the_log_says_that_the_own_cipher_fails(
 
 def test_a_wrong_word_for_offloads_ends_the_daemon() -> None:
     environment = os.environ | {"WIRESNAKE_OFFLOADS": "-lro"}
-    command = [DAEMON, "-f", "wnone"]
+    command = [str(DAEMON), "-f", "wnone"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("wiresnaked: WIRESNAKE_OFFLOADS: '-lro' is none of its words")
