@@ -38,7 +38,9 @@ pub fn take() -> Vec<String> {
 
 fn note(info: &PanicHookInfo<'_>) {
     let place = info.location().map_or("somewhere".into(), |place| place.to_string());
-    let message = info.payload_as_str().and_then(|text| text.lines().next()).unwrap_or("");
+    let (payload, literal) = (info.payload(), info.payload().downcast_ref::<&str>());
+    let text = literal.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = text.and_then(|text| text.lines().next()).unwrap_or("");
     let message: String = message.chars().take(LONGEST).collect();
     let mut seen = lock(&SEEN);
     if seen.places.len() < PLACES && !seen.places.contains(&place) {

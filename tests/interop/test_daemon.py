@@ -44,9 +44,13 @@ def run(*command: str | int | Path, check: bool = True, text: str | None = None)
     return done.stdout + ("" if check else done.stderr)
 
 
+BUSY = 15
+"""So many times as long as on a free machine may anything take on a busy one."""
+
+
 def wait(condition: Callable[[], object], seconds: float, what: str = "") -> None:
-    """Fails unless the condition holds within the time."""
-    end = time.monotonic() + seconds
+    """Fails unless the condition holds within the time, or `BUSY` times that."""
+    end = time.monotonic() + BUSY * seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.01)
@@ -117,7 +121,7 @@ class Daemon:
         return found
 
     def ended(self, seconds: float) -> int:
-        return self.process.wait(seconds)
+        return self.process.wait(BUSY * seconds)
 
 
 @pytest.fixture
@@ -623,7 +627,7 @@ def test_c102_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
             connection.sendall(b"set=1\nlisten_port=1")
         begin = time.monotonic()
         assert talk(daemon, "get=1\n\n") == ["errno=0\n\n"]
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < BUSY
 
 
 def test_without_descriptors_it_waits_for_better_times(daemon: Daemon) -> None:
@@ -635,7 +639,7 @@ def test_without_descriptors_it_waits_for_better_times(daemon: Daemon) -> None:
         return sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15]))
 
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(2)
+        connection.settimeout(2 * BUSY)
         connection.connect(str(daemon.path))
         connection.sendall(b"get=1\n\n")
         before = ticks()
@@ -847,5 +851,5 @@ def test_following_without_permission(
     home("ip", "link", "set", name, "netns", away.name)
     wait(lambda: "1B58" in home("cat", "/proc/net/udp"), 1, "taken as up again")
     away("ip", "link", "delete", name)
-    assert process.wait(1) == 0
+    assert process.wait(BUSY) == 0
     assert process.communicate()[1].count("cannot follow") == 2
