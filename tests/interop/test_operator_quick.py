@@ -46,6 +46,8 @@ CONFIGURATIONS = {
     "Table name": f"{KEY}Table = main\n{ONE}{PEER}",
     "default route": f"{KEY}{ONE}Address = fd09::1/64\n{FULL}",
     "default route, own mark": f"{KEY}FwMark = 0x1234\n{ONE}{FULL.replace('::/0, ', '')}",
+    "default route, greatest mark": f"{KEY}FwMark = 0xffffffff\n{ONE}{FULL}",
+    "greatest table": f"{KEY}FwMark = 0x80000000\nTable = 4294967295\n{ONE}{FULL}",
     "DNS": f"{KEY}DNS = 192.0.2.53, 2001:db8::53, corp.example lan\n{ONE}{PEER}",
     "hooks": f"{KEY}{ONE}PreUp = echo pre %i >>/run/said\n"
     "PostUp = ip -4 route add 10.77.0.0/16 dev %i; echo post >>/run/said\n"

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sim.world import MILLISECOND, Node, World, introduce, private_key
 
@@ -72,12 +72,14 @@ def everywhere_the_same(node: Node) -> None:
     assert routes == {Prefix(*prefix): peer.id for prefix, peer in plane.routes.items()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
+@example(["down", "flap", DeviceChange(replace_peers=True), "change", "change", "flap"])
 @given(st.lists(st.sampled_from(STEPS) | changes, max_size=40))
 def test_whatever_falls_in_between_all_is_well_in_the_end(story: list[str | DeviceChange]) -> None:
     with patch.object(module, "_PEERS_PER_SLICE", 1):
         world = World()
         alice, bob = world.pair()
+        alice.configure(*(PeerChange(key) for key in KEYS))
         alice.configure(PeerChange(bob.key.public, persistent_keepalive=25))
         interleaved = Interleaved(alice)
         up = True

@@ -3,7 +3,7 @@
 import ipaddress
 from dataclasses import dataclass, field, replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wiresnake.host.linux import covered, own_rules
@@ -16,6 +16,7 @@ from wiresnake.host.steps import (
     DnsStep,
     FirewallStep,
     LinkStep,
+    ProgramStep,
     RouteStep,
     RuleStep,
     SourceMarkStep,
@@ -237,6 +238,26 @@ def test_what_both_networks_have_is_always_there(first: Network, second: Network
         assert routes <= kernel.routes
         assert kept <= {rule[:2] for rule in kernel.rules}
         assert guarded <= kernel.guards.keys()
+
+
+@example(
+    Network(1280, (), (Route("10.2.0.0/16"),)),
+    Network(1280, ("10.0.0.1/24",), (Route("10.2.0.0/16"),), dns=Dns(("10.0.0.53",))),
+)
+@given(networks(), networks())
+def test_what_both_networks_have_is_there_whenever_a_program_runs(
+    first: Network, second: Network
+) -> None:
+    """A resolvconf may take a second; what goes and comes is one call to the kernel."""
+    kernel = Kernel()
+    change(kernel, first)
+    routes = set(first.routes) & set(second.routes)
+    addresses = set(first.addresses) & set(second.addresses)
+    for step in plan("wg0", kernel.read(), second, bool(kernel.source_mark)):
+        if isinstance(step, ProgramStep):
+            assert routes <= kernel.routes
+            assert addresses <= {*kernel.addresses[4], *kernel.addresses[6]}
+        kernel.carry_out(step)
 
 
 @given(networks(), networks())

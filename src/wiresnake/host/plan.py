@@ -61,6 +61,9 @@ def _plan(
             yield link.pop()
         yield from _addresses(interface, present.addresses, wanted.addresses)
         yield from link
+        # In one call with what took them away, before a program of DNS takes its time.
+        yield from (_route(interface, True, one) for one in flushed if one in wanted.routes)
+        there.update(set(flushed).intersection(wanted.routes))
         if wanted.dns.servers and wanted.dns != present.dns:
             yield DnsStep(interface, present.dns, wanted.dns)
         yield from (_route(interface, True, one) for one in wanted.routes if one not in there)
