@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wiresnake.config import conf
 from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
@@ -140,6 +141,7 @@ def parse(text: bytearray, name: str) -> QuickConfig:
 
     What belongs to `wg` is not looked at.
     """
+    conf.settle(text, name)
     reader = _Reader()
     own: list[tuple[int, int]] = []
     numbers: list[int] = []

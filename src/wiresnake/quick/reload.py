@@ -73,7 +73,7 @@ def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str
     try:
         with killed.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note, wish)
-            return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
+            return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
     finally:
         wipe(file.wg)
 
