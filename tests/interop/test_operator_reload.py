@@ -499,7 +499,7 @@ def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
         alone("reload")
         assert "10.9.9.9/32" in "\n".join(alone.look())
         alone("down")
-        host.run("rm /run/x /run/records/wg0")
+        host.run("rm -f /run/x /run/records/wg0")
         lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
 
 
