@@ -292,6 +292,20 @@ def test_which_chain_of_iptables_drops() -> None:
     )
 
 
+def test_whose_packets_are_masked() -> None:
+    def masked(text: str) -> bool:
+        packet = forwarding._Packet("wg0", ("10.0.0.2/32",))
+        return forwarding.masks(forwarding.chains_of_iptables([text]), packet)
+
+    assert not masked(DOCKER), "Docker's rule is for its own networks"
+    for rule in (
+        "-A POSTROUTING -o eth0 -j MASQUERADE",
+        "-A POSTROUTING -s 10.0.0.0/24 -o eth0 -j MASQUERADE",
+        "-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j SNAT --to-source 192.0.2.1",
+    ):
+        assert masked(DOCKER.replace("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0", rule)), rule
+
+
 def nft(*rules: list[dict[str, Any]], policy: str = "drop", table: str = "mine") -> str:
     about = {"family": "inet", "table": table, "name": "fwd", "hook": "forward", "policy": policy}
     made: list[dict[str, Any]] = [{"metainfo": {}}, {"table": {"family": "inet"}}, {"chain": about}]

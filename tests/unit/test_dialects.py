@@ -263,6 +263,18 @@ def test_networkd_makes_the_routes_that_are_asked_for_and_no_others() -> None:
     assert both == "Table = off\nPostUp = ip -4 route add 0.0.0.0/0 dev %i\n"
 
 
+def test_networkd_forwards_and_masquerades() -> None:
+    own = "[Network]\nAddress=10.0.0.1/24\nAddress=fd00::1/64\n"
+    text = networkd("RouteTable=main", network=f"{own}IPMasquerade=ipv4")
+    assert "PostUp = sysctl -q -w net.ipv4.ip_forward=1\n" in text
+    assert "ip saddr 10.0.0.0/24" in text and "fd00" not in text.partition("PostUp")[2]
+    assert "PostDown = nft 'delete table inet nat-%i'" in text
+    assert "ip6 saddr fd00::/64" in networkd(network=f"{own}IPMasquerade=both")
+    assert "PostUp" not in networkd(network=f"{own}IPMasquerade=no\nIPForward=no")
+    own += "IPv4Forwarding=yes"
+    assert "PostUp = sysctl -q -w net/ipv4/conf/%i/forwarding=1\n" in networkd(network=own)
+
+
 PAIR = """[RoutingPolicyRule]
 Family=both
 Table=main
@@ -302,7 +314,6 @@ def test_networkd_with_wg_quicks_own_rules() -> None:
         ("RouteTable=vpn", "", "", "RouteTable"),
         ("", "PresharedKey=@psk", "", "PresharedKey"),
         ("", "Endpoint=@end", "", "Endpoint"),
-        ("", "", "[Network]\nIPMasquerade=both", "IPMasquerade"),
         ("", "", "[Network]\nVRF=blue", "VRF"),
         ("", "", "[Network]\nDNS=10.0.0.1:5353", "DNS"),
         ("", "", "[Address]\nAddress=10.0.0.1/24\nAddPrefixRoute=no", "AddPrefixRoute"),

@@ -119,6 +119,7 @@ def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
     assert "ipv6" not in text
     assert "PostDown = nft 'delete table inet nat-%i'" in text
     assert text.count("-I FORWARD") == text.count("-D FORWARD") == 2
+    assert text.count("insert rule") == 2
     assert "ip6tables" not in text
     assert check(text) == []
     assert run("server --nat --name a=b") == 1

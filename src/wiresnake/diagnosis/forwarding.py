@@ -36,7 +36,7 @@ def forwarding(interface: str, prefixes: Sequence[str]) -> Forwarding:
         chains = [*chains_of_iptables(saved), *chains_of_nft(ruleset, version, saved)]
         packet = _Packet(interface, [one for one in prefixes if (":" in one) == (version == 6)])
         dropped += (said for said in dropping(chains, packet) if said not in dropped)
-        masked |= any(rule.masks for chain in chains for rule in chain.rules)
+        masked |= masks(chains, packet)
     return Forwarding(off, tuple(dropped), masked)
 
 
@@ -114,6 +114,12 @@ def dropping(chains: Sequence[Chain], packet: _Packet) -> Iterator[str]:
                 yield f"a rule of {chain.name} in {chain.table}"
             elif not said and chain.policy == "drop":
                 yield f"{chain.name} in {chain.table}, whose policy is DROP"
+
+
+def masks(chains: Sequence[Chain], packet: _Packet) -> bool:
+    """Whether any rule gives it an address of this host on some way out. Docker's rules, which are
+    for its own networks, do not."""
+    return any(rule.masks and _fits(rule, packet) for chain in chains for rule in chain.rules)
 
 
 def _walk(known: dict[tuple[str, str], Chain], chain: Chain, packet: _Packet, depth: int) -> str:

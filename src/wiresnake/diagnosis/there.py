@@ -266,7 +266,7 @@ def no_answer(facts: Facts) -> Verdict | None:
             f"Its host is there, but nothing answers UDP at {to}: it is filtered on the way, or"
             f" WireGuard does not run there{or_key}.",
             tuple(evidence),
-            f"Let UDP port {port} in there: firewall, router, port forwarding.{and_key}",
+            f"{and_key} Let UDP port {port} in there: firewall, router, port forwarding.".strip(),
         )
     return Verdict(
         "no_answer",

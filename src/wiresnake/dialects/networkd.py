@@ -15,6 +15,7 @@ from wiresnake.dialects.ini import Entry, Section
 from wiresnake.dialects.routes import MARK, Route, Rule, with_routes
 from wiresnake.dialects.wg_quick import without_hooks
 from wiresnake.errors import ConfigError
+from wiresnake.quick import forwarding
 
 _OFF = frozenset(("", "off", "no", "false", "n", "f", "0"))
 
@@ -170,6 +171,7 @@ class _Reader:
     """The private key is there, or a command brings it."""
     domains: list[str] = field(default_factory=list)
     dns_default: bool | None = None
+    masquerade: tuple[str, Entry] | None = None
     left: list[tuple[str, LeftOut]] = field(default_factory=list)
 
     def leave(self, line: int, key: str, why: str) -> None:
@@ -373,6 +375,8 @@ class _Reader:
                     self.domains += value.split()
                 case "Network", "DNSDefaultRoute":
                     self.dns_default = value.lower() not in _OFF
+                case "Network", "IPMasquerade" if value.lower() not in _OFF:
+                    self.masquerade = value.lower(), entry
                 case "Network", ("IPForward" | "IPv4Forwarding" | "IPv6Forwarding"):
                     self._forward(key, value.lower())
                 case "Network", (
@@ -452,6 +456,7 @@ class _Reader:
 
     def finish(self) -> Document:
         self._split_dns()
+        self._masquerade()
         self.document = replace(self.document, peers=merged(peer for peer, _ in self.peers))
         peer_routes = self._peer_routes()
         rules = [(section, rule) for section in self.rules for rule in self._rule(section)]
@@ -512,6 +517,24 @@ class _Reader:
         order = [form[0] for form in _RULE.values()]
         text = " ".join(words[word] for word in order if word in words)
         yield from (Rule(version, inverted + text) for version in versions)
+
+    def _masquerade(self) -> None:
+        """Packets out of the tunnel get this host's address, and it forwards them."""
+        if self.masquerade is None:
+            return
+        value, entry = self.masquerade
+        versions = {"ipv4": (4,), "ipv6": (6,)}.get(value, (4, 6))
+        interfaces = map(ipaddress.ip_interface, self.document.addresses)
+        addresses = [one for one in interfaces if one.version in versions]
+        try:
+            made = forwarding.nat(self.name, addresses) if addresses else []
+        except ConfigError as error:
+            self.refuse(entry.line, entry.key, str(error))
+            return
+        for line in made:
+            key, equals, command = line.partition(" = ")
+            if equals and not key.startswith("#"):
+                self._hook(command, key)
 
     def _split_dns(self) -> None:
         """wg-quick sends all names to the servers; what sends only some is resolved's."""

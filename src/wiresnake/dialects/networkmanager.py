@@ -78,7 +78,7 @@ def _lines(document: Document, name: str) -> Iterator[str]:
         yield f"mtu={document.mtu}"
     if document.table.lower() == "off":
         yield "peer-routes=false"
-    elif document.table and document.default:
+    if document.table and document.default:
         yield from ("ip4-auto-default-route=0", "ip6-auto-default-route=0")
     for peer in document.peers:
         yield from ("", f"[{_PEER}{peer.public_key}]")
@@ -235,7 +235,7 @@ class _Reader:
                 case "private-key-flags":
                     pass
                 case "ip4-auto-default-route" | "ip6-auto-default-route":
-                    wanted = {"0": False, "1": True}.get(value)
+                    wanted = {"0": False, "false": False, "1": True, "true": True}.get(value)
                     self.families[int(entry.key[2])].auto_default = wanted
                 case _:
                     self.refuse(entry)

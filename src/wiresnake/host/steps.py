@@ -107,7 +107,7 @@ class BlockStep(Toggle):
     def __str__(self) -> str:
         version, table = self.block
         what = f"unreachable default metric {BLOCK_METRIC} table {table}"
-        return f"ip -{version} route {'replace' if self.add else 'delete'} {what}"
+        return f"ip -{version} route {self.verb} {what}"
 
     def request(self, index: int) -> Request:
         version, table = self.block

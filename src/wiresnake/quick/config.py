@@ -83,6 +83,12 @@ class QuickConfig:
     own_lines: frozenset[int] = field(repr=False)
     """The numbers of these lines."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it alone says what the interface is: it has neither hooks nor SaveConfig."""
+        hooks = self.pre_up or self.post_up or any(peer.on_up for peer in self.peers)
+        return not (self.save or hooks)
+
     def stripped(self) -> bytearray:
         """What `wg-quick strip` prints, but for its last empty line; the caller wipes it."""
         text = bytearray()

@@ -7,6 +7,8 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from wiresnake.errors import ConfigError
 
+_ANSWERS = "-o %i -m conntrack --ctstate RELATED,ESTABLISHED"
+_NFT_ANSWERS = 'oifname "%i" ct state established,related'
 _TOOLS = {4: "iptables", 6: "ip6tables"}
 
 
@@ -29,7 +31,7 @@ def nat(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -> list[s
         f"PostUp = sysctl -q -w {' '.join(forward)}",
         f"PostUp = nft 'add table inet nat-%i; {chain}{rules}'",
         "PostDown = nft 'delete table inet nat-%i'",
-        *_past_iptables(versions, ["-i %i", "-o %i -m conntrack --ctstate RELATED,ESTABLISHED"]),
+        *_past_others(versions, [("-i %i", 'iifname "%i"'), (_ANSWERS, _NFT_ANSWERS)]),
     ]
 
 
@@ -59,7 +61,7 @@ def among_peers(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -
             f"PostUp = {one} || {_SAID}"
             for one in [four] * (4 in versions) + [six] * (6 in versions)
         ),
-        *_past_iptables(versions, ["-i %i -o %i"]),
+        *_past_others(versions, [("-i %i -o %i", 'iifname "%i" oifname "%i"')]),
     ]
 
 
@@ -78,13 +80,28 @@ def _advertisements(versions: set[int]) -> Iterator[str]:
         yield f"PostUp = for f in {files}; do ! grep -qx 1 $f || echo 2 >$f; done"
 
 
-def _past_iptables(versions: set[int], matches: Sequence[str]) -> Iterator[str]:
-    """Rules in iptables' own chain, where it has one that may drop: nothing that another table
-    accepts can save a packet from that."""
+def _past_others(versions: set[int], matches: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Rules in the chains of others that may drop: nothing that one table accepts can save a packet
+    from another. `matches` are the same in the words of iptables and of nft."""
     tools = " ".join(tool for version, tool in _TOOLS.items() if version in versions)
-    add = "; ".join(f"$t -w -I FORWARD {match} -j ACCEPT" for match in matches)
-    remove = "; ".join(f"$t -w -D FORWARD {match} -j ACCEPT" for match in matches)
+    add = "; ".join(f"$t -w -I FORWARD {match} -j ACCEPT" for match, _ in matches)
+    remove = "; ".join(f"$t -w -D FORWARD {match} -j ACCEPT" for match, _ in matches)
     drops = """s=$($t -w -S FORWARD 2>/dev/null) && [ "$s" != '-P FORWARD ACCEPT' ]"""
-    yield "# Docker, ufw and others drop in iptables' FORWARD what no rule there accepts."
+    rules = (f'{match} accept comment "{_COMMENT}"' for _, match in matches)
+    insert = " ".join(f'print "insert rule", t, c, "{_quoted(rule)}";' for rule in rules)
+    chain = r"""/^table/ {t = $2 " " $3} /^\tchain/ {c = $2}"""
+    delete = f'/comment "{_COMMENT}"/ {{print "delete rule", t, c, "handle", $NF}}'
+    ours = '/hook forward .*policy drop/ && c != "FORWARD"'
+    yield "# Docker, ufw and others drop what no rule in their own chain accepts."
     yield f"PostUp = for t in {tools}; do if {drops}; then {add}; fi; done"
+    yield f"PostUp = nft list chains | awk '{chain} {ours} {{{insert}}}' | nft -f -"
     yield f"PostDown = for t in {tools}; do {remove}; done 2>/dev/null || true"
+    yield f"PostDown = nft -a list ruleset | awk '{chain} {delete}' | nft -f -"
+
+
+def _quoted(text: str) -> str:
+    """For a string of awk's."""
+    return text.replace('"', r"\"")
+
+
+_COMMENT = "forwarded for %i"
