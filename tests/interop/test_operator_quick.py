@@ -490,6 +490,8 @@ def test_a_firewall_without_a_kernel(pair: tuple[Machine, Machine], refusing: st
     """The program is there, and the kernel has no such table: wg-quick gives up. Ours asks the
     other one, else goes without, as where there is no program, and says so."""
     _, ours = pair
+    for machine in pair:
+        machine.host.run("nft flush ruleset")  # The empty tables in which iptables has its rules.
     before = ours.network()
     held: dict[Path, Path] = {}
     for name in refusing.split():
@@ -521,7 +523,7 @@ def test_a_firewall_without_a_kernel(pair: tuple[Machine, Machine], refusing: st
         for fake, target in held.items():
             fake.symlink_to(target)
     assert "wg-quick" not in ours.host.output("nft list ruleset")
-    ours.host.run("nft flush ruleset")  # The empty tables in which iptables had its rules.
+    ours.host.run("nft flush ruleset")
     assert ours.network() == before
 
 

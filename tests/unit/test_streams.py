@@ -113,7 +113,7 @@ def test_what_is_printed_is_what_stands_in_the_file(
     with open(copy, "rb") as file:
         assert file.read() == said
 
-    said, _ = run(tmp_path, environment, "qr", path)
+    said, _ = run(tmp_path, environment, "qr", "--force", path)
     assert (b"\xe2\x96\x88" in said) == (environment["LC_ALL"] != "en_US.ISO-8859-1")
     said, _ = run(
         tmp_path, environment, "new", "peer", "phone", "--server", path, "-o", "phone.conf"
