@@ -44,13 +44,14 @@ _running: set[subprocess.Popen[str]] = set()
 _stopped = Event()
 
 
-def kind(kill: str) -> Literal["pytest", "cargo", "conformance"]:
+def kind(kill: str) -> Literal["pytest", "cargo", "chapoly", "conformance"]:
     word = kill.partition(" ")[0]
-    return word if word in ("cargo", "conformance") else "pytest"  # type: ignore[return-value]
+    words = ("cargo", "chapoly", "conformance")
+    return word if word in words else "pytest"  # type: ignore[return-value]
 
 
 def argument(kill: str) -> str:
-    """The word of a `cargo` or the number of a `conformance`."""
+    """The word of a `cargo` or a `chapoly`, or the number of a `conformance`."""
     return kill.partition(" ")[2]
 
 

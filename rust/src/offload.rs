@@ -180,7 +180,7 @@ impl Flow {
     /// None for whatever must reach the kernel as it is: fragments, options of IPv4, extension
     /// headers, flags that mean something, empty payloads, and wrong checksums, which merging
     /// would hide.
-    fn of(packet: &[u8], merge_udp: bool) -> Option<Flow> {
+    fn of(packet: &[u8], (tcp, udp): (bool, bool)) -> Option<Flow> {
         let (transport, protocol) = if packet[0] == 0x45 && ip::be16(packet, 6) & 0xbfff == 0 {
             (20, packet[9])
         } else if packet[0] >> 4 == 6 {
@@ -190,11 +190,11 @@ impl Flow {
         };
         let segment = &packet[transport..];
         let header = match protocol {
-            TCP if segment.len() > 20 && segment[13] & !PSH == ACK => {
+            TCP if tcp && segment.len() > 20 && segment[13] & !PSH == ACK => {
                 let header = usize::from(segment[12] >> 4) * 4;
                 (header >= 20).then_some(header)?
             }
-            UDP if merge_udp
+            UDP if udp
                 && segment.len() > 8
                 && usize::from(ip::be16(segment, 4)) == segment.len()
                 && ip::be16(segment, 6) != 0 =>
@@ -221,7 +221,7 @@ pub struct Coalescer {
     next_sequence: u32,
     /// The last packet was short or pushed: the frame takes no more.
     closed: bool,
-    /// Whether to merge at all, and UDP too.
+    /// Whether to merge packets of TCP, and of UDP.
     pub merge: (bool, bool),
 }
 
@@ -234,7 +234,7 @@ impl Coalescer {
 
     /// Takes a packet that `ip::parse` accepted; writes what cannot wait any longer.
     pub fn add(&mut self, packet: &[u8], write: &mut impl FnMut(&mut [u8])) {
-        let Some(flow) = self.merge.0.then(|| Flow::of(packet, self.merge.1)).flatten() else {
+        let Some(flow) = Flow::of(packet, self.merge) else {
             self.flush(write);
             self.frame[..VNET_HEADER].fill(0);
             self.frame[VNET_HEADER..][..packet.len()].copy_from_slice(packet);
@@ -370,10 +370,10 @@ mod tests {
         packet
     }
 
-    fn coalesce(packets: &[Vec<u8>], merge_udp: bool) -> Vec<Vec<u8>> {
+    fn coalesce(packets: &[Vec<u8>], merge: (bool, bool)) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut write = |frame: &mut [u8]| frames.push(frame.to_vec());
-        let mut coalescer = Coalescer::new((true, merge_udp));
+        let mut coalescer = Coalescer::new(merge);
         for packet in packets {
             coalescer.add(packet, &mut write);
         }
@@ -420,8 +420,9 @@ mod tests {
                 for sizes in [&[1368; 45][..], &[1368, 1368, 7], &[1, 1, 1], &[5, 3]] {
                     for last in [ACK, ACK | PSH] {
                         let packets = flow(v6, sizes, last, options);
-                        let mut frames = coalesce(&packets, true);
+                        let mut frames = coalesce(&packets, (true, true));
                         assert_eq!(frames.len(), 1);
+                        assert_eq!(coalesce(&packets, (false, true)).len(), sizes.len());
                         let mut complete = frames[0].clone();
                         assert_eq!(split(&mut frames[0]), packets);
                         // With a checksum that claims to be whole, whatever it is.
@@ -444,10 +445,10 @@ mod tests {
                 ip::put_be16(packet, 4, number as u16);
                 ip::put_ipv4_checksum(&mut packet[..20]);
             }
-            let mut frames = coalesce(&packets, true);
+            let mut frames = coalesce(&packets, (true, true));
             assert_eq!(frames.len(), 1);
             assert_eq!(split(&mut frames[0]), packets);
-            assert_eq!(coalesce(&packets, false).len(), 21);
+            assert_eq!(coalesce(&packets, (true, false)).len(), 21);
         }
     }
 
@@ -464,28 +465,28 @@ mod tests {
         let gap = tcp(false, 1, ACK, 0, &payload(100, 1));
         let fin = flow(false, &[100, 100], ACK | FIN, 0).pop().unwrap();
         for second in [other_port, other_ttl, corrupt, gap, fin] {
-            let frames = coalesce(&[base[0].clone(), second.clone()], true);
+            let frames = coalesce(&[base[0].clone(), second.clone()], (true, true));
             assert_eq!(frames.len(), 2);
             assert_eq!(frames[0][VNET_HEADER..], base[0]);
             assert_eq!(frames[1][VNET_HEADER..], second);
         }
         let pushed = flow(false, &[100], ACK | PSH, 0).remove(0);
-        assert_eq!(coalesce(&[pushed, base[1].clone()], true).len(), 2);
+        assert_eq!(coalesce(&[pushed, base[1].clone()], (true, true)).len(), 2);
         let mut fragile = flow(false, &[100, 100], ACK, 0);
         for (packet, id) in fragile.iter_mut().zip([7, 9]) {
             packet[6] = 0; // may be cut in pieces
             ip::put_be16(packet, 4, id);
             ip::put_ipv4_checksum(&mut packet[..20]);
         }
-        assert_eq!(coalesce(&fragile, true).len(), 2);
+        assert_eq!(coalesce(&fragile, (true, true)).len(), 2);
         let growing = flow(false, &[100, 101], ACK, 0);
-        assert_eq!(coalesce(&growing, true).len(), 2);
+        assert_eq!(coalesce(&growing, (true, true)).len(), 2);
     }
 
     #[test]
     fn frames_never_pass_64_kib() {
         let packets = flow(false, &[1400; 60], ACK, 0);
-        let mut frames = coalesce(&packets, true);
+        let mut frames = coalesce(&packets, (true, true));
         assert_eq!(frames.len(), 2);
         let packets_again: Vec<_> = frames.iter_mut().flat_map(|frame| split(frame)).collect();
         for (again, packet) in packets_again.iter().zip(&packets) {
@@ -637,7 +638,7 @@ mod tests {
                 true => (0..count).map(|n| udp(v6, &payload(size, n as u8))).collect(),
                 false => flow(v6, &vec![size; count], ACK, 0),
             };
-            let carried: usize = coalesce(&packets, true)
+            let carried: usize = coalesce(&packets, (true, true))
                 .iter_mut()
                 .map(|frame| {
                     assert!(frame.len() <= VNET_HEADER + MAX_PACKET);

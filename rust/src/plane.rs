@@ -188,6 +188,13 @@ impl Plane {
         self.shared.watched.store(watched, Relaxed);
     }
 
+    /// Whether datagrams are sent many at a time, and packets of TCP and of UDP are merged.
+    pub fn offloads(&self) -> (bool, bool, bool) {
+        let segment = read(&self.shared.sockets).as_ref().is_some_and(|both| both.segmentation);
+        let merges = read(&self.shared.tun).as_ref().map_or((false, false), |t| t.merges(now()));
+        (segment, merges.0, merges.1)
+    }
+
     /// The device's own notes, for `state`.
     pub fn describe_notes(&self, now: u64) -> String {
         let mut text = uapi::describe_notes(
@@ -497,7 +504,9 @@ mod tests {
             let (app, tun) = UnixDatagram::pair().unwrap();
             let [wire, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
             let to = ours.local_addr().unwrap();
-            assert!(plane.attach_tun(Tun::new(tun.into(), true, true).unwrap(), 1420).unwrap());
+            assert!(
+                plane.attach_tun(Tun::new(tun.into(), true, (true, true)).unwrap(), 1420).unwrap()
+            );
             plane.attach_sockets(Sockets::new(Some(ours.into()), None)).unwrap();
             wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

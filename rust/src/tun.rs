@@ -23,9 +23,9 @@ const UNMERGED: u64 = 10_000_000_000;
 pub struct Tun {
     fd: OwnedFd,
     vnet_header: bool,
-    /// The kernel takes super-packets, of UDP too (USO, Linux 6.2).
-    uso: bool,
-    /// But not until then: it has refused one.
+    /// Packets of TCP, and of UDP, may be merged before they are written.
+    merges: (bool, bool),
+    /// But not until then: the kernel has refused such a frame.
     unmerged_until: AtomicU64,
     /// Those that it refused, by errno.
     pub unmerged: Mutex<Note<i32>>,
@@ -42,15 +42,17 @@ pub enum Frame {
 }
 
 impl Tun {
-    pub fn new(fd: OwnedFd, vnet_header: bool, uso: bool) -> io::Result<Self> {
+    /// A device without a virtio header takes no merged packets, whatever may be merged.
+    pub fn new(fd: OwnedFd, vnet_header: bool, merges: (bool, bool)) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
         let (unmerged_until, unmerged) = Default::default();
-        Ok(Tun { fd, vnet_header, uso, unmerged_until, unmerged })
+        Ok(Tun { fd, vnet_header, merges, unmerged_until, unmerged })
     }
 
-    /// Whether packets may be merged before they are written: any, and those of UDP.
+    /// Whether packets of TCP, and of UDP, are merged before they are written, for the time being.
     pub fn merges(&self, now: u64) -> (bool, bool) {
-        (self.vnet_header && now >= self.unmerged_until.load(Relaxed), self.uso)
+        let able = self.vnet_header && now >= self.unmerged_until.load(Relaxed);
+        (able && self.merges.0, able && self.merges.1)
     }
 
     /// Reads a frame without waiting.
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn no_more_is_merged_for_10_s_once_a_merged_frame_is_refused() {
         let refusing = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let tun = Tun::new(refusing, true, true).unwrap();
+        let tun = Tun::new(refusing, true, (true, true)).unwrap();
         let mut tcp = vec![0; 20 + 30];
         tcp[12] = 5 << 4;
         let single = [vec![0; VNET_HEADER], ipv4(6, &tcp)].concat();
@@ -143,14 +145,25 @@ mod tests {
             merged[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
         tun.write(&mut merged);
-        assert_eq!(tun.merges(now()), (false, true));
+        assert_eq!(tun.merges(now()), (false, false));
         assert_eq!(tun.merges(now() + UNMERGED), (true, true));
         assert_eq!(lock(&tun.unmerged).count, 1);
     }
 
     #[test]
+    fn what_may_not_be_merged_is_not() {
+        for vnet_header in [false, true] {
+            for merges in [(false, false), (false, true), (true, false), (true, true)] {
+                let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+                let tun = Tun::new(fd, vnet_header, merges).unwrap();
+                assert_eq!(tun.merges(0), if vnet_header { merges } else { (false, false) });
+            }
+        }
+    }
+
+    #[test]
     fn a_failed_read_loses_a_packet_and_not_the_device() {
-        let read = |fd| Tun::new(fd, true, true).unwrap().read(&mut [0; 7]);
+        let read = |fd| Tun::new(fd, true, (true, true)).unwrap().read(&mut [0; 7]);
         let empty = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         assert!(matches!(read(empty), Frame::Skipped)); // EINVAL: fewer than eight bytes of room
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -28,9 +28,9 @@ pub struct Received {
 pub struct Sockets {
     pub v4: Option<OwnedFd>,
     pub v6: Option<OwnedFd>,
-    /// The kernel knows UDP_SEGMENT (Linux 4.18). One that does not would ignore the request and
-    /// send all the datagrams as one.
-    segmentation: bool,
+    /// The kernel knows UDP_SEGMENT (Linux 4.18), and nobody forbids it. One that does not would
+    /// ignore the request and send all the datagrams as one.
+    pub segmentation: bool,
 }
 
 impl Sockets {

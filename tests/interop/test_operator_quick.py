@@ -454,6 +454,75 @@ def test_save_keeps_names_and_hooks_of_peers(pair: tuple[Machine, Machine]) -> N
     assert "FwMark" not in text
 
 
+@pytest.mark.parametrize("closed", ["/run/wiresnake", "/run/wiresnake /run/wireguard/wiresnake"])
+def test_a_root_that_is_read_only(pair: tuple[Machine, Machine], closed: str) -> None:
+    """wg-quick needs no folder for records: up, reload and down do without, and take down what
+    wg-quick made."""
+    stock, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostDown = echo gone >>/run/said\n{FULL}")
+    for folder in closed.split():
+        ours.host.run("mkdir -p", folder)
+        ours.host.run("mount -t tmpfs -o ro none", folder)
+    try:
+        for first in (ours, replace(stock, host=ours.host, file=ours.file)):
+            said = [first("up").stderr]
+            if first is ours:
+                same = ours("reload", "--diff")
+                assert (same.stdout, same.returncode) == ("", 0)
+                said.append(same.stderr)
+            said.append(ours("down").stderr)
+            ours.gone()
+            assert ours.host.output("cat /run/said") == "gone\n"
+            ours.host.run("rm /run/said")
+            assert ours.network() == before
+            remedy = [text for text in said if "--tmpfs /run/wiresnake" in text]
+            assert len(remedy) == (0 if " " not in closed else 3 if first is ours else 1)
+    finally:
+        for folder in closed.split():
+            ours.host.run("umount", folder)
+
+
+@pytest.mark.parametrize("refusing", ["nft", "nft iptables-restore ip6tables-restore"])
+def test_a_firewall_without_a_kernel(pair: tuple[Machine, Machine], refusing: str) -> None:
+    """The program is there, and the kernel has no such table: wg-quick gives up. Ours asks the
+    other one, else goes without, as where there is no program, and says so."""
+    _, ours = pair
+    before = ours.network()
+    held: dict[Path, Path] = {}
+    for name in refusing.split():
+        fake = ours.tools / name
+        if fake.is_symlink():
+            held[fake] = fake.readlink()
+            fake.unlink()
+        fake.write_text("#!/bin/sh\necho 'Error: Operation not supported' >&2\nexit 1\n")
+        fake.chmod(0o755)
+    none = " " in refusing
+    try:
+        ours.write(f"{KEY}{ONE}{FULL}")
+        said = ours("up").stderr
+        assert ("are not dropped" in said and "nft: Error: Operation not supp" in said) == none
+        assert ("wg-quick(8) rule" in ours.host.output("iptables-save")) != none
+        same = ours("reload", "--diff")
+        assert (same.stdout, same.returncode) == ("", 0)
+        said = ours("down").stderr
+        assert "[!]" not in said
+        ours.gone()
+        ours.write(f"{KEY}{ONE}PostUp = false\n{FULL}")
+        failed = ours("up", check=False)
+        assert failed.returncode == 1 and "could not be undone" not in failed.stderr
+        ours.gone()
+        assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        for name in refusing.split():
+            (ours.tools / name).unlink()
+        for fake, target in held.items():
+            fake.symlink_to(target)
+    assert "wg-quick" not in ours.host.output("nft list ruleset")
+    ours.host.run("nft flush ruleset")  # The empty tables in which iptables had its rules.
+    assert ours.network() == before
+
+
 MISTAKES = {
     "nothing there": (None, "does not exist"),
     "bool": ("SaveConfig = yes\n", "`yes' is neither true nor false"),

@@ -344,9 +344,14 @@ class Alone:
         self.file.touch(mode=0o600)
         self.file.write_text("\n".join([*lines, "AllowedIPs = 10.9.0.2/32", more, ""]))
 
+    @property
+    def env(self) -> dict[str, str]:
+        """With a resolvconf."""
+        return {"PATH": f"{self.file.parent}:{lab.program_path()}"}
+
     def __call__(self, *words: str | Path, check: bool = True) -> CompletedProcess[str]:
         words = (*words, self.file) if words[0] != "new" else (*words, "--server", self.file)
-        return self.host.run(WIRESNAKE, *words, check=check)
+        return self.host.run(WIRESNAKE, *words, check=check, env=self.env)
 
     def add(self) -> CompletedProcess[str]:
         output = ("-o", self.file.with_name("new-one.conf"))
@@ -360,7 +365,8 @@ class Alone:
     def look(self) -> list[str]:
         """All that a reload could change."""
         dump = sorted(self.host.output("wg show wg0 dump").splitlines())
-        return [*harness.network(self.host), "\n".join(dump)]
+        records = self.host.run("sh -c 'cat /run/records/*'", check=False).stdout
+        return [*harness.network(self.host), records, "\n".join(dump)]
 
     def assert_unchanged(self) -> str:
         """A reload has nothing to do, and does nothing; what it says."""
@@ -374,6 +380,8 @@ class Alone:
 
 @pytest.fixture
 def alone(make_host: MakeHost, tmp_path: Path) -> Alone:
+    (tmp_path / "resolvconf").write_text(RESOLVCONF)
+    (tmp_path / "resolvconf").chmod(0o755)
     return Alone(make_host("alone", kernel_wireguard=False), tmp_path / "wg0.conf")
 
 
@@ -382,6 +390,7 @@ HOOKS = (
     "PostUp = wg addconf %%i %s/peers.conf",
     "PostUp = ip route add 10.60.0.0/16 dev %%i; ip route add default dev %%i table 42",
     "PostUp = ip address add 10.9.9.9/32 dev %%i",
+    "PostUp = echo nameserver 10.9.0.53 | resolvconf -a %%i",
 )
 
 
@@ -398,7 +407,7 @@ def test_what_hooks_added_stays(alone: Alone, daemon: harness.Implementation) ->
     hooks = [one.replace("%s", str(folder)).replace("%%", "%") for one in HOOKS]
     tablet = f"[Peer]\n# friendly_name = tablet\nPublicKey = {TABLET}\nAllowedIPs = 10.9.0.4"
     alone.write(*hooks, more=tablet)
-    env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": daemon.program}
+    env = {**alone.env, "WG_QUICK_USERSPACE_IMPLEMENTATION": daemon.program}
     alone.host.run(WIRESNAKE, "up", "--backend", "user", alone.file, env=env)
     said = alone.assert_unchanged()
     assert f"does not name: peer {PHONE}" in said
@@ -467,7 +476,7 @@ def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
     host = alone.host
     hooks = [one.replace("%%", "%") for one in HOOKS[2:]]
     phone = f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.70.0.0/16"
-    env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+    env = {**alone.env, "WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
     for table, gone in (
         (["Table = off"], set()),
         ([], {"- ip -4 route delete 10.70.0.0/16 dev wg0"}),
@@ -484,13 +493,13 @@ def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
         assert alone.look()[:-1] == before[:-1], "a new peer changes nothing else"
         alone("reload")
         found = "\n".join(alone.look())
-        assert all(one in found for one in ("10.60.0.0/16", "10.9.9.9/32"))
+        assert all(one in found for one in ("10.60.0.0/16", "10.9.9.9/32", "nameserver 10.9.0.53"))
         assert "default" in host.output("ip route show table 42")
         assert "10.70.0.0/16" not in found
         alone("reload")
         assert "10.9.9.9/32" in "\n".join(alone.look())
         alone("down")
-        host.run("rm /run/x")
+        host.run("rm /run/x /run/records/wg0")
         lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
 
 

@@ -320,7 +320,7 @@ def test_the_lines_are_those_of_wg_quick() -> None:
         "ip -4 route add 10.2.0.0/16 dev wg0 table 123",
         "ip -4 route add 0.0.0.0/0 dev wg0 table 51820",
         "sysctl -q net.ipv4.conf.all.src_valid_mark=1",
-        "ip -4 route replace unreachable default metric 4000051820 table 51820",
+        "ip -4 route add unreachable default metric 4000051820 table 51820",
         "ip -4 rule add not fwmark 51820 table 51820",
         "ip -4 rule add table main suppress_prefixlength 0",
     ]

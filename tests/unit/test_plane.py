@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -723,10 +723,11 @@ def test_c19_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
     try:
         # For the duplicate, and not for what ends the thread.
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
-        for attach in (
+        attempts: list[Callable[[], object]] = [
             lambda: plane.attach_tun(tun.fileno(), 1420, True, True),
             lambda: plane.attach_sockets(udp.fileno(), None),
-        ):
+        ]
+        for attach in attempts:
             with pytest.raises(OSError, match="Too many open files"):
                 attach()
     finally:

@@ -267,8 +267,13 @@ def test_a_file_alone_is_the_whole_truth(how: dict[str, bool]) -> None:
     assert (less.change.preshared_key, less.lost) == (CLEAR, ("10.1.0.0/16",))
 
 
-@pytest.mark.parametrize("before", [FILE + peer(B, f"PresharedKey = {SECRET}"), None])
-@pytest.mark.parametrize("how", [*LOOSE, *ALONE])
+TAKEN = FILE + peer(B, f"PresharedKey = {SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("before", "how"),
+    [*((TAKEN, how) for how in [*LOOSE, *ALONE]), (None, {}), (None, {"hooks": True})],
+)
 def test_who_is_taken_out_of_the_file_goes(before: str | None, how: dict[str, bool]) -> None:
     """Whatever hooks there are; so does who nobody can tell of, which is said."""
     found = told(FILE, live(A, "10.0.0.1/32"), live(B, psk=SECRET), before=before, **how)
@@ -292,6 +297,13 @@ def test_what_is_edited_out_goes(how: dict[str, bool]) -> None:
     ).difference.peers
     assert change.lost == ("10.2.0.0/16",)
     assert (change.change.preshared_key, change.change.persistent_keepalive) == (CLEAR, 0)
+
+
+def test_without_a_record_the_interface_that_is_saved_decides() -> None:
+    peers = live(A, "10.0.0.1/32", "10.1.0.0/16", psk=SECRET), live(B)
+    found = told(FILE, *peers, before=None, save=True)
+    assert found.difference.peers == ()
+    assert len(found.notes) == 3
 
 
 def test_without_a_record_only_values_stay() -> None:

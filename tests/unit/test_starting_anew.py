@@ -107,6 +107,8 @@ def test_a_user_who_becomes_root(poisoned: Path, name: str) -> None:
 
 def test_the_program_itself(poisoned: Path) -> None:
     assert_safe(poisoned, PROGRAM, "strip", "./x.conf", PATH=f".:{os.environ['PATH']}")
+    other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert_safe(poisoned, PROGRAM, "strip", "./x.conf", **other)  # It starts anew in UTF-8.
 
 
 def test_what_runs_hooks_of_peers_and_the_demo(
@@ -137,11 +139,11 @@ def test_what_runs_hooks_of_peers_and_the_demo(
 
 
 def test_nothing_else_starts_python() -> None:
-    """One place says how: `programs.ourselves`."""
+    """One place says how, `programs.ourselves`; `streams` repeats the command line that it has."""
     starts = re.compile(r'sys\.executable,|"python3?"')
     package = Path(wiresnake.__file__).parents[1]
-    found = [path.name for path in package.rglob("*.py") if starts.search(path.read_text())]
-    assert found == ["programs.py"]
+    found = {path.name for path in package.rglob("*.py") if starts.search(path.read_text())}
+    assert found == {"programs.py", "streams.py"}
 
 
 @pytest.mark.parametrize(

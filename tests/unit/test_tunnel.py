@@ -13,13 +13,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from wiresnake._native import Endpoint, PanicException, PresharedKey
+from wiresnake._native import Endpoint, PanicException, PresharedKey, cipher
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.runtime import tunnel as module
 from wiresnake.runtime import udp
+from wiresnake.runtime.offloads import ALL, Offload
 from wiresnake.runtime.tun import Tun
 from wiresnake.runtime.tunnel import Tunnel
 
@@ -71,7 +72,10 @@ class NotingPlane:
 
     threads = False
 
-    def attach_sockets(self, v4: int | None, v6: int | None) -> None:
+    def offloads(self) -> tuple[bool, bool, bool]:
+        return False, True, False
+
+    def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None:
         if v4 is not None and not self.threads:
             raise OSError(errno.EAGAIN, "no thread")
 
@@ -98,7 +102,9 @@ def play(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: said.append(str(context["exception"])))
-        tunnel = Tunnel(Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, True))
+        tunnel = Tunnel(
+            Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, ALL - {Offload.USO})
+        )
         try:
             await scene(tunnel, plane, said)
         finally:
@@ -276,6 +282,18 @@ def test_keys_go_at_down_whatever_else_is_queued(monkeypatch: pytest.MonkeyPatch
     play(monkeypatch, scene)
 
 
+def test_a_copied_machine_ends_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        expired: list[int] = []
+        monkeypatch.setattr(plane, "expire", expired.append, raising=False)
+        await tunnel.apply(DeviceChange(peers=tuple(many(300))))
+        tunnel._generation._on_change()
+        await asyncio.gather(*tunnel._changes)
+        assert expired == list(range(1, 301))
+
+    play(monkeypatch, scene)
+
+
 def test_a_defect_of_up_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         reported = []
@@ -315,7 +333,10 @@ def test_a_state_comes_in_parts_without_those_who_went(monkeypatch: pytest.Monke
         changes = many(1001)
         await tunnel.apply(DeviceChange(peers=tuple(changes)))
         device, *parts = tunnel.describe_state(None)
-        assert device == b"up=false\nbound=false\ninvalid_mac1=1\n"
+        assert device == (
+            b"up=false\nbound=false\ninvalid_mac1=1\n"
+            b"cipher=%s\noffloads=tso,tcp-merge\n" % cipher()[0].encode()
+        )
         assert [part.count(b"public_key=") for part in parts] == [499, 500, 1]
         seventh = changes.pop(6).public_key
         text = "".join(f"public_key={one.public_key.hex()}\nsession=none\n" for one in changes)

@@ -17,7 +17,7 @@ from .oracle import (
     describe,
     kind_of,
 )
-from .verdict import CERTAIN, Differs
+from .verdict import UNASKED, Differs
 
 if TYPE_CHECKING:
     from .stand import Stand
@@ -131,11 +131,11 @@ class Road:
 
     def silence(self, seconds: float, why: str) -> None:
         """Nothing may come; a late machine is given more time to be wrong."""
-        if seconds:
+        if seconds and not self.stand.timed:
             seconds += self.stand.late.leeway
         if datagram := self.receive(seconds):
             got = f"{why}: expected silence, got {describe(datagram.data)}"
-            raise Differs(got, needs=CERTAIN)
+            raise Differs(got, needs=UNASKED)
 
 
 @dataclass

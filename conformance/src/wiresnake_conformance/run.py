@@ -23,6 +23,7 @@ from .stand import NO_ANSWER, Stand, open_stand
 from .subject import Subject
 from .verdict import (
     CERTAIN,
+    UNASKED,
     Check,
     Differs,
     Doubtable,
@@ -250,7 +251,7 @@ def _judge(job: _Job, watch: Watch) -> Outcome:
     result, reason, needs = Result.PASS, "", CERTAIN
     notes = list[str]()
     try:
-        with open_stand(job.subject, log, watch) as stand:
+        with open_stand(job.subject, log, watch, timed=job.check.timed) as stand:
             notes = stand.notes
             result, reason, needs = _verdict(job.check, stand)
     except Failed as error:
@@ -296,6 +297,6 @@ def _verdict(check: Check, stand: Stand) -> tuple[Result, str, float]:
 
 def _needs(check: Check, error: Exception) -> float:
     given = error.needs if isinstance(error, Doubtable) else CERTAIN
-    if given is None or (given == CERTAIN and check.timed and isinstance(error, Differs)):
+    if given is None or (given == UNASKED and check.timed):
         return check.margin
     return given

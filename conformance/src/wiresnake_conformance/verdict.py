@@ -20,7 +20,9 @@ class Result(StrEnum):
 
 
 CERTAIN = float("inf")
-"""For what no lateness explains, such as an answer to what gets none."""
+"""`needs` of what no lateness explains, such as a packet that was changed."""
+UNASKED = 1e9
+"""That of what came and ought not to: certain, except in a check that depends on time."""
 
 
 class Doubtable(Exception):

@@ -97,22 +97,31 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn whole_ymm_registers_are_wiped() {
-        assert!(is_x86_feature_detected!("avx2"), "no such CPU is made any more: needs AVX2");
-        let mut held = [7u64; 8];
-        // SAFETY: the CPU has them, and they are declared as changed.
-        unsafe {
-            asm!(
-                "vpcmpeqd ymm3, ymm3, ymm3",
-                "vpcmpeqd ymm15, ymm15, ymm15",
-                out("ymm3") _, out("ymm15") _
-            )
-        };
-        wipe_registers();
-        // SAFETY: `held` has room for two.
-        unsafe {
-            asm!("vmovdqu [{held}], ymm3", "vmovdqu [{held} + 32], ymm15", held = in(reg) &mut held)
-        };
-        assert_eq!(held, [0; 8]);
+        assert!(
+            is_x86_feature_detected!("avx2"),
+            "this test needs a CPU with AVX2, of 2013 or later"
+        );
+        for wipe in [wipe_ymm, wipe_registers as fn()] {
+            let mut held = [7u64; 8];
+            // SAFETY: the CPU has them, and they are declared as changed.
+            unsafe {
+                asm!(
+                    "vpcmpeqd ymm3, ymm3, ymm3",
+                    "vpcmpeqd ymm15, ymm15, ymm15",
+                    out("ymm3") _, out("ymm15") _
+                )
+            };
+            wipe();
+            // SAFETY: `held` has room for two.
+            unsafe {
+                asm!(
+                    "vmovdqu [{held}], ymm3",
+                    "vmovdqu [{held} + 32], ymm15",
+                    held = in(reg) &mut held
+                )
+            };
+            assert_eq!(held, [0; 8]);
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

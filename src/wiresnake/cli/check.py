@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files
 from wiresnake.quick.check import Finding, check, check_on_host
 
@@ -64,6 +64,10 @@ def main(argv: list[str]) -> int:
             print(f"wiresnake: {said}", file=sys.stderr)
             found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
             unread.add(path)
+            continue
+        except ConfigError as error:  # Not a text that could be looked at.
+            reason, _, remedy = str(error).removeprefix(f"{path}:1:1: ").partition("; ")
+            found.append((path, Finding(1, 1, "error", reason, remedy)))
             continue
         told = (*_of_file(path), *check(text), *_on_host(path, text))
         found += [(path, one) for one in told if one.level != "note" or arguments.verbose]

@@ -356,7 +356,7 @@ def _text(path: Path) -> str:
     """Another configuration's; one that cannot be read claims nothing."""
     try:
         return files.load(path)
-    except HostError:
+    except (HostError, ConfigError):
         return ""
 
 

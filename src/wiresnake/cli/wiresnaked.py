@@ -16,15 +16,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from wiresnake._native import PanicException, protect_memory
+from wiresnake._native import PanicException, cipher, protect_memory
 from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.config import conf, uapi
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.plane import DEFECTS
-from wiresnake.runtime import tun, uapi_server
+from wiresnake.runtime import offloads, tun, uapi_server
 from wiresnake.runtime.tunnel import Tunnel, panics, resolve
 
 _EPILOG = """\
@@ -35,7 +35,15 @@ environment:
                                          background without it, errors go to the system's log
   WG_PROCESS_FOREGROUND=1                as --foreground
   WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
+  WIRESNAKE_CIPHER=own|ring              which code encrypts (default: own where the CPU has
+                                         AVX-512 and it passes a self-test, else ring)
+  WIRESNAKE_OFFLOADS=-NAME,+NAME...      without, or with, an offload of the kernel: segment, gro,
+                                         tso, uso, tcp-merge, udp-merge; 'none' first: without all
+                                         others (default: all but those that its release is known
+                                         to get wrong)
 """
+
+_INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
 
 
 def parser() -> Parser:
@@ -47,7 +55,7 @@ def parser() -> Parser:
     made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
     made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
     made.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    made.add_argument("interface", metavar="IFACE", help="its name; it must not exist")
+    made.add_argument("interface", metavar="IFACE", help=_INTERFACE)
     return made
 
 
@@ -119,9 +127,30 @@ def run(
     _start_logging(interface)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     protect_memory()
+    allowed = _machine()
     changes = [_read_config(config)] if config is not None else []
-    device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
+    device = tun.create(interface, allowed) if tun_fd is None else tun.adopt(tun_fd, allowed)
     asyncio.run(serve())
+
+
+def _machine() -> frozenset[offloads.Offload]:
+    """Which offloads may be used here; the log says so, and which cipher is. ConfigError if the
+    environment asks for what there is not."""
+    allowed = offloads.choose(os.uname().release, os.environ.get("WIRESNAKE_OFFLOADS", ""))
+    try:
+        name, own_fails = cipher()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    log = logging.getLogger(__name__)
+    log.info(
+        "cipher: %s; offloads that may be used: %s", name, ", ".join(sorted(allowed)) or "none"
+    )
+    if own_fails:
+        log.error(
+            "the own cipher fails its self-test on this CPU, so ring's runs instead; this is a bug "
+            "of the CPU, of the hypervisor or of wiresnake: please report it"
+        )
+    return allowed
 
 
 class _Version(argparse.Action):

@@ -28,6 +28,7 @@ from wiresnake.host.signals import Signals
 from wiresnake.host.state import Former, State
 from wiresnake.host.steps import (
     DeleteStep,
+    FirewallStep,
     NetlinkStep,
     ProgramStep,
     RouteStep,
@@ -60,13 +61,16 @@ class Change:
         self._say, self._warn = _unheard(say), _unheard(warn)
         self._found = state.read(interface)
         if self._found and not linux.exists(interface):
-            outlived = linux.remains(interface, self._found.marks)
+            outlived, before = linux.remains(interface, self._found.marks), self._found.network
+            if before and not outlived.dns.servers:  # Not every resolver tells what it holds.
+                outlived = replace(outlived, dns=before.dns)
             self._found = replace(self._found, index=0, network=outlived)
         self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
+        self._unguarded: set[int] = set()
         self._signals = Signals()
         self.claimed: Network | None = None
         """What of that which is there is ours, beside what is wanted; None: what the record says,
@@ -91,6 +95,7 @@ class Change:
         """Makes the host's network what is wanted for the interface, from whatever is there; None
         removes everything and the interface too, and with that cannot be undone any more. A
         HostError names the very step."""
+        wanted = self._without_block(wanted)
         if wanted:
             dns.require(wanted.dns)
         steps = self.plan(wanted)
@@ -106,22 +111,40 @@ class Change:
             self._carry_out(steps)
 
     def plan(self, wanted: Network | None) -> list[Step]:
-        """What `to` would do: for `reload --diff`."""
-        present = self.present(wanted) or linux.remains(self.interface, self._marks)
-        present = replace(present, dns=self._name_servers(present.dns, wanted))
+        """What `to` would do."""
+        wanted = self._without_block(wanted)
+        present = self.present(wanted)
+        if present is None:
+            present = linux.remains(self.interface, self._marks)
+            present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
+    def lines(self, wanted: Network | None) -> list[str]:
+        """What `to` would change, in words: of a firewall that nothing here could have, nothing."""
+        known = self._found.unguarded if self._found else ()
+        return [
+            line
+            for step in self.plan(wanted)
+            if (line := str(step))
+            if not (isinstance(step, FirewallStep) and not step.before and step.version in known)
+        ]
+
     def present(self, wanted: Network | None = None) -> Network | None:
-        """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file or `claimed` says what is; what is wanted is ours in any case."""
+        """What is there now and is ours: addresses, routes and name servers that hooks added are
+        not, where the state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        if network is None or (self.claimed is None and not self.recorded):
+        if network is None:
+            return None
+        network = replace(network, dns=self._name_servers(network.dns, wanted))
+        if self.claimed is None and not self.recorded:
             return network
         known = self._found.networks if self._found else ()
         mine = [
             *(known if self.claimed is None else (self.claimed,)),
             *([wanted] if wanted else []),
         ]
+        if wanted and not any(one.dns.servers for one in mine):
+            network = replace(network, dns=Dns())
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -129,6 +152,14 @@ class Change:
             addresses=tuple(one for one in network.addresses if one in addresses),
             routes=tuple(one for one in network.routes if one in routes),
         )
+
+    def _without_block(self, wanted: Network | None) -> Network | None:
+        """wg-quick makes no blocks: that alone is no difference of what it made."""
+        before = self._found.network if self._found else self._at_first
+        made = before.policy if before and before.mtu else None
+        if wanted and wanted.policy and made and made.blocks == ():
+            return replace(wanted, policy=wanted.policy._replace(blocks=()))
+        return wanted
 
     def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
         """What is set, or may be: what the resolver tells, else what the record says. A killed
@@ -199,6 +230,8 @@ class Change:
         try:
             if warning := step.carry_out():
                 self._warn(warning)
+                if isinstance(step, FirewallStep):
+                    self._unguarded.add(step.version)
         except OSError as error:
             raise linux.failure(str(step), error) from None
 
@@ -213,11 +246,15 @@ class Change:
                 return
             now = replace(new, network=new.to, to=None, changing=False, ours=True)
             now = replace(now, index=linux.index(self.interface), device=Former())
+            now = replace(now, unguarded=tuple(sorted(self._unguarded)))
             state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
-        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
+        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone. In one
+        line: the step that failed and its reason must not be far from each other."""
         whole = True
+        if self._done:
+            self._say("undoing what was done")
         for one in _runs(reversed(self._done)):
             try:
                 if isinstance(one, Call):
@@ -235,7 +272,6 @@ class Change:
                 self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
-        self._echo(group)
         first = group[0]
         if isinstance(first, ProgramStep):
             self._run(first)

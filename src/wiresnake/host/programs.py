@@ -35,6 +35,10 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH') or _PATH}:{_PATH}")
 
 
+class Refused(HostError):
+    """A program that ended with an error; its text is what it said."""
+
+
 def output(*command: str) -> str | None:
     """What it prints; None if it is missing or fails."""
     try:
@@ -45,11 +49,11 @@ def output(*command: str) -> str | None:
 
 
 def run(*command: str, text: str = "") -> None:
-    """HostError with what it said if it fails; `text` is its input."""
+    """Refused with what it said if it fails; `text` is its input."""
     done = _run(command, text)
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exited with {done.returncode}"
-        raise HostError(said)
+        raise Refused(said)
 
 
 def _run(command: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:

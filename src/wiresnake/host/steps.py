@@ -107,7 +107,7 @@ class BlockStep(Toggle):
     def __str__(self) -> str:
         version, table = self.block
         what = f"unreachable default metric {BLOCK_METRIC} table {table}"
-        return f"ip -{version} route {'replace' if self.add else 'delete'} {what}"
+        return f"ip -{version} route {self.verb} {what}"
 
     def request(self, index: int) -> Request:
         version, table = self.block
@@ -208,7 +208,7 @@ class FirewallStep(ProgramStep):
         return replace(self, before=self.after, after=self.before)
 
     def carry_out(self) -> str | None:
-        return firewall.replace(self.interface, self.version, self.after)
+        return firewall.replace(self.interface, self.version, self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)

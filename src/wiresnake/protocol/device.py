@@ -81,12 +81,12 @@ class Device:
         self._around.up = False
         return self._each(Peer.stop) if ends else iter(())
 
-    def expire(self) -> Steps:
+    def expire(self, clock: Callable[[], Now]) -> Steps:
         """Ends all sessions, of which a copy of this machine may have the same keys and counters.
 
         They receive, but send no more (kernel: wg_vm_notification).
         """
-        return self._each(Peer.end_sessions)
+        return self._each(lambda peer: peer.begin_anew(clock()))
 
     def wipe(self) -> Steps:
         """Forgets all session keys: the machine slept with them (kernel: wg_pm_notification)."""

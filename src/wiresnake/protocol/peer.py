@@ -127,10 +127,16 @@ class Peer:
     def renew_identity(self) -> None:
         """The device's own key is another: nothing that rests on the old one is sent any more."""
         self._static_static, self._knows_static_static = None, False
-        self.end_sessions()
+        self._end_sessions()
 
-    def end_sessions(self) -> None:
-        """What goes on is not to go on: the next packet begins a handshake, at once."""
+    def begin_anew(self, now: Now) -> None:
+        """A copy of us may have the same sessions, and the same handshake in flight."""
+        self._end_sessions()
+        if self.wants_handshake:
+            self._begin_series(now)
+
+    def _end_sessions(self) -> None:
+        """They receive, but send no more; the next packet begins a handshake, at once."""
         self._drop_handshake()
         self._last_sent = _LONG_AGO
         self.around.plane.expire(self.id)

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-_FOLDER = "/run/wiresnake"
+from wiresnake.host import state
 
 PeerHooks = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
 """Public key, OnUp, OnDown."""
@@ -56,8 +56,9 @@ class Applied:
 def load(interface: str) -> Applied | None:
     """None if nobody knows."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        with open(_path(interface), encoding="utf-8") as file:
-            record = json.load(file)
+        if (path := state.find(f"{interface}.applied")) is None:
+            return None
+        record = json.loads(path.read_text("utf-8"))
         if record.pop("index") == socket.if_nametoindex(interface):
             hooks = tuple((key, tuple(up), tuple(down)) for key, up, down in record.pop("hooks"))
             for key in ("pre_down", "post_down"):
@@ -75,22 +76,18 @@ def load(interface: str) -> Applied | None:
 
 
 def save(interface: str, applied: Applied) -> None:
-    os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
-    path = _path(interface)
+    if (path := state.place(f"{interface}.applied")) is None:
+        return
     with open(f"{path}.tmp", "w", encoding="utf-8", opener=_open_privately) as file:
         json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
     os.replace(f"{path}.tmp", path)
 
 
 def forget(interface: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(interface))
+    if path := state.find(f"{interface}.applied"):
+        path.unlink(missing_ok=True)
 
 
 def _open_privately(path: str, flags: int) -> int:
     """Hooks may hold a password."""
     return os.open(path, flags, 0o600)
-
-
-def _path(interface: str) -> str:
-    return f"{_FOLDER}/{interface}.applied"

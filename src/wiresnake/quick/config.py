@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wiresnake.config import conf
 from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
@@ -82,6 +83,12 @@ class QuickConfig:
     own_lines: frozenset[int] = field(repr=False)
     """The numbers of these lines."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it alone says what the interface is: it has neither hooks nor SaveConfig."""
+        hooks = self.pre_up or self.post_up or any(peer.on_up for peer in self.peers)
+        return not (self.save or hooks)
+
     def stripped(self) -> bytearray:
         """What `wg-quick strip` prints, but for its last empty line; the caller wipes it."""
         text = bytearray()
@@ -134,6 +141,7 @@ def parse(text: bytearray, name: str) -> QuickConfig:
 
     What belongs to `wg` is not looked at.
     """
+    conf.settle(text, name)
     reader = _Reader()
     own: list[tuple[int, int]] = []
     numbers: list[int] = []

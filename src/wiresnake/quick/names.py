@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from wiresnake.config import conf
+from wiresnake.errors import ConfigError
 from wiresnake.host import state
 from wiresnake.quick import lines
 
@@ -97,7 +99,10 @@ class NotesFile:
         status = self._path.stat()
         stamp = status.st_mtime_ns, status.st_size, status.st_ino
         if stamp != self._stamp:
-            self._notes = read(self._path.read_text("utf-8", "surrogateescape"))
+            text = bytearray(self._path.read_bytes())
+            with suppress(ConfigError):  # It names nobody then.
+                conf.settle(text, str(self._path))
+            self._notes = read(text.decode("utf-8", "surrogateescape"))
             self._stamp = stamp
         return self._notes
 

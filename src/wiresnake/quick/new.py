@@ -120,10 +120,11 @@ class Pair:
 def assert_name(name: str) -> None:
     """ConfigError unless it can stand in a comment and name a file. A phone gives its tunnel a name
     of its own, so that it need not be one of an interface: see `files.is_name`."""
-    plain = lines.printable(name) == name and not name.startswith((".", "-")) and "/" not in name
-    if not name or not plain or len(name.encode("utf-8", "replace")) > _LONGEST:
+    shown = names.displayed(lines.printable(name))
+    plain = shown == name and not name.startswith((".", "-")) and "/" not in name
+    if not name or not plain or len(name.encode()) > _LONGEST:
         raise ConfigError(
-            f"'{lines.printable(name)}' cannot name a peer: it takes up to {_LONGEST} bytes of any"
+            f"'{shown}' cannot name a peer: it takes up to {_LONGEST} bytes of any"
             " letters, without '/', and neither '.' nor '-' or a blank at its beginning"
         )
 

@@ -28,7 +28,8 @@ class Kept(NamedTuple):
 
 class Others:
     """Decides what stays. `record` is what the file said when it was last applied, None if nobody
-    knows: then a peer that the file lacks goes, as it may have been taken out."""
+    knows: then with hooks a peer that the file lacks goes, as it may have been taken out. With
+    SaveConfig it stays, as nobody takes peers out of a file that is going to be written anew."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Others:
     ) -> Iterator[str]:
         """What stays, and why, in words for the user. `gone` are peers that go."""
         by_kind: dict[str, list[str]] = {}
-        for one in self.kept:
+        for one in sorted(self.kept):
             by_kind.setdefault(one.what, []).append(names.get(one.public_key, one.public_key))
         for what, peers in by_kind.items():
             who = _listed(peers)
@@ -116,14 +117,16 @@ class Others:
                 )
             else:
                 yield f"{who} keeps its {what}: {path} does not say otherwise"
-        if gone and self._loose and self._record is None:
+        if gone and self._loose and self._record is None and not self._save:
             yield (
                 f"nothing tells what {path} said when {interface} came up: what it does not name"
                 f" goes: {_listed([names.get(one, one) for one in gone])}; --keep keeps it"
             )
 
     def _never_named(self, unknown: bool) -> bool:
-        return self._keep or (self._loose and self._record is not None and unknown)
+        if self._record is None:
+            return self._keep or self._save
+        return self._keep or (self._loose and unknown)
 
     def _keeps_value(
         self, peer: PeerState, what: str, file: object, base: object, none: object

@@ -31,6 +31,7 @@ from wiresnake.quick.others import Others, digest
 from wiresnake.quick.stanzas import Stanza
 
 _SESSION_SECONDS = 180
+_NOTHING = Said()
 
 
 class PeerDifference(NamedTuple):
@@ -88,7 +89,7 @@ def compare(
         wanted[key].add(one)
     judged = {*last, *live} & only if only else {*last, *live}
     file = said(wg, parts)
-    stays = _Stays(others, judged, live, wanted, owner, file, named=bool(only))
+    stays = _judge(others, judged, live, last, wanted, owner, file, wg, named=bool(only))
 
     roaming = _Roaming(live, applied)
     rest = bytearray(wg)
@@ -145,18 +146,15 @@ def compare(
 def said(wg: bytearray, parts: Iterable[Stanza]) -> dict[str, Said]:
     """What the file says of each peer; of one that comes twice, the later value of each kind."""
     found: dict[str, Said] = {}
-    for part in parts:
-        if part.peer:
-            before = found.get(part.public_key, Said())
-            secret = before.preshared_key
-            if part.preshared_key:
-                begin, end = part.preshared_key
-                with memoryview(wg) as view, view[begin:end] as value:
-                    secret = digest(value)
-            keepalive = int(part.keepalive) if part.keepalive.isdecimal() else 0
-            found[part.public_key] = Said(
-                secret, keepalive or before.keepalive, tuple(part.allowed_ips)
-            )
+    with memoryview(wg) as view:
+        for part in parts:
+            if part.peer:
+                secret, keepalive, _ = found.get(part.public_key, _NOTHING)
+                if part.preshared_key:
+                    secret = digest(view[slice(*part.preshared_key)])
+                if part.keepalive != "0" and part.keepalive.isdecimal():
+                    keepalive = int(part.keepalive)
+                found[part.public_key] = Said(secret, keepalive, tuple(part.allowed_ips))
     return found
 
 
@@ -173,43 +171,56 @@ def whole(peer: PeerState) -> PeerChange:
 
 
 class _Stays:
-    """What stays though the file has it otherwise, by public key; `wanted` becomes what the allowed
-    IPs are to be. Of peers that the user `named`, the file says who is there."""
+    """What stays though the file has it otherwise, by public key."""
 
-    def __init__(
-        self,
-        others: Others,
-        judged: Iterable[str],
-        live: Mapping[str, PeerState],
-        wanted: dict[str, set[str]],
-        owner: Mapping[str, str],
-        file: Mapping[str, Said],
-        named: bool,
-    ) -> None:
+    def __init__(self) -> None:
         self.peers: set[str] = set()
         self.off: set[str] = set()
         """Peers of the file."""
         self.secrets: set[str] = set()
         self.keepalives: set[str] = set()
-        if not others.active:
-            return
-        for key in sorted(judged):
-            peer, one = live.get(key), file.get(key)
-            if peer is None:
-                if not named and others.keeps_off(key, wanted[key]):
-                    self.off.add(key)
-                    wanted[key] = set()
-            elif one is None:
-                if not named and others.keeps_peer(peer):
-                    self.peers.add(key)
-            else:
+
+    def judge_values(
+        self, others: Others, peer: PeerState, file: Said, part: Stanza, wg: bytearray
+    ) -> None:
+        """Of a peer that the file and the device have."""
+        secret = peer.preshared_key
+        if not _same_secret(wg, part.preshared_key, secret):
+            differs = file.preshared_key != digest((secret or "").encode())
+            if differs and others.keeps_secret(peer, file.preshared_key):
+                self.secrets.add(peer.public_key)
+        differs = file.keepalive != peer.persistent_keepalive
+        if differs and others.keeps_keepalive(peer, file.keepalive):
+            self.keepalives.add(peer.public_key)
+
+
+def _judge(
+    others: Others,
+    judged: Iterable[str],
+    live: Mapping[str, PeerState],
+    last: Mapping[str, Stanza],
+    wanted: dict[str, set[str]],
+    owner: Mapping[str, str],
+    file: Mapping[str, Said],
+    wg: bytearray,
+    named: bool,
+) -> _Stays:
+    """`wanted` becomes what the allowed IPs are to be. Of peers that the user `named`, the file
+    says who is there."""
+    stays = _Stays()
+    for key in judged if others.active else ():
+        peer, part = live.get(key), last.get(key)
+        if peer and part:
+            if len(wanted[key]) != len(peer.allowed_ips) or wanted[key] != {*peer.allowed_ips}:
                 wanted[key] = others.allowed_ips(peer, wanted[key], owner)
-                present = digest((peer.preshared_key or "").encode())
-                if one.preshared_key != present and others.keeps_secret(peer, one.preshared_key):
-                    self.secrets.add(key)
-                differs = one.keepalive != peer.persistent_keepalive
-                if differs and others.keeps_keepalive(peer, one.keepalive):
-                    self.keepalives.add(key)
+            stays.judge_values(others, peer, file[key], part, wg)
+        elif peer:
+            if not named and others.keeps_peer(peer):
+                stays.peers.add(key)
+        elif not named and others.keeps_off(key, wanted[key]):
+            stays.off.add(key)
+            wanted[key] = set()
+    return stays
 
 
 class _Roaming:

@@ -73,7 +73,7 @@ def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str
     try:
         with killed.begin(interface, say, note) as change:
             todo = _plan(change, file, path, note, wish)
-            return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
+            return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
     finally:
         wipe(file.wg)
 
@@ -131,7 +131,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     only = frozenset(_public_key(one, file, path) for one in wish.only)
     others = Others(
         record.peers if record else None,
-        hooks=bool(file.pre_up or file.post_up or any(peer.on_up for peer in file.peers)),
+        hooks=not file.whole,
         save=file.save,
         keep=wish.keep,
     )
@@ -152,7 +152,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     for key in found.unsure:
         note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
     base = record.interface if record and file.save else None
-    live = linux.read(interface, ask_dns=False) or Network(0)
+    live = linux.read(interface, ask_dns=not change.recorded) or Network(0)
     if base:
         file = replace(
             file,
@@ -188,7 +188,9 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
         network = replace(network, policy=network.policy or live.policy)
     elif not change.recorded:
         # Brought up by somebody else: what there is beside may be that of hooks.
-        change.claimed = Network(0, () if others.active else live.addresses, made)
+        change.claimed = Network(0, routes=made)
+        if not others.active:
+            change.claimed = replace(change.claimed, addresses=live.addresses, dns=live.dns)
     if only:
         head = DeviceChange()
         network = _but_for_some(change.present(network) or network, network, found, lost)
@@ -244,11 +246,13 @@ def _but_for_some(present: Network, wanted: Network, found: Difference, lost: se
 
 
 def _beside(live: Network, wanted: Network, claimed: Network) -> Iterator[str]:
-    """Addresses and routes that stay and are not the file's, in words."""
+    """What stays and is not the file's, in words."""
     for address in live.addresses:
         mine = address in wanted.addresses or address in claimed.addresses
         if not mine and not address.startswith("fe80:"):
             yield f"address {address}"
+    if live.dns.servers and not (wanted.dns.servers or claimed.dns.servers):
+        yield f"name servers {', '.join(live.dns.servers)}"
     for route in live.routes:
         if route not in wanted.routes and route not in claimed.routes:
             table = "" if route.table == MAIN_TABLE else f" in table {route.table}"

@@ -98,7 +98,8 @@ def _remember(interface: str, path: str, text: str) -> None:
             wipe(file.wg)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
         new = hooks.record(file, endpoints, said, device)
-        applied.save(interface, replace(new, events=record.events))
+        with contextlib.suppress(OSError):  # A full disk; the file is what counts.
+            applied.save(interface, replace(new, events=record.events))
 
 
 def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:

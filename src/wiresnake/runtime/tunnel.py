@@ -16,8 +16,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from wiresnake._native import Endpoint, Entropy, Plane, take_panics
-from wiresnake.config.uapi import write_device, write_device_state, write_peer_state
+from wiresnake._native import Endpoint, Entropy, Plane, cipher, take_panics
+from wiresnake.config.uapi import (
+    write_device,
+    write_device_state,
+    write_machine_state,
+    write_peer_state,
+)
 from wiresnake.errors import HostError, reason
 from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
@@ -27,7 +32,9 @@ from wiresnake.protocol.plane import DEFECTS, Defect, Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
+from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
+from wiresnake.runtime.offloads import Offload
 from wiresnake.runtime.sleep import SleepWatch
 from wiresnake.runtime.tun import Tun
 
@@ -74,10 +81,12 @@ class Tunnel:
         """`_SLICE` was over before the events and messages were."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done once the interface is gone: deleted by someone, or by `close`; or HostError."""
-        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
+        merges = (Offload.UDP_MERGE in tun.offloads, Offload.TCP_MERGE in tun.offloads)
+        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, *merges)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
         self._sleep = SleepWatch(self._woke)
+        self._generation = GenerationWatch(self._copied)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
     def close(self) -> None:
@@ -86,6 +95,7 @@ class Tunnel:
             return
         self._watch.close()
         self._sleep.close()
+        self._generation.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -132,6 +142,18 @@ class Tunnel:
     def status(self) -> DeviceStatus:
         return DeviceStatus(self._device.private_key, self._port, self._fwmark)
 
+    @property
+    def offloads(self) -> list[Offload]:
+        """Those in use; without a socket only those of the TUN device."""
+        segment, tcp, udp = self._plane.offloads()
+        used = {
+            Offload.SEGMENT: segment,
+            Offload.GRO: self._sockets is not None and self._sockets.merged,
+            Offload.TCP_MERGE: tcp,
+            Offload.UDP_MERGE: udp,
+        }
+        return [one for one in Offload if used.get(one, one in self._tun.offloads)]
+
     def describe(self) -> Iterator[bytearray]:
         """What a `get` says, in parts for the caller to wipe; each peer as it is by then."""
         yield write_device(self.status)
@@ -157,7 +179,7 @@ class Tunnel:
 
     def _describe_state(self, peers: Iterator[Peer]) -> Iterator[bytes]:
         at = now().boot
-        notes = self._plane.describe_notes(at)
+        notes = self._plane.describe_notes(at) + write_machine_state(*cipher(), self.offloads)
         bound = self._sockets is not None
         stranger = self._device.stranger
         yield write_device_state(self._up, bound, self._bind_error, stranger, notes, at)
@@ -199,6 +221,11 @@ class Tunnel:
         self._bind_error = getattr(error, "errno", None) or errno.EIO
         self._retry = self._loop.call_later(pause, self._bind, min(2 * pause, _LONGEST_PAUSE))
 
+    def _copied(self) -> None:
+        """Another virtual machine may have our sessions, and must not send with the same nonces."""
+        _log.info("this machine was copied or restored: all sessions of %s end", self._tun.name)
+        self._begin(self._device.expire(now), self._flapping)
+
     def _begin(self, steps: Steps, turn: asyncio.Lock) -> asyncio.Task[bool]:
         task = self._loop.create_task(self._carry_out(steps, turn))
         self._changes.add(task)
@@ -236,8 +263,10 @@ class Tunnel:
         self._detach()
         self._sockets = sockets
         try:
-            v4, v6 = sockets.v4, sockets.v6
-            self._plane.attach_sockets(v4.fileno() if v4 else None, v6.fileno() if v6 else None)
+            if Offload.GRO in self._tun.offloads:
+                sockets.receive_merged()
+            v4, v6 = (one.fileno() if one else None for one in (sockets.v4, sockets.v6))
+            self._plane.attach_sockets(v4, v6, Offload.SEGMENT in self._tun.offloads)
         except DEFECTS:
             self._detach()
             raise

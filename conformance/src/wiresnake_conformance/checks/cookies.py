@@ -250,7 +250,7 @@ def cookie_replies_are_sealed(stand: Stand) -> None:
         raise Differs(f"the nonces are not random: bytes {few} hardly change")
 
 
-@check(37, seconds=13, margin=0.5)
+@check(37, seconds=13, margin=3)
 def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
     """The device takes a cookie that answers the last mac1 that it sent, and none that answers an
     older one, is for an unknown index or does not open; the next initiation has its mac2."""
@@ -279,7 +279,7 @@ def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
     peer.received(session, "the handshake goes on")
 
 
-@check(37, seconds=8, margin=0.5)
+@check(37, seconds=8, margin=3)
 def one_cookie_per_mac1(stand: Stand) -> None:
     """Of two right cookie replies to one message the device takes the first."""
     peer = stand.peer(endpoint=True)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import quantiles
 
 from ..oracle import INITIATION, TRANSPORT, Key, Session
 from ..peer import Peer
 from ..road import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, Road
 from ..stand import Stand
-from ..verdict import Differs, Inconclusive, check
+from ..verdict import CERTAIN, Differs, Inconclusive, check
 from ._common import sends_data, what_waited
 
 EARLY = 0.05
@@ -53,9 +54,13 @@ def retries(stand: Stand) -> None:
     for gap in gaps:
         most = RETRY + JITTER + slack(stand)
         stand.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
-    spread = max(gaps) - min(gaps)
-    if spread < 0.03:
-        raise Differs(f"{len(gaps)} retries came after the same time, within {spread:.3f} s")
+    # Lateness spreads them, too, some more than others: so the half in the middle. That of 20
+    # random ones is within 0.06 s in one case of 3000.
+    first, _, third = quantiles(gaps)
+    stand.log(f"half of them are within {third - first:.3f} s")
+    if third - first < 0.03 + min(stand.late.typical, 0.03):
+        text = f"half of {len(gaps)} retries came after the same time, within {third - first:.3f} s"
+        raise Differs(text, needs=CERTAIN)
 
 
 @check(63, seconds=125, margin=2)
@@ -318,7 +323,7 @@ def persistent_keepalive_begins(stand: Stand) -> None:
     other.works(session)
 
 
-@check(72, seconds=16, shared=False, margin=0.5)
+@check(72, seconds=16, shared=False, margin=1)
 def down_ends_all(stand: Stand) -> None:
     """When the interface goes down timers stop and sessions end; when it comes up, a peer without
     persistent keepalive is left alone until there is something to send to it."""

@@ -139,7 +139,8 @@ mod tests {
     #[cfg_attr(not(runs_own), ignore = "needs a CPU with AVX-512 (F, BW, IFMA, VBMI2)")]
     fn own_agrees_with_the_rfc_word_by_word() {
         let aead = Aead::new().expect("the CPU can run it");
-        for length in [0, 1, 63, 64, 191, 257, 500, 700, 1000, 1300, 1420, 1472, 1473, 3100] {
+        let lengths = [0, 1, 63, 64, 191, 257, 500, 700, 1000, 1300, 1420, 1472, 1473, 3100];
+        for length in lengths.into_iter().step_by(if cfg!(miri) { 5 } else { 1 }) {
             let key = std::array::from_fn(|i| (i * 11 + length) as u8);
             let nonce = [length as u8; 12];
             let text: Vec<u8> = (0..length).map(|i| (i * 31) as u8).collect();
