@@ -86,6 +86,25 @@ def test_peers_reach_each_other_alone(make_host: MakeHost, tmp_path: Path) -> No
     assert server.output("nft list ruleset") == before
 
 
+def test_a_host_that_can_neither_filter_nor_forward(make_host: MakeHost, tmp_path: Path) -> None:
+    """As in a container: the server is up all the same, says it, and forwards nothing."""
+    server = make_host("server", kernel_wireguard=False)
+    path = tmp_path / "wg0.conf"
+    wiresnake(server, "new server", "--dir", tmp_path, "--address", "10.7.0.1/24,fd07::1/64")
+    server.run("mount --bind -o ro /proc/sys/net /proc/sys/net")
+    server.run("mount -o remount,bind,ro /proc/sys/net")
+    useless = tmp_path / "bin"
+    useless.mkdir()
+    for name in ("nft", "iptables", "ip6tables"):
+        (useless / name).write_text("#!/bin/sh\necho Operation not supported >&2; exit 1\n")
+        (useless / name).chmod(0o755)
+    environment = {"PATH": f"{useless}:{lab.program_path()}"}
+    done = server.run(f"{WIRESNAKE} up", path, env=environment)
+    assert "wg0: peers reach this host alone" in done.stderr
+    server.run(f"{WIRESNAKE} down", path, env=environment)
+    assert "wg0" not in server.output("ip link")
+
+
 def drop_by_nft(host: Host) -> None:
     """As Arch's /etc/nftables.conf does."""
     host.run("nft add table inet mine")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.cli.wiresnake import main
-from wiresnake.config.conf import parse
+from wiresnake.config.conf import parse, settle
 from wiresnake.errors import ConfigError
 from wiresnake.quick import files, values
 from wiresnake.quick.check import check, check_on_host
@@ -291,6 +291,9 @@ def test_agrees_with_the_parser_that_up_uses(cuts: list[tuple[int, int, str]]) -
     text = WG_ONLY
     for at, length, fragment in cuts:
         text = text[:at] + fragment + text[at + length :]
+    whole = bytearray(text.encode())
+    settle(whole, "x")  # As every file that is read.
+    text = whole.decode()
     refused = False
     try:
         parse(bytearray(text.encode()), resolve)

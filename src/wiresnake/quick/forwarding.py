@@ -44,28 +44,25 @@ def among_peers(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -
     table = "inet peers-%i"
     chain = f"add chain {table} forward {{ type filter hook forward priority filter; }}"
     rule = f'add rule {table} forward iifname "%i" oifname != "%i" drop'
+    steps = [f"nft 'add table {table}; {chain}; {rule}'"]
     # Linux asks for IPv4 at the interface where a packet comes in; for IPv6 only since 6.17.
-    four = "echo 1 >/proc/sys/net/ipv4/conf/%i/forwarding"
-    own = "/proc/sys/net/ipv6/conf/%i/force_forwarding"
-    six = (
-        f"if [ -e {own} ]; then echo 1 >{own};"
-        " else echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; fi"
-    )
+    if 4 in versions:
+        steps.append("echo 1 >/proc/sys/net/ipv4/conf/%i/forwarding")
+    if 6 in versions:
+        own = "/proc/sys/net/ipv6/conf/%i/force_forwarding"
+        every = "/proc/sys/net/ipv6/conf/all/forwarding"
+        steps.append(f"if [ -e {own} ]; then echo 1 >{own}; else echo 1 >{every}; fi")
     return [
         "# Peers reach each other, and nothing else behind this host. Without the next lines they",
         "# reach this host alone.",
-        f"PostUp = nft 'add table {table}; {chain}; {rule}'",
-        f"PostDown = nft 'delete table {table}'",
         *_advertisements(versions),
-        *(
-            f"PostUp = {one} || {_SAID}"
-            for one in [four] * (4 in versions) + [six] * (6 in versions)
-        ),
+        f"PostUp = {{ {' && '.join(steps)}; }} || {_SAID}",
+        f"PostDown = nft 'delete table {table}' || true",
         *_past_others(versions, [("-i %i -o %i", 'iifname "%i" oifname "%i"')]),
     ]
 
 
-_SAID = 'echo "%i: forwarding cannot be switched on here; peers reach this host alone" >&2'
+_SAID = 'echo "%i: peers reach this host alone, as forwarding cannot be switched on here" >&2'
 
 
 def _fits(name: str) -> bool:
@@ -77,7 +74,7 @@ def _advertisements(versions: set[int]) -> Iterator[str]:
     if 6 in versions:
         yield "# With IPv6 forwarding Linux heeds router advertisements only where accept_ra = 2."
         files = "/proc/sys/net/ipv6/conf/*/accept_ra"
-        yield f"PostUp = for f in {files}; do ! grep -qx 1 $f || echo 2 >$f; done"
+        yield f"PostUp = for f in {files}; do ! grep -qx 1 $f || echo 2 >$f; done || true"
 
 
 def _past_others(versions: set[int], matches: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -94,9 +91,9 @@ def _past_others(versions: set[int], matches: Sequence[tuple[str, str]]) -> Iter
     ours = '/hook forward .*policy drop/ && c != "FORWARD"'
     yield "# Docker, ufw and others drop what no rule in their own chain accepts."
     yield f"PostUp = for t in {tools}; do if {drops}; then {add}; fi; done"
-    yield f"PostUp = nft list chains | awk '{chain} {ours} {{{insert}}}' | nft -f -"
+    yield f"PostUp = nft list chains | awk '{chain} {ours} {{{insert}}}' | nft -f - || true"
     yield f"PostDown = for t in {tools}; do {remove}; done 2>/dev/null || true"
-    yield f"PostDown = nft -a list ruleset | awk '{chain} {delete}' | nft -f -"
+    yield f"PostDown = nft -a list ruleset | awk '{chain} {delete}' | nft -f - || true"
 
 
 def _quoted(text: str) -> str:
