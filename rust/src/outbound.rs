@@ -210,7 +210,7 @@ impl Outbound {
         if let (Some(peer), Some(sockets)) = (peer, sockets)
             && let Some(mut endpoint) = peer.endpoint()
         {
-            let sticky = endpoint.local.is_some();
+            let sticks = endpoint.sticks();
             let spared = peer.unsegmented_until.load(Relaxed) > now;
             let mut outgoing = Outgoing {
                 endpoint: &mut endpoint,
@@ -226,8 +226,8 @@ impl Outbound {
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
             }
-            if sticky && endpoint.local.is_none() {
-                peer.forget_source();
+            if endpoint.sticks() != sticks {
+                peer.loosen_source(&endpoint);
             }
             if let Err(error) = &sent {
                 self.shared.send_failed(peer, error, now);

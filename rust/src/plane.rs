@@ -212,7 +212,7 @@ impl Plane {
 
     pub fn forget_sources(&self) {
         for peer in read(&self.peers).values() {
-            peer.forget_source();
+            peer.forget_source(true);
         }
     }
 
@@ -275,7 +275,7 @@ impl Plane {
         let Some(mut endpoint) = peer.endpoint() else {
             return;
         };
-        let sticky = endpoint.local.is_some();
+        let sticks = endpoint.sticks();
         let Some(sockets) = read(&self.shared.sockets).clone() else {
             return;
         };
@@ -286,8 +286,8 @@ impl Plane {
             }
             Err(error) => self.shared.send_failed(peer, &error, now()),
         }
-        if sticky && endpoint.local.is_none() {
-            peer.forget_source();
+        if endpoint.sticks() != sticks {
+            peer.loosen_source(&endpoint);
         }
     }
 

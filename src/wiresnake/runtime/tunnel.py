@@ -28,6 +28,7 @@ from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
 from wiresnake.runtime.link import LinkWatch
+from wiresnake.runtime.routes import Flow, Routes
 from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
@@ -51,7 +52,8 @@ class Tunnel:
         self._loop = asyncio.get_running_loop()
         self._tun = tun
         self._plane = Plane()
-        self._device = Device(self._plane, Entropy(), timing)
+        self._routes = Routes(self._plane, self._ids, self._flow)
+        self._device = Device(self._plane, Entropy(), timing, self._routes.settle)
         self._sockets: udp.Sockets | None = None
         self._up = False
         self._port = 0
@@ -69,13 +71,14 @@ class Tunnel:
         self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
-        self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
+        self._watch = LinkWatch(tun.fd, self._link_changed, self._lost)
 
     def close(self) -> None:
         """Stops everything; the interface ends with its last descriptor. Safe to call twice."""
         if self._tun.fd < 0:
             return
         self._watch.close()
+        self._routes.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -187,8 +190,12 @@ class Tunnel:
                 await take_turns()
             self._arm()
 
-    def _routes_changed(self) -> None:
-        self._plane.forget_sources(None)
+    def _ids(self) -> list[int]:
+        return [peer.id for peer in self._device.peers.values()]
+
+    def _flow(self) -> Flow | None:
+        sockets = self._sockets
+        return Flow(self._fwmark, self._port, sockets.interface) if sockets else None
 
     def _attach(self, sockets: udp.Sockets) -> None:
         """OSError, and there is no socket at all, if the plane can have no thread for them."""
@@ -232,6 +239,8 @@ class Tunnel:
         elif kind == Event.THREAD_LOST and not self.closed.done():
             what = "a thread that carries packets has failed; this is a bug, please report it"
             self.closed.set_exception(HostError(errno.EIO, what))
+        elif kind == Event.SOURCE_MOVED:
+            self._routes.moved(peer)
         self._device.handle(kind, peer, at)
 
     def _tick(self) -> None:
