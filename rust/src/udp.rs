@@ -430,6 +430,32 @@ mod tests {
         assert_eq!(endpoint.sticks(), ADDRESS | INTERFACE);
     }
 
+    /// What is refused of a source goes, first the interface; the datagram goes all the same.
+    #[test]
+    fn c078_a_lost_interface_is_dropped_before_the_address() {
+        let no_interface = 0x7fff_fff0;
+        for (host, here, gone) in
+            [("127.0.0.1", "127.0.0.1", "203.0.113.7"), ("::1", "::1", "2001:db8::7")]
+        {
+            for (local, interface, hold, left) in [
+                (here, 1, ADDRESS | INTERFACE, ADDRESS | INTERFACE),
+                (here, 1, INTERFACE, INTERFACE),
+                (here, no_interface, ADDRESS | INTERFACE, ADDRESS),
+                (here, no_interface, INTERFACE, ADDRESS),
+                (here, no_interface, ADDRESS, ADDRESS),
+                (here, no_interface, 4, 0),
+                (gone, no_interface, ADDRESS | INTERFACE, 0),
+            ] {
+                let (sockets, theirs, mut endpoint) = pair(host);
+                let source = Source::new(local.parse::<IpAddr>().unwrap(), interface);
+                endpoint.source = Some(Source { hold, ..source });
+                sockets.send(&mut Outgoing::message(&mut endpoint, b"whole", 0)).unwrap();
+                assert_eq!(endpoint.sticks(), left, "{local} {interface} {hold}");
+                assert_eq!(theirs.recv(&mut [0; 9]).unwrap(), 5);
+            }
+        }
+    }
+
     #[test]
     fn c079_a_missing_family_is_an_error_not_a_panic() {
         let sockets = Sockets::default();

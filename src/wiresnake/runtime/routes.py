@@ -178,7 +178,8 @@ class Routes:
                     continue  # A zone has decided already.
                 if not unasked or route[3] == Hold.UNASKED or route[3] & Hold.STALE:
                     found.append((peer, endpoint, (*route, endpoint.port)))
-        self._find_out({way for _, _, way in found} - known.keys(), flow, known)
+        if asked := {way for _, _, way in found} - known.keys():
+            self._find_out(asked, flow, known)
         for peer, endpoint, way in found:
             if known[way] != way[3]:
                 self._plane.hold_source(peer, endpoint, known[way])
