@@ -136,7 +136,8 @@ def test_c078_an_interface_without_a_route_is_not_pinned(
     """In by the second uplink, out by the first, which alone has a route: the address sticks. Who
     lives beyond the second is nobody's neighbour there."""
     server, client = two_uplinks(make_host, ours, version)
-    client.host.run("sysctl -q -w net.ipv4.conf.all.arp_ignore=1")
+    arp = "net.ipv4.conf.all.arp"
+    client.host.run(f"sysctl -q -w {arp}_ignore=1 {arp}_announce=2")
     server.host.run(f"ip -{version} route del default dev eth1 metric 200")
     server.outer[version] = UPLINKS[version][1].format(2)
     from_far(client, version, 1)
