@@ -27,8 +27,11 @@ SCENARIOS = {
     "coalesce 64 B": ("coalesce", 64),
     "look up a receiver index": ("index", 0),
     "look up an allowed IP": ("allowed", 0),
+    "look up among 1 prefix length": ("lengths", 1),
+    "look up among 24 prefix lengths": ("lengths", 24),
+    "look up among 129 prefix lengths": ("lengths", 129),
 }
-"""Steps of rust/benches/packets.rs, and bytes of the inner packet."""
+"""Steps of rust/benches/packets.rs, and bytes of the inner packet or the number of lengths."""
 FEW, MANY = 512, 1024
 
 _BUILD = (

@@ -1,8 +1,9 @@
 //! One step of a packet's way at a time, so that its instructions can be counted.
 //!
-//! `packets STEP SIZE COUNT` takes COUNT packets of SIZE bytes through a step. What it prepares
-//! does not depend on COUNT, so the difference of two counts is the step's alone. Without
-//! arguments (`cargo test`) it takes each step once and looks at what came of it.
+//! `packets STEP SIZE COUNT` takes COUNT packets of SIZE bytes through a step; of `lengths` SIZE is
+//! how many prefix lengths there are, 129 at most. What it prepares does not depend on COUNT, so the
+//! difference of two counts is the step's alone. Without arguments (`cargo test`) it takes each step
+//! once and looks at what came of it.
 
 use std::env::args;
 use std::hint::black_box;
@@ -28,7 +29,7 @@ fn main() {
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let [step, size, count] = &words[..] else {
         // As a test, whatever filter was given.
-        for step in ["seal", "open", "split", "coalesce", "index", "allowed"] {
+        for step in ["seal", "open", "split", "coalesce", "index", "allowed", "lengths"] {
             for size in [64, 1420] {
                 assert_eq!(take(step, size, MOST), MOST, "{step} of {size} bytes");
             }
@@ -48,6 +49,7 @@ fn take(step: &str, size: usize, count: usize) -> usize {
         "coalesce" => coalesce(size, count),
         "index" => index(count),
         "allowed" => allowed(count),
+        "lengths" => lengths(size.min(129) as u32, count),
         _ => panic!("there is no step {step:?}"),
     }
 }
@@ -149,4 +151,19 @@ fn allowed(count: usize) -> usize {
         assert!(table.insert(&address(number), 32, number));
     }
     (0..count as u32).filter(|n| table.lookup(&black_box(address(*n))) == Some(n)).count()
+}
+
+/// Networks within each other, one of each length, and addresses of each in turn.
+fn lengths(lengths: u32, count: usize) -> usize {
+    let address = |number: u32| match number % lengths {
+        127.. => u128::MAX - u128::from(number % lengths == 127),
+        length => u128::MAX ^ 1 << (127 - length),
+    };
+    let mut table = AllowedIps::default();
+    for length in 0..lengths {
+        assert!(table.insert(&[0xff; 16], length as u8, length));
+    }
+    let found =
+        |n: &u32| table.lookup(&black_box(address(*n)).to_be_bytes()) == Some(&(n % lengths));
+    (0..count as u32).filter(found).count()
 }

@@ -1,113 +1,243 @@
 //! Cryptokey routing (§2): which peer an inner address belongs to, by longest prefix.
 //!
-//! One hash table a family, asked once per prefix length in use, longest first. Real
-//! configurations use a handful of lengths, so this is a probe or two, and simpler than a trie.
+//! Each family's addresses are cut into ranges, each with its owner: a lookup is a binary search for
+//! the range, however many prefix lengths there are. Changes pay for it, in proportion to the
+//! ranges of the prefix that changes: at most two for each prefix within it, and one more.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::ops::RangeInclusive;
 
-/// An address of either family at the top of 128 bits, so that masking is one shift for both.
-type Bits = u128;
+/// An address as a number.
+trait Address: Copy + Ord + Hash {
+    const BITS: u8;
+    const ZERO: Self;
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Network {
-    bits: Bits,
-    length: u8,
+    /// All addresses of the network of that length that it is in.
+    fn network(self, length: u8) -> RangeInclusive<Self>;
+
+    fn next(self) -> Option<Self>;
 }
 
-struct Family<T> {
-    routes: HashMap<Network, T>,
-    /// How many routes there are of each length, and the lengths in use, longest first.
+macro_rules! address {
+    ($number:ty) => {
+        impl Address for $number {
+            const BITS: u8 = <$number>::BITS as u8;
+            const ZERO: Self = 0;
+
+            fn network(self, length: u8) -> RangeInclusive<Self> {
+                let host = <$number>::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+                self & !host..=self | host
+            }
+
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        }
+    };
+}
+
+address!(u32);
+address!(u128);
+
+/// Ranges in a leaf before it is split: a new one moves half a leaf, and half the list of leaves.
+const LEAF: usize = 128;
+
+/// Ranges side by side; each ends where the next one begins.
+struct Leaf<A, T> {
+    starts: Vec<A>,
+    owners: Vec<Owner<T>>,
+}
+
+/// The length of the prefix that a range belongs to, and whose it is; None: nobody's.
+type Owner<T> = Option<(u8, T)>;
+
+struct Family<A, T> {
+    routes: HashMap<(A, u8), T>,
+    /// How many routes there are of each length.
     counts: Vec<usize>,
-    lengths: Vec<u8>,
+    /// The leaves, none of them empty, and the first start of each.
+    leaves: Vec<Leaf<A, T>>,
+    firsts: Vec<A>,
 }
 
-impl<T> Family<T> {
-    fn new(longest: usize) -> Self {
-        Family { routes: HashMap::new(), counts: vec![0; longest + 1], lengths: Vec::new() }
-    }
-
-    fn insert(&mut self, network: Network, value: T) {
-        if self.routes.insert(network, value).is_none() {
-            self.count(network.length, 1);
+impl<A: Address, T: Clone> Family<A, T> {
+    fn new() -> Self {
+        Family {
+            routes: HashMap::new(),
+            counts: vec![0; usize::from(A::BITS) + 1],
+            leaves: vec![Leaf { starts: vec![A::ZERO], owners: vec![None] }],
+            firsts: vec![A::ZERO],
         }
     }
 
-    fn remove(&mut self, network: Network) -> Option<T> {
-        let old = self.routes.remove(&network);
-        if old.is_some() {
-            self.count(network.length, -1);
+    fn insert(&mut self, address: A, length: u8, value: T) {
+        let network = address.network(length);
+        if self.routes.insert((*network.start(), length), value.clone()).is_none() {
+            self.counts[usize::from(length)] += 1;
         }
-        old
+        self.cut(*network.start());
+        if let Some(behind) = network.end().next() {
+            self.cut(behind);
+        }
+        self.change(&network, |owner| {
+            if owner.as_ref().is_none_or(|(held, _)| *held <= length) {
+                *owner = Some((length, value.clone()));
+            }
+        });
     }
 
-    fn count(&mut self, length: u8, change: isize) {
-        let count = &mut self.counts[usize::from(length)];
-        let before = *count;
-        *count = before.wrapping_add_signed(change);
-        if before == 0 || *count == 0 {
-            self.lengths = (0..self.counts.len() as u8).rev().collect();
-            self.lengths.retain(|length| self.counts[usize::from(*length)] > 0);
+    fn remove(&mut self, address: A, length: u8) -> Option<T> {
+        let network = address.network(length);
+        let old = self.routes.remove(&(*network.start(), length))?;
+        self.counts[usize::from(length)] -= 1;
+        let heir = self.shorter(address, length);
+        self.change(&network, |owner| {
+            if owner.as_ref().is_some_and(|(held, _)| *held == length) {
+                owner.clone_from(&heir);
+            }
+        });
+        self.join(*network.start());
+        if let Some(behind) = network.end().next() {
+            self.join(behind);
+        }
+        Some(old)
+    }
+
+    fn lookup(&self, address: A) -> Option<&T> {
+        let (leaf, at) = self.find(address);
+        self.leaves[leaf].owners[at].as_ref().map(|(_, value)| value)
+    }
+
+    /// The longest route to the address that is shorter than `length`.
+    fn shorter(&self, address: A, length: u8) -> Owner<T> {
+        let used = (0..length).rev().filter(|length| self.counts[usize::from(*length)] > 0);
+        used.into_iter().find_map(|length| {
+            let value = self.routes.get(&(*address.network(length).start(), length))?;
+            Some((length, value.clone()))
+        })
+    }
+
+    /// The range that holds the address: its leaf, and its place in there.
+    fn find(&self, address: A) -> (usize, usize) {
+        let leaf = self.firsts.partition_point(|first| *first <= address) - 1;
+        (leaf, self.leaves[leaf].starts.partition_point(|start| *start <= address) - 1)
+    }
+
+    /// Changes the owners of a network's ranges; ranges begin with it and behind it.
+    fn change(&mut self, network: &RangeInclusive<A>, mut action: impl FnMut(&mut Owner<T>)) {
+        let (leaf, mut at) = self.find(*network.start());
+        for leaf in &mut self.leaves[leaf..] {
+            for (start, owner) in leaf.starts.iter().zip(&mut leaf.owners).skip(at) {
+                if start > network.end() {
+                    return;
+                }
+                action(owner);
+            }
+            at = 0;
         }
     }
 
-    fn lookup(&self, bits: Bits) -> Option<&T> {
-        self.lengths.iter().find_map(|&length| self.routes.get(&masked(bits, length)))
+    /// Lets a range begin at the address.
+    fn cut(&mut self, address: A) {
+        let (number, at) = self.find(address);
+        let leaf = &mut self.leaves[number];
+        if leaf.starts[at] == address {
+            return;
+        }
+        let owner = leaf.owners[at].clone();
+        leaf.starts.insert(at + 1, address);
+        leaf.owners.insert(at + 1, owner);
+        if leaf.starts.len() > LEAF {
+            let (starts, owners) =
+                (leaf.starts.split_off(LEAF / 2), leaf.owners.split_off(LEAF / 2));
+            self.firsts.insert(number + 1, starts[0]);
+            self.leaves.insert(number + 1, Leaf { starts, owners });
+        }
     }
-}
 
-fn masked(bits: Bits, length: u8) -> Network {
-    let mask = if length == 0 { 0 } else { Bits::MAX << (128 - u32::from(length)) };
-    Network { bits: bits & mask, length }
+    /// Lets no range begin at the address that belongs to the same route as the one before it.
+    fn join(&mut self, address: A) {
+        let (number, at) = self.find(address);
+        let before = match at {
+            0 if number == 0 => return,
+            0 => (number - 1, self.leaves[number - 1].starts.len() - 1),
+            _ => (number, at - 1),
+        };
+        if self.route(before) != self.route((number, at)) {
+            return;
+        }
+        let leaf = &mut self.leaves[number];
+        leaf.starts.remove(at);
+        leaf.owners.remove(at);
+        match leaf.starts.first() {
+            Some(first) => self.firsts[number] = *first,
+            None => {
+                self.leaves.remove(number);
+                self.firsts.remove(number);
+            }
+        }
+    }
+
+    /// The prefix that a range belongs to.
+    fn route(&self, (leaf, at): (usize, usize)) -> Option<(A, u8)> {
+        let Leaf { starts, owners } = &self.leaves[leaf];
+        owners[at].as_ref().map(|(length, _)| (*starts[at].network(*length).start(), *length))
+    }
 }
 
 /// The device-wide table of allowed IPs. Addresses are 4 or 16 bytes.
 pub struct AllowedIps<T> {
-    v4: Family<T>,
-    v6: Family<T>,
+    v4: Family<u32, T>,
+    v6: Family<u128, T>,
 }
 
-impl<T> Default for AllowedIps<T> {
+impl<T: Clone> Default for AllowedIps<T> {
     fn default() -> Self {
-        AllowedIps { v4: Family::new(32), v6: Family::new(128) }
+        AllowedIps { v4: Family::new(), v6: Family::new() }
     }
 }
 
-impl<T> AllowedIps<T> {
+impl<T: Clone> AllowedIps<T> {
     /// Routes address/length to `value`, whosever it was; false for what is no network.
     pub fn insert(&mut self, address: &[u8], length: u8, value: T) -> bool {
-        let Some((family, bits)) = self.family(address, length) else { return false };
-        family.insert(masked(bits, length), value);
+        match (v4(address), v6(address)) {
+            (Some(address), _) if length <= 32 => self.v4.insert(address, length, value),
+            (_, Some(address)) if length <= 128 => self.v6.insert(address, length, value),
+            _ => return false,
+        }
         true
     }
 
     pub fn remove(&mut self, address: &[u8], length: u8) -> Option<T> {
-        let (family, bits) = self.family(address, length)?;
-        family.remove(masked(bits, length))
+        match (v4(address), v6(address)) {
+            (Some(address), _) if length <= 32 => self.v4.remove(address, length),
+            (_, Some(address)) if length <= 128 => self.v6.remove(address, length),
+            _ => None,
+        }
     }
 
     pub fn lookup(&self, address: &[u8]) -> Option<&T> {
-        let family = if address.len() == 4 { &self.v4 } else { &self.v6 };
-        family.lookup(to_bits(address)?)
-    }
-
-    fn family(&mut self, address: &[u8], length: u8) -> Option<(&mut Family<T>, Bits)> {
-        let family = if address.len() == 4 { &mut self.v4 } else { &mut self.v6 };
-        (usize::from(length) < family.counts.len()).then_some(())?;
-        Some((family, to_bits(address)?))
+        if let Some(address) = v4(address) {
+            return self.v4.lookup(address);
+        }
+        self.v6.lookup(v6(address)?)
     }
 }
 
-fn to_bits(address: &[u8]) -> Option<Bits> {
-    match address.len() {
-        4 => Some(Bits::from(u32::from_be_bytes(address.try_into().ok()?)) << 96),
-        16 => Some(Bits::from_be_bytes(address.try_into().ok()?)),
-        _ => None,
-    }
+fn v4(address: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(address.try_into().ok()?))
+}
+
+fn v6(address: &[u8]) -> Option<u128> {
+    Some(u128::from_be_bytes(address.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn v4(text: &str) -> [u8; 4] {
@@ -231,11 +361,11 @@ mod tests {
             assert_eq!(table.lookup(&differs.to_be_bytes()), Some(&length));
         }
         assert_eq!(table.lookup(&[0xff; 16]), Some(&128));
-        assert_eq!(table.v6.lengths.len(), 129);
+        assert_eq!(ranges(&table.v6), 129);
         for length in 0..=128 {
             assert_eq!(table.remove(&[0xff; 16], length), Some(length));
         }
-        assert_eq!((table.lookup(&[0xff; 16]), table.v6.lengths.len()), (None, 0));
+        assert_eq!((table.lookup(&[0xff; 16]), ranges(&table.v6)), (None, 1));
     }
 
     #[test]
@@ -251,36 +381,93 @@ mod tests {
         assert_eq!(table.lookup(&[]), None);
     }
 
-    /// Against the obvious: every route tried, the longest that covers the address kept.
-    #[test]
-    fn c087_random_tables_agree_with_a_naive_one() {
-        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-        let mut random = move || {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed
-        };
-        let mut table = AllowedIps::default();
-        let mut naive: Vec<(Network, u64)> = Vec::new();
-        for _ in 0..2000 {
-            let address = (random() as u32 & 0xff03_0f0f).to_be_bytes();
-            let network = masked(to_bits(&address).unwrap(), (random() % 33) as u8);
-            naive.retain(|(n, _)| *n != network);
-            if random() % 4 == 0 {
-                table.remove(&address, network.length);
-            } else {
-                let peer = random() % 100;
-                table.insert(&address, network.length, peer);
-                naive.push((network, peer));
-            }
-            let probe = (random() as u32 & 0xff03_0f0f).to_be_bytes();
-            let bits = to_bits(&probe).unwrap();
-            let best = naive
-                .iter()
-                .filter(|(n, _)| masked(bits, n.length) == *n)
-                .max_by_key(|(n, _)| n.length);
-            assert_eq!(table.lookup(&probe), best.map(|(_, peer)| peer));
+    fn ranges<A, T>(family: &Family<A, T>) -> usize {
+        family.leaves.iter().map(|leaf| leaf.starts.len()).sum()
+    }
+
+    /// What must hold between any two changes.
+    fn assert_in_order<A: Address + std::fmt::Debug, T: Clone>(family: &Family<A, T>) {
+        let starts: Vec<A> = family.leaves.iter().flat_map(|leaf| leaf.starts.clone()).collect();
+        assert!(starts[0] == A::ZERO && starts.is_sorted_by(|one, next| one < next));
+        assert!(starts.len() <= 2 * family.routes.len() + 1, "what is gone leaves no ranges");
+        for (first, leaf) in family.firsts.iter().zip(&family.leaves) {
+            assert_eq!((leaf.starts.first(), leaf.owners.len()), (Some(first), leaf.starts.len()));
+            assert!(leaf.starts.len() <= LEAF);
         }
+        assert_eq!(family.firsts.len(), family.leaves.len());
+    }
+
+    /// Few addresses in few bits, so that networks lie in each other, touch, and come again.
+    fn addresses() -> impl Strategy<Value = Vec<u8>> {
+        let v4 = (0..4u32, 0..16u32).prop_map(|(high, low)| high << 30 | low << 4);
+        let v6 = (0..4u128, 0..16u128).prop_map(|(high, low)| high << 126 | low << 60);
+        prop_oneof![
+            prop_oneof![v4, Just(0), Just(u32::MAX), any::<u32>()]
+                .prop_map(|bits| bits.to_be_bytes().to_vec()),
+            prop_oneof![v6, Just(0), Just(u128::MAX), any::<u128>()]
+                .prop_map(|bits| bits.to_be_bytes().to_vec()),
+        ]
+    }
+
+    proptest! {
+        /// Against the obvious: every route tried, the longest that covers the address kept.
+        #[test]
+        fn c087_random_tables_agree_with_a_naive_one(
+            changes in vec((addresses(), 0..=128u8, 0..4u8), 0..400),
+            probes in vec(addresses(), 100),
+        ) {
+            let mut table = AllowedIps::default();
+            let mut naive: HashMap<(Vec<u8>, u8), usize> = HashMap::new();
+            for (peer, (address, length, kind)) in changes.iter().enumerate() {
+                let length = length % (8 * address.len() as u8 + 1);
+                let network = (masked(address, length), length);
+                if *kind == 0 {
+                    prop_assert_eq!(table.remove(address, length), naive.remove(&network));
+                } else {
+                    prop_assert!(table.insert(address, length, peer));
+                    naive.insert(network, peer);
+                }
+            }
+            assert_in_order(&table.v4);
+            assert_in_order(&table.v6);
+            for probe in probes.iter().chain(naive.keys().map(|(address, _)| address)) {
+                let covers = |(address, length): &(Vec<u8>, u8)| {
+                    address.len() == probe.len() && masked(probe, *length) == *address
+                };
+                let best = naive.iter().filter(|(network, _)| covers(network));
+                let best = best.max_by_key(|((_, length), _)| *length).map(|(_, peer)| peer);
+                prop_assert_eq!(table.lookup(probe), best);
+            }
+            for (address, length) in naive.keys() {
+                prop_assert!(table.remove(address, *length).is_some());
+            }
+            prop_assert_eq!((ranges(&table.v4), ranges(&table.v6)), (1, 1));
+        }
+    }
+
+    fn masked(address: &[u8], length: u8) -> Vec<u8> {
+        let bits = |at: usize| (usize::from(length).saturating_sub(8 * at)).min(8);
+        let keep = |at: usize| (0xff00u16 >> bits(at)) as u8;
+        address.iter().enumerate().map(|(at, byte)| byte & keep(at)).collect()
+    }
+
+    /// As many as the largest servers have, in an order that no leaf likes, and away again.
+    #[test]
+    fn c087_many_networks_come_and_go() {
+        let mut table = AllowedIps::default();
+        let address = |number: u32| number.wrapping_mul(0x9e37_79b1).to_be_bytes();
+        table.insert(&[0; 4], 0, u32::MAX);
+        for number in 0..100_000 {
+            assert!(table.insert(&address(number), 32, number));
+        }
+        assert_in_order(&table.v4);
+        for number in 0..100_000 {
+            assert_eq!(table.lookup(&address(number)), Some(&number));
+        }
+        for number in 0..100_000 {
+            assert_eq!(table.remove(&address(number), 32), Some(number));
+            assert_eq!(table.lookup(&address(number)), Some(&u32::MAX));
+        }
+        assert_eq!(ranges(&table.v4), 1);
     }
 }

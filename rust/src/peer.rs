@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::lock::{lock, read, write};
@@ -27,7 +27,8 @@ pub const SESSION_CONFIRMED: u8 = 3;
 pub const NEWS: u8 = 4;
 pub const TUN_LOST: u8 = 5;
 pub const THREAD_LOST: u8 = 6;
-pub const SOURCE_MOVED: u8 = 7;
+pub const PANIC: u8 = 7;
+pub const SOURCE_MOVED: u8 = 8;
 
 /// A frame that waits for a session, and how many segments it holds.
 pub struct Staged {
@@ -43,11 +44,22 @@ pub struct Sessions {
     pub next: Option<Arc<Session>>,
     staged: VecDeque<Staged>,
     staged_segments: usize,
+    removed: bool,
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.purge();
+    }
 }
 
 impl Sessions {
-    /// Keeps a frame for later; an empty one is a keepalive.
+    /// Keeps a frame for later; an empty one is a keepalive. A peer that was removed keeps nothing:
+    /// who looked it up before that may still hold it.
     pub fn stage(&mut self, frame: &[u8], segments: usize) {
+        if self.removed {
+            return;
+        }
         let scarce = STAGED_TOGETHER.fetch_add(segments, Relaxed) >= MAX_STAGED_TOGETHER;
         self.staged.push_back(Staged { frame: frame.into(), segments });
         self.staged_segments += segments;
@@ -86,6 +98,12 @@ impl Sessions {
     pub fn purge(&mut self) {
         while self.unstage().is_some() {}
         self.staged = VecDeque::new();
+    }
+
+    /// The peer is none any more: nothing is staged, now or later.
+    pub fn remove(&mut self) {
+        self.purge();
+        self.removed = true;
     }
 
     /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those
@@ -147,7 +165,7 @@ pub struct Peer {
     /// answered is noticed without taking the lock for every packet.
     pub next_index: AtomicU32,
     stamps: Stamps,
-    armed: AtomicU8,
+    armed: AtomicU16,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
@@ -170,6 +188,10 @@ impl Peer {
 
     pub fn has_endpoint(&self) -> bool {
         read(&self.endpoint).is_some()
+    }
+
+    pub fn is_at_ipv6(&self) -> bool {
+        read(&self.endpoint).as_ref().is_some_and(|held| held.remote.is_ipv6())
     }
 
     /// Returns the one before. What is known of a source stays known, for the same remote address.
@@ -327,4 +349,29 @@ fn clear(stamp: &AtomicU64) {
 /// Sets a stamp that is 0; true if it was.
 fn set_first(stamp: &AtomicU64, now: u64) -> bool {
     stamp.load(Relaxed) == 0 && stamp.compare_exchange(0, now, SeqCst, SeqCst).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_staged_for_a_peer_that_is_gone_is_given_back() {
+        let before = STAGED_TOGETHER.load(Relaxed);
+        let mut all: Vec<_> = (0..60).map(|_| Sessions::default()).collect();
+        for sessions in &mut all {
+            for _ in 0..MAX_STAGED {
+                sessions.stage(&[0; 100], 1);
+            }
+        }
+        assert!(STAGED_TOGETHER.load(Relaxed) >= before.saturating_sub(1000) + 60 * MAX_STAGED);
+        drop(all);
+        // Other tests stage a few meanwhile.
+        assert!(STAGED_TOGETHER.load(Relaxed) <= before + 1000);
+        let mut removed = Sessions::default();
+        removed.stage(&[0; 100], 1);
+        removed.remove();
+        removed.stage(&[0; 100], 1);
+        assert!(removed.nothing_staged());
+    }
 }

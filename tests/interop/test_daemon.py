@@ -379,11 +379,44 @@ def test_c101_bad_names(home: Namespace, name: str) -> None:
 
 @pytest.mark.parametrize("options", [[], ["-f"]], ids=["background", "foreground"])
 def test_an_existing_interface(home: Namespace, options: list[str]) -> None:
-    home("ip", "tuntap", "add", "mode", "tun", "name", "tun9")
-    for name in ("lo", "tun9"):
+    home("ip", "tuntap", "add", "mode", "tap", "name", "tap9")
+    home("ip", "tuntap", "add", "mode", "tun", "multi_queue", "name", "many9")
+    home("ip", "link", "add", "veth9", "type", "veth", "peer", "name", "veth10")
+    for name in ("lo", "tap9", "veth9"):
         message = refused(home, *DAEMON, *options, name)
-        assert "exists already: choose another name" in message
+        assert "exists already, and is no TUN device: choose another name" in message
         assert "delete" not in message
+    assert "make it without" in refused(home, *DAEMON, *options, "many9")
+    links = [line.split()[0] for line in home("ip", "-brief", "link").splitlines()]
+    assert {"tap9", "many9"} <= set(links), "they are left as they were"
+
+
+def test_an_interface_that_another_process_has_open(daemon: Daemon) -> None:
+    message = refused(daemon.namespace, *DAEMON, daemon.interface)
+    assert "in use by another process: choose another name" in message
+    assert daemon.answers()
+
+
+@pytest.mark.parametrize("options", [[], ["vnet_hdr"]], ids=["plain", "vnet_hdr"])
+@pytest.mark.parametrize("mtu", [1500, 1300])
+def test_a_tun_device_that_was_made_before_is_taken_and_left(
+    home: Namespace, options: list[str], mtu: int
+) -> None:
+    """As wireguard-go takes it, by an owner who may do nothing else. Up it stays up."""
+    name = unique("w")
+    home("ip", "tuntap", "add", "mode", "tun", "user", "root", *options, "name", name)
+    home("ip", "link", "set", name, "mtu", mtu, "up")
+    owner = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+    for rights, expected in (owner, mtu), ([], 1420 if mtu == 1500 else mtu):
+        run(*home.command(*rights, *DAEMON, name))
+        run("wg", "set", name, "private-key", "/dev/stdin", text=run("wg", "genkey"))
+        assert int(run("wg", "show", name, "listen-port")) > 0, "it is up"
+        assert f"mtu {expected} " in home("ip", "link", "show", name)
+        [process] = home.pids()
+        os.kill(process, signal.SIGTERM)
+        wait(lambda: not home.pids(), 2, "the daemon ends")
+        assert "NO-CARRIER" in home("ip", "link", "show", name)
+        assert not (RUN / f"{name}.sock").exists()
 
 
 def test_c101_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:

@@ -186,3 +186,24 @@ def test_c088_removing_a_peer_touches_its_own_prefixes_only(
     hub.configure(PeerChange((500).to_bytes(32), remove=True))
     assert removed == [(bytes([10, 1, 244, host]), 32) for host in range(3)]
     assert len(hub.plane.routes) == len(hub.device._routes) == 2997
+
+
+def test_a_copied_machine_sends_no_more_with_its_sessions_and_shakes_hands_at_once() -> None:
+    """Kernel: wg_vm_notification. What is in flight is made anew: it has the same ephemeral."""
+    world = World()
+    alice, bob = world.pair()
+    alice.send(bob)
+    world.run(SECOND)
+    alice.send(bob, b"1")
+    start = world.boot
+    assert not any(alice.device.expire(lambda: world.now))
+    packet = alice.send(bob, b"2")
+    assert [datagram.kind for datagram in world.sent(alice, since=start)] == [4, 1]
+    in_flight = world.sent(alice)[-1]
+    assert not any(alice.device.expire(lambda: world.now))
+    again = world.sent(alice)[-1]
+    assert again.kind == 1 and again.message[8:40] != in_flight.message[8:40]
+    bob.send(alice)
+    world.run(6 * SECOND)  # Bob takes no two initiations at once.
+    assert packet in bob.plane.delivered
+    assert len(alice.plane.delivered) == 1, "what was on its way is still received"

@@ -16,6 +16,7 @@ from wiresnake.config.uapi import (
     write_device,
     write_device_state,
     write_event,
+    write_machine_state,
     write_peer_state,
 )
 from wiresnake.model import (
@@ -361,17 +362,23 @@ def test_any_bytes_are_a_question_or_an_error(lines: list[bytes]) -> None:
 
 def test_state_of_a_device_in_order() -> None:
     stranger = Stranger(3, PEER, Endpoint("fe80::1", 9, 4), 5_000_000)
-    text = write_device_state(True, False, stranger, "invalid_mac1=1\n", 12_999_999)
+    text = write_device_state(True, False, 98, stranger, "invalid_mac1=1\n", 12_999_999)
     assert text.decode().splitlines() == [
         "up=true",
         "bound=false",
+        "bind_error=98",
         "unknown_initiations=3",
         f"unknown_initiator={KEY}",
         "unknown_initiator_endpoint=[fe80::1%4]:9",
         "unknown_initiator_age_ms=7",
         "invalid_mac1=1",
     ]
-    assert write_device_state(False, False, None, "", 5) == b"up=false\nbound=false\n"
+    assert write_device_state(False, False, 0, None, "", 5) == b"up=false\nbound=false\n"
+
+
+def test_state_says_what_of_the_machine_is_used() -> None:
+    assert write_machine_state("own", False, ["gro", "uso"]) == "cipher=own\noffloads=gro,uso\n"
+    assert write_machine_state("ring", True, []) == "cipher=ring\nown_cipher_failed=true\n"
 
 
 def test_state_of_a_peer() -> None:

@@ -50,6 +50,56 @@ def test_what_the_system_refuses_is_answered(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+class FailingTunnel:
+    """With a defect behind everything that a client may ask."""
+
+    def _fail(self, *_: object) -> Iterator[bytes]:
+        raise TypeError("a defect")
+
+    describe = describe_state = _fail
+
+    async def apply(self, change: DeviceChange) -> None:
+        self._fail()
+
+    @property
+    def events(self) -> Events:
+        class Failing(Events):
+            async def feed(self, *_: object) -> None:
+                raise TypeError("a defect")
+
+        return Failing(lambda observer: None)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (b"get=1\n\n", b"errno=-5\n\n"),
+        (b"state=1\n\n", b"errno=-5\n\n"),
+        (b"set=1\nfwmark=1\n\n", b"errno=-5\n\n"),
+        (b"events=1\n\n", b"errno=0\n\nerrno=-5\n\n"),
+    ],
+)
+def test_a_defect_is_answered_and_reported(tmp_path: Path, question: bytes, answer: bytes) -> None:
+    """A connection that ends without an errno would leave the client to guess."""
+    reported: list[object] = []
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        server = UapiServer(cast(Tunnel, FailingTunnel()), listener(tmp_path / "s"), tmp_path / "s")
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        writer.write(question)
+        said = b""
+        while len(said) < len(answer):
+            said += await asyncio.wait_for(reader.read(100), 2)
+        writer.close()
+        server.close()
+        return said
+
+    assert asyncio.run(main()) == answer
+    assert list(map(repr, reported)) == ["TypeError('a defect')"]
+
+
 def test_no_socket_file_is_left_that_cannot_be_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

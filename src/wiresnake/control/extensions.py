@@ -23,6 +23,8 @@ class DeviceReport:
     up: bool = False
     bound: bool = False
     """It has a UDP socket."""
+    bind_error: int = 0
+    """The errno for which it has none, though it is up."""
     unknown_initiations: int = 0
     """Handshakes meant for this device, by a public key that is none of its peers'."""
     unknown_initiator: str | None = None
@@ -36,6 +38,12 @@ class DeviceReport:
     """Packets from this host that no peer's allowed IPs cover."""
     no_peer_destination: str | None = None
     no_peer_age_ms: int | None = None
+    cipher: str | None = None
+    """own or ring."""
+    own_cipher_failed: bool = False
+    """The CPU could run the own one, but gets other results than it should."""
+    offloads: str = ""
+    """Names with commas between them: what the kernel does for many packets at once."""
 
 
 @dataclass(frozen=True, slots=True)

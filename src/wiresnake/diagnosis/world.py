@@ -102,4 +102,4 @@ def _recverr(version: int) -> tuple[int, int]:
 
 def _mark(one: socket.socket, mark: int) -> None:
     if mark:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", mark))

@@ -14,10 +14,12 @@ from wiresnake.protocol import noise
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.messages import CookieReply, Initiation, Response
 from wiresnake.protocol.peer import Observer, Peer, Surroundings
-from wiresnake.protocol.plane import Entropy, Event, Plane
+from wiresnake.protocol.plane import DEFECTS, Defect, Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
 
 T = TypeVar("T")
+Steps = Iterator[Defect | None]
+"""Long work that gives way now and then; an exception is a defect that one peer met."""
 
 _DEADLINES_PER_TICK: Final = 20
 """Each may cost an initiation, 0.2 ms: thousands at once must not hold up everything else."""
@@ -48,34 +50,55 @@ class Device:
         identity = self._around.identity
         return None if identity is None else identity.private
 
-    def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Iterator[None]:
+    def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Steps:
         """Applies keys and peers; the port and the mark are the runtime's.
 
         What it, `up` and `down` return is to be run to its end. It yields now and then, as 100,000
-        peers take a second: messages, events and deadlines may come in between, but not the steps
-        of another of these three.
+        peers take a second: messages, events, deadlines, and the steps of `up` or `down` may come
+        in between, but not those of another change. What it yields is None, or the defect that
+        ended the step of one peer.
+
+        A prefix that stays, or moves to another peer, is never without an owner: what is taken away
+        goes last, peers too. Only `replace_peers` comes first, as everywhere: it ends all sessions.
         """
         if change.replace_peers:
-            yield from _in_turns(list(self.peers.values()), self._remove)
+            yield from _in_turns(self.peers.values(), self._remove)
         if change.private_key is not None:
-            self._set_private_key(
-                None if change.private_key is CLEAR else change.private_key, clock()
-            )
-        yield from _in_turns(change.peers, lambda each: self._configure_peer(each, clock()))
+            key = None if change.private_key is CLEAR else change.private_key
+            yield from self._set_private_key(key, clock())
+        dropped: dict[Prefix, Peer] = {}
+        last = {one.public_key: one for one in change.peers}
+        yield from _in_turns(
+            sorted(change.peers, key=lambda one: one.remove and last[one.public_key] is one),
+            lambda each: self._configure_peer(each, dropped, clock()),
+        )
+        yield from _in_turns(dropped.items(), lambda each: self._disallow(each[1], each[0]))
 
-    def up(self, clock: Callable[[], Now]) -> Iterator[None]:
-        """The interface is up: what waited is sent, and persistent keepalives begin."""
-        if self._around.up:
-            return iter(())
+    def up(self, clock: Callable[[], Now]) -> Steps:
+        """The interface is up: what waited is sent, and persistent keepalives begin.
+
+        It is so at once; the steps of `up` and `down` go in the order in which they were called.
+        """
+        begins = not self._around.up
         self._around.up = True
-        return _in_turns(list(self.peers.values()), lambda peer: peer.start(clock()))
+        return self._each(lambda peer: peer.start(clock())) if begins else iter(())
 
-    def down(self) -> Iterator[None]:
+    def down(self) -> Steps:
         """The interface is down: nothing is sent, no timer runs, no session is left."""
-        if not self._around.up:
-            return iter(())
+        ends = self._around.up
         self._around.up = False
-        return _in_turns(list(self.peers.values()), Peer.stop)
+        return self._each(Peer.stop) if ends else iter(())
+
+    def expire(self, clock: Callable[[], Now]) -> Steps:
+        """Ends all sessions, of which a copy of this machine may have the same keys and counters.
+
+        They receive, but send no more (kernel: wg_vm_notification).
+        """
+        return self._each(lambda peer: peer.begin_anew(clock()))
+
+    def wipe(self) -> Steps:
+        """Forgets all session keys: the machine slept with them (kernel: wg_pm_notification)."""
+        return self._each(Peer.zero_keys)
 
     def observe(self, observer: Observer | None) -> None:
         """Tells one observer of what happens to peers from now on, or nobody."""
@@ -116,6 +139,15 @@ class Device:
         """When `tick` is needed next, in ns of CLOCK_BOOTTIME, and the reason."""
         return self._around.timers.next()
 
+    def _each(self, action: Callable[[Peer], None]) -> Steps:
+        """Acts on those who are peers as it begins, unless they have gone when their turn comes."""
+
+        def act(peer: Peer) -> None:
+            if peer.id in self._by_id:
+                action(peer)
+
+        yield from _in_turns(self._by_id.values(), act)
+
     def _static_static(self, public_key: bytes, source: Endpoint, now: Now) -> SharedSecret | None:
         peer = self.peers.get(public_key)
         if peer is None:
@@ -123,7 +155,8 @@ class Device:
             self.stranger = Stranger(number, public_key, source, now.boot)
         return None if peer is None else peer.static_static()
 
-    def _set_private_key(self, key: PrivateKey | None, now: Now) -> None:
+    def _set_private_key(self, key: PrivateKey | None, now: Now) -> Steps:
+        """All peers take it at once; only defects are yielded, in the end."""
         if key == self.private_key:
             return
         public = None if key is None else key.public
@@ -133,12 +166,15 @@ class Device:
             None if key is None or public is None else noise.Identity(key, public)
         )
         self._around.plane.set_identity(public)
-        for peer in self.peers.values():
+
+        def renew(peer: Peer) -> None:
             peer.renew_identity()
             if key is not None and self._around.up:
                 peer.start(now)
 
-    def _configure_peer(self, change: PeerChange, now: Now) -> None:
+        yield from filter(None, list(_in_turns(self.peers.values(), renew)))
+
+    def _configure_peer(self, change: PeerChange, dropped: dict[Prefix, Peer], now: Now) -> None:
         plane = self._around.plane
         peer = self.peers.get(change.public_key)
         if change.remove:
@@ -157,13 +193,14 @@ class Device:
         if change.endpoint is not None:
             plane.set_endpoint(peer.id, change.endpoint)
         if change.replace_allowed_ips:
-            for prefix in list(peer.allowed_ips):
-                self._disallow(peer, prefix)
+            dropped.update(dict.fromkeys(peer.allowed_ips, peer))
         for add, prefix in change.allowed_ips:
-            if add:
+            if not add and prefix in peer.allowed_ips:
+                dropped[prefix] = peer
+            elif add:
+                if dropped.pop(prefix, None) is peer:
+                    del peer.allowed_ips[prefix]  # It is listed where it was added anew.
                 self._allow(peer, prefix)
-            else:
-                self._disallow(peer, prefix)
         if change.persistent_keepalive is not None:
             peer.set_persistent_keepalive(change.persistent_keepalive, now)
         if self._around.up:
@@ -177,10 +214,12 @@ class Device:
 
     def _allow(self, peer: Peer, prefix: Prefix) -> None:
         owner = self._routes.get(prefix)
-        if owner is not None and owner is not peer:
+        peer.allowed_ips[prefix] = None
+        if owner is peer:
+            return
+        if owner is not None:
             del owner.allowed_ips[prefix]
         self._routes[prefix] = peer
-        peer.allowed_ips[prefix] = None
         self._around.plane.allow(peer.id, *prefix)
 
     def _disallow(self, peer: Peer, prefix: Prefix) -> None:
@@ -189,8 +228,13 @@ class Device:
             self._around.plane.disallow(*prefix)
 
 
-def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Iterator[None]:
-    for number, one in enumerate(each, 1):
-        action(one)
-        if number % _PEERS_PER_SLICE == 0:
-            yield
+def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Steps:
+    """Acts on each of those who are there as it begins; a defect of one is no other's."""
+    for number, one in enumerate(list(each), 1):
+        defect = None
+        try:
+            action(one)
+        except DEFECTS as error:
+            defect = error
+        if defect is not None or number % _PEERS_PER_SLICE == 0:
+            yield defect

@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable
 
+from wiresnake.errors import reason
 from wiresnake.netlink import (
     LISTEN_ALL_NSID,
     RECEIVE_BYTES,
@@ -29,6 +30,7 @@ from wiresnake.netlink import (
     number,
     unsigned,
 )
+from wiresnake.protocol.plane import DEFECTS
 from wiresnake.runtime import tun
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
@@ -88,12 +90,12 @@ class LinkWatch:
         try:
             self._index, up, mtu = self._look(name)
             self._lost_sight = False
-        except OSError as error:
+        except DEFECTS as error:  # Also an answer that makes no sense: the link must not be lost.
             if tun.name_of(self._tun) is None:
                 self._on_gone()
                 return
             if not self._lost_sight:
-                _log.error("cannot follow %s, taken as up: %s", name, error.strerror)
+                _log.error("cannot follow %s, taken as up: %s", name, reason(error))
             self._lost_sight = True
             self._index = 0  # It may come home under any.
             up, mtu = True, self._state[1] if self._state else tun.DEFAULT_MTU

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wiresnake.errors import ConfigError, HostError
+from wiresnake.runtime import offloads
+from wiresnake.runtime.offloads import Offload
 
 DEFAULT_MTU = 1420
 """1500 less IPv6 (40), UDP (8) and the data message's frame (32)."""
+_UNCHOSEN_MTU = 1500
+"""The kernel's for a new TUN device."""
 
 # <linux/if_tun.h>, <linux/sockios.h>
 _TUNSETIFF, _TUNGETIFF = 0x400454CA, 0x800454D2
@@ -21,6 +25,7 @@ _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
 _TUNGETDEVNETNS = 0x54E3
 _SIOCGIFMTU, _SIOCSIFMTU, _SIOCSIFTXQLEN = 0x8921, 0x8922, 0x8943
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x1, 0x1000, 0x4000, 0x8000
+_IFF_MULTI_QUEUE = 0x100
 _CSUM, _TSO, _USO = 0x1, 0x2 | 0x4, 0x20 | 0x40
 _VNET_HEADER_BYTES = 10
 _QUEUE_PACKETS = 1000
@@ -35,8 +40,8 @@ class Tun(NamedTuple):
     name: str
     mtu: int
     vnet_header: bool
-    uso: bool
-    """The kernel takes UDP super-packets, too."""
+    offloads: frozenset[Offload]
+    """Those that may be used, less what this device lacks."""
 
 
 def check_name(name: str) -> None:
@@ -55,28 +60,44 @@ def check_name(name: str) -> None:
         )
 
 
-def create(name: str) -> Tun:
-    """Makes the interface `name`, which must not exist yet; it stays down. HostError if refused."""
+def create(name: str, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
+    """Makes the interface `name`, or takes a TUN device that was made before (`ip tuntap add`) and
+    that nobody has open, up or down as it is. HostError if refused.
+
+    `allowed` are the offloads that may be used.
+    """
     check_name(name)
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise _refusal(error, name) from None
     try:
-        flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
-        uso = _set_offloads(fd)
-        _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
-        with contextlib.suppress(PermissionError):  # Refused in a user namespace; 500 then.
-            _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
+        vnet_header = bool(allowed & offloads.TUN)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_header else 0)
+        try:
+            _attach(fd, name, flags | _IFF_TUN_EXCL)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _attach(fd, name, flags)  # There is one.
+        used = _set_offloads(fd, allowed, vnet_header)
+        mtu = _configure(_SIOCGIFMTU, name, 0)
+        with contextlib.suppress(PermissionError):  # The owner of a device may have no other right.
+            if mtu == _UNCHOSEN_MTU:
+                mtu = _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
+            _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)  # Nor in a user namespace: 500 then.
     except OSError as error:
         os.close(fd)
         raise _refusal(error, name) from None
     keep_quiet(name)
-    return Tun(fd, name, DEFAULT_MTU, vnet_header=True, uso=uso)
+    return Tun(fd, name, mtu, vnet_header, used)
 
 
-def adopt(fd: int) -> Tun:
+def _attach(fd: int, name: str, flags: int) -> None:
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
+
+
+def adopt(fd: int, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
     """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
     try:
         os.set_inheritable(fd, False)
@@ -84,12 +105,12 @@ def adopt(fd: int) -> Tun:
         if name is None:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
         flags = struct.unpack_from("H", fcntl.ioctl(fd, _TUNGETIFF, bytes(40)), 16)[0]
-        with contextlib.suppress(OSError):  # That has IFF_NOFILTER in the place of IFF_NO_PI.
-            flags = int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
+        # That has IFF_NOFILTER in the place of IFF_NO_PI.
+        flags = _flags(name) or flags
         if not (flags & _IFF_TUN and flags & _IFF_NO_PI):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         vnet_header = bool(flags & _IFF_VNET_HDR)
-        uso = vnet_header and _set_offloads(fd)
+        used = _set_offloads(fd, allowed, vnet_header)
         mtu = _configure(_SIOCGIFMTU, name, 0)
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EBADF
@@ -99,7 +120,7 @@ def adopt(fd: int) -> Tun:
         )
         raise HostError(number, what) from None
     keep_quiet(name)
-    return Tun(fd, name, mtu, vnet_header, uso)
+    return Tun(fd, name, mtu, vnet_header, used)
 
 
 def name_of(fd: int) -> str | None:
@@ -139,16 +160,27 @@ def keep_quiet(name: str) -> None:
             return
 
 
-def _set_offloads(fd: int) -> bool:
-    """Asks for the largest packets that the kernel will give; whether UDP's are among them."""
+def _set_offloads(fd: int, allowed: frozenset[Offload], vnet_header: bool) -> frozenset[Offload]:
+    """Asks for the largest packets that it may give us; which offloads that leaves."""
+    if not vnet_header:
+        return allowed - offloads.TUN
     fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_BYTES))
-    for offloads in (_CSUM | _TSO | _USO, _CSUM | _TSO, _CSUM):
-        try:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
-            return bool(offloads & _USO)
-        except OSError:  # USO needs Linux 6.2.
-            continue
-    return False
+    if not _takes(fd, _CSUM | _TSO | _USO):  # USO, and what UDP merges to, need Linux 6.2.
+        allowed -= {Offload.USO, Offload.UDP_MERGE}
+    tso = _TSO if Offload.TSO in allowed else 0
+    uso = _USO if Offload.USO in allowed else 0
+    if not _takes(fd, _CSUM | tso | uso):
+        _takes(fd, _CSUM)
+        allowed -= {Offload.TSO, Offload.USO}
+    return allowed
+
+
+def _takes(fd: int, features: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, features)
+    except OSError:
+        return False
+    return True
 
 
 def _configure(request: int, name: str, value: int) -> int:
@@ -158,14 +190,29 @@ def _configure(request: int, name: str, value: int) -> int:
     return int(struct.unpack_from("i", answer, 16)[0])
 
 
+def _flags(name: str) -> int:
+    """Of a TUN or TAP device; 0 if it is none, or /sys does not show it."""
+    try:
+        return int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
+    except OSError:
+        return 0
+
+
 def _refusal(error: OSError, name: str) -> HostError:
     match error.errno:
-        case errno.EBUSY | errno.EINVAL | errno.EEXIST:
-            what = "an interface of this name exists already: choose another name"
+        case errno.EBUSY | errno.EEXIST:
+            what = "an interface of this name exists already, in use by another process: choose "
+            what += "another name"
+        case errno.EINVAL if _flags(name) & _IFF_MULTI_QUEUE:
+            what = "made with multi_queue, which cannot be used: make it without (ip tuntap add)"
+        case errno.EINVAL:
+            what = "an interface of this name exists already, and is no TUN device: choose another "
+            what += "name"
         case errno.EACCES:
             what = "permission denied for /dev/net/tun: run as root, or let users open it"
         case errno.EPERM:
-            what = "not permitted to make a TUN device: run as root or with CAP_NET_ADMIN"
+            what = "not permitted to make or take a TUN device: run as root, with CAP_NET_ADMIN, "
+            what += "or as the owner of one that is there (ip tuntap add)"
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             what = (
                 "no TUN driver at /dev/net/tun: 'modprobe tun', or give the device to the container"

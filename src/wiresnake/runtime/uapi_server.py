@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wiresnake.config.uapi import Question, SetParser, UapiError, wipe
 from wiresnake.errors import HostError
+from wiresnake.protocol.plane import DEFECTS, Defect
 from wiresnake.runtime.tunnel import Tunnel, take_turns
 
 DIRECTORY = Path("/var/run/wireguard")
@@ -170,6 +171,10 @@ class UapiServer:
             _log.debug("UAPI: %s", error)
             with contextlib.suppress(OSError):
                 await self._loop.sock_sendall(connection, b"errno=%d\n\n" % -error.errno)
+        except DEFECTS as defect:
+            with contextlib.suppress(OSError):
+                failure = -self._report(defect)
+                await self._loop.sock_sendall(connection, b"errno=%d\n\n" % failure)
         finally:
             wipe(lines.buffer)
             connection.close()
@@ -208,11 +213,15 @@ class UapiServer:
         with events.subscribe() as place:
             await self._loop.sock_sendall(connection, b"errno=0\n\n")
             feed = self._loop.create_task(events.feed(connection, question.public_key, place))
+            more = self._loop.create_task(lines.take(new_operation=True))
             try:
-                await lines.take(new_operation=True)
+                await asyncio.wait((feed, more), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 feed.cancel()
-                await asyncio.wait([feed])  # It lets go of the connection before that is closed.
+                more.cancel()
+                await asyncio.wait((feed, more))  # They let go of the connection.
+            if not feed.cancelled():
+                feed.result()  # What ended it, which is no event.
         raise EOFError
 
     async def _set(self, lines: "_Lines") -> int:
@@ -229,13 +238,23 @@ class UapiServer:
                 except UapiError as error:
                     _log.debug("UAPI set: %s", error)
                     failure = error.errno
+                except DEFECTS as defect:
+                    failure = self._report(defect)
         if failure == 0:
             try:
                 await self._tunnel.apply(parser.finish())
             except OSError as error:
                 _log.error("%s", error.strerror)
                 failure = error.errno or errno.EIO
+            except DEFECTS as defect:
+                failure = self._report(defect)
         return -failure
+
+    def _report(self, defect: Defect) -> int:
+        """Of a client's request; the errno that it is told."""
+        context = {"message": "a request over the UAPI socket failed", "exception": defect}
+        self._loop.call_exception_handler(context)
+        return errno.EIO
 
 
 async def _ask(lines: "_Lines") -> Question:
