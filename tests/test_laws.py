@@ -30,7 +30,7 @@ SHARED = ("netlink.py",)
 """What the core has in common with the operator's tool."""
 REPORTS = ("py.rs", "uapi.rs", "notes.rs")
 """Of the Rust side: bindings, and what an operator is told."""
-BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "around it": 1900}
+BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "around it": 2000}
 """Code lines; ARCHITECTURE.md says what each has and why."""
 
 

@@ -235,7 +235,7 @@ impl Outbound {
         if let (Some(peer), Some(sockets)) = (peer, sockets)
             && let Some(mut endpoint) = peer.endpoint()
         {
-            let sticky = endpoint.local.is_some();
+            let sticks = endpoint.sticks();
             let spared = peer.unsegmented_until.load(Relaxed) > now;
             let mut outgoing = Outgoing {
                 endpoint: &mut endpoint,
@@ -251,8 +251,8 @@ impl Outbound {
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
             }
-            if sticky && endpoint.local.is_none() {
-                peer.forget_source();
+            if endpoint.sticks() != sticks {
+                peer.loosen_source(&endpoint);
             }
             if let Err(error) = &sent {
                 self.shared.send_failed(peer, error, now);
@@ -339,7 +339,7 @@ mod tests {
     fn peer_at(endpoint: &str) -> Arc<Peer> {
         let remote: SocketAddr = endpoint.parse().unwrap();
         let peer = Arc::new(Peer::new(1));
-        peer.set_endpoint(Some(Endpoint { remote, local: None }));
+        peer.set_endpoint(Some(Endpoint { remote, source: None }));
         peer
     }
 
@@ -504,7 +504,7 @@ mod tests {
             let ours = Some(UdpSocket::bind((host, 0)).unwrap().into());
             let sockets =
                 if remote.is_ipv4() { Sockets::new(ours, None) } else { Sockets::new(None, ours) };
-            let mut endpoint = Endpoint { remote, local: None };
+            let mut endpoint = Endpoint { remote, source: None };
             let mut send =
                 |length| sockets.send(&mut Outgoing::message(&mut endpoint, &vec![0; length], 0));
             assert!(send(limit).is_ok());

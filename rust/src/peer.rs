@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::lock::{lock, read, write};
 use crate::notes::{News, Notes};
 use crate::session::Session;
-use crate::udp::Endpoint;
+use crate::udp::{Endpoint, STALE, Source};
 
 /// Segments that wait for a session; beyond it the oldest are dropped (kernel: MAX_STAGED_PACKETS).
 pub const MAX_STAGED: usize = 128;
@@ -18,7 +18,8 @@ pub const MAX_STAGED: usize = 128;
 pub const MAX_STAGED_TOGETHER: usize = 16_384;
 static STAGED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
 
-/// Event kinds, as protocol/plane.py describes them. The first three and NEWS are armed.
+/// Event kinds, as protocol/plane.py describes them. The first three, NEWS and SOURCE_MOVED are
+/// armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
 pub const DATA_SENT: u8 = 1;
 pub const DATA_RECEIVED: u8 = 2;
@@ -27,6 +28,7 @@ pub const NEWS: u8 = 4;
 pub const TUN_LOST: u8 = 5;
 pub const THREAD_LOST: u8 = 6;
 pub const PANIC: u8 = 7;
+pub const SOURCE_MOVED: u8 = 8;
 
 /// A frame that waits for a session, and how many segments it holds.
 pub struct Staged {
@@ -156,12 +158,14 @@ struct Stamps {
 pub struct Peer {
     pub id: u32,
     endpoint: RwLock<Option<Endpoint>>,
+    /// The source before this one: datagrams that were on their way still come there.
+    earlier: Mutex<Option<Source>>,
     sessions: Mutex<Sessions>,
     /// The local index of `Sessions::next`, or 0: so that the first message of a session that we
     /// answered is noticed without taking the lock for every packet.
     pub next_index: AtomicU32,
     stamps: Stamps,
-    armed: AtomicU8,
+    armed: AtomicU16,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
@@ -190,21 +194,62 @@ impl Peer {
         read(&self.endpoint).as_ref().is_some_and(|held| held.remote.is_ipv6())
     }
 
-    /// Returns the one before.
-    pub fn set_endpoint(&self, endpoint: Option<Endpoint>) -> Option<Endpoint> {
-        std::mem::replace(&mut *write(&self.endpoint), endpoint)
+    /// Returns the one before. What is known of a source stays known, for the same remote address.
+    pub fn set_endpoint(&self, mut endpoint: Option<Endpoint>) -> Option<Endpoint> {
+        let mut held = write(&self.endpoint);
+        let mut earlier = lock(&self.earlier);
+        let remote = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(|one| one.remote);
+        let stays = remote(&held) == remote(&endpoint);
+        let before = held.as_ref().filter(|_| stays).and_then(|held| held.source);
+        *earlier = earlier.filter(|_| stays);
+        if let Some(Endpoint { source: Some(source), .. }) = &mut endpoint {
+            let known = [before, *earlier];
+            if let Some(same) = known.iter().flatten().find(|known| known.is(source)) {
+                source.hold = same.hold;
+            }
+            if before.is_some_and(|before| !before.is(source)) {
+                *earlier = before;
+            }
+        }
+        std::mem::replace(&mut *held, endpoint)
     }
 
     pub fn is_at(&self, source: &Endpoint) -> bool {
-        read(&self.endpoint)
-            .as_ref()
-            .is_some_and(|held| held.remote == source.remote && held.local == source.local)
+        read(&self.endpoint).as_ref().is_some_and(|held| held.is(source))
     }
 
-    pub fn forget_source(&self) {
+    /// Nothing sticks until the peer is heard again. With `stale` it is remembered what stuck, to
+    /// be judged anew; without, the source itself is suspected.
+    pub fn forget_source(&self, stale: bool) {
         if let Some(held) = &mut *write(&self.endpoint) {
-            held.local = None;
+            let mut earlier = lock(&self.earlier);
+            let source = held.source.take().or(*earlier).filter(|_| stale);
+            *earlier = source.map(|source| Source { hold: source.hold | STALE, ..source });
         }
+    }
+
+    /// Which of the source sticks from now on, if the endpoint is still that one.
+    pub fn hold_source(&self, endpoint: &Endpoint, hold: u8) {
+        if let Some(held) = &mut *write(&self.endpoint)
+            && held.is(endpoint)
+        {
+            held.source = held.source.map(|source| Source { hold, ..source });
+        }
+    }
+
+    /// Sending has found less to stick than the endpoint held. What is nothing is asked anew.
+    #[cold]
+    pub fn loosen_source(&self, endpoint: &Endpoint) {
+        match endpoint.sticks() {
+            0 if self.is_at(endpoint) => self.forget_source(false),
+            hold => self.hold_source(endpoint, hold),
+        }
+    }
+
+    /// Clears the bit of SOURCE_MOVED. First: whatever comes behind it posts again.
+    pub fn take_source(&self) -> Option<Endpoint> {
+        self.armed.fetch_and(!(1 << SOURCE_MOVED), SeqCst);
+        self.endpoint().filter(|endpoint| endpoint.source.is_some())
     }
 
     /// Something authenticated left: true if it is the first data that waits for an answer, to be

@@ -232,7 +232,7 @@ impl Plane {
 
     pub fn forget_sources(&self) {
         for peer in read(&self.peers).values() {
-            peer.forget_source();
+            peer.forget_source(true);
         }
     }
 
@@ -296,7 +296,7 @@ impl Plane {
         let Some(mut endpoint) = peer.endpoint() else {
             return;
         };
-        let sticky = endpoint.local.is_some();
+        let sticks = endpoint.sticks();
         let Some(sockets) = read(&self.shared.sockets).clone() else {
             return;
         };
@@ -307,8 +307,8 @@ impl Plane {
             }
             Err(error) => self.shared.send_failed(peer, &error, now()),
         }
-        if sticky && endpoint.local.is_none() {
-            peer.forget_source();
+        if endpoint.sticks() != sticks {
+            peer.loosen_source(&endpoint);
         }
     }
 
@@ -512,7 +512,7 @@ mod tests {
             app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let peer = plane.peer(plane.add_peer()).unwrap();
             let remote = wire.local_addr().unwrap();
-            peer.set_endpoint(Some(Endpoint { remote, local: None }));
+            peer.set_endpoint(Some(Endpoint { remote, source: None }));
             assert!(plane.allow(&peer, &[0; 4], 0));
             wire.connect(to).unwrap();
             let theirs = session(9, false);

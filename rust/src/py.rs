@@ -313,7 +313,7 @@ impl PyEndpoint {
             }
             ip => SocketAddr::new(ip, port),
         };
-        Ok(PyEndpoint(Endpoint { remote, local: None }))
+        Ok(PyEndpoint(Endpoint { remote, source: None }))
     }
 
     #[getter]
@@ -332,6 +332,19 @@ impl PyEndpoint {
             SocketAddr::V6(v6) => v6.scope_id(),
             SocketAddr::V4(_) => 0,
         }
+    }
+
+    #[getter]
+    fn route<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, u32, u8)> {
+        let packed = |ip| match ip {
+            IpAddr::V4(ip) => PyBytes::new(py, &ip.octets()),
+            IpAddr::V6(ip) => PyBytes::new(py, &ip.octets()),
+        };
+        let source = self.0.source?;
+        Some((packed(self.0.remote.ip()), packed(source.local), source.interface, source.hold))
     }
 
     fn __eq__(&self, other: &PyEndpoint) -> bool {
@@ -544,6 +557,15 @@ impl PyPlane {
         Ok(self.peer(peer)?.1.endpoint().map(PyEndpoint))
     }
 
+    fn take_source(&self, peer: u32) -> PyResult<Option<PyEndpoint>> {
+        Ok(self.peer(peer)?.1.take_source().map(PyEndpoint))
+    }
+
+    fn hold_source(&self, peer: u32, endpoint: &Bound<'_, PyEndpoint>, hold: u8) -> PyResult<()> {
+        self.peer(peer)?.1.hold_source(&endpoint.get().0, hold);
+        Ok(())
+    }
+
     fn watch(&self, watched: bool) -> PyResult<()> {
         self.plane().map(|plane| plane.watch(watched))
     }
@@ -554,14 +576,14 @@ impl PyPlane {
         peer: u32,
     ) -> PyResult<(Option<PyEndpoint>, Option<(u64, String)>, Option<(u64, i32)>)> {
         let News { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_news();
-        let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, local: None }));
+        let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, source: None }));
         let rejected = rejected.map(|(count, source)| (count, source.to_string()));
         Ok((roamed_from, rejected, send_error))
     }
 
     fn forget_sources(&self, peer: Option<u32>) -> PyResult<()> {
         match peer {
-            Some(peer) => self.peer(peer)?.1.forget_source(),
+            Some(peer) => self.peer(peer)?.1.forget_source(false),
             None => self.plane()?.forget_sources(),
         }
         Ok(())

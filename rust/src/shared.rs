@@ -19,7 +19,7 @@ use crate::allowed_ips::AllowedIps;
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
 use crate::lock::{lock, read};
 use crate::notes::{Note, Notes};
-use crate::peer::{HANDSHAKE_WANTED, NEWS, Peer};
+use crate::peer::{HANDSHAKE_WANTED, NEWS, Peer, SOURCE_MOVED};
 use crate::session::Session;
 use crate::table::Table;
 use crate::tun::Tun;
@@ -102,6 +102,9 @@ impl Shared {
     #[cold]
     pub fn move_endpoint(&self, peer: &Peer, source: &Endpoint) {
         let before = peer.set_endpoint(Some(source.clone())).map(|endpoint| endpoint.remote);
+        if peer.arm(SOURCE_MOVED) {
+            self.post(SOURCE_MOVED, peer.id);
+        }
         if let Some(before) = before.filter(|before| *before != source.remote)
             && self.watched.load(Relaxed)
         {

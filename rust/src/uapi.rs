@@ -129,7 +129,7 @@ mod tests {
     fn a_peer_tells_what_goes_on_and_what_went_wrong() {
         let peer = Peer::new(1);
         let remote = "[fe80::1%3]:9".parse().unwrap();
-        peer.set_endpoint(Some(Endpoint { remote, local: None }));
+        peer.set_endpoint(Some(Endpoint { remote, source: None }));
         let key = || AeadKey::new(&[7; 32]);
         let session =
             Session::new(key(), key(), 1, 2, true, 10 * MS, [u64::MAX, u64::MAX, 90 * MS]);

@@ -7,11 +7,61 @@ use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Where a peer's datagrams go, and the local address that its last one reached (sticky source).
+/// Where a peer's datagrams go, and where its last one came in.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub remote: SocketAddr,
-    pub local: Option<IpAddr>,
+    pub source: Option<Source>,
+}
+
+/// The local address that a datagram reached, the interface by which it came, and which of the two
+/// stick to what is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    pub local: IpAddr,
+    pub interface: u32,
+    /// ADDRESS, INTERFACE, STALE; what the other bits say is between Python and itself.
+    pub hold: u8,
+}
+
+/// The address sticks; until Python has asked the kernel's routes it does so alone.
+pub const ADDRESS: u8 = 1;
+pub const INTERFACE: u8 = 2;
+/// Python has asked, but in other circumstances.
+pub const STALE: u8 = 128;
+
+impl Source {
+    pub fn new(local: impl Into<IpAddr>, interface: u32) -> Self {
+        Source { local: local.into(), interface, hold: ADDRESS }
+    }
+
+    pub fn is(&self, other: &Source) -> bool {
+        self.interface == other.interface && self.local == other.local
+    }
+}
+
+impl Endpoint {
+    pub fn is(&self, other: &Endpoint) -> bool {
+        let same = match (&self.source, &other.source) {
+            (Some(ours), Some(theirs)) => ours.is(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        same && self.remote == other.remote
+    }
+
+    /// Which of ADDRESS and INTERFACE stick.
+    pub fn sticks(&self) -> u8 {
+        self.source.map_or(0, |source| source.hold & (ADDRESS | INTERFACE))
+    }
+
+    /// What sticks, as numbers of which 0 leaves the choice to the kernel.
+    fn stuck(&self) -> (Option<IpAddr>, u32) {
+        let sticks = self.sticks();
+        let local = self.source.filter(|_| sticks & ADDRESS != 0).map(|source| source.local);
+        let interface = self.source.filter(|_| sticks & INTERFACE != 0);
+        (local, interface.map_or(0, |source| source.interface))
+    }
 }
 
 /// A datagram, or several of one size from one source, as one call received them.
@@ -46,7 +96,8 @@ impl Sockets {
     /// Sends `data` as datagrams of `segment` bytes, the last one maybe shorter.
     ///
     /// What the kernel refuses to segment goes one by one, and `path_refuses` tells that the way
-    /// to this endpoint did so. A sticky source that is gone is dropped. Errors mean loss.
+    /// to this endpoint did so. Of a sticky source what the kernel refuses is dropped: first the
+    /// interface, then the address. Errors mean loss.
     pub fn send(&self, message: &mut Outgoing<'_>) -> io::Result<()> {
         let many = message.data.len() > message.segment;
         if many && self.segmentation && !message.path_refuses {
@@ -79,22 +130,32 @@ impl Sockets {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
-        let sent = send(socket, message.endpoint, data, segment, message.tos, flags);
-        let Err(error) = &sent else { return sent };
-        let gone = [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENETUNREACH, libc::ENODEV];
-        if message.endpoint.local.is_some()
-            && error.raw_os_error().is_some_and(|code| gone.contains(&code))
-        {
-            let local = message.endpoint.local.take();
-            let again = send(socket, message.endpoint, data, segment, message.tos, flags);
-            if again.is_err() {
-                message.endpoint.local = local; // it was not to blame
+        let held = message.endpoint.source;
+        let mut sent = send(socket, message.endpoint, data, segment, message.tos, flags);
+        for hold in [ADDRESS, 0] {
+            let code = sent.as_ref().err().and_then(io::Error::raw_os_error);
+            if !code.is_some_and(|code| GONE.contains(&code)) || hold >= message.endpoint.sticks() {
+                continue;
             }
-            return again;
+            message.endpoint.source = held.map(|source| Source { hold, ..source });
+            sent = send(socket, message.endpoint, data, segment, message.tos, flags);
+        }
+        if sent.is_err() {
+            message.endpoint.source = held; // it was not to blame
         }
         sent
     }
 }
+
+/// What the kernel says to a source that it does not have, or from which no route leads.
+const GONE: [i32; 6] = [
+    libc::EINVAL,
+    libc::EADDRNOTAVAIL,
+    libc::ENETUNREACH,
+    libc::EHOSTUNREACH,
+    libc::EACCES,
+    libc::ENODEV,
+];
 
 /// What `Sockets::send` sends, and what it learns on the way.
 pub struct Outgoing<'a> {
@@ -144,6 +205,7 @@ fn send(
     // SAFETY: as above.
     let mut header: libc::msghdr = unsafe { zeroed() };
     let name_length;
+    let (local, interface) = endpoint.stuck();
     match endpoint.remote {
         SocketAddr::V4(remote) => {
             name_length = size_of::<libc::sockaddr_in>();
@@ -155,10 +217,13 @@ fn send(
             };
             // SAFETY: sockaddr_storage is larger than sockaddr_in and aligned for it.
             unsafe { (&raw mut name).cast::<libc::sockaddr_in>().write(plain) };
-            if let Some(IpAddr::V4(local)) = endpoint.local {
-                // No interface: only the address sticks, a better route may take over.
+            if local.is_some() || interface != 0 {
+                let local = match local {
+                    Some(IpAddr::V4(local)) => local,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
                 let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
+                    ipi_ifindex: interface as _,
                     ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
@@ -177,10 +242,14 @@ fn send(
             };
             // SAFETY: sockaddr_storage is larger than sockaddr_in6 and aligned for it.
             unsafe { (&raw mut name).cast::<libc::sockaddr_in6>().write(plain) };
-            if let Some(IpAddr::V6(local)) = endpoint.local {
+            if local.is_some() || interface != 0 {
+                let local = match local {
+                    Some(IpAddr::V6(local)) => local,
+                    _ => Ipv6Addr::UNSPECIFIED,
+                };
                 let info = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
-                    ipi6_ifindex: 0,
+                    ipi6_ifindex: interface as _,
                 };
                 let kind = libc::IPV6_PKTINFO;
                 put_control(&mut control, &mut used, libc::IPPROTO_IPV6, kind, info);
@@ -248,7 +317,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let remote = address(&name).ok_or(io::ErrorKind::InvalidData)?;
     let mut received =
-        Received { length, segment: length, source: Endpoint { remote, local: None }, tos: 0 };
+        Received { length, segment: length, source: Endpoint { remote, source: None }, tos: 0 };
     // SAFETY: recvmsg filled header and control; the macros stay within msg_controllen.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(&header) };
     while !message.is_null() {
@@ -260,11 +329,13 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
                     let local = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
-                    received.source.local = Some(local.into());
+                    received.source.source = Some(Source::new(local, info.ipi_ifindex as u32));
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    received.source.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    let local = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    let interface = info.ipi6_ifindex as u32;
+                    received.source.source = Some(Source::new(local, interface));
                 }
                 (libc::IPPROTO_IP, libc::IP_TOS) => received.tos = data.read(),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
@@ -309,7 +380,7 @@ mod tests {
     fn pair(host: &str) -> (Sockets, UdpSocket, Endpoint) {
         let ours = UdpSocket::bind((host, 0)).unwrap();
         let theirs = UdpSocket::bind((host, 0)).unwrap();
-        let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), local: None };
+        let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), source: None };
         let (v4, v6) =
             if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
         (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
@@ -321,7 +392,8 @@ mod tests {
             for (path_refuses, segmentation) in [(false, true), (true, true), (false, false)] {
                 let (mut sockets, theirs, mut endpoint) = pair(host);
                 assert!(std::mem::replace(&mut sockets.segmentation, segmentation));
-                endpoint.local = Some(gone.parse().unwrap());
+                let gone = Source::new(gone.parse::<IpAddr>().unwrap(), 1);
+                endpoint.source = Some(gone);
                 let data: Vec<u8> = (0..250).collect();
                 let mut outgoing = Outgoing {
                     endpoint: &mut endpoint,
@@ -332,7 +404,7 @@ mod tests {
                     path_refuses,
                 };
                 sockets.send(&mut outgoing).unwrap();
-                assert_eq!(endpoint.local, None);
+                assert_eq!(endpoint.sticks(), 0);
                 use std::os::fd::AsFd;
                 for part in data.chunks(100) {
                     let mut buffer = [0; 2000];
@@ -348,20 +420,47 @@ mod tests {
     #[test]
     fn a_source_that_is_not_to_blame_stays_and_a_refusal_is_of_the_path() {
         let (sockets, _, mut endpoint) = pair("127.0.0.1");
+        let source = Source::new(Ipv4Addr::LOCALHOST, 1);
         endpoint.remote.set_port(0);
-        endpoint.local = Some(Ipv4Addr::LOCALHOST.into());
+        endpoint.source = Some(Source { hold: ADDRESS | INTERFACE, ..source });
         let mut outgoing = Outgoing::message(&mut endpoint, &[0; 200], 0);
         outgoing.segment = 100;
         assert!(sockets.send(&mut outgoing).is_err());
         assert!(outgoing.path_refuses && sockets.segmentation);
-        assert_eq!(endpoint.local, Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(endpoint.sticks(), ADDRESS | INTERFACE);
+    }
+
+    /// What is refused of a source goes, first the interface; the datagram goes all the same.
+    #[test]
+    fn c078_a_lost_interface_is_dropped_before_the_address() {
+        let no_interface = 0x7fff_fff0;
+        for (host, here, gone) in
+            [("127.0.0.1", "127.0.0.1", "203.0.113.7"), ("::1", "::1", "2001:db8::7")]
+        {
+            for (local, interface, hold, left) in [
+                (here, 1, ADDRESS | INTERFACE, ADDRESS | INTERFACE),
+                (here, 1, INTERFACE, INTERFACE),
+                (here, no_interface, ADDRESS | INTERFACE, ADDRESS),
+                (here, no_interface, INTERFACE, ADDRESS),
+                (here, no_interface, ADDRESS, ADDRESS),
+                (here, no_interface, 4, 0),
+                (gone, no_interface, ADDRESS | INTERFACE, 0),
+            ] {
+                let (sockets, theirs, mut endpoint) = pair(host);
+                let source = Source::new(local.parse::<IpAddr>().unwrap(), interface);
+                endpoint.source = Some(Source { hold, ..source });
+                sockets.send(&mut Outgoing::message(&mut endpoint, b"whole", 0)).unwrap();
+                assert_eq!(endpoint.sticks(), left, "{local} {interface} {hold}");
+                assert_eq!(theirs.recv(&mut [0; 9]).unwrap(), 5);
+            }
+        }
     }
 
     #[test]
     fn c079_a_missing_family_is_an_error_not_a_panic() {
         let sockets = Sockets::default();
         let remote = "192.0.2.1:1".parse().unwrap();
-        let mut endpoint = Endpoint { remote, local: None };
+        let mut endpoint = Endpoint { remote, source: None };
         assert!(sockets.send(&mut Outgoing::message(&mut endpoint, b"x", 0)).is_err());
     }
 }

@@ -98,7 +98,7 @@ class Session:
 
 @final
 class Endpoint:
-    """Where a peer's datagrams go: address, port, scope; and the local address they reached.
+    """Where a peer's datagrams go: address, port, scope; and where its own came in.
 
     Equal when address, port and scope are; as text, what UAPI says. ValueError if `host` is no
     numeric address.
@@ -112,6 +112,10 @@ class Endpoint:
     @property
     def scope(self) -> int:
         """The zone of a link-local IPv6 address as an interface index, else 0."""
+    @property
+    def route(self) -> tuple[bytes, bytes, int, int] | None:
+        """The remote address and the local one, the interface by which the peer's datagram came in,
+        and what of the last two sticks (`runtime.routes.Hold`); None if nothing is known."""
     def __hash__(self) -> int: ...
 
 @final
@@ -189,6 +193,10 @@ class Plane:
         """Duplicates the UDP sockets and receives from them instead of those before.
 
         `segment`: many datagrams may be sent in one call (UDP_SEGMENT)."""
+    def take_source(self, peer: int) -> Endpoint | None:
+        """The endpoint, if its `route` is known; clears the bit of SOURCE_MOVED."""
+    def hold_source(self, peer: int, endpoint: Endpoint, hold: int) -> None:
+        """What sticks from now on; nothing happens if the peer has moved meanwhile."""
     def close(self) -> None:
         """Stops and joins the threads, closes device and sockets. Safe to call twice."""
     def set_identity(self, public: bytes | None) -> None: ...

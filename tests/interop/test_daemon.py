@@ -763,33 +763,43 @@ def test_c098_the_interface(daemon: Daemon) -> None:
     assert daemon.namespace("cat", setting) == "0\n"
 
 
-def test_c078_only_what_takes_a_route_away_forgets_the_sources(home: Namespace) -> None:
-    """A new address, or an old one's new lifetime (SLAAC), does not."""
+def test_c078_what_may_lead_elsewhere_is_heard(home: Namespace) -> None:
+    """Routes, rules, next hops and links of both IP versions, and an address that goes. A new one,
+    or an old one's new lifetime (SLAAC), takes no route away. Then the kernel is asked; whether
+    anything is forgotten is its answer's to say (test_sticky.py)."""
     watcher = """
 import asyncio, subprocess
-from wiresnake.runtime import link, tun
+from unittest.mock import Mock
+from wiresnake.runtime import routes
+from wiresnake.runtime.routes import Flow, Routes
 def ip(words):
     subprocess.run(["ip", *words.split()], check=True)
 async def main():
-    device, heard = tun.create("wlink"), []
-    watch = link.LinkWatch(device.fd, print, print, lambda: heard.append(1))
+    routes._REST, heard = 0, []
+    watch = Routes(Mock(), lambda: heard.append(1) or [], lambda: Flow(0, 7, 0))
     ip("link set lo up")
     ip("address add 10.1.1.1/32 dev lo")
     for words in (
         "address change 10.1.1.1/32 dev lo valid_lft 1000 preferred_lft 500",
         "address change 10.1.1.1/32 dev lo valid_lft 900 preferred_lft 400",
         "route add 10.1.2.0/24 dev lo",
+        "-6 route add 2001:db8::/64 dev lo",
+        "rule add to 10.1.2.0/24 lookup 7",
+        "-6 rule add to 2001:db8::/64 lookup 7",
+        "nexthop add id 7 dev lo",
+        "link set lo mtu 60000",
         "address delete 10.1.1.1/32 dev lo",
     ):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         heard.clear()
         ip(words)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         print("heard", bool(heard))
+    watch.close()
 asyncio.run(main())
 """
     said = re.findall("heard (.*)", home(sys.executable, "-c", watcher))
-    assert said == ["False", "False", "True", "True"]
+    assert said == ["False", "False", *["True"] * 7]
 
 
 def test_it_follows_the_interface_elsewhere(

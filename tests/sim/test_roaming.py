@@ -112,6 +112,22 @@ def test_c078_the_sticky_source_is_forgotten_on_retry_and_on_a_new_handshake() -
     assert len(world.sent(alice, 1)) == 3 and not alice.fake(bob).sticky
 
 
+def test_c078_every_third_answer_that_nobody_heard_leaves_as_the_host_would_send_it() -> None:
+    """Bob's initiations still come by a way that carries nothing back; alice knows a better one.
+
+    She hears bob all the time, so no timer of hers finds anything wrong: her answers must.
+    """
+    world, alice, bob = connected()
+    world.run(20 * SECOND)
+    bob.deaf = lambda datagram: alice.fake(bob).sticky
+    bob.send(alice)
+    world.run(16 * SECOND)
+    assert len(world.sent(bob, 1)) == 1, "the first answer came to nothing"
+    world.run(25 * SECOND)
+    assert [len(world.sent(node, kind)) for node, kind in ((bob, 1), (alice, 2))] == [3, 3]
+    assert bob.peer(alice).last_handshake > world.now.wall - 25 * SECOND, "the third arrived"
+
+
 def test_c082_a_rebinding_is_survived_at_the_next_packet() -> None:
     world, alice, bob = connected()
     for port in range(1000, 1020):

@@ -140,8 +140,9 @@ class Rig:
         return message
 
     def events(self) -> list[tuple[int, int]]:
+        """Without SOURCE_MOVED: a first datagram comes from where nobody knew."""
         time.sleep(0.05)
-        return self.plane.take_events()
+        return [one for one in self.plane.take_events() if one[0] != Event.SOURCE_MOVED]
 
     def stamps(self) -> Stamps:
         return Stamps(*self.plane.stamps(self.peer))
@@ -735,3 +736,45 @@ def test_c19_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
     plane.attach_tun(tun.fileno(), 1420, True, True)
     plane.attach_sockets(udp.fileno(), None)
     plane.close()
+
+
+def test_c078_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: Rig) -> None:
+    theirs = rig4.session()
+
+    def arrives(to: str) -> list[tuple[int, int]]:
+        rig4.wire.sendto(rig4.seal(theirs, b""), (to, rig4.udp.getsockname()[1]))
+        time.sleep(0.05)
+        return [one for one in rig4.plane.take_events() if one[0] == Event.SOURCE_MOVED]
+
+    def held() -> tuple[str, int]:
+        found = rig4.plane.take_source(rig4.peer)
+        assert found is not None and found.route is not None
+        remote, local, interface, hold = found.route
+        assert (remote, interface) == (bytes([127, 0, 0, 1]), 1)
+        return str(ip_address(local)), hold
+
+    rig4.udp.close()
+    rig4.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    rig4.udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+    rig4.udp.bind(("0.0.0.0", 0))
+    rig4.plane.attach_sockets(rig4.udp.fileno(), None)
+    moved = [(Event.SOURCE_MOVED, rig4.peer)]
+    assert rig4.plane.take_source(rig4.peer) is None
+    assert [arrives("127.0.0.1"), arrives("127.0.0.1"), arrives("127.0.0.2")] == [moved, [], []]
+    assert held() == ("127.0.0.2", 1), "the address sticks alone before anybody has asked"
+    earlier = rig4.plane.take_source(rig4.peer)
+    assert earlier is not None
+    rig4.plane.hold_source(rig4.peer, earlier, 4)
+    assert held() == ("127.0.0.2", 4)
+    assert arrives("127.0.0.3") == moved
+    rig4.plane.hold_source(rig4.peer, earlier, 7)
+    assert held() == ("127.0.0.3", 1), "nothing is said of it"
+    assert arrives("127.0.0.2") == moved
+    assert held() == ("127.0.0.2", 4), "a datagram that was late brings nothing back"
+    rig4.plane.forget_sources(None)
+    assert rig4.plane.take_source(rig4.peer) is None
+    arrives("127.0.0.2")
+    assert held() == ("127.0.0.2", 4 | 128), "to be judged anew"
+    rig4.plane.forget_sources(rig4.peer)
+    arrives("127.0.0.2")
+    assert held() == ("127.0.0.2", 1), "suspected itself, it begins anew"

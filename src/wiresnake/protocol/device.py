@@ -30,10 +30,18 @@ _PEERS_PER_SLICE: Final = 100
 class Device:
     """The state machine of one interface: inputs and the time in, calls of the plane out."""
 
-    def __init__(self, plane: Plane, entropy: Entropy, timing: Timing = Timing()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        plane: Plane,
+        entropy: Entropy,
+        timing: Timing = Timing(),  # noqa: B008
+        settle: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`settle` hears of each peer that has followed a handshake message to its source, before
+        anything is sent there."""
         self.peers: dict[bytes, Peer] = {}
         self.stranger: Stranger | None = None
-        self._around = Surroundings(plane, entropy, timing)
+        self._around = Surroundings(plane, entropy, timing, settle=settle)
         self._by_id: dict[int, Peer] = {}
         self._routes: dict[Prefix, Peer] = {}
 

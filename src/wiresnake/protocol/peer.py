@@ -45,6 +45,8 @@ class Surroundings:
     indices: "dict[int, Peer]" = field(default_factory=dict)
     """Whose handshake in flight, or last handshake message, has this sender index."""
     observe: Observer | None = None
+    settle: Callable[[int], None] = lambda _: None
+    """Is told of a peer whose endpoint has just been set, before anything is sent there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +181,10 @@ class Peer:
         plane = self.around.plane
         plane.count_received(self.id, INITIATION_SIZE)
         self._follow(source)
+        # Two answers that nobody heard: the peer's way here may be none back. Each third leaves as
+        # the host would send it, and the peer follows.
+        if self._unconfirmed() % 3 == 2:
+            plane.forget_sources(self.id)
         # The kernel forgets an initiation of its own now, so that two who initiate at once answer
         # each other in vain, again and again where the way is long. One of the two must insist.
         identity = self.around.identity
@@ -455,10 +461,15 @@ class Peer:
         plane = self.around.plane
         before = plane.endpoint(self.id) if self.around.observe is not None else None
         plane.set_endpoint(self.id, source)
+        self.around.settle(self.id)
         if before is not None and before != source:
             self._tell("roamed", old_endpoint=before)
 
     # Small helpers.
+
+    def _unconfirmed(self) -> int:
+        """How many responses of ours, one after the other, have led to no session."""
+        return (self.notes or {}).get("unconfirmed_response", Note(0, 0, 0)).number
 
     def _stamps(self) -> Stamps:
         return Stamps(*self.around.plane.stamps(self.id))

@@ -18,9 +18,9 @@ DEFECTS: Final = (Exception, PanicException)
 class Event(IntEnum):
     """What a plane reports of a peer.
 
-    The first three and NEWS are armed: a plane posts one only while its bit is clear, and sets it.
-    So a peer causes at most one of each kind per deadline, whatever its packet rate. Until the
-    bit is cleared again, only the stamp moves.
+    The first three, NEWS and SOURCE_MOVED are armed: a plane posts one only while its bit is
+    clear, and sets it. So a peer causes at most one of each kind per deadline, whatever its packet
+    rate. Until the bit is cleared again, only the stamp moves.
     """
 
     HANDSHAKE_WANTED = 0
@@ -42,6 +42,8 @@ class Event(IntEnum):
     PANIC = 7
     """Rust panicked, which is a bug, and went on without what it had in hand: `take_panics` says
     where. The peer is 0."""
+    SOURCE_MOVED = 8
+    """Data came in by another address or interface, or from another endpoint; armed, too."""
 
 
 class Stamps(NamedTuple):
@@ -94,7 +96,8 @@ class Plane(Protocol):
         sources that are not the peer's, and of failed sends (errno), each once a second."""
 
     def forget_sources(self, peer: int | None) -> None:
-        """Drops the sticky local address of the peer's endpoint (None: of every peer's)."""
+        """Lets the host choose whence it sends to the peer, until the peer is heard again. None: to
+        every peer, as the circumstances have changed; then what stuck is only to be judged anew."""
 
     def allow(self, peer: int, prefix: bytes, length: int) -> None:
         """Routes prefix/length (4 or 16 bytes, host bits zero) to the peer, and to no other."""

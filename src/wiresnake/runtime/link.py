@@ -34,12 +34,10 @@ from wiresnake.protocol.plane import DEFECTS
 from wiresnake.runtime import tun
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
-_GET_LINK, _NEW_ADDRESS, _NEW_NSID, _GET_NSID = 18, 20, 88, 90
+_GET_LINK, _NEW_NSID, _GET_NSID = 18, 88, 90
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _RTNLGRP_LINK = 1
-_RTNLGRP_ROUTES = (5, 7, 9, 11)
-"""IPv4 addresses and routes, IPv6 addresses and routes."""
 _IFF_UP = 1
 _ANY = 0xFFFFFFFF
 """For a number: whichever is free."""
@@ -49,34 +47,29 @@ _log = logging.getLogger(__name__)
 
 
 class LinkWatch:
-    """Calls `on_link(up, mtu)` when either changed, `on_gone()` once, and `on_routes()` when a
-    route changed or an address went in the namespace of birth. Needs a running loop."""
+    """Calls `on_link(up, mtu)` when either changed, and `on_gone()` once. Needs a running loop."""
 
     def __init__(
         self,
         tun_fd: int,
         on_link: Callable[[bool, int], None],
         on_gone: Callable[[], None],
-        on_routes: Callable[[], None],
     ) -> None:
         self._tun = tun_fd
-        self._on_link, self._on_gone, self._on_routes = on_link, on_gone, on_routes
+        self._on_link, self._on_gone = on_link, on_gone
         self._state: tuple[bool, int] | None = None
         self._index = 0
         self._lost_sight = False
         self._home = os.stat("/proc/self/ns/net").st_ino
         self._place = self._home
         self._loop = asyncio.get_running_loop()
-        self._links = _subscribe(_RTNLGRP_LINK)
-        self._routes = _subscribe(*_RTNLGRP_ROUTES)
+        self._links = subscribe(_RTNLGRP_LINK)
         self._loop.add_reader(self._links, self._link_changed)
-        self._loop.add_reader(self._routes, self._routes_changed)
         self._refresh()
 
     def close(self) -> None:
-        for one in (self._links, self._routes):
-            self._loop.remove_reader(one)
-            one.close()
+        self._loop.remove_reader(self._links)
+        self._links.close()
 
     def _link_changed(self) -> None:
         try:
@@ -88,16 +81,6 @@ class LinkWatch:
         known = data and self._index
         if not known or any(_index_of(one) == self._index for one in answers(data)):
             self._refresh()
-
-    def _routes_changed(self) -> None:
-        changed = False
-        try:
-            while data := self._routes.recv(RECEIVE_BYTES):
-                # A new address takes no route away; SLAAC repeats each with every advertisement.
-                changed |= {one.kind for one in answers(data)} != {_NEW_ADDRESS}
-        except OSError as error:  # EAGAIN: all read. ENOBUFS: some lost.
-            if changed or error.errno != errno.EAGAIN:
-                self._on_routes()
 
     def _refresh(self) -> None:
         name = tun.name_of(self._tun)
@@ -174,7 +157,8 @@ def _visit(namespace: int, action: Callable[[], None]) -> None:
     visitor.join()
 
 
-def _subscribe(*groups: int) -> socket.socket:
+def subscribe(*groups: int) -> socket.socket:
+    """A socket that hears these multicast groups of rtnetlink, without blocking."""
     one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     one.bind((0, sum(1 << (group - 1) for group in groups)))
     return one

@@ -35,6 +35,7 @@ from wiresnake.runtime.events import Events
 from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
 from wiresnake.runtime.offloads import Offload
+from wiresnake.runtime.routes import Flow, Routes
 from wiresnake.runtime.sleep import SleepWatch
 from wiresnake.runtime.tun import Tun
 
@@ -62,7 +63,8 @@ class Tunnel:
         self._loop = asyncio.get_running_loop()
         self._tun = tun
         self._plane = Plane()
-        self._device = Device(self._plane, Entropy(), timing)
+        self._routes = Routes(self._plane, self._ids, self._flow)
+        self._device = Device(self._plane, Entropy(), timing, self._routes.settle)
         self._sockets: udp.Sockets | None = None
         self._bind_error = 0
         """The errno for which there is no socket though the interface is up."""
@@ -87,7 +89,7 @@ class Tunnel:
         self._loop.add_reader(self._plane.timer_fd, self._tick)
         self._sleep = SleepWatch(self._woke)
         self._generation = GenerationWatch(self._copied)
-        self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
+        self._watch = LinkWatch(tun.fd, self._link_changed, self._lost)
 
     def close(self) -> None:
         """Stops everything; the interface ends with its last descriptor. Safe to call twice."""
@@ -96,6 +98,7 @@ class Tunnel:
         self._watch.close()
         self._sleep.close()
         self._generation.close()
+        self._routes.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
         self._detach()
@@ -255,8 +258,12 @@ class Tunnel:
     def _woke(self) -> None:
         self._begin(self._device.wipe(), self._flapping)
 
-    def _routes_changed(self) -> None:
-        self._plane.forget_sources(None)
+    def _ids(self) -> list[int]:
+        return [peer.id for peer in self._device.peers.values()]
+
+    def _flow(self) -> Flow | None:
+        sockets = self._sockets
+        return Flow(self._fwmark, self._port, sockets.interface) if sockets else None
 
     def _attach(self, sockets: udp.Sockets) -> None:
         """OSError, and there is no socket at all, if the plane can have no thread for them."""
@@ -310,6 +317,8 @@ class Tunnel:
                 " please report it"
             )
             self.closed.set_exception(HostError(errno.EIO, what))
+        elif kind == Event.SOURCE_MOVED:
+            self._routes.moved(peer)
         self._device.handle(kind, peer, at)
 
     def _tick(self) -> None:

@@ -18,7 +18,7 @@ _RANDOM_PORT_TRIES = 100
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 
 # <asm/socket.h>, <linux/in.h>, <linux/in6.h>, <linux/udp.h>
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_BINDTOIFINDEX = 32, 33, 62
 _IP_PKTINFO, _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_AUTOFLOWLABEL = 8, 10, 23, 70
 _PMTUDISC_DONT = 0
 _UDP_GRO = 104
@@ -35,6 +35,14 @@ class Sockets:
     @property
     def all(self) -> list[socket.socket]:
         return [one for one in (self.v4, self.v6) if one is not None]
+
+    @property
+    def interface(self) -> int:
+        """The index of the interface that the host has bound them to (`ip vrf exec`), or 0."""
+        try:
+            return self.all[0].getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
+        except OSError:  # Before Linux 5.1
+            return 0
 
     def set_mark(self, mark: int) -> None:
         """Changes the mark of the live sockets. HostError, and nothing changed, if refused."""
