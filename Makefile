@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+# Where rustup puts cargo, in case this shell is older than it.
+export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 
 CRATE := --locked --workspace --manifest-path rust/Cargo.toml
 RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
@@ -11,7 +12,7 @@ STAMPS := .stamps
 # Many tests mostly wait: more run at a time than there are processors. Then those that measure.
 PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
-.PHONY: help setup packages demo test lint types rust unit sim laws interop interop-kernel \
+.PHONY: help setup packages demo test lint types rust miri cross unit sim laws interop interop-kernel \
 	interop-others conformance mutants bench wheel clean
 
 help: ## List the targets
@@ -35,8 +36,22 @@ lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 types: $(STAMPS)/native ## mypy --strict
 	mypy
 
-rust: $(STAMPS)/rust ## The Rust side's own tests
+rust: $(STAMPS)/rust ## The Rust side's own tests, with each cipher that this CPU can run
 	cargo test --quiet --no-fail-fast $(CRATE)
+	@if grep -qw avx512_vbmi2 /proc/cpuinfo; then \
+	    WIRESNAKE_CIPHER=ring cargo test --quiet --no-fail-fast $(CRATE); \
+	else \
+	    echo 'Skipped: the own cipher needs a CPU with AVX-512 (F, BW, IFMA, VBMI2); ring ran.'; \
+	fi
+
+miri: $(STAMPS)/rust ## The own cipher, interpreted: for machines that cannot run it (rustup, minutes)
+	rustup component add --toolchain nightly miri rust-src
+	RUSTFLAGS='-C target-feature=+avx512f,+avx512bw,+avx512ifma,+avx512vbmi2' \
+	    cargo +nightly miri test --locked --package chapoly --lib --manifest-path rust/Cargo.toml \
+	    --target-dir rust/target/miri -- --include-ignored avx512 the_own_cipher_passes
+
+cross: $(STAMPS)/rust ## The Rust tests with musl, and for aarch64 in qemu (rustup, packages)
+	tools/cross
 
 unit: $(STAMPS)/native ## Unit tests
 	pytest tests/unit
@@ -86,7 +101,7 @@ $(STAMPS)/plot: requirements-plot.txt $(STAMPS)/venv
 	tools/setup plot
 	@touch $@
 
-$(STAMPS)/rust: rust/Cargo.toml
+$(STAMPS)/rust: rust/Cargo.toml | packages
 	tools/setup rust
 	@mkdir -p $(STAMPS) && touch $@
 

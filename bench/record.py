@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.figures import FIGURES
 from bench.subjects import ROOT, Subject
+from wiresnake._native import cipher
 from wiresnake.cli import lab
 from wiresnake.cli.lab import LabError
 
@@ -98,7 +99,7 @@ def machine() -> str:
         platform.machine(),
     )
     series = ".".join(platform.release().split(".")[:2])
-    return f"{os.cpu_count()} x {model}, Linux {series}"
+    return f"{os.cpu_count()} x {model}, Linux {series}, cipher of wiresnake: {cipher()[0]}"
 
 
 def _failure(subject: Subject, scenario: str, number: int, error: Exception) -> Result:

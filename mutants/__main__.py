@@ -1,5 +1,6 @@
 """`make mutants`: plants each fault of `mutants/*.toml` in a copy of the tree and runs the tests
-that are named with it. They must fail there, and pass without the fault; all else is told apart.
+that are named with it. They must fail there, and pass without the fault; all else is told apart. A
+fault that no test can see on this machine is skipped, counted, and named with what it needs.
 
 --quick (`make mutants QUICK=1`) is without the black-box suite: the faults in Python, each with
 those of its tests that are in tests/unit and tests/sim, which take a second or two.
@@ -20,6 +21,7 @@ from typing import Literal
 
 from mutants import runs
 from mutants.faults import Fault, FaultError, load
+from mutants.needs import lacking
 from mutants.runs import Outcome, Pace, argument, kind, pace
 from mutants.trees import Builder, Tree
 
@@ -27,7 +29,7 @@ _WAITING = 12
 """Items of the black-box suite at a time, of those that mostly wait, for minutes."""
 
 
-Word = Literal["killed", "survived", "broken", "baseline red"]
+Word = Literal["killed", "skipped", "survived", "broken", "baseline red"]
 Baselines = dict[tuple[bool, str], Future[dict[str, Outcome]]]
 """What a test gives without a fault, by whether the extension was built like a fault's."""
 
@@ -77,10 +79,16 @@ def quick(faults: Iterable[Fault]) -> list[Fault]:
 def judge(faults: list[Fault], jobs: int = 2) -> list[Verdict]:
     """Plants all faults, some at a time; a line for each as soon as it is judged."""
     runner = Runner(jobs)
-    alone = [fault for fault in faults if slowest(fault) == "alone"]
-    others = [fault for fault in faults if fault not in alone]
+    verdicts = {}
+    for fault in faults:
+        if what := lacking(fault.needs):
+            verdicts[fault.name] = Verdict(fault, "skipped", f"needs {what}", 0)
+            print(f"{'skipped':12} {fault.name}  needs {what}", flush=True)
+    can = [fault for fault in faults if fault.name not in verdicts]
+    alone = [fault for fault in can if slowest(fault) == "alone"]
+    others = [fault for fault in can if fault not in alone]
     with ThreadPoolExecutor(jobs) as working, ThreadPoolExecutor(_WAITING) as waiting:
-        verdicts = runner.judge_all(others, {"working": working, "waiting": waiting})
+        verdicts |= runner.judge_all(others, {"working": working, "waiting": waiting})
     with ThreadPoolExecutor(1) as pool:
         verdicts |= runner.judge_all(alone, dict.fromkeys(runs.PACES, pool))
     return [verdicts[fault.name] for fault in faults]
@@ -147,16 +155,18 @@ class Runner:
     def _run(self, tree: Tree, built: bool, kills: list[str]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         nodes = [kill for kill in kills if kind(kill) == "pytest"]
-        words = [kill for kill in kills if kind(kill) == "cargo"]
+        crates = ("cargo", "chapoly")
+        words = {crate: [kill for kill in kills if kind(kill) == crate] for crate in crates}
         items = [kill for kill in kills if kind(kill) == "conformance"]
         with self._processors:
             if built and (nodes or items):
                 self._builder.extension(tree)
             if nodes:
                 outcomes |= runs.run_pytest(tree, nodes)
-            if words:
-                with self._builder.rust_tests(tree) as program:
-                    outcomes |= {k: runs.run_cargo(tree, program, argument(k)) for k in words}
+            for crate in filter(words.get, crates):
+                with self._builder.rust_tests(tree, crate) as program:
+                    tests = words[crate]
+                    outcomes |= {k: runs.run_cargo(tree, program, argument(k)) for k in tests}
         return outcomes | {kill: runs.run_conformance(tree, argument(kill)) for kill in items}
 
 
@@ -165,8 +175,9 @@ def report(verdicts: list[Verdict], seconds: float) -> int:
     print(f"\n{'':13}{'seconds':>8}  fault")
     for verdict in verdicts:
         print(f"{verdict.word:13}{verdict.seconds:8.1f}  {verdict.fault.name}")
-    wrong = [verdict for verdict in verdicts if verdict.word != "killed"]
-    for verdict in wrong:
+    skipped = [verdict for verdict in verdicts if verdict.word == "skipped"]
+    wrong = [verdict for verdict in verdicts if verdict.word not in ("killed", "skipped")]
+    for verdict in skipped + wrong:
         print(f"\n{verdict.word}: {verdict.fault.name}\n    {verdict.fault.fault}")
         print(f"    {verdict.note}")
     counts = Counter(verdict.word for verdict in verdicts)

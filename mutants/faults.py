@@ -10,7 +10,9 @@
 
 A fault of several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead of the
 three. Of `kills` each must turn red: a pytest node (of a parametrised test any case will do, unless
-the node names one), the Rust tests whose path has the word, or an item of the black-box suite.
+the node names one), the Rust tests whose path has the word (`cargo`: the core's; `chapoly`: the
+cipher's), or an item of the black-box suite. With `needs = "avx512"` a machine without it skips
+the fault, and says so: no test there can see it.
 """
 
 import re
@@ -19,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mutants.needs import NEEDS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent
@@ -50,6 +54,8 @@ class Fault:
     fault: str
     edits: tuple[Edit, ...]
     kills: tuple[str, ...]
+    needs: str = ""
+    """A key of `NEEDS`, or nothing."""
 
     @property
     def rust(self) -> bool:
@@ -88,7 +94,10 @@ def load(folder: Path = FOLDER) -> list[Fault]:
 def _fault(entry: Mapping[str, Any]) -> Fault:
     plain = dict(entry)
     name, fault, kills = plain.pop("name"), plain.pop("fault"), plain.pop("kills")
+    needs = plain.pop("needs", "")
     edits = tuple(Edit(**edit) for edit in plain.pop("edits", [])) or (Edit(**plain),)
     if not re.fullmatch("[a-z0-9-]+", name) or not fault or "\n" in fault or not kills:
         raise FaultError("a name in small letters, one line and a test to kill it are needed")
-    return Fault(name, fault, edits, tuple(kills))
+    if needs and needs not in NEEDS:
+        raise FaultError(f"needs is one of {', '.join(NEEDS)}, not {needs!r}")
+    return Fault(name, fault, edits, tuple(kills), needs)

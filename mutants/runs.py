@@ -44,13 +44,14 @@ _running: set[subprocess.Popen[str]] = set()
 _stopped = Event()
 
 
-def kind(kill: str) -> Literal["pytest", "cargo", "conformance"]:
+def kind(kill: str) -> Literal["pytest", "cargo", "chapoly", "conformance"]:
     word = kill.partition(" ")[0]
-    return word if word in ("cargo", "conformance") else "pytest"  # type: ignore[return-value]
+    words = ("cargo", "chapoly", "conformance")
+    return word if word in words else "pytest"  # type: ignore[return-value]
 
 
 def argument(kill: str) -> str:
-    """The word of a `cargo` or the number of a `conformance`."""
+    """The word of a `cargo` or a `chapoly`, or the number of a `conformance`."""
     return kill.partition(" ")[2]
 
 
@@ -124,7 +125,8 @@ def run_conformance(tree: Tree, item: str) -> Outcome:
     """The suite is this tree's own and not the copy's: only the daemon has the fault."""
     program, report = Path(sys.executable).with_name("wiresnake-conformance"), tree.path / "items"
     command = [program, "--daemon", f"wiresnaked={tree.daemon}", "--item", item, "--json", report]
-    done = _run([str(word) for word in command], tree, _SLOW, {"PYTHONPATH": ""})
+    limit = 3 * _SLOW  # on a busy machine it tries again what that may be the cause of
+    done = _run([str(word) for word in command], tree, limit, {"PYTHONPATH": ""})
     if isinstance(done, Outcome):
         return done
     if done.returncode not in (0, 1):

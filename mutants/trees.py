@@ -72,19 +72,21 @@ class Builder:
             shutil.copy2(built, tree.extension)
 
     @contextmanager
-    def rust_tests(self, tree: Tree) -> Iterator[Path]:
-        """Builds the tree's Rust tests, likewise; the program is there for as long as it runs.
+    def rust_tests(self, tree: Tree, crate: str) -> Iterator[Path]:
+        """Builds the Rust tests of the core ("cargo") or of `chapoly`, likewise; the program is
+        there for as long as it runs.
 
         It is no copy: what one thread still writes while another one forks cannot be started.
         """
         with self._lock:
-            yield self._build(["test", "--lib", "--no-run"], tree.texts)
+            package = ["--package", "chapoly"] if crate == "chapoly" else []
+            yield self._build(["test", "--lib", "--no-run", *package], tree.texts)
 
     def _build(self, command: list[str], texts: Mapping[str, str]) -> Path:
         changed = {file: text for file, text in texts.items() if file.startswith("rust/")}
-        plain = self._plain.get(command[0])
+        plain = self._plain.get(command[-1])
         if plain is None:
-            plain = self._plain[command[0]] = self._run(command, {}).read_bytes()
+            plain = self._plain[command[-1]] = self._run(command, {}).read_bytes()
         built = self._run(command, changed)
         if changed and built.read_bytes() == plain:
             raise FaultError("it compiles to the same code as before")
@@ -93,6 +95,7 @@ class Builder:
     def _run(self, command: list[str], texts: Mapping[str, str]) -> Path:
         """What cargo makes of the crate with these texts."""
         self._lay_out(texts)
+        manifest = self._crate / ("chapoly" if "chapoly" in command else "") / "Cargo.toml"
         done = subprocess.run(
             [
                 *("cargo", *command, "--locked", "--quiet", "--profile", "mutants"),
@@ -108,7 +111,7 @@ class Builder:
             raise FaultError(f"it does not compile: {(errors or [done.stderr])[0]}")
         for line in reversed(done.stdout.splitlines()):
             made = json.loads(line)
-            if made.get("manifest_path") == str(self._crate / "Cargo.toml"):
+            if made.get("manifest_path") == str(manifest):
                 return Path(made["executable"] or _library(made["filenames"]))
         raise FaultError("cargo made nothing")
 

@@ -1,6 +1,7 @@
 """The planted faults still fit the tree, and what plants them can tell one end from another."""
 
 import ast
+import platform
 import re
 from dataclasses import replace
 from functools import cache
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from test_laws import without_tests
 
-from mutants.__main__ import judge
+from mutants import needs
+from mutants.__main__ import judge, report
 from mutants.faults import ROOT, Edit, Fault, FaultError, load
 from mutants.runs import argument, items, kind, run_pytest
 from mutants.trees import Tree
@@ -38,11 +40,12 @@ def python_tests(file: str) -> set[str]:
 
 
 @cache
-def rust_tests() -> list[str]:
-    """The paths of the Rust tests, as cargo filters them."""
+def rust_tests(crate: str) -> list[str]:
+    """The paths of the core's (`cargo`) or of `chapoly`'s Rust tests, as cargo filters them."""
+    folder = ROOT / ("rust/chapoly/src" if crate == "chapoly" else "rust/src")
     return [
         f"{path.stem}::tests::{name}"
-        for path in sorted((ROOT / "rust/src").glob("*.rs"))
+        for path in sorted(folder.rglob("*.rs"))
         for name in re.findall(r"#\[test\]\s+(?:#\[.*\]\s+)*fn (\w+)", path.read_text())
     ]
 
@@ -56,8 +59,8 @@ def test_each_fault_fits_and_its_tests_exist(fault: Fault) -> None:
             original = (ROOT / file).read_text()
             assert without_tests(text) != without_tests(original), "it is in the tests themselves"
     for kill in fault.kills:
-        if kind(kill) == "cargo":
-            assert any(argument(kill) in name for name in rust_tests()), kill
+        if kind(kill) in ("cargo", "chapoly"):
+            assert any(argument(kill) in name for name in rust_tests(kind(kill))), kill
         elif kind(kill) == "conformance":
             assert int(argument(kill)) in ITEMS, kill
         else:
@@ -96,6 +99,7 @@ def test_a_fault_that_does_not_fit_is_found(old: str, new: str, why: str) -> Non
         ('kills = ["c"]', "kills = []", "a test to kill it"),
         ('kills = ["c"]', "", "kills"),
         ('new = ""', 'new = ""\nunknown = 1', "unknown"),
+        ('new = ""', 'new = ""\nneeds = "a GPU"', "one of avx512"),
         ('name = "b"', 'name = "a"', "there are two of a"),
     ],
 )
@@ -109,6 +113,39 @@ def test_a_list_that_makes_no_sense_is_refused(
     (tmp_path / "faults.toml").write_text(text.replace(good, bad))
     with pytest.raises(FaultError, match=why):
         load(tmp_path)
+
+
+CPUINFO = "processor : 0\nflags\t\t: fpu {} sse2\n\nprocessor : 1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [
+        ("avx512f avx512bw avx512ifma avx512_vbmi2", False),
+        ("avx512f avx512bw avx512ifma", True),
+        ("avx512f avx512bw avx512ifma avx512vbmi2_", True),
+        ("avx2", True),
+    ],
+)
+def test_a_fault_that_no_test_can_see_here_is_skipped_and_counted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: str,
+    lacks: bool,
+) -> None:
+    monkeypatch.setattr(needs, "_CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
+    assert bool(needs.lacking("avx512")) is lacks
+    assert not needs.lacking("")
+    if lacks:
+        nowhere = Edit(TIMERS, "nowhere", "")
+        verdicts = judge([replace(A_FAULT, edits=(nowhere,), needs="avx512")])
+        assert [verdict.word for verdict in verdicts] == ["skipped"]
+        assert report(verdicts, 1) == 0
+        said = capsys.readouterr().out
+        assert "1 skipped" in said and said.count("needs a CPU with AVX-512") == 2
 
 
 def test_code_from_elsewhere_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

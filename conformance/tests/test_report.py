@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from wiresnake_conformance import items
+from wiresnake_conformance.machine import Lateness
 from wiresnake_conformance.report import Report
 from wiresnake_conformance.run import Outcome
 from wiresnake_conformance.verdict import Check, Result
@@ -75,6 +76,33 @@ def test_junit_counts(report: Report) -> None:
     failure = suites.find("testsuite[@name='bad']//failure")
     assert failure is not None
     assert failure.get("message") == "got <another>"
+
+
+def test_what_a_slow_machine_has_to_do_with_it_is_said(report: Report) -> None:
+    """In every form: how late it was, what was tried again, and that nothing can be told of what it
+    was too slow for, which is neither a failure nor a pass."""
+    slow = Outcome("bad", 85, "first", Result.INCONCLUSIVE, "the machine is too slow", 1, late=0.3)
+    notes = ["try 1: differs: why; the machine was 0.412 s late"]
+    again = Outcome("good", 85, "first", Result.PASS, "", 1, late=0.02, notes=notes)
+    outcomes = [*(each for each in report.outcomes if each.number == 9), slow, again]
+    late = replace(report, outcomes=outcomes, lateness=Lateness(0.412, 0.02))
+    assert late.result(85, "bad") is Result.INCONCLUSIVE
+    assert late.result(85, "good") is Result.PASS
+    for text in (late.text(), late.markdown()):
+        assert "The machine was 0.412 s late at worst, 0.020 s in most seconds." in text
+        assert f"good, item 85, first: pass. {notes[0]}" in text
+        assert "inconclusive: the machine is too slow" in text
+    assert "| **inconclusive** |" in late.markdown()
+    read = json.loads(late.json())
+    assert read["lateness"] == {"worst": 0.412, "typical": 0.02}
+    found = read["items"][1]["results"]
+    assert found["good"]["checks"][0]["notes"] == notes
+    assert found["bad"]["checks"][0]["late"] == 0.3
+    suite = ElementTree.fromstring(late.junit()).find("testsuite[@name='bad']")
+    assert suite is not None
+    assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
+    beside = replace(late, outcomes=[], versions={}).beside(late.json())
+    assert beside.of(85, "good")[0].notes == notes
 
 
 def test_items_are_a_hundred_and_six() -> None:

@@ -54,7 +54,7 @@ struct Inbound {
 
 impl Inbound {
     fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> Self {
-        let coalescer = Coalescer::new(tun.merges());
+        let coalescer = Coalescer::new(tun.merges(now()));
         let outbound = Outbound::new(shared.clone(), false);
         Inbound { shared, tun, coalescer, outbound }
     }
@@ -78,7 +78,7 @@ impl Inbound {
         }
         let tun = &self.tun;
         self.coalescer.flush(&mut |frame| tun.write(frame));
-        self.coalescer.merge = tun.merges();
+        self.coalescer.merge = tun.merges(now);
     }
 
     /// Opens a data message; from the tag and the counter on, it is the peer's.
@@ -94,6 +94,8 @@ impl Inbound {
         let Some(packet) = session.open_in_place(datagram, now) else {
             return;
         };
+        #[cfg(test)]
+        crate::panics::plant("open", packet);
         if !peer.is_at(&received.source) {
             self.shared.move_endpoint(peer, &received.source);
         }
@@ -153,7 +155,8 @@ impl Inbound {
     fn look_at(&mut self, datagram: &[u8], source: &Endpoint, now: u64) {
         let shared = &self.shared;
         let waiting = lock(&shared.messages).len();
-        match lock(&shared.gate).check(datagram, &source.remote, now, waiting) {
+        let verdict = lock(&shared.gate).check(datagram, &source.remote, now, waiting);
+        match verdict {
             Verdict::Queue if shared.expects(datagram) => {
                 lock(&shared.messages).push_back((datagram.into(), source.clone()));
                 shared.wake();

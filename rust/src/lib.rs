@@ -8,6 +8,7 @@ pub mod lock;
 pub mod notes;
 pub mod offload;
 pub mod outbound;
+pub mod panics;
 pub mod peer;
 pub mod plane;
 #[cfg(feature = "python")]

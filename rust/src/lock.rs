@@ -1,5 +1,5 @@
-//! Locks whose holder panicked stay usable: the thread's end is reported on its own
-//! (`plane::spawn`), and nothing that these locks guard is left half done.
+//! Locks whose holder panicked stay usable: the panic is reported on its own (`panics`). Nothing
+//! that these locks guard is left half done but a batch, which `Plane::sending` resets.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

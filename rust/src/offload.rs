@@ -180,7 +180,7 @@ impl Flow {
     /// None for whatever must reach the kernel as it is: fragments, options of IPv4, extension
     /// headers, flags that mean something, empty payloads, and wrong checksums, which merging
     /// would hide.
-    fn of(packet: &[u8], merge_udp: bool) -> Option<Flow> {
+    fn of(packet: &[u8], (tcp, udp): (bool, bool)) -> Option<Flow> {
         let (transport, protocol) = if packet[0] == 0x45 && ip::be16(packet, 6) & 0xbfff == 0 {
             (20, packet[9])
         } else if packet[0] >> 4 == 6 {
@@ -190,11 +190,11 @@ impl Flow {
         };
         let segment = &packet[transport..];
         let header = match protocol {
-            TCP if segment.len() > 20 && segment[13] & !PSH == ACK => {
+            TCP if tcp && segment.len() > 20 && segment[13] & !PSH == ACK => {
                 let header = usize::from(segment[12] >> 4) * 4;
                 (header >= 20).then_some(header)?
             }
-            UDP if merge_udp
+            UDP if udp
                 && segment.len() > 8
                 && usize::from(ip::be16(segment, 4)) == segment.len()
                 && ip::be16(segment, 6) != 0 =>
@@ -221,7 +221,7 @@ pub struct Coalescer {
     next_sequence: u32,
     /// The last packet was short or pushed: the frame takes no more.
     closed: bool,
-    /// Whether to merge at all, and UDP too.
+    /// Whether to merge packets of TCP, and of UDP.
     pub merge: (bool, bool),
 }
 
@@ -234,7 +234,7 @@ impl Coalescer {
 
     /// Takes a packet that `ip::parse` accepted; writes what cannot wait any longer.
     pub fn add(&mut self, packet: &[u8], write: &mut impl FnMut(&mut [u8])) {
-        let Some(flow) = self.merge.0.then(|| Flow::of(packet, self.merge.1)).flatten() else {
+        let Some(flow) = Flow::of(packet, self.merge) else {
             self.flush(write);
             self.frame[..VNET_HEADER].fill(0);
             self.frame[VNET_HEADER..][..packet.len()].copy_from_slice(packet);
@@ -336,6 +336,9 @@ impl Coalescer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
     use crate::ip::tests::{ipv4, ipv6};
 
@@ -367,10 +370,10 @@ mod tests {
         packet
     }
 
-    fn coalesce(packets: &[Vec<u8>], merge_udp: bool) -> Vec<Vec<u8>> {
+    fn coalesce(packets: &[Vec<u8>], merge: (bool, bool)) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut write = |frame: &mut [u8]| frames.push(frame.to_vec());
-        let mut coalescer = Coalescer::new((true, merge_udp));
+        let mut coalescer = Coalescer::new(merge);
         for packet in packets {
             coalescer.add(packet, &mut write);
         }
@@ -417,8 +420,9 @@ mod tests {
                 for sizes in [&[1368; 45][..], &[1368, 1368, 7], &[1, 1, 1], &[5, 3]] {
                     for last in [ACK, ACK | PSH] {
                         let packets = flow(v6, sizes, last, options);
-                        let mut frames = coalesce(&packets, true);
+                        let mut frames = coalesce(&packets, (true, true));
                         assert_eq!(frames.len(), 1);
+                        assert_eq!(coalesce(&packets, (false, true)).len(), sizes.len());
                         let mut complete = frames[0].clone();
                         assert_eq!(split(&mut frames[0]), packets);
                         // With a checksum that claims to be whole, whatever it is.
@@ -441,10 +445,10 @@ mod tests {
                 ip::put_be16(packet, 4, number as u16);
                 ip::put_ipv4_checksum(&mut packet[..20]);
             }
-            let mut frames = coalesce(&packets, true);
+            let mut frames = coalesce(&packets, (true, true));
             assert_eq!(frames.len(), 1);
             assert_eq!(split(&mut frames[0]), packets);
-            assert_eq!(coalesce(&packets, false).len(), 21);
+            assert_eq!(coalesce(&packets, (true, false)).len(), 21);
         }
     }
 
@@ -461,28 +465,28 @@ mod tests {
         let gap = tcp(false, 1, ACK, 0, &payload(100, 1));
         let fin = flow(false, &[100, 100], ACK | FIN, 0).pop().unwrap();
         for second in [other_port, other_ttl, corrupt, gap, fin] {
-            let frames = coalesce(&[base[0].clone(), second.clone()], true);
+            let frames = coalesce(&[base[0].clone(), second.clone()], (true, true));
             assert_eq!(frames.len(), 2);
             assert_eq!(frames[0][VNET_HEADER..], base[0]);
             assert_eq!(frames[1][VNET_HEADER..], second);
         }
         let pushed = flow(false, &[100], ACK | PSH, 0).remove(0);
-        assert_eq!(coalesce(&[pushed, base[1].clone()], true).len(), 2);
+        assert_eq!(coalesce(&[pushed, base[1].clone()], (true, true)).len(), 2);
         let mut fragile = flow(false, &[100, 100], ACK, 0);
         for (packet, id) in fragile.iter_mut().zip([7, 9]) {
             packet[6] = 0; // may be cut in pieces
             ip::put_be16(packet, 4, id);
             ip::put_ipv4_checksum(&mut packet[..20]);
         }
-        assert_eq!(coalesce(&fragile, true).len(), 2);
+        assert_eq!(coalesce(&fragile, (true, true)).len(), 2);
         let growing = flow(false, &[100, 101], ACK, 0);
-        assert_eq!(coalesce(&growing, true).len(), 2);
+        assert_eq!(coalesce(&growing, (true, true)).len(), 2);
     }
 
     #[test]
     fn frames_never_pass_64_kib() {
         let packets = flow(false, &[1400; 60], ACK, 0);
-        let mut frames = coalesce(&packets, true);
+        let mut frames = coalesce(&packets, (true, true));
         assert_eq!(frames.len(), 2);
         let packets_again: Vec<_> = frames.iter_mut().flat_map(|frame| split(frame)).collect();
         for (again, packet) in packets_again.iter().zip(&packets) {
@@ -534,6 +538,114 @@ mod tests {
                     segments.write(number, &mut vec![0; segments.length(number)]);
                 }
             }
+        }
+    }
+
+    /// Frames whose headers nearly make sense, of any length, cut anywhere.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let length = prop_oneof![0usize..200, 0usize..4000, 65_400usize..=MAX_PACKET];
+        let gso = select(vec![0u8, 1, 4, 5, 0x81, 0x84, 3, 0xff]);
+        let at = prop_oneof![select(vec![0u16, 8, 20, 40, 48, 60]), any::<u16>()];
+        let size = prop_oneof![500u16..1500, any::<u16>()];
+        let first = select(vec![0x45u8, 0x46, 0x4f, 0x41, 0x60, 0x6f, 0x00]);
+        let claims = prop_oneof![Just(None), any::<u16>().prop_map(Some)];
+        let vnet = (0u8..4, gso, size, at.clone(), at);
+        (length, vnet, first, claims, any::<[u8; 100]>()).prop_map(
+            |(length, (flags, gso, size, start, offset), first, claims, noise)| {
+                let size = if length > 5000 { size.max(500) } else { size };
+                let mut packet = vec![0; length];
+                for (byte, noise) in packet.iter_mut().zip(noise) {
+                    *byte = noise;
+                }
+                if length >= 40 {
+                    packet[0] = first;
+                    let claimed = |less| claims.unwrap_or((length - less) as u16);
+                    match first >> 4 {
+                        4 => ip::put_be16(&mut packet, 2, claimed(0)),
+                        _ => ip::put_be16(&mut packet, 4, claimed(40)),
+                    }
+                    packet[if first >> 4 == 4 { 9 } else { 6 }] = [TCP, UDP, 44, 58][length % 4];
+                }
+                let mut frame = vec![0; VNET_HEADER];
+                (frame[0], frame[1]) = (flags, gso);
+                for (at, value) in [(4, size), (6, start), (8, offset)] {
+                    frame[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+                }
+                frame.extend(packet);
+                frame
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn segments_of_any_frame_are_no_longer_than_the_first_and_carry_all(
+            mut frame in frames(),
+            cut in prop_oneof![Just(usize::MAX), 0usize..120],
+        ) {
+            let length = frame.len().min(cut);
+            let Some(segments) = Segments::new(&mut frame[..length]) else { return Ok(()) };
+            let mut carried = 0;
+            for number in 0..segments.count() {
+                let length = segments.length(number);
+                prop_assert!(length <= segments.length(0) && length <= MAX_PACKET);
+                carried += length - segments.header;
+                segments.write(number, &mut vec![0; length]);
+            }
+            prop_assert_eq!(carried, segments.packet.len() - segments.header);
+        }
+
+        /// Whatever a peer may send: all that `ip` and the coalescer make of it.
+        #[test]
+        fn packets_of_any_length_are_taken(
+            frames in prop::collection::vec(frames(), 1..5),
+            merge in any::<(bool, bool)>(),
+            tos in 0u8..4,
+        ) {
+            let mut coalescer = Coalescer::new(merge);
+            let mut written = 0;
+            let mut write = |frame: &mut [u8]| {
+                assert!(frame.len() <= VNET_HEADER + MAX_PACKET);
+                written += frame.len();
+            };
+            for frame in frames {
+                let mut packet = frame[VNET_HEADER..].to_vec();
+                if let Some(reply) = ip::unreachable(&packet) {
+                    prop_assert!(reply.len() <= 1280);
+                }
+                let Some(length) = ip::parse(&packet).map(|inner| inner.length) else { continue };
+                let packet = &mut packet[..length];
+                ip::udp_payload(packet);
+                ip::decapsulate_ecn(packet, tos);
+                coalescer.add(packet, &mut write);
+                // Again, as a flow's next packet would come.
+                coalescer.add(packet, &mut write);
+            }
+            coalescer.flush(&mut write);
+            prop_assert!(coalescer.used == VNET_HEADER && coalescer.count == 0);
+        }
+
+        /// Flows of any segment size, to the longest frame and beyond.
+        #[test]
+        fn merged_frames_of_any_size_stay_within_a_packet(
+            size in prop_oneof![1usize..3000, 1usize..65_000],
+            count in 1usize..60,
+            v6 in any::<bool>(),
+            is_udp in any::<bool>(),
+        ) {
+            let count = count.min(200_000 / size + 2);
+            let packets: Vec<_> = match is_udp {
+                true => (0..count).map(|n| udp(v6, &payload(size, n as u8))).collect(),
+                false => flow(v6, &vec![size; count], ACK, 0),
+            };
+            let carried: usize = coalesce(&packets, (true, true))
+                .iter_mut()
+                .map(|frame| {
+                    assert!(frame.len() <= VNET_HEADER + MAX_PACKET);
+                    split(frame).iter().map(Vec::len).sum::<usize>()
+                })
+                .sum();
+            prop_assert_eq!(carried, packets.iter().map(Vec::len).sum::<usize>());
         }
     }
 }

@@ -16,6 +16,11 @@ use crate::udp::Outgoing;
 
 /// A UDP_SEGMENT call must fit into one IP packet, IPv6's header included.
 const MAX_BATCH: usize = 65_487;
+/// What one UDP datagram carries at the most: its length, and that of its packet, are 16 bits. So
+/// for IPv4, whose packets count their header too, and for IPv6.
+const MAX_DATAGRAM: [usize; 2] = [65_507, 65_527];
+/// Room for any message, whatever the MTU does to its padding.
+const BUFFER: usize = MAX_PACKET + 15 + OVERHEAD;
 /// Kernels before 6.9 take no more segments a call.
 const MAX_SEGMENTS: usize = 64;
 
@@ -89,8 +94,7 @@ pub struct Outbound {
 
 impl Outbound {
     pub fn new(shared: Arc<Shared>, wait: bool) -> Self {
-        let buffer =
-            vec![0; MAX_BATCH.max(OVERHEAD + MAX_PACKET.next_multiple_of(16))].into_boxed_slice();
+        let buffer = vec![0; BUFFER].into_boxed_slice();
         let batch = Batch { peer: None, buffer, used: 0, stride: 0, count: 0, tos: 0, data: false };
         Outbound { shared, batch, wait, congested: false, icmp_paid_until: 0 }
     }
@@ -103,6 +107,8 @@ impl Outbound {
         let Some(inner) = ip::parse(packet) else {
             return;
         };
+        #[cfg(test)]
+        crate::panics::plant("carry", packet);
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
             Some(peer) if peer.has_endpoint() => return self.send_frame(&peer, frame, now),
@@ -121,6 +127,9 @@ impl Outbound {
         let Some(segments) = Segments::new(frame) else {
             return;
         };
+        if !self.fits(peer, &segments, now) {
+            return;
+        }
         let count = segments.count();
         let mut sessions = peer.sessions();
         let current = sessions.current.as_ref();
@@ -151,6 +160,8 @@ impl Outbound {
                 break;
             };
             match Segments::new(&mut staged.frame) {
+                // The MTU, or the endpoint's family, may have changed meanwhile.
+                Some(segments) if !self.fits(peer, &segments, now) => {}
                 Some(segments) => self.seal(peer, &session, counter, &segments, now),
                 None => session.seal_in_place(counter, self.message(peer, 0, 0, now)),
             }
@@ -169,6 +180,18 @@ impl Outbound {
         self.send_staged(peer, sessions, now);
     }
 
+    /// Whether the longest message, which is the first, can be a datagram to the peer. One that
+    /// cannot is noted as what the kernel would say to it.
+    fn fits(&self, peer: &Peer, segments: &Segments<'_>, now: u64) -> bool {
+        let message = padded(segments.length(0), self.shared.mtu.load(Relaxed)) + OVERHEAD;
+        let [v4, v6] = MAX_DATAGRAM;
+        let fits = message <= v4 || message <= v6 && peer.is_at_ipv6();
+        if !fits {
+            self.shared.send_failed(peer, &io::Error::from_raw_os_error(libc::EMSGSIZE), now);
+        }
+        fits
+    }
+
     fn seal(
         &mut self,
         peer: &Arc<Peer>,
@@ -181,6 +204,8 @@ impl Outbound {
         for number in 0..segments.count() {
             let length = segments.length(number);
             let message = self.message(peer, length, tos, now);
+            #[cfg(test)]
+            crate::panics::plant("seal", segments.packet());
             segments.write(number, &mut message[HEADER..HEADER + length]);
             session.seal_in_place(counter + number as u64, message);
         }
@@ -237,6 +262,11 @@ impl Outbound {
                 self.shared.post(DATA_SENT, peer.id);
             }
         }
+        self.reset();
+    }
+
+    /// Forgets the batch: it is sent, or a panic has left it half full.
+    pub fn reset(&mut self) {
         self.batch.peer = None;
         self.batch.used = 0;
         self.batch.count = 0;
@@ -278,7 +308,14 @@ fn claim(sessions: &Sessions, count: usize, now: u64) -> Option<(Arc<Session>, u
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::secret::AeadKey;
+    use crate::udp::{Endpoint, Sockets};
 
     #[test]
     fn c097_padding_is_to_16_and_not_beyond_the_mtu() {
@@ -296,6 +333,182 @@ mod tests {
             (3001, 1420, 3016),
         ] {
             assert_eq!(padded(length, mtu), result, "{length} of {mtu}");
+        }
+    }
+
+    fn peer_at(endpoint: &str) -> Arc<Peer> {
+        let remote: SocketAddr = endpoint.parse().unwrap();
+        let peer = Arc::new(Peer::new(1));
+        peer.set_endpoint(Some(Endpoint { remote, local: None }));
+        peer
+    }
+
+    fn session() -> Arc<Session> {
+        let key = || AeadKey::new(&[7; 32]);
+        Arc::new(Session::new(key(), key(), 1, 9, true, 0, [u64::MAX; 3]))
+    }
+
+    /// A packet of that length, whose header says so.
+    fn packet(v6: bool, length: usize) -> Vec<u8> {
+        let mut packet = vec![0; length];
+        packet[0] = if v6 { 0x60 } else { 0x45 };
+        let (at, value) = if v6 { (4, length - 40) } else { (2, length) };
+        ip::put_be16(&mut packet, at, value as u16);
+        packet
+    }
+
+    fn outbound_to(peer: &Arc<Peer>, mtu: usize) -> Outbound {
+        let shared = Arc::new(Shared::new().unwrap());
+        shared.mtu.store(mtu, Relaxed);
+        for address in [&[0; 4][..], &[0; 16]] {
+            assert!(crate::lock::write(&shared.allowed).insert(address, 0, peer.clone()));
+        }
+        Outbound::new(shared, false)
+    }
+
+    /// What is in the batch, and what was refused as too long.
+    fn held(outbound: &Outbound, peer: &Peer) -> (usize, u64) {
+        (outbound.batch.used, peer.note(|notes| notes.send_error.count))
+    }
+
+    #[test]
+    fn what_cannot_be_a_datagram_is_dropped_before_it_is_sealed_and_noted() {
+        for (endpoint, limit) in [("127.0.0.1:9", 65_507), ("[::1]:9", 65_527)] {
+            for v6 in [false, true] {
+                let peer = peer_at(endpoint);
+                let mut outbound = outbound_to(&peer, 65_535);
+                let longest = (limit - OVERHEAD) / 16 * 16;
+                let frame = |length| [vec![0; VNET_HEADER], packet(v6, length)].concat();
+                // Without a session it is not even staged.
+                outbound.carry(&mut frame(longest + 1), 0);
+                assert!(peer.sessions().nothing_staged());
+                peer.sessions().begin(session());
+                let sent = || peer.sessions().current.as_ref().unwrap().claim(0).unwrap();
+                outbound.carry(&mut frame(longest + 1), 0);
+                assert_eq!((held(&outbound, &peer), sent()), ((0, 2), 0), "{endpoint}");
+                outbound.carry(&mut frame(longest), 0);
+                assert_eq!((held(&outbound, &peer), sent()), ((longest + OVERHEAD, 2), 1));
+            }
+        }
+    }
+
+    /// 65,507 bytes to a peer without a session, with an MTU that takes them; then a smaller one.
+    #[test]
+    fn what_waits_is_measured_again_when_it_leaves() {
+        let peer = peer_at("127.0.0.1:9");
+        let mut outbound = outbound_to(&peer, 65_475);
+        outbound.carry(&mut [vec![0; VNET_HEADER], packet(false, 65_475)].concat(), 0);
+        outbound.carry(&mut [vec![0; VNET_HEADER], packet(false, 100)].concat(), 0);
+        outbound.shared.mtu.store(1420, Relaxed);
+        let mut sessions = peer.sessions();
+        sessions.begin(session());
+        outbound.send_staged(&peer, &mut sessions, 0);
+        assert!(sessions.nothing_staged());
+        assert_eq!(held(&outbound, &peer), (0, 1));
+        assert_eq!(sessions.current.as_ref().unwrap().claim(0), Some(2));
+    }
+
+    /// What the kernel, or a program that writes frames to the interface, may ask for.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let short = 20usize..2000;
+        let long = 65_400usize..=MAX_PACKET;
+        let length = prop_oneof![short, long, 20..=MAX_PACKET];
+        let gso = select(vec![0u8, 0, 1, 4, 5, 0x81, 0x84, 0x85, 3, 0xff]);
+        let size = prop_oneof![900u16..1500, 60_000..=u16::MAX, select(vec![0u16, 1, 0xffff])];
+        let at = prop_oneof![select(vec![20u16, 28, 40, 48, 60]), any::<u16>()];
+        let vnet = (0u8..4, gso, size, at.clone(), at);
+        (length, any::<bool>(), vnet, any::<[u8; 60]>(), 0u8..16).prop_map(
+            |(length, v6, (flags, gso, size, start, offset), noise, words)| {
+                // Few segments: each costs as much as a message does.
+                let size = if length > 5000 && size < 900 { 0 } else { size };
+                let length = length.max(if v6 { 40 } else { 20 });
+                let mut frame = vec![0; VNET_HEADER];
+                (frame[0], frame[1]) = (flags, gso);
+                for (at, value) in [(4, size), (6, start), (8, offset)] {
+                    frame[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+                }
+                let mut one = packet(v6, length);
+                for (byte, noise) in one[if v6 { 40 } else { 20 }..].iter_mut().zip(noise) {
+                    *byte = noise;
+                }
+                if !v6 && length >= 60 && words > 10 {
+                    one[0] = 0x40 | words; // options
+                }
+                frame.extend(one);
+                frame
+            },
+        )
+    }
+
+    fn mtus() -> impl Strategy<Value = usize> {
+        prop_oneof![1280usize..1500, 0..=MAX_PACKET + 1, select(vec![0, 1, 15, 16, 68, 65_535])]
+    }
+
+    proptest! {
+        #[test]
+        fn padding_is_less_than_16_and_fits(length in 0..=MAX_PACKET, mtu in mtus()) {
+            let padded = padded(length, mtu);
+            prop_assert!((length..length + 16).contains(&padded));
+            prop_assert!(padded + OVERHEAD <= BUFFER);
+            let last = if mtu > 0 { length % mtu } else { length };
+            prop_assert!(mtu == 0 || last == 0 || padded - (length - last) <= mtu);
+        }
+
+        /// Alone or behind others, into a batch of any MTU.
+        #[test]
+        fn a_message_of_any_length_has_room(
+            lengths in prop::collection::vec(0..=MAX_PACKET, 1..4),
+            mtu in mtus(),
+        ) {
+            let peer = peer_at("127.0.0.1:9");
+            let mut outbound = outbound_to(&peer, mtu);
+            for length in lengths {
+                let message = outbound.message(&peer, length, 0, 0);
+                prop_assert_eq!(message.len(), padded(length, mtu) + OVERHEAD);
+            }
+        }
+
+        #[test]
+        fn any_frame_is_dropped_or_leaves_as_datagrams(
+            mut frame in frames(),
+            mtu in mtus(),
+            later in mtus(),
+            staged in any::<bool>(),
+            endpoint in select(vec!["127.0.0.1:9", "[::1]:9"]),
+        ) {
+            let peer = peer_at(endpoint);
+            let mut outbound = outbound_to(&peer, mtu);
+            if !staged {
+                peer.sessions().begin(session());
+            }
+            outbound.carry(&mut frame, 0);
+            if staged {
+                outbound.shared.mtu.store(later, Relaxed);
+                let mut sessions = peer.sessions();
+                sessions.begin(session());
+                outbound.send_staged(&peer, &mut sessions, 0);
+            }
+            let limit = if peer.is_at_ipv6() { 65_527 } else { 65_507 };
+            let longest = outbound.batch.stride.max(outbound.batch.used);
+            prop_assert!(longest <= limit, "{longest}");
+            outbound.flush(0);
+        }
+    }
+
+    /// The kernel takes as much as we think, and no more.
+    #[test]
+    fn the_longest_datagrams_are_the_kernels() {
+        for (host, limit) in [("127.0.0.1", 65_507), ("::1", 65_527)] {
+            let theirs = UdpSocket::bind((host, 0)).unwrap();
+            let remote = theirs.local_addr().unwrap();
+            let ours = Some(UdpSocket::bind((host, 0)).unwrap().into());
+            let sockets =
+                if remote.is_ipv4() { Sockets::new(ours, None) } else { Sockets::new(None, ours) };
+            let mut endpoint = Endpoint { remote, local: None };
+            let mut send =
+                |length| sockets.send(&mut Outgoing::message(&mut endpoint, &vec![0; length], 0));
+            assert!(send(limit).is_ok());
+            assert_eq!(send(limit + 1).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         }
     }
 }

@@ -26,6 +26,7 @@ pub const SESSION_CONFIRMED: u8 = 3;
 pub const NEWS: u8 = 4;
 pub const TUN_LOST: u8 = 5;
 pub const THREAD_LOST: u8 = 6;
+pub const PANIC: u8 = 7;
 
 /// A frame that waits for a session, and how many segments it holds.
 pub struct Staged {
@@ -41,11 +42,22 @@ pub struct Sessions {
     pub next: Option<Arc<Session>>,
     staged: VecDeque<Staged>,
     staged_segments: usize,
+    removed: bool,
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.purge();
+    }
 }
 
 impl Sessions {
-    /// Keeps a frame for later; an empty one is a keepalive.
+    /// Keeps a frame for later; an empty one is a keepalive. A peer that was removed keeps nothing:
+    /// who looked it up before that may still hold it.
     pub fn stage(&mut self, frame: &[u8], segments: usize) {
+        if self.removed {
+            return;
+        }
         let scarce = STAGED_TOGETHER.fetch_add(segments, Relaxed) >= MAX_STAGED_TOGETHER;
         self.staged.push_back(Staged { frame: frame.into(), segments });
         self.staged_segments += segments;
@@ -84,6 +96,12 @@ impl Sessions {
     pub fn purge(&mut self) {
         while self.unstage().is_some() {}
         self.staged = VecDeque::new();
+    }
+
+    /// The peer is none any more: nothing is staged, now or later.
+    pub fn remove(&mut self) {
+        self.purge();
+        self.removed = true;
     }
 
     /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those
@@ -166,6 +184,10 @@ impl Peer {
 
     pub fn has_endpoint(&self) -> bool {
         read(&self.endpoint).is_some()
+    }
+
+    pub fn is_at_ipv6(&self) -> bool {
+        read(&self.endpoint).as_ref().is_some_and(|held| held.remote.is_ipv6())
     }
 
     /// Returns the one before.
@@ -282,4 +304,29 @@ fn clear(stamp: &AtomicU64) {
 /// Sets a stamp that is 0; true if it was.
 fn set_first(stamp: &AtomicU64, now: u64) -> bool {
     stamp.load(Relaxed) == 0 && stamp.compare_exchange(0, now, SeqCst, SeqCst).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_staged_for_a_peer_that_is_gone_is_given_back() {
+        let before = STAGED_TOGETHER.load(Relaxed);
+        let mut all: Vec<_> = (0..60).map(|_| Sessions::default()).collect();
+        for sessions in &mut all {
+            for _ in 0..MAX_STAGED {
+                sessions.stage(&[0; 100], 1);
+            }
+        }
+        assert!(STAGED_TOGETHER.load(Relaxed) >= before.saturating_sub(1000) + 60 * MAX_STAGED);
+        drop(all);
+        // Other tests stage a few meanwhile.
+        assert!(STAGED_TOGETHER.load(Relaxed) <= before + 1000);
+        let mut removed = Sessions::default();
+        removed.stage(&[0; 100], 1);
+        removed.remove();
+        removed.stage(&[0; 100], 1);
+        assert!(removed.nothing_staged());
+    }
 }

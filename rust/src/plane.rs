@@ -16,7 +16,8 @@ use rustix::time::{
 use crate::inbound;
 use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
-use crate::peer::{Peer, THREAD_LOST};
+use crate::panics::Failures;
+use crate::peer::{PANIC, Peer, Sessions, THREAD_LOST};
 use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, drain, new_eventfd, now, signal};
@@ -37,14 +38,21 @@ impl Worker {
     fn spawn(
         name: &str,
         shared: Arc<Shared>,
-        run: impl FnOnce(BorrowedFd<'_>) + Send + 'static,
+        run: impl Fn(BorrowedFd<'_>) + Send + 'static,
     ) -> io::Result<Worker> {
         let stop = Arc::new(new_eventfd()?);
         let inner = stop.clone();
         let thread = Builder::new().name(name.into()).spawn(move || {
-            // A device that is deaf but alive is the worst of all: its end must be noticed.
-            if catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
-                shared.post(THREAD_LOST, 0);
+            let mut failures = Failures::default();
+            // One bad packet must not end everybody's tunnel: `run` begins anew, with nothing of
+            // its own from before. What lasts is in `shared`.
+            while catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
+                shared.post(PANIC, 0);
+                if !failures.bearable(now()) {
+                    // A device that is deaf but alive is the worst of all.
+                    shared.post(THREAD_LOST, 0);
+                    break;
+                }
             }
             scrub_stack(); // the next thread may be given this one's
         })?;
@@ -112,16 +120,16 @@ impl Plane {
     pub fn attach_tun(&self, tun: Tun, mtu: usize) -> io::Result<bool> {
         self.set_mtu(mtu);
         let tun = Arc::new(tun);
+        let mut thread = lock(&self.outbound_thread);
         let mut held = write(&self.shared.tun);
         if held.is_some() {
             return Ok(false);
         }
-        *held = Some(tun.clone());
-        let shared = self.shared.clone();
-        let worker = Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
-            outbound::run(&shared, &tun, stop);
-        })?;
-        *lock(&self.outbound_thread) = Some(worker);
+        let (shared, carried) = (self.shared.clone(), tun.clone());
+        *thread = Some(Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
+            outbound::run(&shared, &carried, stop);
+        })?);
+        *held = Some(tun); // not before: without a thread another device may be tried
         Ok(true)
     }
 
@@ -140,11 +148,12 @@ impl Plane {
             return Ok(());
         }
         let (shared, sockets) = (self.shared.clone(), Arc::new(sockets));
-        *write(&shared.sockets) = Some(sockets.clone());
-        let worker = Worker::spawn("wiresnake-in", shared.clone(), move |stop| {
-            inbound::run(&shared, &sockets, stop);
-        })?;
-        *thread = Some(worker);
+        let received = sockets.clone();
+        let mut held = write(&self.shared.sockets);
+        *thread = Some(Worker::spawn("wiresnake-in", shared.clone(), move |stop| {
+            inbound::run(&shared, &received, stop);
+        })?);
+        *held = Some(sockets);
         Ok(())
     }
 
@@ -179,13 +188,24 @@ impl Plane {
         self.shared.watched.store(watched, Relaxed);
     }
 
+    /// Whether datagrams are sent many at a time, and packets of TCP and of UDP are merged.
+    pub fn offloads(&self) -> (bool, bool, bool) {
+        let segment = read(&self.shared.sockets).as_ref().is_some_and(|both| both.segmentation);
+        let merges = read(&self.shared.tun).as_ref().map_or((false, false), |t| t.merges(now()));
+        (segment, merges.0, merges.1)
+    }
+
     /// The device's own notes, for `state`.
     pub fn describe_notes(&self, now: u64) -> String {
-        uapi::describe_notes(
+        let mut text = uapi::describe_notes(
             &lock(&self.shared.gate).invalid_mac1,
             &lock(&self.shared.no_peer),
             now,
-        )
+        );
+        if let Some(tun) = &*read(&self.shared.tun) {
+            uapi::describe_unmerged(&mut text, &lock(&tun.unmerged), now);
+        }
+        text
     }
 
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
@@ -207,7 +227,7 @@ impl Plane {
     pub fn remove_peer(&self, peer: &Arc<Peer>) {
         write(&self.peers).remove(&peer.id);
         self.wipe(peer);
-        self.purge(peer);
+        peer.sessions().remove();
     }
 
     pub fn forget_sources(&self) {
@@ -243,8 +263,9 @@ impl Plane {
         self.forget(gone);
         if initiator {
             peer.clear_wanted();
-            lock(&self.outbound).send_staged(peer, &mut sessions, now());
-            scrub_stack();
+            self.sending(&mut sessions, |outbound, sessions| {
+                outbound.send_staged(peer, sessions, now());
+            });
         }
     }
 
@@ -292,14 +313,25 @@ impl Plane {
     }
 
     pub fn send_staged(&self, peer: &Arc<Peer>) {
-        let mut sessions = peer.sessions();
-        lock(&self.outbound).send_staged(peer, &mut sessions, now());
-        scrub_stack();
+        self.sending(&mut peer.sessions(), |outbound, sessions| {
+            outbound.send_staged(peer, sessions, now());
+        });
     }
 
     pub fn send_keepalive(&self, peer: &Arc<Peer>) {
-        let mut sessions = peer.sessions();
-        lock(&self.outbound).send_keepalive(peer, &mut sessions, now());
+        self.sending(&mut peer.sessions(), |outbound, sessions| {
+            outbound.send_keepalive(peer, sessions, now());
+        });
+    }
+
+    /// Sends. A panic there costs the packets that were in hand, and is no error of the call, which
+    /// has done all else that it was to do.
+    fn sending(&self, sessions: &mut Sessions, send: impl FnOnce(&mut Outbound, &mut Sessions)) {
+        let mut outbound = lock(&self.outbound);
+        if catch_unwind(AssertUnwindSafe(|| send(&mut outbound, sessions))).is_err() {
+            outbound.reset();
+            self.shared.post(PANIC, 0);
+        }
         scrub_stack();
     }
 
@@ -313,8 +345,15 @@ impl Plane {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
     use super::*;
-    use crate::peer::{HANDSHAKE_WANTED, Sessions};
+    use crate::ip::{self, tests::ipv4};
+    use crate::offload::VNET_HEADER;
+    use crate::panics::tests::keep_planted;
+    use crate::peer::HANDSHAKE_WANTED;
     use crate::secret::AeadKey;
 
     fn session(local_index: u32, initiator: bool) -> Arc<Session> {
@@ -447,13 +486,161 @@ mod tests {
         assert!(read(&plane.shared.table).lookup(indices[0]).is_none());
     }
 
+    /// A plane that carries, with the far ends of its device and of its socket, and the other half
+    /// of its session.
+    struct Rig {
+        plane: Plane,
+        peer: Arc<Peer>,
+        app: UnixDatagram,
+        wire: UdpSocket,
+        theirs: Session,
+    }
+
+    impl Rig {
+        /// The session is there at once, or with `install`.
+        fn new(installed: bool) -> Rig {
+            keep_planted();
+            let plane = Plane::new().unwrap();
+            let (app, tun) = UnixDatagram::pair().unwrap();
+            let [wire, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            let to = ours.local_addr().unwrap();
+            assert!(
+                plane.attach_tun(Tun::new(tun.into(), true, (true, true)).unwrap(), 1420).unwrap()
+            );
+            plane.attach_sockets(Sockets::new(Some(ours.into()), None)).unwrap();
+            wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let peer = plane.peer(plane.add_peer()).unwrap();
+            let remote = wire.local_addr().unwrap();
+            peer.set_endpoint(Some(Endpoint { remote, local: None }));
+            assert!(plane.allow(&peer, &[0; 4], 0));
+            wire.connect(to).unwrap();
+            let theirs = session(9, false);
+            let rig = Rig { plane, peer, app, wire, theirs: Arc::into_inner(theirs).unwrap() };
+            if installed {
+                rig.install();
+            }
+            rig
+        }
+
+        fn install(&self) {
+            let index = self.plane.reserve(&self.peer);
+            self.plane.install(&self.peer, session(index, true));
+        }
+
+        fn send(&self, says: &str) {
+            let packet = ipv4(17, says.as_bytes());
+            self.app.send(&[vec![0; VNET_HEADER], packet].concat()).unwrap();
+        }
+
+        /// What the next data message from the plane carries.
+        fn sent(&self) -> Vec<u8> {
+            let mut message = [0; 2000];
+            let length = self.wire.recv(&mut message).unwrap();
+            let packet = self.theirs.open_in_place(&mut message[..length], now()).unwrap();
+            let end = ip::parse(packet).map_or(0, |inner| inner.length);
+            packet[..end].get(20..).unwrap_or_default().to_vec()
+        }
+
+        fn receive(&self, counter: u64, says: &str) {
+            let index = self.peer.sessions().current.as_ref().unwrap().local_index;
+            let packet = ipv4(17, says.as_bytes());
+            let mut message = [&[0; 16][..], &packet, &[0; 16]].concat();
+            self.theirs.seal_in_place(counter, &mut message);
+            message[4..8].copy_from_slice(&index.to_le_bytes());
+            self.wire.send(&message).unwrap();
+        }
+
+        /// What the next frame from the plane says.
+        fn received(&self) -> Vec<u8> {
+            let mut frame = [0; 2000];
+            let length = self.app.recv(&mut frame).unwrap();
+            frame[VNET_HEADER + 20..length].to_vec()
+        }
+
+        fn panics(&self) -> usize {
+            self.plane.take_events().iter().filter(|event| **event == (PANIC, 0)).count()
+        }
+    }
+
     #[test]
-    fn c085_a_panic_in_a_thread_is_reported() {
+    fn c085_a_panic_on_the_way_out_costs_its_batch() {
+        let rig = Rig::new(true);
+        for (number, place) in ["carry", "seal", "carry"].into_iter().enumerate() {
+            rig.send(&format!("before {number}"));
+            assert_eq!(rig.sent(), format!("before {number}").as_bytes());
+            rig.send(place);
+            rig.send("after");
+            assert_eq!(rig.sent(), b"after");
+        }
+        assert_eq!(rig.panics(), 3);
+        assert!(crate::panics::take().iter().any(|line| line.starts_with("src/outbound.rs:")));
+    }
+
+    #[test]
+    fn c085_a_panic_on_the_way_in_costs_its_batch() {
+        let rig = Rig::new(true);
+        rig.receive(0, "before");
+        assert_eq!(rig.received(), b"before");
+        for counter in [1, 3] {
+            rig.receive(counter, "open");
+            // A datagram that comes in one call with it is lost, too.
+            while rig.panics() == 0 {
+                std::thread::yield_now();
+            }
+            rig.receive(counter + 1, "after");
+            assert_eq!(rig.received(), b"after");
+        }
+        rig.send("out");
+        assert_eq!(rig.sent(), b"out");
+    }
+
+    #[test]
+    fn c085_a_panic_in_a_call_of_pythons_costs_a_packet_and_the_call_is_done() {
+        let rig = Rig::new(false);
+        rig.send("seal");
+        rig.send("after");
+        while rig.peer.sessions().staged_segments() < 2 {
+            std::thread::yield_now();
+        }
+        rig.install();
+        assert_eq!(rig.panics(), 1);
+        assert!(rig.peer.sessions().current.is_some());
+        assert_eq!(rig.peer.stamps()[3], 0, "nothing wants a handshake");
+        rig.plane.send_keepalive(&rig.peer);
+        assert_eq!(rig.sent(), b"after");
+        rig.plane.send_keepalive(&rig.peer);
+        assert_eq!(rig.sent(), b"", "a keepalive");
+        assert_eq!(rig.panics(), 0);
+    }
+
+    /// As with any lock that is held while something panics.
+    #[test]
+    fn c085_a_lock_that_was_held_is_usable() {
         let plane = Plane::new().unwrap();
-        let shared = plane.shared.clone();
-        std::panic::set_hook(Box::new(|_| ()));
-        Worker::spawn("doomed", shared, |_| panic!("on purpose")).unwrap().end();
-        let _ = std::panic::take_hook();
-        assert_eq!(plane.take_events(), [(THREAD_LOST, 0)]);
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let held = catch_unwind(AssertUnwindSafe(|| {
+            let _sessions = peer.sessions();
+            let _outbound = lock(&plane.outbound);
+            let _table = write(&plane.shared.table);
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(held.is_err());
+        plane.install(&peer, session(plane.reserve(&peer), true));
+        plane.send_keepalive(&peer);
+        plane.remove_peer(&peer);
+    }
+
+    #[test]
+    fn c085_a_thread_that_keeps_failing_is_reported() {
+        keep_planted();
+        let plane = Plane::new().unwrap();
+        let worker = Worker::spawn("doomed", plane.shared.clone(), |_| {
+            crate::panics::plant("doomed", b"doomed");
+        });
+        worker.unwrap().end();
+        let mut expected = vec![(PANIC, 0); 6];
+        expected.push((THREAD_LOST, 0));
+        assert_eq!(plane.take_events(), expected);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -16,9 +17,10 @@ use zeroize::Zeroizing;
 
 use crate::gate::{Gate, Verdict};
 use crate::notes::News;
+use crate::panics;
 use crate::peer::Peer;
 use crate::plane::Plane;
-use crate::secret::{self, Format, Malformed, PresharedKey, PrivateKey};
+use crate::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
 use crate::secret::{SharedSecret, SymmetricState};
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::now;
@@ -37,7 +39,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_class::<PyEntropy>()?;
     module.add_class::<PyPlane>()?;
+    module.add("PanicException", module.py().get_type::<PanicException>())?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
+    module.add_function(wrap_pyfunction!(cipher, module)?)?;
+    module.add_function(wrap_pyfunction!(take_panics, module)?)?;
     module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
 
@@ -441,6 +446,7 @@ pub struct PyPlane(Guarded<Plane>);
 impl PyPlane {
     #[new]
     fn new() -> PyResult<PyPlane> {
+        panics::keep();
         Ok(PyPlane(Guarded::new(Plane::new()?)))
     }
 
@@ -462,8 +468,16 @@ impl PyPlane {
         self.plane().map(|plane| plane.clear_timer())
     }
 
-    fn attach_tun(&self, fd: i32, mtu: usize, vnet_header: bool, uso: bool) -> PyResult<()> {
-        let tun = Tun::new(duplicate(fd)?, vnet_header, uso)?;
+    #[pyo3(signature = (fd, mtu, vnet_header, merge_udp, merge_tcp=true))]
+    fn attach_tun(
+        &self,
+        fd: i32,
+        mtu: usize,
+        vnet_header: bool,
+        merge_udp: bool,
+        merge_tcp: bool,
+    ) -> PyResult<()> {
+        let tun = Tun::new(duplicate(fd)?, vnet_header, (merge_tcp, merge_udp))?;
         if self.plane()?.attach_tun(tun, mtu)? {
             return Ok(());
         }
@@ -474,8 +488,17 @@ impl PyPlane {
         self.plane().map(|plane| plane.set_mtu(mtu))
     }
 
-    fn attach_sockets(&self, py: Python<'_>, v4: Option<i32>, v6: Option<i32>) -> PyResult<()> {
-        let sockets = Sockets::new(v4.map(duplicate).transpose()?, v6.map(duplicate).transpose()?);
+    #[pyo3(signature = (v4, v6, segment=true))]
+    fn attach_sockets(
+        &self,
+        py: Python<'_>,
+        v4: Option<i32>,
+        v6: Option<i32>,
+        segment: bool,
+    ) -> PyResult<()> {
+        let [v4, v6] = [v4, v6].map(|fd| fd.map(duplicate).transpose());
+        let mut sockets = Sockets::new(v4?, v6?);
+        sockets.segmentation &= segment;
         let plane = self.plane()?;
         Ok(py.detach(|| plane.attach_sockets(sockets))?)
     }
@@ -642,9 +665,26 @@ impl PyPlane {
         Ok(peers.into_iter().map(|id| PyBytes::new(py, describe(id).as_bytes())).collect())
     }
 
+    fn offloads(&self) -> PyResult<(bool, bool, bool)> {
+        self.plane().map(|plane| plane.offloads())
+    }
+
     fn describe_notes(&self, now: u64) -> PyResult<String> {
         self.plane().map(|plane| plane.describe_notes(now))
     }
+}
+
+#[pyfunction]
+fn cipher() -> PyResult<(&'static str, bool)> {
+    match secret::cipher() {
+        Ok(Choice { cipher, own_fails }) => Ok((cipher.name(), *own_fails)),
+        Err(wrong) => Err(PyValueError::new_err(wrong.as_str())),
+    }
+}
+
+#[pyfunction]
+fn take_panics() -> Vec<String> {
+    panics::take()
 }
 
 type Described<'py> = (u32, Bound<'py, PyBytes>, u64, u32, Bound<'py, PyDict>);

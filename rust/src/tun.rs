@@ -2,23 +2,33 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 use rustix::thread::sched_yield;
 
+use crate::lock::lock;
+use crate::notes::Note;
 use crate::offload::{Segments, VNET_HEADER, is_merged};
 use crate::secret::scrub_stack;
+use crate::shared::now;
+
+/// How long a device that refused a merged frame is spared them.
+const UNMERGED: u64 = 10_000_000_000;
 
 /// A device that Python opened and configured. Frames always carry a virtio header here: for a
 /// device without, it is put in front on reading and left out on writing.
 pub struct Tun {
     fd: OwnedFd,
     vnet_header: bool,
-    /// The kernel takes super-packets, of TCP and of UDP (USO, Linux 6.2).
-    merges: AtomicBool,
-    uso: bool,
+    /// Packets of TCP, and of UDP, may be merged before they are written.
+    merges: (bool, bool),
+    /// But not until then: the kernel has refused such a frame.
+    unmerged_until: AtomicU64,
+    /// Those that it refused, by errno.
+    pub unmerged: Mutex<Note<i32>>,
 }
 
 /// What a read brought.
@@ -32,14 +42,17 @@ pub enum Frame {
 }
 
 impl Tun {
-    pub fn new(fd: OwnedFd, vnet_header: bool, uso: bool) -> io::Result<Self> {
+    /// A device without a virtio header takes no merged packets, whatever may be merged.
+    pub fn new(fd: OwnedFd, vnet_header: bool, merges: (bool, bool)) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
-        Ok(Tun { fd, vnet_header, merges: AtomicBool::new(vnet_header), uso })
+        let (unmerged_until, unmerged) = Default::default();
+        Ok(Tun { fd, vnet_header, merges, unmerged_until, unmerged })
     }
 
-    /// Whether packets may be merged before they are written: any, and those of UDP.
-    pub fn merges(&self) -> (bool, bool) {
-        (self.merges.load(Relaxed), self.uso)
+    /// Whether packets of TCP, and of UDP, are merged before they are written, for the time being.
+    pub fn merges(&self, now: u64) -> (bool, bool) {
+        let able = self.vnet_header && now >= self.unmerged_until.load(Relaxed);
+        (able && self.merges.0, able && self.merges.1)
     }
 
     /// Reads a frame without waiting.
@@ -58,13 +71,15 @@ impl Tun {
     /// Writes a frame; a device that is down or full loses it, as a network card does.
     ///
     /// Some kernels take the offloads but not a merged frame: it goes as the packets that it was
-    /// made of, and no more are merged.
+    /// made of, and for a while no more are merged.
     pub fn write(&self, frame: &mut [u8]) {
         let refused = write(&self.fd, &frame[self.skip()..]) == Err(Errno::INVAL);
         if !refused || !is_merged(frame) {
             return;
         }
-        self.merges.store(false, Relaxed);
+        let now = now();
+        self.unmerged_until.store(now + UNMERGED, Relaxed);
+        lock(&self.unmerged).add(Errno::INVAL.raw_os_error(), now, false);
         let Some(segments) = Segments::new(frame) else { return };
         for number in 0..segments.count() {
             let mut packet = vec![0; VNET_HEADER + segments.length(number)];
@@ -116,26 +131,39 @@ mod tests {
 
     /// An eventfd answers EINVAL to whatever is not eight bytes, as some kernels do to merged frames.
     #[test]
-    fn no_more_is_merged_once_a_merged_frame_is_refused() {
+    fn no_more_is_merged_for_10_s_once_a_merged_frame_is_refused() {
         let refusing = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let tun = Tun::new(refusing, true, true).unwrap();
+        let tun = Tun::new(refusing, true, (true, true)).unwrap();
         let mut tcp = vec![0; 20 + 30];
         tcp[12] = 5 << 4;
         let single = [vec![0; VNET_HEADER], ipv4(6, &tcp)].concat();
         tun.write(&mut single.clone());
-        assert_eq!(tun.merges(), (true, true));
+        assert_eq!(tun.merges(now()), (true, true));
         let mut merged = single;
         merged[1] = 1;
         for (at, value) in [(2, 40u16), (4, 10), (6, 20), (8, 16)] {
             merged[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
         tun.write(&mut merged);
-        assert_eq!(tun.merges(), (false, true));
+        assert_eq!(tun.merges(now()), (false, false));
+        assert_eq!(tun.merges(now() + UNMERGED), (true, true));
+        assert_eq!(lock(&tun.unmerged).count, 1);
+    }
+
+    #[test]
+    fn what_may_not_be_merged_is_not() {
+        for vnet_header in [false, true] {
+            for merges in [(false, false), (false, true), (true, false), (true, true)] {
+                let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+                let tun = Tun::new(fd, vnet_header, merges).unwrap();
+                assert_eq!(tun.merges(0), if vnet_header { merges } else { (false, false) });
+            }
+        }
     }
 
     #[test]
     fn a_failed_read_loses_a_packet_and_not_the_device() {
-        let read = |fd| Tun::new(fd, true, true).unwrap().read(&mut [0; 7]);
+        let read = |fd| Tun::new(fd, true, (true, true)).unwrap().read(&mut [0; 7]);
         let empty = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         assert!(matches!(read(empty), Frame::Skipped)); // EINVAL: fewer than eight bytes of room
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -91,6 +91,11 @@ pub fn describe_notes(invalid_mac1: &Note<SocketAddr>, no_peer: &Note<IpAddr>, n
     text
 }
 
+/// The merged frames that the TUN device refused, for `state`; the last one by its errno.
+pub fn describe_unmerged(text: &mut String, unmerged: &Note<i32>, now: u64) {
+    describe_note(text, ["refused_merges", "refused_merge_error", "refused_merge"], unmerged, now);
+}
+
 /// The names are those of the count, of the last one, and of its age.
 fn describe_note<T: Display>(text: &mut String, names: [&str; 3], note: &Note<T>, now: u64) {
     let [count, last, age] = names;
@@ -157,7 +162,12 @@ mod tests {
         no_peer.add("10.0.0.9".parse().unwrap(), 2 * MS, false);
         let expected = "invalid_mac1=1 invalid_mac1_endpoint=192.0.2.1:7 invalid_mac1_age_ms=2 \
                         no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1";
-        let text = describe_notes(&mac1, &no_peer, 3 * MS);
+        let mut unmerged = Note::default();
+        unmerged.add(22, 2 * MS, false);
+        let expected =
+            format!("{expected} refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1");
+        let mut text = describe_notes(&mac1, &no_peer, 3 * MS);
+        describe_unmerged(&mut text, &unmerged, 3 * MS);
         assert_eq!(text.lines().collect::<Vec<_>>(), expected.split(' ').collect::<Vec<_>>());
     }
 }

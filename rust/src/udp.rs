@@ -28,9 +28,9 @@ pub struct Received {
 pub struct Sockets {
     pub v4: Option<OwnedFd>,
     pub v6: Option<OwnedFd>,
-    /// The kernel knows UDP_SEGMENT (Linux 4.18). One that does not would ignore the request and
-    /// send all the datagrams as one.
-    segmentation: bool,
+    /// The kernel knows UDP_SEGMENT (Linux 4.18), and nobody forbids it. One that does not would
+    /// ignore the request and send all the datagrams as one.
+    pub segmentation: bool,
 }
 
 impl Sockets {
@@ -198,7 +198,7 @@ fn send(
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = used;
+    header.msg_controllen = used as _; // musl: u32, not usize
     loop {
         // SAFETY: the header points to live, sized buffers, which sendmsg only reads.
         if unsafe { libc::sendmsg(socket.as_raw_fd(), &header, flags) } >= 0 {
@@ -242,7 +242,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = control.0.len();
+    header.msg_controllen = control.0.len() as _;
     // SAFETY: the header points to live, sized buffers, exclusively borrowed for the call.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;

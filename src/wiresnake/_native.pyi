@@ -141,6 +141,19 @@ class Entropy:
 def open_cookie(key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
     """Opens a cookie reply's payload by XChaCha20-Poly1305; None when the tag is wrong."""
 
+class PanicException(BaseException):
+    """A panic in Rust that Python's call met: a defect."""
+
+def take_panics() -> list[str]:
+    """Where Rust panicked since the last call, each place once in the life of the process, as
+    `src/outbound.rs:204:36: index out of range`. Before there is a Plane they are printed."""
+
+def cipher() -> tuple[Literal["own", "ring"], bool]:
+    """Which ChaCha20-Poly1305 this process uses, and whether the own one failed its self-test.
+
+    ValueError if WIRESNAKE_CIPHER asks for what there is not, or what this CPU cannot run.
+    """
+
 def protect_memory() -> None:
     """No core dump, and no other process of the same user may read the memory of this one.
 
@@ -165,13 +178,17 @@ class Plane:
     def set_timer(self, deadline: int | None) -> None: ...
     def clear_timer(self) -> None:
         """Makes `timer_fd` unreadable again."""
-    def attach_tun(self, fd: int, mtu: int, vnet_header: bool, uso: bool) -> None:
+    def attach_tun(
+        self, fd: int, mtu: int, vnet_header: bool, merge_udp: bool, merge_tcp: bool = True
+    ) -> None:
         """Duplicates `fd`, makes it non-blocking, and carries its packets out; once only.
 
-        `vnet_header`: frames begin with a virtio header; `uso`: it may announce UDP segments."""
+        `vnet_header`: frames begin with a virtio header; without it no packets are merged."""
     def set_mtu(self, mtu: int) -> None: ...
-    def attach_sockets(self, v4: int | None, v6: int | None) -> None:
-        """Duplicates the UDP sockets and receives from them instead of those before."""
+    def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None:
+        """Duplicates the UDP sockets and receives from them instead of those before.
+
+        `segment`: many datagrams may be sent in one call (UDP_SEGMENT)."""
     def close(self) -> None:
         """Stops and joins the threads, closes device and sockets. Safe to call twice."""
     def set_identity(self, public: bytes | None) -> None: ...
@@ -209,5 +226,7 @@ class Plane:
         seconds, allowed IPs."""
     def describe_state(self, peers: list[int], now: int) -> list[bytes]:
         """What the plane knows of peers for a `state`; nothing of a peer that is no more."""
+    def offloads(self) -> tuple[bool, bool, bool]:
+        """Whether datagrams are sent many at a time, and packets of TCP, and of UDP, are merged."""
     def describe_notes(self, now: int) -> str:
         """The same of the device: what was dropped before it was anybody's."""

@@ -13,7 +13,7 @@ class HostError(WiresnakeError, OSError):
     """The operating system refused what a tunnel needs: a TUN device, a port, a socket file."""
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an error says, in one line for the log: the system's own words, or a defect's kind."""
     said = getattr(error, "strerror", None)
     return str(said or f"{type(error).__name__}: {error}")

@@ -28,6 +28,7 @@ def machine() -> Iterator[None]:
         unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
     libc = ctypes.CDLL(None, use_errno=True)
     here = os.getcwd()
+    root = os.open("/", os.O_PATH)  # it may be a chroot's, which is left by entering a namespace
     with open("/proc/self/ns/mnt", "rb") as namespace:
         if libc.unshare(CLONE_NEWNS):
             unavailable(f"mount namespaces are refused here: {os.strerror(ctypes.get_errno())}")
@@ -38,7 +39,10 @@ def machine() -> Iterator[None]:
         finally:
             if libc.setns(namespace.fileno(), CLONE_NEWNS):
                 raise OSError(ctypes.get_errno(), "no way back to the machine's mounts")
+            os.fchdir(root)
+            os.chroot(".")
             os.chdir(here)
+            os.close(root)
 
 
 @pytest.fixture

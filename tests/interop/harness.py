@@ -59,7 +59,7 @@ class Implementation:
 
     def start(self, host: Host, interface: str = "wg0") -> None:
         """Returns once the daemon answers, as a daemon must."""
-        host.run(Path(self.program), interface, timeout=10)
+        host.run(Path(self.program), interface)
 
 
 WIRESNAKE = Path(sys.executable).parent / "wiresnake"

@@ -226,7 +226,8 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
                 linux.delete("wg0")
         deleted = wanted is None and not linux.exists("wg0")
         assert (changes.leftovers("wg0") is not None) == (killed and not deleted)
-        if step % 2:
+        if step % 2 or not killed:
+            # What a whole change made outlives its interface until it is taken away.
             changes.mend("wg0", tell, complain)
         else:
             with changes.begin("wg0", tell, complain):

@@ -61,7 +61,20 @@ def test_the_kernels_refusal_names_its_step() -> None:
     ip("route add 10.3.0.0/16 dev eth0")
     routes = tuple(Route(f"10.{number}.0.0/16") for number in range(1, 6))
     said = refused(Network(1400, (), routes))
-    assert said == "ip -4 route add 10.3.0.0/16 dev wg0: File exists", said
+    assert said.startswith("ip -4 route add 10.3.0.0/16 dev wg0: File exists: eth0 leads to"), said
+    assert "out of AllowedIPs; or write its halves, 10.3.0.0/17, 10.3.128.0/17" in said
+    assert linux.routed_by()["10.3.0.0/16"] == "eth0"
+    ip("route delete 10.3.0.0/16 dev eth0")
+
+
+def test_the_undoing_does_not_bury_the_reason() -> None:
+    """The step that failed is the last that is echoed, but for one line."""
+    ip("route add 10.3.0.0/16 dev eth0")
+    said: list[str] = []
+    routes = tuple(Route(f"10.{number}.0.0/16") for number in range(1, 4))
+    with suppress(HostError), changes.begin("wg0", said.append, complain) as one:
+        one.to(Network(1400, ("10.9.0.1/24",), routes))
+    assert said[-2:] == ["ip -4 route add 10.3.0.0/16 dev wg0", "undoing what was done"], said
     ip("route delete 10.3.0.0/16 dev eth0")
 
 

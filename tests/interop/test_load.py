@@ -85,7 +85,7 @@ def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implem
     friend.up()
     lab.await_tunnel(friend.host)
     friend.host.start("ping -n -q -i 0.2 -c 40", victim.inner[4])
-    lab.wait_for("an honest handshake", friend.handshake, 6)
+    lab.wait_for("an honest handshake", friend.handshake)
 
     answers = [packet.payload for packet in tap.packets() if packet.source == VICTIM]
     tap.close()

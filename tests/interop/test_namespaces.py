@@ -59,7 +59,7 @@ def test_moved_interface_follows_its_link(make_host: MakeHost, ours: Implementat
     assert_tcp(inner, b)
     inner.host.run("ip link delete wg0")
     program = Path(ours.program).name
-    lab.wait_for("the daemon to end", lambda: not outside.processes(program), timeout=1)
+    lab.wait_for("the daemon to end", lambda: not outside.processes(program))
     assert outside.output("wg show interfaces") == ""
 
 

@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import struct
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from interop.harness import (
@@ -27,9 +29,11 @@ from interop.harness import (
     join,
     tunnel,
 )
+from interop.test_uapi_extensions import state
 
 from wiresnake.cli import lab
 from wiresnake.cli.lab import Host
+from wiresnake.runtime.offloads import Offload, choose
 
 # <linux/sockios.h>, <linux/ethtool.h>
 SIOCETHTOOL = 0x8946
@@ -153,8 +157,11 @@ def flow(source: End, target: End) -> Iterator[Flow]:
         made.end()
 
 
-def longest(end: End, seconds: float = 0.2) -> int:
+def longest(
+    end: End, seconds: float = 0.2, *, device: str | None = None, kind: int = socket.PACKET_OUTGOING
+) -> int:
     """Of the packets that the end sends on its cable in that time; super-packets are one each.
+    Or of another device's, and of another kind.
 
     A device that segments, as veth does, is handed super-packets, and so is a tap on it. A stream
     that has just lost something may be silent for as long as TCP waits: then it takes longer.
@@ -162,7 +169,7 @@ def longest(end: End, seconds: float = 0.2) -> int:
 
     def make() -> socket.socket:
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        tap.bind((end.device, 3))  # ETH_P_ALL
+        tap.bind((device or end.device, 3))  # ETH_P_ALL
         return tap
 
     found = 0
@@ -172,10 +179,10 @@ def longest(end: End, seconds: float = 0.2) -> int:
         buffer = bytearray(64)
         while (now := time.monotonic()) < until or (not found and now < until + 5):
             with contextlib.suppress(TimeoutError):
-                length, (_, _, kind, *_) = tap.recvfrom_into(buffer, flags=socket.MSG_TRUNC)
-                if kind == socket.PACKET_OUTGOING:
+                length, (_, _, seen, *_) = tap.recvfrom_into(buffer, flags=socket.MSG_TRUNC)
+                if seen == kind:
                     found = max(found, length)
-    assert found, f"{end.host.name} sends nothing"
+    assert found, f"{end.host.name} sends, or receives, nothing"
     return found
 
 
@@ -223,7 +230,7 @@ def test_the_route_to_one_peer_narrows(make_host: MakeHost, ours: Implementation
             assert longest(to_c) > SUPER
         wide.await_progress()
         a.host.run(route)
-        lab.wait_for("super-packets again", lambda: longest(a) > SUPER, 15)
+        lab.wait_for("super-packets again", lambda: longest(a) > SUPER)
         narrow.await_progress()
 
 
@@ -293,6 +300,42 @@ def test_super_packets_on_a_given_route(make_host: MakeHost, ours: Implementatio
     assert received == data
     wrong = b.host.output("nstat -az TcpInCsumErrors").split()[-2]
     assert wrong == "0"
+
+
+def features(end: End) -> dict[str, str]:
+    """What the end's tunnel device offers the stack, as `ethtool -k` names it."""
+    said = end.host.output("ethtool", "-k", end.interface)
+    return dict(re.findall(r"^\s*(\S+): (on|off)", said, re.MULTILINE))
+
+
+@pytest.mark.parametrize("off", [*Offload, None], ids=lambda off: off or "all")
+def test_each_can_be_switched_off(
+    make_host: MakeHost, ours: Implementation, off: Offload | None
+) -> None:
+    """By whoever has a kernel that is wrong: then it is not used, and all else goes on."""
+    a, b = ends(make_host("a"), make_host("b"))
+    wanted = "none" if off is None else f"-{off}"
+    for end in (a, b):
+        end.host.run(Path(ours.program), end.interface, env={"WIRESNAKE_OFFLOADS": wanted})
+    configure(a, b)
+    assert_pings(a, b)
+    used = set(filter(None, state(a.host)[0].get("offloads", "").split(",")))
+    lacking = choose(os.uname().release, wanted) ^ used
+    assert lacking <= {Offload.USO, Offload.UDP_MERGE}, "which need Linux 6.2"
+    with flow(a, b) as stream:
+        stream.await_progress()
+        assert (longest(a) > SUPER) is (Offload.SEGMENT in used)
+        arriving = longest(b, device=b.interface, kind=socket.PACKET_HOST)
+        # What one receive brings is merged: all that one send held, if the kernel keeps it whole.
+        whole = {Offload.SEGMENT, Offload.GRO, Offload.TCP_MERGE}
+        assert (arriving > SUPER) is (whole <= used)
+        stream.await_progress()
+    offered = features(a)
+    assert (offered["tcp-segmentation-offload"] == "on") is (Offload.TSO in used)
+    assert (offered["tx-udp-segmentation"] == "on") is (Offload.USO in used)
+    assert_tcp(b, a, 6, size=1 << 20)
+    for version in (4, 6):
+        assert_udp(a, b, version)
 
 
 # A TUN device as programs make it that know of no offload, for the daemon to take over.

@@ -21,7 +21,11 @@ esac
 """
 
 
-def prepare(host: Host, firewall: str) -> dict[str, str]:
+FORGETFUL = RESOLVCONF.replace("cat /run", "true /run")
+"""It takes name servers and repeats none, as many a resolvconf of containers and routers."""
+
+
+def prepare(host: Host, firewall: str, resolvconf: str = RESOLVCONF) -> dict[str, str]:
     """A host with another tunnel's rules, a firewall, and a resolvconf that keeps files."""
     if missing := lab.missing_programs("iptables", "ip6tables"):
         unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
@@ -44,7 +48,7 @@ def prepare(host: Host, firewall: str) -> dict[str, str]:
             mount --bind /dev/null $(command -v nft)
         fi
     """
-    host.run("sh -ec", script, "sh", RESOLVCONF)
+    host.run("sh -ec", script, "sh", resolvconf)
     modules = f"{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"
     return {"PATH": f"/run/bin:{lab.program_path()}", "PYTHONPATH": modules}
 
@@ -57,6 +61,14 @@ def test_a_change_that_fails_at_any_step_leaves_the_host_as_it_was(
     env = prepare(host, firewall)
     names = ["up", "reload", "down"] if firewall == "nft" else ["reload"]
     host.run(PYTHON, "-m", "interop.host_cases", firewall, *names, env=env, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["reload", "down"])
+def test_a_resolvconf_that_repeats_nothing(make_host: MakeHost, name: str) -> None:
+    """What was set is known by the record, to the same end: also after a kill at any step."""
+    host = make_host()
+    env = prepare(host, "nft", FORGETFUL)
+    host.run(PYTHON, "-m", "interop.host_cases", "nft", name, env=env, timeout=120)
 
 
 def test_facts(make_host: MakeHost) -> None:

@@ -11,7 +11,8 @@ BEYOND = {4: "203.0.113.9", 6: "2001:db8:ffff::9"}
 
 
 def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> None:
-    """The phone sends everything through the tunnel, out to a host that knows only the server."""
+    """The phone sends everything through the tunnel, out to a host that knows only the server;
+    which drops what is forwarded, as hosts with Docker, ufw or tables of their own do."""
     server, phone, laptop, beyond = (
         make_host(name, kernel_wireguard=False) for name in ("server", "phone", "laptop", "beyond")
     )
@@ -21,6 +22,9 @@ def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> Non
     lab.address(beyond, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
     server.run(f"ip route add {BEYOND[4]} via 192.0.3.2")
     server.run(f"ip route add {BEYOND[6]} via 2001:db8:3::2")
+    for tool in ("iptables", "ip6tables"):
+        server.run(f"{tool} -P FORWARD DROP")
+    drop_by_nft(server)
     before = [server.output("nft list ruleset"), server.output("ip -o address")]
 
     wiresnake(server, "new server", "--dir", tmp_path, "--endpoint", "192.0.1.1", "--nat")
@@ -39,9 +43,55 @@ def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> Non
         for host in files:
             assert_answered(host, inner[server][version])
         assert_answered(phone, BEYOND[version])
+        assert_answered(laptop, inner[phone][version])
     wiresnake(server, "check --strict", path, *files.values())
     wiresnake(server, "down", path)
     assert [server.output("nft list ruleset"), server.output("ip -o address")] == before
+
+
+def test_peers_reach_each_other_alone(make_host: MakeHost, tmp_path: Path) -> None:
+    """Without --nat, on a host that forwards for others and drops what no rule accepts."""
+    server, phone, laptop, beyond = (
+        make_host(name, kernel_wireguard=False) for name in ("server", "phone", "laptop", "beyond")
+    )
+    connect(server, phone, 1)
+    connect(server, laptop, 2)
+    connect(server, beyond, 3)
+    server.run("iptables -P FORWARD DROP")
+    drop_by_nft(server)
+    server.run("sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+    for prefix in ("10.0.0.0/8", "192.0.3.0/24"):  # Only the file's own rule keeps them apart.
+        server.run(f"iptables -A FORWARD -s {prefix} -j ACCEPT")
+        server.run(f"nft add rule inet mine onward ip saddr {prefix} accept")
+    before = server.output("nft list ruleset")
+    path = tmp_path / "wg0.conf"
+    here = ("--dir", tmp_path, "--address", "10.7.0.1/24,fd07::1/64", "--endpoint", "192.0.1.1")
+    wiresnake(server, "new server", *here)
+    wiresnake(server, "up", path)
+    options = ("--server", path, "--reload", "--no-qr", "--keepalive", "25")
+    for host, end in ((phone, "192.0.1.1"), (laptop, "192.0.2.1")):
+        file = tmp_path / f"{host.name}.conf"
+        more = ("--allowed", "10.7.0.0/24,fd07::/64,192.0.3.0/24", "--endpoint", end, "-o", file)
+        wiresnake(server, f"new peer {host.name}", *options, *more)
+        wiresnake(host, "up", file)
+    lab.await_tunnel(server)
+    beyond.run("ip route add 10.7.0.0/24 via 192.0.3.1")
+    for version, laptops in ((4, "10.7.0.3"), (6, "fd07::3")):
+        assert_answered(phone, addresses(server, "wg0")[version])
+        assert_answered(phone, laptops)
+    assert server.output("cat /proc/sys/net/ipv4/ip_forward") == "0\n"
+    server.run("sysctl -q -w net.ipv4.ip_forward=1")
+    assert phone.run("ping -c 1 -W 1 192.0.3.2", check=False).returncode == 1
+    wiresnake(server, "down", path)
+    assert server.output("nft list ruleset") == before
+
+
+def drop_by_nft(host: Host) -> None:
+    """As Arch's /etc/nftables.conf does."""
+    host.run("nft add table inet mine")
+    host.run(
+        "nft add chain inet mine onward { type filter hook forward priority 0 ; policy drop ; }"
+    )
 
 
 def connect(server: Host, host: Host, number: int) -> None:

@@ -20,6 +20,9 @@ PRIVATE, PUBLIC = lab.keypair()
 _, OTHER = lab.keypair()
 THIRD = lab.keypair()[1]
 
+FORGETFUL = RESOLVCONF.replace("-l)", "-l) exit ;; -L)")
+"""Many a container's or router's takes -a and -d alone."""
+
 TOOLS = (
     "ip iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore sysctl"
 )
@@ -97,6 +100,19 @@ class Machine:
         lab.wait_for("the daemon's end", lambda: not self.host.processes("wiresnaked"))
 
 
+def without_block(network: dict[str, str]) -> dict[str, str]:
+    """What a wg-quick would have made. A full tunnel of ours has an unreachable default, too, the
+    last of its table, so that nothing goes around it once its daemon has died."""
+    found = dict(network)
+    for version in (4, 6):
+        lines = network[f"IPv{version} routes"].splitlines()
+        rest = [line for line in lines if "metric 4000051820" not in line]
+        full = "fwmark" in network[f"IPv{version} rules"]
+        assert len(lines) - len(rest) == full, lines
+        found[f"IPv{version} routes"] = "\n".join(rest)
+    return found
+
+
 _COMMANDS = {
     "addresses": "ip -brief address",
     "links": "ip -oneline link",
@@ -127,10 +143,10 @@ def _still(text: str) -> str:
 def echoes(text: str) -> list[str]:
     """wg-quick's lines of what it does. Ours differ in order, as routes are made at once and rules
     come last, and follow wg-quick of 2026: `addconf`, and no sysctl where it is so already. How the
-    interface is made differs by backend."""
+    interface is made differs by backend, and wg-quick has no block."""
     lines = []
     for line in text.splitlines():
-        if line.startswith("[#] ") and not re.search("type wireguard|sysctl", line):
+        if line.startswith("[#] ") and not re.search("type wireguard|sysctl|unreachable", line):
             line = re.sub("(route add .*) table main", r"\1", line)
             line = line.replace("wg setconf", "wg addconf")
             line = re.sub("(nft -f|resolvconf .*) .*", r"\1", line)
@@ -179,7 +195,7 @@ def assert_same(stock: Machine, ours: Machine, text: str) -> None:
         machine.write(text)
     said = [machine("up").stderr for machine in (stock, ours)]
     try:
-        assert ours.network() == stock.network()
+        assert without_block(ours.network()) == stock.network()
         assert echoes(said[1]) == echoes(said[0])
     finally:
         for machine in (stock, ours):
@@ -209,7 +225,7 @@ def test_a_reload_leads_where_an_up_would(pair: tuple[Machine, Machine]) -> None
                 machine.write(CONFIGURATIONS[name])
             ours("reload" if number else "up")
             stock("up")
-            wanted, found = stock.network(), ours.network()
+            wanted, found = stock.network(), without_block(ours.network())
             stock("down")
             stock.gone()
             for network in (wanted, found):
@@ -253,12 +269,51 @@ def test_each_takes_down_what_the_other_brought_up(pair: tuple[Machine, Machine]
         moved.gone()
         assert host.output("cat /run/said") == "wg0\n"
         host.run("rm /run/said")
-        assert first.network() == before
+        after = first.network()
+        if first is ours:  # wg-quick knows of no block; without a rule none leads there.
+            for version in ("IPv4 routes", "IPv6 routes"):
+                lines = after[version].splitlines()
+                rest = [line for line in lines if "table 51820 metric 4000051820" not in line]
+                assert len(lines) - len(rest) == 1
+                after[version] = "\n".join(rest)
+        assert after == before
     # Of what stock took down, ours finds nothing to mend, and brings it up again.
     ours("up")
     ours("down")
     ours.gone()
     ours.host.run("rm /run/said")
+    assert ours.network() == before
+
+
+def test_a_resolvconf_that_knows_no_list(pair: tuple[Machine, Machine]) -> None:
+    """It takes name servers and says nothing of them: they are taken back all the same, those of
+    wg-quick too, and a reload of the same file is none."""
+    stock, ours = pair
+    resolvconf = ours.tools / "resolvconf"
+    resolvconf.write_text(FORGETFUL)
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53, corp.example\n{PEER}")
+    before = ours.network()
+    try:
+        for first in (ours, replace(stock, host=ours.host, file=ours.file)):
+            first("up")
+            assert "192.0.2.53" in ours.network()["DNS"]
+            if first is ours:
+                same = ours("reload", "--diff")
+                assert (same.stdout, same.returncode) == ("", 0)
+            assert "[#] resolvconf -d wg0 -f\n" in ours("down").stderr
+            ours.gone()
+            assert ours.network() == before
+        # Nobody is left to take them back.
+        ours("up")
+        resolvconf.chmod(0)
+        said = ours("down").stderr
+        assert "neither resolvconf nor systemd-resolved is here to take the name" in said
+        assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        resolvconf.chmod(0o755)
+        ours.host.run("resolvconf -d wg0", env={"PATH": f"{ours.tools}:{lab.program_path()}"})
+        resolvconf.write_text(RESOLVCONF)
+    ours.gone()
     assert ours.network() == before
 
 
@@ -286,6 +341,48 @@ def test_a_hook_that_fails(pair: tuple[Machine, Machine], hook: str) -> None:
     assert codes[1] == (3 if hook.endswith("Up") else 1)
     if hook != "PreUp":  # That of 2021 comes before the interface, whose removal then fails.
         assert codes[0] == codes[1]
+
+
+def test_pre_up_comes_before_names_are_resolved(
+    pair: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """As with wg-quick: it may be what makes them known. One that stays unknown is an error then,
+    and undone; what no hook can make right is one before anything is touched."""
+    _, ours = pair
+    (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
+    (tmp_path / "hosts").write_text("192.0.2.7 vpn.preup.test\n")
+    ours.host.run("mount --bind", tmp_path / "nsswitch.conf", "/etc/nsswitch.conf")
+    before = ours.network()
+    known = f"PreUp = mount --bind {tmp_path / 'hosts'} /etc/hosts; echo pre >>/run/said\n"
+    named = PEER.replace("192.0.2.9", "vpn.preup.test")
+    without = {"WG_ENDPOINT_RESOLUTION_RETRIES": "0"}
+    try:
+        ours.write(f"{KEY}{ONE}{known}PostDown = umount /etc/hosts\n{named}")
+        ours("up", env=without)
+        assert f"{OTHER}\t192.0.2.7:51820\n" == ours.host.output("wg show wg0 endpoints")
+        ours("down")
+        ours.gone()
+        for text, hook_ran, reason in (
+            (named.replace("vpn", "other"), True, ":10:1: cannot resolve 'other.preup.test:51820'"),
+            (named.replace("fd07::/48", "fd07::/480"), False, ":9:1: bad value of 'AllowedIPs'"),
+            (
+                named.replace(":51820", ":no-service"),
+                False,
+                ":10:1: cannot resolve 'vpn.preup.test:no-service'",
+            ),
+        ):
+            ours.host.run("rm -f /run/said")
+            ours.write(f"{KEY}{ONE}PreUp = echo pre >>/run/said\n{text}")
+            failed = ours("up", check=False, env=without)
+            assert failed.returncode == 1
+            assert f"wg0.conf{reason}" in failed.stderr
+            assert (ours.host.run("test -e /run/said", check=False).returncode == 0) == hook_ran
+            ours.gone()
+            ours.host.run("rm -f /run/said")
+            assert ours.network() == before
+            assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        ours.host.run("umount /etc/nsswitch.conf; rm -f /run/said", check=False)
 
 
 def test_a_hook_keeps_its_number_sign(pair: tuple[Machine, Machine]) -> None:
@@ -357,6 +454,75 @@ def test_save_keeps_names_and_hooks_of_peers(pair: tuple[Machine, Machine]) -> N
     text = ours.file.read_text()
     assert f"[Peer]\n# friendly_name = office\nPublicKey = {OTHER}\nOnUp = true # x\n" in text
     assert "FwMark" not in text
+
+
+@pytest.mark.parametrize("closed", ["/run/wiresnake", "/run/wiresnake /run/wireguard/wiresnake"])
+def test_a_root_that_is_read_only(pair: tuple[Machine, Machine], closed: str) -> None:
+    """wg-quick needs no folder for records: up, reload and down do without, and take down what
+    wg-quick made."""
+    stock, ours = pair
+    before = ours.network()
+    ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostDown = echo gone >>/run/said\n{FULL}")
+    for folder in closed.split():
+        ours.host.run("mkdir -p", folder)
+        ours.host.run("mount -t tmpfs -o ro none", folder)
+    try:
+        for first in (ours, replace(stock, host=ours.host, file=ours.file)):
+            said = [first("up").stderr]
+            if first is ours:
+                same = ours("reload", "--diff")
+                assert (same.stdout, same.returncode) == ("", 0)
+                said.append(same.stderr)
+            said.append(ours("down").stderr)
+            ours.gone()
+            assert ours.host.output("cat /run/said") == "gone\n"
+            ours.host.run("rm /run/said")
+            assert ours.network() == before
+            remedy = [text for text in said if "--tmpfs /run/wiresnake" in text]
+            assert len(remedy) == (0 if " " not in closed else 3 if first is ours else 1)
+    finally:
+        for folder in closed.split():
+            ours.host.run("umount", folder)
+
+
+@pytest.mark.parametrize("refusing", ["nft", "nft iptables-restore ip6tables-restore"])
+def test_a_firewall_without_a_kernel(pair: tuple[Machine, Machine], refusing: str) -> None:
+    """The program is there, and the kernel has no such table: wg-quick gives up. Ours asks the
+    other one, else goes without, as where there is no program, and says so."""
+    _, ours = pair
+    before = ours.network()
+    held: dict[Path, Path] = {}
+    for name in refusing.split():
+        fake = ours.tools / name
+        if fake.is_symlink():
+            held[fake] = fake.readlink()
+            fake.unlink()
+        fake.write_text("#!/bin/sh\necho 'Error: Operation not supported' >&2\nexit 1\n")
+        fake.chmod(0o755)
+    none = " " in refusing
+    try:
+        ours.write(f"{KEY}{ONE}{FULL}")
+        said = ours("up").stderr
+        assert ("are not dropped" in said and "nft: Error: Operation not supp" in said) == none
+        assert ("wg-quick(8) rule" in ours.host.output("iptables-save")) != none
+        same = ours("reload", "--diff")
+        assert (same.stdout, same.returncode) == ("", 0)
+        said = ours("down").stderr
+        assert "[!]" not in said
+        ours.gone()
+        ours.write(f"{KEY}{ONE}PostUp = false\n{FULL}")
+        failed = ours("up", check=False)
+        assert failed.returncode == 1 and "could not be undone" not in failed.stderr
+        ours.gone()
+        assert ours.host.output("ls /run/wiresnake") == ""
+    finally:
+        for name in refusing.split():
+            (ours.tools / name).unlink()
+        for fake, target in held.items():
+            fake.symlink_to(target)
+    assert "wg-quick" not in ours.host.output("nft list ruleset")
+    ours.host.run("nft flush ruleset")  # The empty tables in which iptables had its rules.
+    assert ours.network() == before
 
 
 MISTAKES = {
@@ -474,7 +640,7 @@ def test_an_interrupted_up(
     tools = {"PATH": f"{ours.tools}:{lab.program_path()}"}
     running = ours.host.start(WIRESNAKE, "up", "--backend", "user", ours.file, env=tools)
     there = "test -e /run/there"
-    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode, 20)
+    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode)
     ours.host.run("rm /run/there")
     os.kill(running.pid, number)
     if number == signal.SIGKILL:
@@ -551,5 +717,8 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert code == 1
     assert "wg0 is gone" in said
     ours.gone()
+    # Its traffic waits for the next start, or for this.
+    assert "No route" in ours.host.run("ip route get 198.51.100.1", check=False).stderr
+    ours.host.run(*ours.program, "down", "wg0", env=env)
     assert ours.network() == before
     manager.close()

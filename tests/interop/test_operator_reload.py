@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 from interop import harness
 from interop.harness import (
+    GO_DEBIAN,
     NEW_OUTER,
     NEW_PORT,
     OURS,
@@ -231,7 +232,7 @@ def test_an_interrupted_reload(make_site: Callable[..., Site], tmp_path: Path) -
     for number in (signal.SIGINT, signal.SIGKILL):
         host.run("touch /run/slow")
         running = host.start(WIRESNAKE, "reload", site.file, env=env)
-        lab.wait_for("resolvconf", lambda: host.processes("sleep"), 10)
+        lab.wait_for("resolvconf", lambda: host.processes("sleep"))
         os.kill(running.pid, number)
         host.run("rm /run/slow")
         for pid in host.processes("sleep"):
@@ -324,3 +325,202 @@ def test_what_wg_quick_brought_up(make_site: Callable[..., Site]) -> None:
     assert site.quick("reload", "--diff").returncode == 0
     host.run("wg-quick down", site.file, env=env)
     assert site.network() == before
+
+
+PRIVATE = lab.keypair()[0]
+PHONE, TABLET, SECRET = lab.keypair()[1], lab.keypair()[1], lab.tool("wg genpsk")
+
+
+@dataclass
+class Alone:
+    """One host whose file names a peer, and which hears nobody."""
+
+    host: lab.Host
+    file: Path
+
+    def write(self, *head: str, more: str = "") -> None:
+        lines = ["[Interface]", f"PrivateKey = {PRIVATE}", "Address = 10.9.0.1/24", *head]
+        lines += ["ListenPort = 51820", "[Peer]", f"PublicKey = {EXTRA}"]
+        self.file.touch(mode=0o600)
+        self.file.write_text("\n".join([*lines, "AllowedIPs = 10.9.0.2/32", more, ""]))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """With a resolvconf."""
+        return {"PATH": f"{self.file.parent}:{lab.program_path()}"}
+
+    def __call__(self, *words: str | Path, check: bool = True) -> CompletedProcess[str]:
+        words = (*words, self.file) if words[0] != "new" else (*words, "--server", self.file)
+        return self.host.run(WIRESNAKE, *words, check=check, env=self.env)
+
+    def add(self) -> CompletedProcess[str]:
+        output = ("-o", self.file.with_name("new-one.conf"))
+        return self("new", "peer", "new-one", "--endpoint", "h", "--no-qr", "--reload", *output)
+
+    def peers(self) -> dict[str, str]:
+        """Allowed IPs by public key."""
+        found = self.host.output("wg show wg0 allowed-ips").splitlines()
+        return {key: ips for key, _, ips in (line.partition("\t") for line in found)}
+
+    def look(self) -> list[str]:
+        """All that a reload could change."""
+        dump = sorted(self.host.output("wg show wg0 dump").splitlines())
+        records = self.host.run("sh -c 'cat /run/records/*'", check=False).stdout
+        return [*harness.network(self.host), records, "\n".join(dump)]
+
+    def assert_unchanged(self) -> str:
+        """A reload has nothing to do, and does nothing; what it says."""
+        before = self.look()
+        done = self("reload", "--diff")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert self("reload").stderr == done.stderr
+        assert self.look() == before
+        return done.stderr
+
+
+@pytest.fixture
+def alone(make_host: MakeHost, tmp_path: Path) -> Alone:
+    (tmp_path / "resolvconf").write_text(RESOLVCONF)
+    (tmp_path / "resolvconf").chmod(0o755)
+    return Alone(make_host("alone", kernel_wireguard=False), tmp_path / "wg0.conf")
+
+
+HOOKS = (
+    f"PostUp = wg set %%i peer {EXTRA} preshared-key %s/psk persistent-keepalive 25",
+    "PostUp = wg addconf %%i %s/peers.conf",
+    "PostUp = ip route add 10.60.0.0/16 dev %%i; ip route add default dev %%i table 42",
+    "PostUp = ip address add 10.9.9.9/32 dev %%i",
+    "PostUp = echo nameserver 10.9.0.53 | resolvconf -a %%i",
+)
+
+
+@pytest.mark.parametrize("daemon", [OURS, GO_DEBIAN], ids=lambda one: one.name)
+def test_what_hooks_added_stays(alone: Alone, daemon: harness.Implementation) -> None:
+    """Peers, keys, networks, routes and addresses; who is taken out of the file goes all the same,
+    also when nothing tells any more that it was there."""
+    daemon.need()
+    folder = alone.file.parent
+    (folder / "psk").write_text(SECRET)
+    (folder / "peers.conf").write_text(
+        f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.9.0.3/32, 10.60.0.0/16\n"
+    )
+    hooks = [one.replace("%s", str(folder)).replace("%%", "%") for one in HOOKS]
+    tablet = f"[Peer]\n# friendly_name = tablet\nPublicKey = {TABLET}\nAllowedIPs = 10.9.0.4"
+    alone.write(*hooks, more=tablet)
+    env = {**alone.env, "WG_QUICK_USERSPACE_IMPLEMENTATION": daemon.program}
+    alone.host.run(WIRESNAKE, "up", "--backend", "user", alone.file, env=env)
+    said = alone.assert_unchanged()
+    assert f"does not name: peer {PHONE}" in said
+    assert f"peer {EXTRA} keeps its preshared key" in said
+    assert SECRET not in said + alone.host.output("cat /run/wiresnake/wg0.applied")
+    alone.add()
+    found = alone.peers()
+    assert sorted(found.values())[:2] == ["10.9.0.2/32", "10.9.0.3/32 10.60.0.0/16"]
+    assert sorted(found.values())[2:] == ["10.9.0.4/32", "10.9.0.5/32"], "the next that is free"
+    alone.assert_unchanged()
+    # Taken out: by an editor, and by the command.
+    text = alone.file.read_text()
+    alone.file.write_text(text.replace(tablet, ""))
+    done = alone("reload", "--diff", check=False)
+    assert (done.returncode, done.stdout) == (2, f"- peer {TABLET}\n")
+    alone("reload")
+    alone.host.run(WIRESNAKE, "remove", "new-one", "--server", alone.file, "--reload")
+    assert set(alone.peers()) == {EXTRA, PHONE}
+    alone.assert_unchanged()
+    # Without a record nobody knows who was taken out.
+    alone.file.write_text(text)
+    alone("reload")
+    alone.file.write_text(text.replace(tablet, ""))
+    alone.host.run("rm /run/wiresnake/wg0.applied")
+    done = alone("reload", "--diff", check=False)
+    assert f"- peer {TABLET}\n" in done.stdout
+    assert "preshared" not in done.stdout
+    assert "--keep keeps it" in done.stderr
+    assert alone("reload", "--keep", "--diff").stdout == ""
+    alone("reload")
+    assert TABLET not in alone.peers()
+    assert alone.host.output("wg show wg0 preshared-keys").count(SECRET) == 1
+    alone("down")
+
+
+def test_with_save_config_the_interface_is_the_truth(alone: Alone) -> None:
+    """Peers that came by `wg set`, keys and addresses that changed: nothing is lost by a new peer,
+    by a reload, or by `down`."""
+    host = alone.host
+    alone.write("SaveConfig = true")
+    alone("up", "--backend", "user")
+    host.run(f"wg set wg0 peer {PHONE} allowed-ips 10.9.0.3/32,10.60.0.0/16")
+    host.run(f"wg set wg0 peer {EXTRA} persistent-keepalive 25 allowed-ips 10.9.0.22/32")
+    host.run("wg set wg0 listen-port 4444")
+    host.run("ip address add 10.9.0.4/24 dev wg0")
+    assert "interface: wg0" not in alone.assert_unchanged()
+    alone.add()
+    found = alone.peers()
+    assert found.pop(PHONE) == "10.9.0.3/32 10.60.0.0/16"
+    assert found.pop(EXTRA) == "10.9.0.22/32"
+    assert list(found.values()) == ["10.9.0.5/32"], "no address of a peer, nor of the interface"
+    alone.assert_unchanged()
+    # Who was taken off the interface does not come back.
+    host.run(f"wg set wg0 peer {EXTRA} remove")
+    assert "it stays away" in alone.assert_unchanged()
+    alone("down")
+    text = alone.file.read_text()
+    assert {PHONE, *found} == set(re.findall("PublicKey = (.*)", text))
+    assert "# friendly_name = new-one" in text
+    assert "ListenPort = 4444" in text
+    assert "Address = 10.9.0.4/24" in text
+
+
+def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
+    """No record of ours tells what they are: only routes of networks that go are removed."""
+    host = alone.host
+    hooks = [one.replace("%%", "%") for one in HOOKS[2:]]
+    phone = f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.70.0.0/16"
+    env = {**alone.env, "WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+    for table, gone in (
+        (["Table = off"], set()),
+        ([], {"- ip -4 route delete 10.70.0.0/16 dev wg0"}),
+    ):
+        alone.write(*table, *hooks, more=phone)
+        host.run("wg-quick up", alone.file, env=env)
+        before = alone.look()
+        done = alone("reload", "--diff")
+        assert (done.returncode, done.stdout) == (0, "")
+        alone.write(*table, *hooks)
+        done = alone("reload", "--diff", check=False)
+        assert {*done.stdout.splitlines()} == {f"- peer {PHONE}", *gone}
+        alone("new", "peer", "x", "--endpoint", "h", "--no-qr", "-o", "/run/x", "--reload")
+        assert alone.look()[:-1] == before[:-1], "a new peer changes nothing else"
+        alone("reload")
+        found = "\n".join(alone.look())
+        assert all(one in found for one in ("10.60.0.0/16", "10.9.9.9/32", "nameserver 10.9.0.53"))
+        assert "default" in host.output("ip route show table 42")
+        assert "10.70.0.0/16" not in found
+        alone("reload")
+        assert "10.9.9.9/32" in "\n".join(alone.look())
+        alone("down")
+        host.run("rm /run/x /run/records/wg0")
+        lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
+
+
+def test_what_was_saved_is_the_files_from_then_on(alone: Alone) -> None:
+    """Who is taken out of it goes; and `new` finds what it had noted."""
+    folder = alone.file.parent
+    (folder / "peers.conf").write_text(f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.9.0.3/32\n")
+    alone.write("# endpoint = vpn.example", "# dns = 10.9.0.1, lan", HOOKS[1] % folder)
+    alone("up", "--backend", "user")
+    assert "does not name" in alone.assert_unchanged()
+    alone("save")
+    done = alone("reload", "--diff")
+    assert (done.stdout, done.stderr) == ("", ""), "it names all of them by now"
+    text = alone.file.read_text()
+    assert text.startswith("# endpoint = vpn.example\n# dns = 10.9.0.1, lan\n[Interface]\n")
+    alone.host.run(WIRESNAKE, "remove", PHONE, "--server", alone.file)
+    assert alone("reload", "--diff", check=False).stdout == f"- peer {PHONE}\n"
+    alone("reload")
+    assert alone.peers() == {EXTRA: "10.9.0.2/32"}
+    made = folder / "phone.conf"
+    alone("new", "peer", "phone", "--no-qr", "-o", made)
+    assert "Endpoint = vpn.example:51820\n" in made.read_text()
+    assert "DNS = 10.9.0.1, lan\n" in made.read_text()
+    alone("down")

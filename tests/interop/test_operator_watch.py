@@ -170,6 +170,41 @@ def test_why_on_this_host(pair: Tunnel) -> None:
     finds(a, b.public, "interface_down")
 
 
+def test_why_of_a_peer_that_reaches_this_host_alone(pair: Tunnel) -> None:
+    """It calls `b`, which does not forward, or drops, or has no address for it."""
+    a, b = pair.a, pair.b
+    b.host.run("sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+    assert_pings(a, b)
+    assert "does not forward IPv4 and IPv6 for it" in finds(b, a.public, "talking")
+    b.host.run("sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    assert "this host's address (masquerade)" in finds(b, a.public, "talking")
+    b.host.run("iptables -P FORWARD DROP")
+    said = finds(b, a.public, "talking")
+    assert "FORWARD in iptables' table filter, whose policy is DROP" in said
+    b.host.run("nft add table ip mask")
+    b.host.run("nft add chain ip mask out { type nat hook postrouting priority srcnat ; }")
+    b.host.run("nft add rule ip mask out masquerade")
+    assert "FORWARD in iptables' table filter" in finds(b, a.public, "not_forwarded")
+    b.host.run("iptables -I FORWARD -i wg0 -j ACCEPT")
+    assert "dropped" not in finds(b, a.public, "talking")
+    block(b, "type filter hook forward priority 0; policy drop;", "iifname eth7 accept")
+    assert "c in nft's table inet f, whose policy is DROP" in finds(b, a.public, "not_forwarded")
+
+
+def test_why_of_a_wrong_server_key(pair: Tunnel) -> None:
+    """The commonest mistake of all, and the server's end alone can be sure."""
+    a, b = pair.a, pair.b
+    _, wrong = lab.keypair()
+    a.wg("set", "wg0", "peer", b.public, "remove")
+    a.wg("set", "wg0", "peer", wrong, "endpoint", b.endpoint(4), "allowed-ips", "10.9.0.2/32")
+    pair.knock()
+    said = finds(a, wrong, "udp_filtered")
+    assert "PublicKey here is not its own" in said
+    assert f"must print {wrong}" in said
+    b.wg("set", "wg0", "peer", lab.keypair()[1], "allowed-ips", "10.77.0.1/32")
+    assert "Handshakes do arrive at UDP port 51820" in finds(b, a.public, "no_endpoint")
+
+
 def test_why_of_what_comes_back(pair: Tunnel) -> None:
     a, b = pair.a, pair.b
     block(b, UDP_IN, "udp dport 51820 drop")
@@ -395,6 +430,13 @@ def test_metrics_are_what_prometheus_reads(pair: Tunnel) -> None:
     for secret in (a.private, b64decode(a.private).hex()):
         assert secret not in once
 
+    a.host.run(WIRESNAKE, "metrics", "--output", "/run/x.prom")
+    assert "wireguard_received_bytes_total" in a.host.output("cat /run/x.prom")
+    assert a.host.output("stat -c %a /run/x.prom") == "644\n"
+    gone = a.host.run(WIRESNAKE, "metrics", "wg7", "--output", "/run/x.prom", check=False)
+    assert gone.returncode == 1
+    assert "wireguard_received_bytes_total" in a.host.output("cat /run/x.prom")
+
     server = a.host.start(WIRESNAKE, "metrics", "wg0", "--listen", "9586")
     lab.wait_for("the server", lambda: lab.listens(a.host, 9586))
     served = a.host.inside(lambda: _http(9586))
@@ -448,7 +490,7 @@ class Terminal:
     def __init__(self, host: Host, *command: str) -> None:
         self.fd, far = pty.openpty()
         self.resize(120)
-        enter = lab.words(f"nsenter --target {host.pid} --net --mount --")
+        enter = lab.words(f"nsenter --target {host.pid} --net --mount --root --")
         environment = os.environ | {"TERM": "xterm-256color"}
         for size in ("COLUMNS", "LINES"):  # They would count more than the terminal's own.
             environment.pop(size, None)

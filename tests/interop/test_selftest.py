@@ -456,7 +456,7 @@ def test_case_15_a_better_route_takes_over(make_host: MakeHost, ours: Implementa
         assert_ping(a.host, b.inner[4])
         return b.peer_endpoint() == f"192.0.2.3:{PORT}"
 
-    lab.wait_for("the better route", moved, timeout=1)
+    lab.wait_for("the better route", moved)
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_what_is_wrong_is_told(make_host: MakeHost, ours: Implementation) -> Non
             found[:] = state(a.host)
             return any(key in part for part in found)
 
-        lab.wait_for(key, said, 10)
+        lab.wait_for(key, said)
         return found
 
     def configure(end: End, other: End, psk: str | None = None) -> None:

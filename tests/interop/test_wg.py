@@ -167,7 +167,6 @@ def test_interfaces(device: Device, ours: Implementation) -> None:
     lab.wait_for(
         "the deleted interface to vanish from the list",
         lambda: device.wg("show", "interfaces") == "wg-second_1.x\n",
-        timeout=1,
     )
 
 

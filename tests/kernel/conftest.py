@@ -8,10 +8,19 @@ from interop.conftest import machine, make_host, ours
 from interop.harness import Implementation, unavailable
 from kernel.harness import Lasting, connect
 from kernel.uml import Uml, missing_parts
+from wiresnake_conformance.machine import Watch
 
 from wiresnake.cli.lab import Host
 
 __all__ = ["machine", "make_host", "ours"]
+
+
+@pytest.fixture(scope="session")
+def watch() -> Iterator[Watch]:
+    """How late this machine is: limits of time are wider by what it explains."""
+    with Watch() as watch:
+        watch.measure()
+        yield watch
 
 
 @pytest.fixture(scope="session")

@@ -63,8 +63,8 @@ def assert_stream(listener: End, caller: End, version: int, size: int = 4 << 20)
     script = [*PYTHON, str(FOLDER / "stream.py")]
     target = listener.inner[version]
     server = listener.host.start(*script, "listen", target, str(size))
-    called = caller.host.run(*script, "call", target, str(size), timeout=60).stdout.split()
-    code, output = server.wait(20)
+    called = caller.host.run(*script, "call", target, str(size)).stdout.split()
+    code, output = server.wait(60)
     assert code == 0, output
     assert len(called) == 2
     assert called == output.split()[::-1], "what one sent, the other received"
@@ -77,6 +77,7 @@ class Lasting:
 
     def __init__(self, our: End, their: End, first: str) -> None:
         self.begins, self.answers = (our, their) if first == "ours" else (their, our)
+        self.start = time.monotonic()
         self.tap = OuterTap(our.host, our.device)
         command = f"ping -n -q -c {self.COUNT} -i {self.INTERVAL} -W 5"
         self.pings = [self.begins.host.start(command, self.answers.inner[4])]
@@ -106,7 +107,7 @@ class Packets:
         """What comes in from the beginning of the block is in the list at its end."""
         before = self._taps()
         catcher = self.host.start(*self.script, "catch", self.device)
-        lab.wait_for("the catcher", lambda: self._taps() > before, 20)
+        lab.wait_for("the catcher", lambda: self._taps() > before)
         packets: list[bytes] = []
         try:
             yield packets

@@ -40,7 +40,7 @@ def call(address: str) -> socket.socket:
     deadline = time.monotonic() + 20
     while True:
         try:
-            return socket.create_connection((address, PORT), timeout=10)
+            return socket.create_connection((address, PORT), timeout=60)
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise

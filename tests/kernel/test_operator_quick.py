@@ -37,13 +37,13 @@ def test_up_reload_and_down(kernel: Uml, make_host: MakeHost, ours: Implementati
         kernel.run(f"sh -c 'umask 077; mkdir -p /run/quick; cat >{FILE}'", text=text)
 
     def quick(*words: str) -> str:
-        return kernel.run(WIRESNAKE, *words, FILE, timeout=60).stderr
+        return kernel.run(WIRESNAKE, *words, FILE).stderr
 
     def network() -> str:
         return re.sub(r"expires \d+sec", "", kernel.output("sh -c", NETWORK))
 
     addresses = "ip -6 address show tentative"
-    lab.wait_for("link-local addresses", lambda: not kernel.output(addresses), 10)
+    lab.wait_for("link-local addresses", lambda: not kernel.output(addresses))
     before = network()
     write("10.9.0.0/24, fd09::/64")
     said = quick("up", "--backend", "auto")
@@ -70,6 +70,6 @@ def test_up_reload_and_down(kernel: Uml, make_host: MakeHost, ours: Implementati
     assert network() == before
     # Nothing of a hook that fails is left, either.
     write("10.9.0.0/24", "PostUp = false")
-    done = kernel.run(WIRESNAKE, "up", FILE, check=False, timeout=60)
+    done = kernel.run(WIRESNAKE, "up", FILE, check=False)
     assert done.returncode == 1
     assert network() == before

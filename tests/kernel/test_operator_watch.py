@@ -21,7 +21,7 @@ def test_a_kernels_device_is_watched(
     events = kernel.start("sh -c", f"exec {WIRESNAKE} events --json wg0 >/tmp/events 2>/tmp/notice")
 
     def why() -> dict[str, object]:
-        done = kernel.run(WIRESNAKE, "why", "--json", our.inner[4], check=False, timeout=60)
+        done = kernel.run(WIRESNAKE, "why", "--json", our.inner[4], check=False)
         answer: dict[str, object] = json.loads(done.stdout)
         assert done.returncode == (0 if answer["talking"] else 3)
         return answer
@@ -29,13 +29,13 @@ def test_a_kernels_device_is_watched(
     answer = why()
     assert answer["reason"] == "no_endpoint"
     assert str(answer["not_known"]).startswith("A device of the kernel does not tell")
-    lab.wait_for("the watcher", lambda: "watching" in kernel.output("cat /tmp/notice"), 30)
+    lab.wait_for("the watcher", lambda: "watching" in kernel.output("cat /tmp/notice"))
 
     assert_pings(our, their)
     assert why()["reason"] == "talking"
-    lab.wait_for("events", lambda: "connected" in kernel.output("cat /tmp/events"), 30)
+    lab.wait_for("events", lambda: "connected" in kernel.output("cat /tmp/events"))
 
-    text = kernel.run(WIRESNAKE, "metrics", timeout=60).stdout
+    text = kernel.run(WIRESNAKE, "metrics").stdout
     families = {family.name: family for family in text_string_to_metric_families(text)}
     (received,) = families["wireguard_received_bytes"].samples
     assert received.labels["public_key"] == our.public
@@ -44,10 +44,10 @@ def test_a_kernels_device_is_watched(
     assert handshake.value == their.handshake()
 
     kernel.run(f"wg set wg0 peer {our.public} endpoint 192.0.2.1:9")
-    lab.wait_for("a roamed peer", lambda: "roamed" in kernel.output("cat /tmp/events"), 30)
+    lab.wait_for("a roamed peer", lambda: "roamed" in kernel.output("cat /tmp/events"))
     kernel.run("ip link set wg0 down")
     assert why()["reason"] == "interface_down"
-    lab.wait_for("the end of it", lambda: "disconnected" in kernel.output("cat /tmp/events"), 30)
+    lab.wait_for("the end of it", lambda: "disconnected" in kernel.output("cat /tmp/events"))
     kernel.run("ip link delete wg0")
     assert events.wait(30)[0] == 0
     told = [json.loads(line) for line in kernel.output("cat /tmp/events").splitlines()]

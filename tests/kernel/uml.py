@@ -25,7 +25,8 @@ from wiresnake.cli.lab import Host, LabError, Process
 ROOT = Path(__file__).parents[2]
 LINUX = ROOT / ".tools/uml/linux"
 HERE, INSIDE = "198.18.0.1", "198.18.0.2"
-BOOT_SECONDS = 30
+BOOT_SECONDS = 180
+"""It takes 2 on a machine with a CPU to spare; a busy one gives its memory and time slowly."""
 
 
 class Uml(Host):
@@ -88,7 +89,7 @@ class Uml(Host):
         check: bool = True,
         text: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float = 30,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         words = lab.words(*command)
         call = Call(self, words, text=text, env=env)
@@ -136,7 +137,7 @@ class Call:
         directory: str = "/",
     ) -> None:
         def connect() -> socket.socket:
-            return socket.create_connection((INSIDE, PORT), timeout=10)
+            return socket.create_connection((INSIDE, PORT), timeout=60)
 
         self.command = command
         self.connection = uml.inside(connect)
@@ -182,7 +183,7 @@ class Running(Process):
     def __init__(self, call: Call) -> None:
         self.call = call
 
-    def stop(self, signum: int = signal.SIGTERM, timeout: float = 5) -> tuple[int, str]:
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 30) -> tuple[int, str]:
         with contextlib.suppress(OSError):
             self.call.kill(signum)
         return self.wait(timeout)

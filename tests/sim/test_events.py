@@ -187,6 +187,32 @@ def test_the_first_place_and_the_last_are_told_of_a_long_way() -> None:
     assert ear.take() == [("roamed", {"endpoint": last, "old_endpoint": alice.endpoint})]
 
 
+def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
+    """And where it comes to rest is told, without another message."""
+    world, alice, bob = connected()
+    ear = Ear(bob)
+    places = [Endpoint("198.51.100.1", port) for port in (1, 2)]
+
+    def roams(number: int) -> None:
+        packet = seal(alice, bob, ipv4(alice.address, bob.address))
+        world.inject(packet, places[number % 2], bob.endpoint)
+
+    for number in range(400):
+        roams(number)
+        world.run(SECOND // 100)
+    told = [details["endpoint"] for kind, details in ear.take() if kind == "roamed"]
+    assert 4 <= len(told) <= 6
+    world.run(2 * SECOND)
+    told += [details["endpoint"] for kind, details in ear.take() if kind == "roamed"]
+    assert told[-1] == places[1]
+    # As the interface goes down in such a second, nothing stays armed.
+    roams(0)
+    roams(1)
+    bob.down()
+    bob.up()
+    assert Event.NEWS not in bob.plane.peers[bob.peer(alice).id].armed
+
+
 def test_a_handshake_from_elsewhere_is_told() -> None:
     world, alice, bob = connected()
     ear = Ear(bob)

@@ -451,3 +451,31 @@ def test_c075_many_deadlines_at_once_are_looked_at_in_slices() -> None:
         slices.append(len(world.sent(node, 1, world.boot)))
     assert slices[-1] == 100
     assert max(after - before for before, after in pairwise([0, *slices])) <= 20
+
+
+def test_c20_after_a_sleep_no_key_is_left_and_the_next_packet_begins_a_handshake() -> None:
+    """Whatever was in flight: a handshake goes on with the next retry."""
+    world, alice, bob, _ = connected()
+    for _ in alice.device.wipe():
+        pass
+    fake = alice.fake(bob)
+    assert not fake.previous and not fake.current and not fake.next
+    assert not alice.peer(bob).connected
+    assert "zero keys" not in str(alice.device.next_deadline())
+    at, delivered = world.boot, len(bob.plane.delivered)
+    alice.send(bob)
+    world.run(SECOND)
+    assert len(seconds(world, alice, 1, at)) == 1
+    assert len(bob.plane.delivered) == delivered + 1
+    # In the midst of a handshake.
+    world.run(10 * SECOND)
+    bob.deaf = lambda datagram: True
+    for _ in alice.device.wipe():
+        pass
+    alice.send(bob)
+    for _ in alice.device.wipe():
+        pass
+    bob.deaf = lambda datagram: False
+    alice.send(bob)
+    world.run(6 * SECOND)
+    assert fake.current and len(bob.plane.delivered) >= delivered + 2

@@ -14,7 +14,7 @@ from wiresnake.cli.wiresnake import main
 from wiresnake.config.conf import parse
 from wiresnake.errors import ConfigError
 from wiresnake.quick import files, values
-from wiresnake.quick.check import check
+from wiresnake.quick.check import check, check_on_host
 
 
 def found(text: str) -> list[str]:
@@ -84,7 +84,11 @@ Jc = 4
     [
         ("ListenPort = 99999", "3:14: warning: ListenPort 99999 wraps around to 34463"),
         ("ListenPort = 1\nListenPort = 2", "4:1: warning: ListenPort comes again"),
-        ("Address = 10.0.0.1", "3:11: warning: Address 10.0.0.1 has no prefix length"),
+        ("Address = 10.0.0.1", "3:11: note: Address 10.0.0.1 has no prefix length"),
+        ("Address = 10.252.1.0/24", "3:11: warning: Address 10.252.1.0/24 is the network's own"),
+        ("Address = fd00::/64", "3:11: warning: Address fd00::/64 is the network's own"),
+        ("PostUp =", "3:1: note: PostUp has no command"),
+        ("MTU =", "3:1: warning: MTU has no value"),
         ("Address = 10.1/8", "3:11: warning: Address 10.1/8 is short for 10.1.0.0/8"),
         ("Address = 10.0.0.1/24, x", "3:24: error: Address is not an IP address"),
         ("DNS = example.com", "3:1: warning: DNS has search domains but no server"),
@@ -180,6 +184,49 @@ def test_a_default_route_without_a_way() -> None:
     said(START + "Table = off\n" + peer, "3:1: warning: Table = off: no route leads")
     said(START + "Table = off\nPostUp = ip route add x\n" + peer)
     said(START + peer + "Endpoint = 192.0.2.1:5\n")
+
+
+def on_host(text: str, name: str = "wg0") -> list[str]:
+    routed = {"192.168.1.0/24": "eth0", "fd01::/64": "eth0", "10.9.0.0/24": "wg0"}
+    return [
+        f"{line}:{column}: {level}: {reason}; {remedy}"
+        for line, column, level, reason, remedy in check_on_host(text, name, routed)
+    ]
+
+
+def test_allowed_ips_that_are_the_lans() -> None:
+    peer = PEER + "AllowedIPs = 10.9.0.0/24, 192.168.1.7/24, 192.168.1.0/25, 0.0.0.0/0\n"
+    [said] = on_host(START + peer)
+    assert said.startswith("5:27: warning: 192.168.1.0/24 is reached by eth0 here already")
+    assert "two halves" in said
+    assert on_host(START + PEER + "AllowedIPs = fd01::/64\n")[0].startswith(
+        "5:14: warning: fd01::/64"
+    )
+    for line in ("Table = off", "Table = 7", "Address = 192.168.1.9/24"):
+        assert on_host(f"{START}{line}\n{peer}") == []
+    assert on_host(START + PEER + "AllowedIPs = 192.168.1.0/24\n", "eth0") == []
+    assert on_host("") == []
+
+
+def test_a_name_that_nft_does_not_take() -> None:
+    peer = START + PEER + "AllowedIPs = 10.0.0.0/8, ::/0\n"
+    for name in ("wg+1", "wg=1"):
+        [said] = on_host(peer, name)
+        assert said.startswith(f"5:26: warning: nft takes no table named after '{name}'")
+        assert on_host(peer.replace(", ::/0", ""), name) == []
+        assert on_host(START + "Table = off\n" + PEER + "AllowedIPs = ::/0\n", name) == []
+    assert on_host(peer, "wg-1_a.b") == []
+
+
+def test_what_generators_write_is_no_warning(tmp_path: Path) -> None:
+    """wireguard-ui's, wg-easy's and linuxserver's files pass with --strict."""
+    text = CLEAN.replace(
+        "PostUp = echo %i", "PreUp = \nPostUp =\nPreDown = \nPostDown = \nTable = auto"
+    )
+    path = tmp_path / "wg0.conf"
+    path.touch(0o600)
+    path.write_text(text.replace("10.0.0.1/24", "10.0.0.1"))
+    assert main(["check", "--strict", str(path)]) == 0
 
 
 def test_an_endpoint_behind_its_own_tunnel() -> None:

@@ -1,11 +1,16 @@
 """Completion: what is offered where, and that each shell takes its script."""
 
 import argparse
+import json
 import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,3 +124,126 @@ def test_in_fish(tmp_path: Path) -> None:
         ["fish", "--no-config", "-c", program], text=True, env=ENVIRONMENT | {"HOME": str(tmp_path)}
     )
     assert said.splitlines() == ["bash"]
+
+
+NAMES = {
+    # What is typed: the name that is meant.
+    "An": "Annas iPhone",
+    "Bo": "Bob: work;touch ran",
+    "a:": "a:b:c d",
+    "$": "$(touch ran)",
+    "`": "`touch ran`",
+    "q": "q'uo\"te\\\\",
+    "!": "!x & | > ran * ? [a] {b,c} ~ #",
+    "~": "~root",
+    "x=": "x=y @home -z",
+    "Zo": "Zoë\u2019s 東京",
+}
+SHELLS = {
+    "bash": (["bash", "--norc", "-i"], "PS1='READY> '; source <(wiresnake completion bash)"),
+    "zsh": (
+        ["zsh", "-f"],
+        "PS1='READY> '; autoload -U compinit; compinit -D -u; source <(wiresnake completion zsh)",
+    ),
+    "fish": (
+        ["fish", "--no-config"],
+        "function fish_prompt; echo 'READY> '; end; wiresnake completion fish | source",
+    ),
+}
+FAKE = f"""#!{sys.executable}
+import json, sys
+from wiresnake.cli import completion, streams
+streams.prepare()
+completion._KINDS["PEER"] = lambda taken: iter([(one, "peer") for one in {list(NAMES.values())!r}])
+if sys.argv[1] == "completion":
+    sys.exit(completion.main(sys.argv[1:]))
+with open("took.new", "w") as file:
+    json.dump(sys.argv[1:], file)
+import os
+os.rename("took.new", "took")
+"""
+
+
+@pytest.fixture
+def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Types into a shell, with the names of peers in reach; what our command is called with."""
+    words, begin = SHELLS[request.param]
+    if shutil.which(words[0]) is None:
+        unavailable(f"{words[0]} is missing: apt-get install {words[0]}")
+    fake = tmp_path / "bin" / "wiresnake"
+    fake.parent.mkdir()
+    fake.write_text(FAKE, "utf-8")
+    fake.chmod(0o755)
+    environment = ENVIRONMENT | {
+        "PATH": f"{fake.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+    }
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(tmp_path)
+        os.execvpe(words[0], words, environment)
+    said = b""
+
+    def wait(what: Callable[[], bool]) -> None:
+        nonlocal said
+        deadline = time.monotonic() + 30
+        while not what():
+            assert time.monotonic() < deadline, said
+            if select.select([terminal], [], [], 0.05)[0]:
+                said += os.read(terminal, 4096)
+
+    def type_(keys: str) -> list[str]:
+        nonlocal said
+        (tmp_path / "took").unlink(missing_ok=True)
+        said = b""
+        os.write(terminal, f"{keys}\t".encode())
+        # The name is there once the cursor is behind it: what is typed meanwhile waits its turn.
+        os.write(terminal, b"\n")
+        wait((tmp_path / "took").exists)
+        assert not (tmp_path / "ran").exists(), "text of a file was run"
+        found: list[str] = json.loads((tmp_path / "took").read_text())
+        return found
+
+    os.write(terminal, f"{begin}; stty -echo; echo begun''here\n".encode())
+    wait(lambda: b"begunhere" in said)
+    yield type_
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("typed", SHELLS, indirect=True)
+def test_names_are_no_code(typed: Callable[[str], list[str]]) -> None:
+    """Whatever stands in a file arrives as one word, and is not run."""
+    for begin, name in NAMES.items():
+        assert typed(f"wiresnake why wg0 {_begun(begin)}") == ["why", "wg0", name]
+    assert typed("wiresnake why wg0 Annas\\ i") == ["why", "wg0", "Annas iPhone"]
+    assert typed("wiresnake why wg0 'Annas i") == ["why", "wg0", "Annas iPhone"]
+
+
+def _begun(text: str) -> str:
+    """As somebody would type it."""
+    return f"\\{text}" if text in ("$", "`", "!", "~") else text
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("wiresnake why An", r"Annas\ iPhone"),
+        ("wiresnake why  Annas\\ ", r"Annas\ iPhone"),
+        ("wiresnake why 'An", "Annas iPhone"),
+        ('wiresnake why "q', r"q'uo\"te\\\\"),
+        ("wiresnake why 'q", r"""q'\''uo"te\\"""),
+        ("wiresnake why Bob", r"Bob:\ work\;touch\ ran"),
+        ("wiresnake why Bob:", r"\ work\;touch\ ran"),
+        ("wiresnake why Bob\\:", r"Bob:\ work\;touch\ ran"),
+        ("wiresnake why 'Bob:", "Bob: work;touch ran"),
+        ('wiresnake why "!', r""""\!"x & | > ran * ? [a] {b,c} ~ #"""),
+    ],
+)
+def test_what_bash_is_given(line: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [(one, "") for one in NAMES.values()]
+    monkeypatch.setitem(completion._KINDS, "PEER", lambda taken: iter(names))
+    assert list(completion.for_bash(line, " \t\n\"'@><=;|&(:")) == [word]

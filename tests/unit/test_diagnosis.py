@@ -9,8 +9,8 @@ import pytest
 
 from wiresnake.control.extensions import DeviceReport, PeerReport
 from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.diagnosis import telling, words
-from wiresnake.diagnosis.facts import Facts, Lookup, Probe, Way
+from wiresnake.diagnosis import forwarding, telling, words
+from wiresnake.diagnosis.facts import Facts, Forwarding, Lookup, Probe, Way
 from wiresnake.diagnosis.rules import diagnose
 from wiresnake.diagnosis.target import Named, Target, find, nearest
 from wiresnake.diagnosis.verdict import Verdict
@@ -88,6 +88,19 @@ CASES = {
             TALKING, rejected_sources=8, rejected_source="10.7.0.1", rejected_source_age_ms=800
         ),
         shaken(PEER, 9),
+    ),
+    "not_forwarded": facts(
+        TALKING, shaken(PEER, 9), forwarding=Forwarding((), ("FORWARD in x",), masked=True)
+    ),
+    "talking, and reaches this host alone": facts(
+        TALKING, shaken(PEER, 9), forwarding=Forwarding((4, 6), masked=True)
+    ),
+    "talking, and nothing is known to forward it": facts(
+        TALKING, shaken(PEER, 9), forwarding=Forwarding((), ("FORWARD in x",))
+    ),
+    "talking, with its own address": facts(TALKING, shaken(PEER, 9), forwarding=Forwarding()),
+    "talking, and only root knows": facts(
+        TALKING, shaken(PEER, 9), forwarding=Forwarding(unread=True)
     ),
     "clock_unset": facts(wall=86_400.0),
     "key_or_psk_differs": facts(replace(TRIED, bad_responses=7, bad_response_age_ms=2_000)),
@@ -182,6 +195,14 @@ def said(verdict: Verdict) -> str:
     ("case", "parts"),
     [
         ("no_answer", ["7 initiations sent, the first 35 s ago, the last 2.0 s ago", "OWN="]),
+        ("no_answer", ["PublicKey here is not its own", f"must print {KEY}"]),
+        ("udp_filtered", ["PublicKey here is not its own", f"must print {KEY}", "OWN="]),
+        ("no_endpoint", ["No handshake of anybody has come to UDP port 51820"]),
+        ("not_forwarded", ["dropped by FORWARD in x", "iptables -I FORWARD -i wg0"]),
+        ("talking, and reaches this host alone", ["not forward IPv4 and IPv6", "ip_forward"]),
+        ("talking, and nothing is known to forward it", ["dropped here, by FORWARD in x"]),
+        ("talking, with its own address", ["masquerade"]),
+        ("talking, and only root knows", ["only root can see"]),
         ("no_answer, of the kernel", ["about 5 initiations"]),
         ("no_such_peer", [STRANGER, "knocks from 192.0.2.2:40000", "wiresnake set wg0 peer"]),
         ("no_such_peer, but in the file", ["was not applied", "wiresnake reload wg0"]),
@@ -197,6 +218,134 @@ def test_evidence_has_the_numbers(case: str, parts: list[str]) -> None:
     text = said(diagnose(CASES[case])[0])
     for part in parts:
         assert part in text
+
+
+def test_an_open_port_is_told_from_a_closed_one() -> None:
+    nowhere = PEER._replace(endpoint=None)
+    other = shaken(PEER._replace(public_key=OTHER), 4000)
+    never = facts(PeerReport(KEY), nowhere, peers=(other,))
+    assert "Other peers have come to UDP port 51820" in said(diagnose(never)[0])
+    long_ago = device(invalid_mac1=1, invalid_mac1_endpoint=ENDPOINT, invalid_mac1_age_ms=10**9)
+    knocked = facts(PeerReport(KEY), nowhere, device=long_ago)
+    assert "Handshakes do arrive at UDP port 51820" in said(diagnose(knocked)[0])
+
+
+def test_who_talked_before_has_the_right_keys() -> None:
+    asked = facts(peer=shaken(PEER, 400), file_endpoint=ENDPOINT, probe=Probe(True))
+    assert "PublicKey here" not in said(diagnose(asked)[0])
+
+
+DOCKER = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+-A INPUT -i wg0 -j ACCEPT
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A DOCKER -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+*nat
+:POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+COMMIT
+"""
+
+
+def drops(text: str, *sources: str) -> list[str]:
+    """The chains that drop what wg0 brings, of what iptables-save prints."""
+    packet = forwarding._Packet("wg0", sources or ("10.0.0.2/32",))
+    return list(forwarding.dropping(forwarding.chains_of_iptables([text]), packet))
+
+
+def test_which_chain_of_iptables_drops() -> None:
+    assert drops(DOCKER) == ["FORWARD in iptables' table filter, whose policy is DROP"]
+    assert not drops(DOCKER.replace("FORWARD DROP", "FORWARD ACCEPT"))
+    for rule in (
+        "-A FORWARD -i wg0 -j ACCEPT",
+        "-A FORWARD -i wg+ -o eth0 -j ACCEPT",
+        "-A DOCKER-USER -s 10.0.0.0/8 -j ACCEPT",
+        '-A FORWARD -i wg0 -m comment --comment "let them in" -j ACCEPT',
+        "-A FORWARD -m comment --comment all -j ACCEPT",
+    ):
+        first = DOCKER.replace("-A DOCKER-USER -j RETURN", f"{rule}\n-A DOCKER-USER -j RETURN")
+        assert not drops(first), rule
+    for rule in (
+        "-A FORWARD -i wg1 -j ACCEPT",
+        "-A FORWARD ! -i wg0 -j ACCEPT",
+        "-A FORWARD -s 10.9.0.0/16 -j ACCEPT",
+        "-A FORWARD -i wg0 -m state --state ESTABLISHED -j ACCEPT",
+        "-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT",
+    ):
+        assert drops(DOCKER.replace("-A DOCKER-USER -j RETURN", rule)), rule
+    # A last rule that refuses, as images of cloud providers have it.
+    refuses = DOCKER.replace("FORWARD DROP", "FORWARD ACCEPT").replace(
+        "-A DOCKER -j", "-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n-A DOCKER -j"
+    )
+    assert drops(refuses) == ["a rule of FORWARD in iptables' table filter"]
+    assert drops(
+        "*filter\n:FORWARD DROP [0:0]\n:LOOP - [0:0]\n-A FORWARD -j LOOP\n-A LOOP -j LOOP\n"
+    )
+
+
+def test_whose_packets_are_masked() -> None:
+    def masked(text: str) -> bool:
+        packet = forwarding._Packet("wg0", ("10.0.0.2/32",))
+        return forwarding.masks(forwarding.chains_of_iptables([text]), packet)
+
+    assert not masked(DOCKER), "Docker's rule is for its own networks"
+    for rule in (
+        "-A POSTROUTING -o eth0 -j MASQUERADE",
+        "-A POSTROUTING -s 10.0.0.0/24 -o eth0 -j MASQUERADE",
+        "-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j SNAT --to-source 192.0.2.1",
+    ):
+        assert masked(DOCKER.replace("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0", rule)), rule
+
+
+def nft(*rules: list[dict[str, Any]], policy: str = "drop", table: str = "mine") -> str:
+    about = {"family": "inet", "table": table, "name": "fwd", "hook": "forward", "policy": policy}
+    made: list[dict[str, Any]] = [{"metainfo": {}}, {"table": {"family": "inet"}}, {"chain": about}]
+    made += (
+        {"rule": {"family": "inet", "table": table, "chain": "fwd", "expr": expressions}}
+        for expressions in rules
+    )
+    return json.dumps({"nftables": made})
+
+
+def meta(key: str, value: Any, op: str = "==") -> dict[str, Any]:
+    return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": value}}
+
+
+def test_which_chain_of_nft_drops() -> None:
+    def found(text: str, *saved: str) -> list[str]:
+        packet = forwarding._Packet("wg0", ("10.0.0.2/32",))
+        return list(forwarding.dropping(forwarding.chains_of_nft(text, 4, saved), packet))
+
+    accept: dict[str, Any] = {"accept": None}
+    state = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established"]}}
+    source = {"payload": {"protocol": "ip", "field": "saddr"}}
+    ours = {
+        "match": {"op": "==", "left": source, "right": {"prefix": {"addr": "10.0.0.0", "len": 8}}}
+    }
+    said = ["fwd in nft's table inet mine, whose policy is DROP"]
+    assert found(nft()) == found(nft([state, accept])) == said
+    assert found(nft([meta("iifname", "eth0"), accept])) == said
+    assert not found(nft([meta("iifname", {"set": ["eth0", "wg*"]}), {"counter": {}}, accept]))
+    assert not found(nft([ours, accept]))
+    assert not found(nft(policy="accept"))
+    # What this program's own table drops is for others than peers.
+    isolation = [meta("iifname", "wg0"), meta("oifname", "wg0", "!="), {"drop": None}]
+    assert not found(nft(isolation, policy="accept"))
+    assert found(nft([{"reject": {}}], policy="accept")) == [
+        "a rule of fwd in nft's table inet mine"
+    ]
+    text = nft(table="filter").replace("inet", "ip")
+    assert found(text)
+    assert not found(text, "*filter\n"), "iptables-save has said it in its own words"
 
 
 def test_others_that_talk_are_evidence() -> None:

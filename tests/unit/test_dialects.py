@@ -113,10 +113,11 @@ def test_wg_quick_files_that_are_made_are_right(document: Document) -> None:
 
 
 def said(dialect: str, *texts: str) -> tuple[str, list[str]]:
-    """The wg-quick text, and what was left out as file:line: key."""
+    """The wg-quick text, and what was left out as file:line: key, with a `!` where the tunnel does
+    something else without it."""
     read = catalogue.read(dialect, [Text(f"f{number}", text) for number, text in enumerate(texts)])
     return wg_quick.write(read.document), [
-        f"{path}:{one.line}: {one.key}" for path, one in read.left
+        f"{path}:{one.line}: {one.key}{'!' * one.changes}" for path, one in read.left
     ]
 
 
@@ -131,8 +132,8 @@ def test_android_and_amnezia() -> None:
     extra += "Frobnicate=1\nQEBAQEBAQEBAQEBAQEBAQEBA=\n"
     text, left = said("wg-quick", START + extra + PEER)
     assert text == START + PEER
-    names = ("ExcludedApplications", "Jc", "S1", "H1", "H2", "Frobnicate")
-    assert left.pop() == "f0:9: a line"
+    names = ("ExcludedApplications", "Jc", "S1!", "H1", "H2!", "Frobnicate!")
+    assert left.pop() == "f0:9: a line!"
     assert left == [f"f0:{line}: {name}" for line, name in enumerate(names, 3)]
     whys = [one.why for _, one in catalogue.read("wg-quick", [Text("x", START + extra)]).left]
     assert "choice of apps" in whys[0]
@@ -140,12 +141,19 @@ def test_android_and_amnezia() -> None:
     assert "cannot talk to it" in whys[2]
     assert "value of plain WireGuard" in whys[3]
     assert "cannot talk to it" in whys[4]
+    _, left = said("wg-quick", START + "IncludedApplications = com.example.a\n")
+    assert left == ["f0:3: IncludedApplications!"]
 
 
 def test_windows_runs_other_commands() -> None:
     text, left = said("windows", START + "PostUp = cmd /c dir\nTable = off\n" + PEER)
     assert text == START + "Table = off\n" + PEER
-    assert left == ["f0:0: PostUp"]
+    assert left == ["f0:0: PostUp!"]
+
+
+def test_a_hook_without_a_command_is_none() -> None:
+    text, left = said("wg-quick", START + "PostUp =\nPreDown = \n" + PEER)
+    assert (text, left) == (START + PEER, [])
 
 
 def test_a_peer_that_comes_twice() -> None:
@@ -200,20 +208,148 @@ def test_networkd() -> None:
     text, left = said("networkd", NETDEV, NETWORK)
     quoted = "'/etc/keys/it'\"'\"'s'"
     assert text == (
-        "[Interface]\nAddress = 10.1.0.2/24, fd00::2/64\nDNS = 10.1.0.1, example.com\n"
-        f"PostUp = wg set %i private-key {quoted}\n"
-        f"PostUp = wg set %i peer {PUBLIC} preshared-key /run/psk\n\n"
+        "[Interface]\nAddress = 10.1.0.2/24, fd00::2/64\nTable = off\n"
+        f"PostUp = wiresnake set %i private-key {quoted}\n"
+        f"PostUp = wiresnake set %i peer {PUBLIC} preshared-key /run/psk\n"
+        "PostUp = sysctl -q -w net.ipv4.ip_forward=1\n"
+        "PostUp = sysctl -q -w net.ipv6.conf.all.forwarding=1\n"
+        "PostUp = resolvectl dns %i 10.1.0.1 10.1.0.1\n"
+        "PostUp = resolvectl domain %i '~corp.example' example.com\n"
+        "PostUp = resolvectl default-route %i false\n"
+        "PostUp = ip -4 route add 192.168.0.0/16 dev %i\n"
+        "PostUp = ip -4 route add 172.16.0.0/12 dev %i\n"
+        "PostUp = ip -4 rule add table 9\nPostDown = ip -4 rule del table 9\n\n"
         f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 192.168.0.0/16, fd00::/8\n"
         "Endpoint = vpn.example:51820\n"
     )
     assert left == [
-        *("f0:4: Description", "f0:8: ListenPort", "f0:9: RouteMetric", "f1:6: DNS"),
-        *("f1:7: Domains", "f1:8: IPForward", "f1:13: Gateway", "f1:14: [Route]"),
-        "f1:16: [RoutingPolicyRule]",
+        *("f0:4: Description", "f0:8: ListenPort", "f1:6: DNS", "f1:13: Gateway"),
     ]
     text, left = said("networkd", NETDEV)
     assert "Table = off" in text
-    assert left[-1] == "f0:1: Address"
+    assert left[-1] == "f0:1: Address!"
+
+
+def networkd(device: str = "", peer: str = "AllowedIPs=10.0.0.0/8", network: str = "") -> str:
+    """The [Interface] of a file with such lines, nothing left out."""
+    netdev = f"[NetDev]\nName=wg0\nKind=wireguard\n[WireGuard]\nPrivateKey={PRIVATE}\n{device}\n"
+    netdev += f"[WireGuardPeer]\nPublicKey={PUBLIC}\n{peer}\n"
+    text, left = said("networkd", netdev, f"[Match]\nName=wg*\n{network}\n")
+    assert left == []
+    return text.removeprefix(START).partition("\n[Peer]")[0]
+
+
+def test_networkd_makes_the_routes_that_are_asked_for_and_no_others() -> None:
+    assert networkd() == "Table = off\n"
+    assert networkd("RouteTable=main") == ""
+    assert networkd("RouteTable=9") == "Table = 9\n"
+    assert networkd("RouteTable=9", "AllowedIPs=10.0.0.0/8\nRouteTable=off") == "Table = off\n"
+    route = "PostUp = ip -4 route add 10.0.0.0/8 dev %i"
+    assert networkd("RouteTable=main\nRouteMetric=5") == f"Table = off\n{route} metric 5\n"
+    peers = "AllowedIPs=10.0.0.0/8\nRouteTable=7\n[WireGuardPeer]\nPublicKey="
+    peers += f"{PUBLIC.replace('R', 'S')}\nAllowedIPs=fd00::/8\nRouteTable=8\nRouteMetric=1024"
+    assert networkd("", peers) == (
+        f"Table = off\n{route} table 7\nPostUp = ip -6 route add fd00::/8 dev %i table 8\n"
+    )
+    only = "[Route]\nDestination=10.0.0.0/8\nPreferredSource=10.0.0.9\nTable=4"
+    assert networkd("", network=only) == f"Table = off\n{route} table 4 src 10.0.0.9\n"
+    assert networkd("", network="[Route]\nDestination=10.0.0.0/8") == ""
+    more = networkd("RouteTable=main", network="[Route]\nDestination=192.0.2.0/24")
+    assert more == "PostUp = ip -4 route add 192.0.2.0/24 dev %i\n"
+    # What an Address brings anyway needs no words.
+    inside = networkd("RouteTable=main", network="[Network]\nAddress=10.0.0.1/8")
+    assert inside == "Address = 10.0.0.1/8\n"
+    both = networkd("", "AllowedIPs=0.0.0.0/0, ::/0", "[Network]\nGateway=10.2.0.1")
+    assert both == "Table = off\nPostUp = ip -4 route add 0.0.0.0/0 dev %i\n"
+
+
+def test_networkd_forwards_and_masquerades() -> None:
+    own = "[Network]\nAddress=10.0.0.1/24\nAddress=fd00::1/64\n"
+    text = networkd("RouteTable=main", network=f"{own}IPMasquerade=ipv4")
+    assert "PostUp = sysctl -q -w net.ipv4.ip_forward=1\n" in text
+    assert "ip saddr 10.0.0.0/24" in text and "fd00" not in text.partition("PostUp")[2]
+    assert "PostDown = nft 'delete table inet nat-%i'" in text
+    assert "ip6 saddr fd00::/64" in networkd(network=f"{own}IPMasquerade=both")
+    assert "PostUp" not in networkd(network=f"{own}IPMasquerade=no\nIPForward=no")
+    own += "IPv4Forwarding=yes"
+    assert "PostUp = sysctl -q -w net/ipv4/conf/%i/forwarding=1\n" in networkd(network=own)
+
+
+PAIR = """[RoutingPolicyRule]
+Family=both
+Table=main
+SuppressPrefixLength=0
+[RoutingPolicyRule]
+Family=both
+FirewallMark=0xca6c
+InvertRule=yes
+Table=51820
+"""
+
+
+def test_networkd_with_wg_quicks_own_rules() -> None:
+    device = "FirewallMark=51820\nRouteTable=51820"
+    assert networkd(device, "AllowedIPs=0.0.0.0/0, ::/0, 10.0.0.0/8", PAIR) == ""
+    # Of one IP version only, though the peer has the other's default route too.
+    four = networkd(
+        "FirewallMark=51820",
+        "AllowedIPs=0.0.0.0/0, ::/0",
+        PAIR.replace("both", "ipv4") + "[Route]\nDestination=0.0.0.0/0\nTable=51820",
+    )
+    assert four == (
+        "FwMark = 0xca6c\nTable = off\n"
+        "PostUp = sysctl -q -w net.ipv4.conf.all.src_valid_mark=1\n"
+        "PostUp = ip -4 route add 0.0.0.0/0 dev %i table 51820\n"
+        "PostUp = ip -4 rule add not fwmark 51820 table 51820\n"
+        "PostUp = ip -4 rule add table main suppress_prefixlength 0\n"
+        "PostDown = ip -4 rule del not fwmark 51820 table 51820\n"
+        "PostDown = ip -4 rule del table main suppress_prefixlength 0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "peer", "network", "key"),
+    [
+        ("Frobnicate=1", "", "", "Frobnicate"),
+        ("RouteTable=vpn", "", "", "RouteTable"),
+        ("", "PresharedKey=@psk", "", "PresharedKey"),
+        ("", "Endpoint=@end", "", "Endpoint"),
+        ("", "", "[Network]\nVRF=blue", "VRF"),
+        ("", "", "[Network]\nDNS=10.0.0.1:5353", "DNS"),
+        ("", "", "[Address]\nAddress=10.0.0.1/24\nAddPrefixRoute=no", "AddPrefixRoute"),
+        ("", "", "[Route]\nType=blackhole\nDestination=10.0.0.0/8", "[Route]"),
+        ("", "", "[RoutingPolicyRule]\nTable=9; reboot", "Table"),
+        ("", "", "[RoutingPolicyRule]\nTypeOfService=16", "TypeOfService"),
+        ("", "", "[Match]\nName=eth0", "Name"),
+        ("", "", "[Bridge]\nCost=1", "Cost"),
+    ],
+)
+def test_networkd_is_refused_where_the_tunnel_would_do_something_else(
+    device: str, peer: str, network: str, key: str
+) -> None:
+    netdev = f"[NetDev]\nName=wg0\nKind=wireguard\n[WireGuard]\nPrivateKey={PRIVATE}\n{device}\n"
+    netdev += f"[WireGuardPeer]\nPublicKey={PUBLIC}\nAllowedIPs=10.0.0.0/8\n{peer}\n"
+    text, left = said("networkd", netdev, network)
+    assert [one.split()[-1] for one in left] == [f"{key}!"]
+    assert "reboot" not in text
+
+
+def test_networkd_with_keys_that_only_systemd_has() -> None:
+    start = "[NetDev]\nName=wg0\nKind=wireguard\n[WireGuard]\n"
+    peer = f"[WireGuardPeer]\nPublicKey={PUBLIC}\n"
+    for line in ("PrivateKey=@network.wireguard.private.wg0", ""):
+        read = catalogue.read(
+            "networkd",
+            [
+                Text("a/50-x.netdev", f"{start}{line}\n{peer}"),
+                Text("x.network", "[Match]\nName=wg0\n"),
+            ],
+        )
+        [(path, left)] = read.left
+        assert (path, left.key, left.changes) == ("a/50-x.netdev", "PrivateKey", True)
+        assert ("systemd-creds decrypt" if line else "private.50-x") in left.why
+    _, gone = said("networkd", f"{start}PrivateKey={PRIVATE}\n[WireGuardPeer]\nPublicKey=@x\n", "")
+    assert gone == ["f0:7: PublicKey!"]
 
 
 def test_networkd_keeps_the_tunnel_out_of_its_own_default_route() -> None:
@@ -230,10 +366,10 @@ def test_a_table_is_a_number_or_a_name() -> None:
     strange = "1\tPostUp = x; #"
     text, left = said("networkd", NETDEV.replace("RouteMetric=5", f"RouteTable={strange}"))
     assert "Table = off\n" in text
-    assert left[-1] == "f0:1: RouteTable"
+    assert "f0:9: RouteTable!" in left
     text, left = said("networkmanager", NM.replace("method=manual", f"route-table={strange}"))
     assert "Table = off\n" in text
-    assert "f0:23: route-table" in left
+    assert "f0:23: route-table!" in left
 
 
 def test_networkd_with_rules_of_its_own() -> None:
@@ -247,7 +383,9 @@ def test_networkd_with_rules_of_its_own() -> None:
     rule = "[RoutingPolicyRule]\nFirewallMark=34952\nInvertRule=true\nTable=1000\nPriority=10\n"
     text, left = said("networkd", netdev, rule)
     assert "FwMark = 0x8888\nTable = 1000\n" in text
-    assert left == ["f1:1: [RoutingPolicyRule]"]
+    rule = "not fwmark 34952 table 1000 priority 10"
+    assert f"PostUp = ip -4 rule add {rule}\nPostDown = ip -4 rule del {rule}\n" in text
+    assert left == []
 
 
 NM = f"""\
@@ -285,17 +423,94 @@ method=auto
 
 def test_networkmanager() -> None:
     text, left = said("networkmanager", NM)
+    zone = "! firewall-cmd -q --state || firewall-cmd -q --zone=home"
     assert text == (
         f"[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.1.0.2/24\nListenPort = 51821\n"
-        "DNS = 10.1.0.1, example.com\nTable = off\n\n"
+        f"Table = off\nPostUp = {zone} --change-interface=%i\n"
+        f"PostDown = {zone} --remove-interface=%i\n"
+        "PostUp = resolvectl dns %i 10.1.0.1\n"
+        "PostUp = resolvectl domain %i '~corp' example.com\n"
+        "PostUp = resolvectl default-route %i false\n\n"
         f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8, fd00::/8\n"
         "Endpoint = vpn.example:51820\n"
     )
     assert left == [
-        *("f0:6: autoconnect", "f0:7: zone", "f0:16: preshared-key-flags", "f0:20: address1"),
-        *("f0:22: dns-search", "f0:24: never-default", "f0:27: method"),
+        *("f0:6: autoconnect", "f0:16: preshared-key-flags!", "f0:27: method", "f0:20: address1"),
     ]
     assert catalogue.read("networkmanager", [Text("x", NM)]).name == "wg9"
+
+
+def manager(allowed: str, *, four: str = "", six: str = "", tunnel: str = "") -> str:
+    """The [Interface] of a connection with such lines, nothing left out."""
+    text, left = said(
+        "networkmanager",
+        f"[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key={PRIVATE}\n"
+        f"{tunnel}\n[wireguard-peer.{PUBLIC}]\nallowed-ips={allowed}\n[ipv4]\nmethod=manual\n{four}\n"
+        f"[ipv6]\n{six}\n",
+    )
+    assert left == []
+    return text.removeprefix(START).partition("\n[Peer]")[0]
+
+
+def test_networkmanager_makes_the_routes_that_are_asked_for_and_no_others() -> None:
+    whole, never = "0.0.0.0/0;::/0;", "never-default=true"
+    assert manager(whole) == ""
+    assert manager("0.0.0.0/0", four=never) == "Table = off\n"
+    assert manager(whole, four=never, six="method=disabled") == "Table = off\n"
+    assert manager(whole, tunnel="peer-routes=false") == "Table = off\n"
+    assert manager("10.0.0.0/8", four="route-table=7") == "Table = 7\n"
+    assert manager("10.0.0.0/8", four="route-table=0\nroute-metric=-1\nmay-fail=false") == ""
+    route = "PostUp = ip -4 route add 10.0.0.0/8 dev %i"
+    assert manager("10.0.0.0/8", four="route-metric=600") == f"Table = off\n{route} metric 600\n"
+    assert manager("0.0.0.0/0;10.0.0.0/8", four=never) == f"Table = off\n{route}\n"
+    assert manager("10.0.0.0/8", four="route1=192.0.2.0/24,10.0.0.1,9") == (
+        "PostUp = ip -4 route add 192.0.2.0/24 dev %i metric 9\n"
+    )
+    assert manager("0.0.0.0/0", tunnel="ip4-auto-default-route=0") == "Table = main\n"
+    # The default route of one IP version alone.
+    six = manager(whole, four=never)
+    assert six == (
+        "FwMark = 0xca6c\nTable = off\n"
+        "PostUp = ip -6 route add ::/0 dev %i table 51820\n"
+        "PostUp = ip -6 rule add not fwmark 51820 table 51820\n"
+        "PostUp = ip -6 rule add table main suppress_prefixlength 0\n"
+        "PostDown = ip -6 rule del not fwmark 51820 table 51820\n"
+        "PostDown = ip -6 rule del table main suppress_prefixlength 0\n"
+    )
+    four = manager(whole, six="method=disabled", four="route-table=9", tunnel="fwmark=5")
+    assert "rule add not fwmark 5 table 5\nPostUp = ip -4 rule add table 9 suppress" in four
+    assert "-6" not in four
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("[ipv4]\nmethod=shared", "method"),
+        ("[ipv4]\nrouting-rule1=priority 5 from 0.0.0.0/0 table 9", "routing-rule1"),
+        ("[ipv4]\nroute1=10.0.0.0/8\nroute1_options=table=7", "route1_options"),
+        ("[ipv4]\naddress1=10.0.0.1/24,10.0.0.2", "address1"),
+        ("[ipv4]\ngateway=10.0.0.2", "gateway"),
+        ("[ipv4]\ndns=10.0.0.1:53", "dns"),
+        ("[ipv4]\nforwarding=1", "forwarding"),
+        ("[connection]\ntype=wireguard\nautoconnect=false\ncontroller=br0", "controller"),
+        ("[bridge-port]\npriority=1", "[bridge-port]"),
+    ],
+)
+def test_networkmanager_is_refused_where_the_tunnel_would_do_something_else(
+    line: str, key: str
+) -> None:
+    start = f"[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key={PRIVATE}\n"
+    _, left = said("networkmanager", start + line)
+    assert [one.split()[-1] for one in left] == [f"{key}!"]
+
+
+def test_networkmanager_keeps_secrets_elsewhere() -> None:
+    start = "[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key-flags=1\n"
+    assert said("networkmanager", start)[1] == ["f0:4: private-key!"]
+    # A flag beside the secret itself is no reason.
+    start += f"private-key={PRIVATE}\n[wireguard-peer.{PUBLIC}]\npreshared-key-flags=1\n"
+    assert said("networkmanager", start)[1] == ["f0:8: preshared-key-flags!"]
+    assert said("networkmanager", f"{start}preshared-key={PRIVATE}\n")[1] == []
 
 
 @pytest.mark.parametrize(
@@ -365,7 +580,13 @@ def test_the_commands(
         Path("strange").write_text(NM.replace("wg9", name))
         assert main(["import", "strange", "-o", "."]) == 1
         assert "cannot name an interface; give the file a name" in capsys.readouterr().err
-    assert main(["import", "strange", "-o", "y.conf"]) == 0
+    assert main(["import", "strange", "-o", "y.conf"]) == 1
+    told = capsys.readouterr().err
+    assert "strange:16: cannot take preshared-key-flags: the preshared key is kept" in told
+    assert "nothing was written: without preshared-key-flags the tunnel would" in told
+    assert not Path("y.conf").exists()
+    assert main(["import", "strange", "-o", "y.conf", "--lossy"]) == 0
+    assert "strange:16: left out preshared-key-flags" in capsys.readouterr().err
     Path("far too long a name.conf").write_text(START)
     assert main(["export", "--to", "networkd", "far too long a name.conf"]) == 1
     assert main(["export", "--to", "apple", "far too long a name.conf"]) == 0

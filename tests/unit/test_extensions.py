@@ -24,6 +24,9 @@ unknown_initiations=2
 unknown_initiator={HEX}
 unknown_initiator_endpoint=[2001:db8::1]:4000
 unknown_initiator_age_ms=15
+cipher=ring
+own_cipher_failed=true
+offloads=segment,gro
 something_new=1
 public_key={HEX}
 endpoint=192.0.2.1:51820
@@ -45,6 +48,8 @@ def test_a_report() -> None:
     assert device.unknown_initiator == KEY
     assert device.unknown_initiator_age_ms == 15
     assert device.invalid_mac1_age_ms is None
+    assert (device.cipher, device.own_cipher_failed) == ("ring", True)
+    assert device.offloads == "segment,gro"
     assert (peer.session, peer.session_age_ms, peer.initiations) == ("expired", 200_000, 3)
     assert (peer.send_error, peer.rejected_source, peer.staged) == (101, "10.0.0.9", 0)
 

@@ -28,7 +28,37 @@ NETWORK = Network(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wiresnake"
     monkeypatch.setattr(state, "DIRECTORY", folder)
+    monkeypatch.setattr(state, "SECOND", tmp_path / "second")
     return folder
+
+
+def test_a_folder_that_cannot_be_made_has_a_second(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A root that is read-only. What a change wrote before it became so is found all the same."""
+    folder.parent.joinpath("file").touch()
+    monkeypatch.setattr(state, "DIRECTORY", folder.parent / "file" / "wiresnake")
+    warned: list[str] = []
+    with state.lock("wg0", warned.append):
+        state.write("wg0", State(7, NETWORK))
+        assert [path.name for path in sorted(state.SECOND.iterdir())] == ["wg0.json", "wg0.lock"]
+    assert state.SECOND.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(state, "DIRECTORY", folder)
+    assert state.read("wg0") == State(7, NETWORK)
+    with state.lock("wg0", warned.append):
+        state.write("wg0", None)
+    assert state.read("wg0") is None
+    assert not warned
+
+
+def test_without_a_folder_there_is_no_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, with the remedy, and no more than that."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    warned: list[str] = []
+    with state.lock("wg0", warned.append):
+        state.write("wg0", State(7, NETWORK))
+    assert state.read("wg0") is None
+    assert len(warned) == 1 and "--tmpfs /run/wiresnake" in warned[0]
 
 
 def test_a_state_is_read_as_it_was_written(folder: Path) -> None:
@@ -131,6 +161,73 @@ def test_a_guard_is_read_from_nft() -> None:
     assert firewall._read_nft(4, json.dumps({"nftables": listed})) == GUARD
 
 
+class Firewalls:
+    """nft and iptables as they answer: each may be missing, or find no table in the kernel."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *refuse: str, missing: str = "") -> None:
+        self.refuse, self.missing = refuse, missing
+        self.nft = self.iptables = False
+        monkeypatch.setattr(programs, "find", lambda name: name not in missing.split() or None)
+        monkeypatch.setattr(programs, "run", self.run)
+        monkeypatch.setattr(firewall, "_saved", lambda *_: iter(["*raw -A x"] * self.iptables))
+        monkeypatch.setattr(
+            firewall, "read", lambda *_: GUARD if self.nft or self.iptables else None
+        )
+
+    def run(self, program: str, *_: str, text: str) -> None:
+        if program in self.refuse:
+            raise programs.Refused(f"{program}: Operation not supported")
+        if program == "nft":
+            self.nft = "delete table" not in text
+        else:
+            self.iptables = "-I " in text
+
+
+BOTH = ("nft", "iptables-restore")
+
+
+@pytest.mark.parametrize(
+    ("refuse", "missing", "there", "warned"),
+    [
+        ((), "", (True, False), None),
+        (("nft",), "", (False, True), None),
+        ((), "nft", (False, True), None),
+        (("nft",), "iptables-restore", (False, False), "nft: Operation not supported"),
+        (("iptables-restore",), "nft", (False, False), "iptables-restore: Operation not supp"),
+        (BOTH, "", (False, False), "supported; iptables-restore: "),
+        ((), " ".join(BOTH), (False, False), "neither nft nor iptables: packets from outside"),
+    ],
+)
+def test_a_firewall_that_refuses_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+    refuse: tuple[str, ...],
+    missing: str,
+    there: tuple[bool, bool],
+    warned: str | None,
+) -> None:
+    """As one that is missing: the other one is asked, and then it is said. Nothing is to be undone
+    of it, and so nothing is said of that."""
+    host = Firewalls(monkeypatch, *refuse, missing=missing)
+    said = firewall.replace("wg0", 4, None, GUARD)
+    assert (host.nft, host.iptables) == there
+    assert (said is None) if warned is None else warned in str(said)
+    assert firewall.replace("wg0", 4, GUARD, None) is None
+    assert not host.nft and not host.iptables
+
+
+def test_a_firewall_that_stands_is_not_left_to_a_program_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Firewalls(monkeypatch, "nft")
+    host.nft = True
+    for guard in (None, GUARD):
+        with pytest.raises(HostError, match="Operation not supported"):
+            firewall.replace("wg0", 4, GUARD, guard)
+    host.nft, host.iptables, host.refuse = False, True, BOTH
+    with pytest.raises(HostError, match="Operation not supported"):
+        firewall.replace("wg0", 4, GUARD, None)
+
+
 def test_resolvconf_knows_an_interface_by_its_order_of_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,3 +244,10 @@ def test_what_a_program_says_is_the_error() -> None:
     with pytest.raises(OSError, match=r"^no such file: x y$"):
         programs.run("sh", "-c", "echo 'no such file:'; echo 'no such file: x\ny' >&2; exit 3")
     assert programs.output("a-program-that-is-not-there") is None
+
+
+def test_what_a_program_prints_need_not_be_utf8() -> None:
+    """Among the rules of a firewall are others', with comments; all goes back as it came."""
+    found = programs.output("printf", r"-A INPUT --comment caf\351\n")
+    assert found == "-A INPUT --comment caf\udce9\n"
+    programs.run("grep", "-qaP", r"caf\xe9", text=found)

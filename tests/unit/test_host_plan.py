@@ -7,10 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wiresnake.host.linux import covered, own_rules
-from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
-from wiresnake.host.plan import guards, in_kernels_order, plan, rules
+from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.plan import blocks, guards, in_kernels_order, plan, rules
 from wiresnake.host.steps import (
     AddressStep,
+    BlockStep,
     DeleteStep,
     DnsStep,
     FirewallStep,
@@ -42,6 +43,7 @@ class Kernel:
     routes: set[Route] = field(default_factory=set)
     rules: list[Rule] = field(default_factory=list)
     guards: dict[int, Guard] = field(default_factory=dict)
+    blocks: set[Block] = field(default_factory=set)
     dns: Dns = field(default_factory=Dns)
     source_mark: int = 0
     exists: bool = True
@@ -53,6 +55,9 @@ class Kernel:
             case RouteStep():
                 assert (step.route in self.routes) != step.add
                 (self.routes.add if step.add else self.routes.remove)(step.route)
+            case BlockStep():
+                assert (step.block in self.blocks) != step.add
+                (self.blocks.add if step.add else self.blocks.remove)(step.block)
             case RuleStep():
                 self._rule(step.add, step.rule)
             case LinkStep():
@@ -114,9 +119,10 @@ class Kernel:
             for rule in own_rules((one for one in self.rules if one.version == version), tables)
         ]
         policy = None
-        if found or self.guards:
+        if found or self.guards or self.blocks:
             versions = {one.version for one in found} | self.guards.keys()
-            policy = Policy(0, tuple(versions), tuple(found), tuple(self.guards.values()))
+            guarded, blocked = tuple(self.guards.values()), tuple(sorted(self.blocks))
+            policy = Policy(0, tuple(versions), tuple(found), guarded, blocked)
         addresses = (*self.addresses[4], *self.addresses[6])
         return Network(self.mtu, addresses, tuple(self.routes), policy, self.dns, self.up)
 
@@ -128,6 +134,7 @@ class Kernel:
             routes=set(self.routes),
             rules=list(self.rules),
             guards=dict(self.guards),
+            blocks=set(self.blocks),
         )
 
     def add_another_tunnel(self) -> None:
@@ -183,6 +190,7 @@ def assert_is(kernel: Kernel, wanted: Network) -> None:
     assert (found.mtu, found.up, found.dns) == (wanted.mtu, wanted.up, wanted.dns)
     assert [rule[:2] for rule in rules(found.policy)] == [rule[:2] for rule in rules(wanted.policy)]
     assert guards(found) == guards(wanted)
+    assert set(blocks(found.policy)) == set(blocks(wanted.policy))
 
 
 @given(networks(), networks(), st.booleans())
@@ -265,6 +273,7 @@ def test_a_rule_leads_into_a_table_only_while_its_route_and_firewall_stand(
                 if rule.table != MAIN_TABLE and (rule.version == 6 or not flushed):
                     assert Route(DEFAULT[rule.version], rule.table) in kernel.routes
                     assert rule.version in kernel.guards
+                    assert Block(rule.version, rule.table) in kernel.blocks
 
 
 @given(networks())
@@ -275,6 +284,7 @@ def test_down_leaves_nothing_and_ends_with_the_interface(network: Network) -> No
     assert isinstance(steps[-1], DeleteStep)
     assert not any(isinstance(step, RouteStep | AddressStep) for step in steps), "it takes them"
     assert (kernel.rules, kernel.guards, kernel.dns, kernel.exists) == ([], {}, Dns(), False)
+    assert not kernel.blocks
 
 
 @given(networks())
@@ -286,7 +296,32 @@ def test_what_outlived_its_interface_goes_without_it(network: Network) -> None:
     for step in steps:
         kernel.carry_out(step)
     assert not any(isinstance(step, DeleteStep) for step in steps)
-    assert (kernel.rules, kernel.guards, kernel.dns) == ([], {}, Dns())
+    assert (kernel.rules, kernel.guards, kernel.blocks, kernel.dns) == ([], {}, set(), Dns())
+
+
+@given(networks(), networks())
+def test_c06_from_the_end_of_a_daemon_to_the_next_up_nothing_goes_around_a_tunnel(
+    first: Network, second: Network
+) -> None:
+    """Of those versions of which both are full tunnels, by whatever mark."""
+    kernel = Kernel()
+    change(kernel, first)
+    nothing = Policy(0, ())
+    full = {*(first.policy or nothing).versions} & {*(second.policy or nothing).versions}
+
+    def assert_held() -> None:
+        for version in full:
+            led = [one for one in kernel.rules if (one.version, one.table > 256) == (version, True)]
+            assert any(Block(version, one.table) in kernel.blocks for one in led)
+
+    assert_held()
+    # It died, and there is another one.
+    kernel.addresses, kernel.routes, kernel.up = {4: [], 6: []}, set(), False
+    assert_held()
+    for step in plan("wg0", kernel.read(), second, bool(kernel.source_mark)):
+        kernel.carry_out(step)
+        assert_held()
+    assert_is(kernel, second)
 
 
 def test_the_lines_are_those_of_wg_quick() -> None:
@@ -306,6 +341,7 @@ def test_the_lines_are_those_of_wg_quick() -> None:
         "ip -4 route add 10.2.0.0/16 dev wg0 table 123",
         "ip -4 route add 0.0.0.0/0 dev wg0 table 51820",
         "sysctl -q net.ipv4.conf.all.src_valid_mark=1",
+        "ip -4 route add unreachable default metric 4000051820 table 51820",
         "ip -4 rule add not fwmark 51820 table 51820",
         "ip -4 rule add table main suppress_prefixlength 0",
     ]
@@ -313,6 +349,7 @@ def test_the_lines_are_those_of_wg_quick() -> None:
     assert lines == [
         "ip -4 rule delete table main suppress_prefixlength 0",
         "ip -4 rule delete table 51820",
+        "ip -4 route delete unreachable default metric 4000051820 table 51820",
         "ip link delete dev wg0",
     ]
 

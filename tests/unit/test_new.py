@@ -5,19 +5,24 @@ import ipaddress
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import PrivateKey
-from wiresnake.cli import qr
+from wiresnake.cli import new as cli_new
+from wiresnake.cli import qr, wiresnake
 from wiresnake.cli.wiresnake import main
+from wiresnake.control import interface
+from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import files, new
+from wiresnake.quick import config, files, lines, names, new
 from wiresnake.quick.check import check
 from wiresnake.quick.files import New, save
 
@@ -113,8 +118,35 @@ def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
     assert "ip saddr 10.5.0.0/24" in text
     assert "ipv6" not in text
     assert "PostDown = nft 'delete table inet nat-%i'" in text
+    assert text.count("-I FORWARD") == text.count("-D FORWARD") == 2
+    assert text.count("insert rule") == 2
+    assert "ip6tables" not in text
     assert check(text) == []
     assert run("server --nat --name a=b") == 1
+
+
+def test_peers_reach_each_other_and_nothing_else(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
+    assert run("server --address 10.5.0.1/24,fd05::1/64") == 0
+    assert "Peers reach this host and each other; with --nat" in capsys.readouterr().out
+    text = (tmp_path / "etc/wg0.conf").read_text()
+    assert check(text) == []
+    assert 'iifname "%i" oifname != "%i" drop' in text
+    assert "PostDown = nft 'delete table inet peers-%i'" in text
+    assert "/proc/sys/net/ipv4/conf/%i/forwarding" in text
+    assert "ip_forward" not in text, "of this interface alone, where Linux can"
+    assert "masquerade" not in text
+    assert run("server --address 10.5.0.1/24 --force") == 0
+    text = (tmp_path / "etc/wg0.conf").read_text()
+    assert "ipv6" not in text
+    # A name that nft cannot take, and a host without nft.
+    assert run("server --name a=b") == 0
+    assert "alone, also not each other" in capsys.readouterr().out
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert run("server --name wg1") == 0
+    assert "PostUp" not in (tmp_path / "etc/wg1.conf").read_text()
 
 
 def test_a_server_that_cannot_be(
@@ -132,7 +164,7 @@ def test_a_server_that_cannot_be(
         assert "is no endpoint" in capsys.readouterr().err
     assert main(["new", "server", "--dir", "etc", "--dns", "9.9.9.9\nPostUp=x"]) == 1
     assert run("server --port 70000") == 1
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PATH", "/nowhere")
     assert run("server --nat") == 1
     assert "install nftables" in capsys.readouterr().err
     assert not list((tmp_path / "etc").iterdir())
@@ -204,7 +236,9 @@ def test_names_are_taken_once(run: Run, tmp_path: Path, capsys: pytest.CaptureFi
     assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "laptop.conf").read_text() == "precious"
     assert path.read_text() == text
-    assert run("peer far-too-long-a-name") == 1
+    for name in ("a/b", ".hidden", "-o", "a\x1b[31m", "x" * 65, "a\nb", "\udcff"):
+        assert main(["new", "peer", "--no-qr", "--", name]) == 1
+        assert "cannot name a peer" in capsys.readouterr().err
     assert run("server --name wg0") == 1
     assert run("server --name wg1 --address 10.0.0.9/16") == 1
     assert "overlaps another" in capsys.readouterr().err
@@ -214,9 +248,19 @@ def test_holes_are_filled_and_wide_peers_respected() -> None:
     text = START + "Address = 10.0.0.1/24\nAddress = fd00::5/120\n"
     text += OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30, 0.0.0.0/0, fd00::/122\n"
     pair = new.peer("a", text, file="x")
-    assert pair.addresses == ("10.0.0.3/32", "fd00::40/128")
+    assert pair.addresses == ("10.0.0.64/32", "fd00::40/128"), "the same number in both"
     again = new.peer("b", pair.server, file="x")
-    assert again.addresses == ("10.0.0.8/32", "fd00::41/128")
+    assert again.addresses == ("10.0.0.65/32", "fd00::41/128")
+    text = text.replace("/120", "/126").replace("fd00::/122", "fd00::6")
+    pair = new.peer("a", text, file="x")
+    assert pair.addresses == ("10.0.0.3/32", "fd00::7/128"), "but for a network that is full"
+    only = START + "Address = 10.0.0.1/24\n" + OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30\n"
+    found = []
+    for name in "ab":
+        pair = new.peer(name, only, file="x")
+        only = pair.server
+        found.append(pair.addresses)
+    assert found == [("10.0.0.3/32",), ("10.0.0.8/32",)], "holes are filled"
 
 
 def test_a_full_network_ends_with_an_error() -> None:
@@ -330,7 +374,8 @@ def test_the_qr_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "phone.conf"
-    path.write_text(START + "PostUp = true\n")
+    peer = f"{OTHER}Endpoint = 192.0.2.9:7\n"
+    path.write_text(f"{START}PostUp = true\n{peer}")
     assert main(["qr", "phone.conf"]) == 0
     said = capsys.readouterr()
     assert "phone.conf:5: left out PostUp" in said.err
@@ -340,7 +385,7 @@ def test_the_qr_command(
         line.startswith("\033[38;5;16;48;5;231m") and line.endswith("\033[0m") for line in lines
     )
     bare = [re.sub("\033\\[[0-9;]*m", "", line) for line in lines]
-    assert decoded(bare) == START.partition("\n")[2].encode()
+    assert decoded(bare) == f"{START.partition(chr(10))[2]}\n{peer}".encode()
     assert main(["qr", "--raw", "phone.conf"]) == 0
     raw = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().out)
     assert decoded(raw.splitlines()) == path.read_bytes()
@@ -358,6 +403,246 @@ def test_the_qr_command(
     assert stat.S_IMODE((tmp_path / "x.png").stat().st_mode) == 0o600
     assert main(["qr", str(path), "--png", "x.png"]) == 1
     assert "--force" in capsys.readouterr().err
-    path.write_text(START + "#" * 3000)
+    path.write_text(f"{peer}{'#' * 3000}")
     assert main(["qr", "--raw", str(path)]) == 1
     assert "2953 at most" in capsys.readouterr().err
+
+
+def test_what_the_interface_has_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may be behind it, as with SaveConfig or a hook that adds peers."""
+    text = START + "Address = 10.0.0.1/24\nSaveConfig = true\n" + OTHER + "AllowedIPs=10.0.0.4\n"
+    taken = [ipaddress.ip_network(one) for one in ("10.0.0.2/32", "10.0.0.5/32", "10.0.0.0/24")]
+    found = []
+    for name in "ab":
+        pair = new.peer(name, text, file="x", taken=taken)
+        text = pair.server
+        found.append(pair.addresses)
+    assert found == [("10.0.0.3/32",), ("10.0.0.6/32",)]
+    with pytest.raises(ConfigError, match=r"10.0.0.5 is taken"):
+        new.peer("c", text, file="x", taken=taken, addresses=["10.0.0.5"])
+
+
+def test_a_running_server_is_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For what its peers have and its host; and only the new peer is reloaded."""
+    server_file(tmp_path, START + "Address = 10.0.0.1/24\n")
+    peer = PeerState("key", None, None, ("10.0.0.2/32", "10.9.0.0/16"), (0, 0), 0, 0, 0)
+    state = InterfaceState("wg0", "user", None, None, 7, 0, (peer,))
+    monkeypatch.setattr(cli_new, "is_up", lambda _: True)
+    monkeypatch.setattr(cli_new, "_here", lambda: [ipaddress.ip_network("10.0.0.3/32")])
+    monkeypatch.setattr(interface, "open_interface", lambda _: SimpleNamespace(read=lambda: state))
+    called: list[list[str]] = []
+    whole = wiresnake.main
+
+    def note(argv: list[str]) -> int:
+        called.append(argv)
+        return 0
+
+    monkeypatch.setattr(wiresnake, "main", note)
+    assert whole(["new", "peer", "phone", "--no-qr", "--reload"]) == 0
+    phone = values(tmp_path / "phone.conf")
+    assert phone["Address"] == "10.0.0.4/32"
+    assert called == [["reload", "--only", public(phone["PrivateKey"]), "wg0"]]
+
+    def refuse() -> InterfaceState:
+        raise HostError(1, "Operation not permitted")
+
+    monkeypatch.setattr(interface, "open_interface", lambda _: SimpleNamespace(read=refuse))
+    assert whole(["new", "peer", "tablet", "--no-qr"]) == 1
+    assert "cannot be asked which addresses are in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Annas-iPhone-15-Pro", "Annas iPhone", "Zoë", "a@b", "手机"])
+def test_a_phone_has_any_name(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = server_file(tmp_path, START + "Address = 10.0.0.1/24\n")
+    assert main(["new", "peer", unicodedata.normalize("NFD", name), "--no-qr"]) == 0
+    assert "For an interface of Linux rename" in capsys.readouterr().out
+    assert main(["new", "peer", unicodedata.normalize("NFC", name), "--no-qr"]) == 1
+    assert "already" in capsys.readouterr().err, "the same name, however it was typed"
+    [notes] = names.read(path.read_text()).values()
+    assert notes.name == name
+    assert values(tmp_path / f"{name}.conf")["Address"] == "10.0.0.2/32"
+    assert check(path.read_text()) == []
+
+
+def test_dns_may_be_left_out(run: Run, tmp_path: Path) -> None:
+    server_file(tmp_path, "# dns = 10.0.0.1\n" + START + "Address = 10.0.0.1/24\n")
+    assert run("peer phone") == run("peer laptop --no-dns") == run("peer pc --dns 9.9.9.9") == 0
+    found = [values(tmp_path / f"{one}.conf").get("DNS") for one in ("phone", "laptop", "pc")]
+    assert found == ["10.0.0.1", None, "9.9.9.9"]
+    assert run("peer both --dns 9.9.9.9 --no-dns") == 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ("", True),
+        ("PostUp = iptables -A FORWARD -i %i -j ACCEPT\n", True),
+        ("# PostUp = MASQUERADE\n", True),
+        ("PostUp = iptables -t nat -A POSTROUTING -j MASQUERADE\n", False),
+        ("PostUp = nft 'add rule inet n o oifname eth0 snat to 192.0.2.1'\n", False),
+    ],
+)
+def test_a_full_tunnel_to_a_server_without_nat(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], hook: str, said: bool
+) -> None:
+    server_file(tmp_path, START + "Address = 10.0.0.1/24\n" + hook)
+    assert run("peer phone --full-tunnel") == run("peer laptop") == 0
+    assert capsys.readouterr().out.count("has no NAT") == said
+
+
+def test_an_endpoint_is_noted_for_the_next_peer(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a server that somebody else set up; one that is noted stays."""
+    plain = START.partition("\n")[2] + "Address = 10.0.0.1/24\n"
+    for text in (plain, "\ufeff" + plain, plain.replace("\n", "\r\n"), "# mine\n" + plain):
+        path = server_file(tmp_path, text)
+        assert run("peer phone --endpoint vpn.example --force") == 0
+        assert "for the next peer: endpoint = vpn.example:7" in capsys.readouterr().out
+        assert path.read_bytes().startswith(text.partition("PrivateKey")[0].encode())
+        assert run("peer laptop --endpoint other.example:9 --force") == 0
+        assert "for the next peer" not in capsys.readouterr().out
+        assert run("peer tablet --force") == 0
+        found = [values(tmp_path / f"{one}.conf")["Endpoint"] for one in ("laptop", "tablet")]
+        assert found == ["other.example:9", "vpn.example:7"]
+
+
+def test_a_lost_phone_gets_new_keys(run: Run, tmp_path: Path) -> None:
+    path = server_file(tmp_path, START + "Address = 10.0.0.1/24, fd00::1/64\n")
+    assert run("peer phone") == run("peer laptop") == 0
+    before = path.read_text().replace("AllowedIPs", "# Anna's\nOnUp = true\nAllowedIPs", 1)
+    path.write_text(before.replace("/128\n", "/128, 10.20.0.0/16\n", 1))
+    old = values(tmp_path / "phone.conf")
+    assert run("peer phone --replace") == 1, "its old file is there"
+    assert run("peer phone --replace --force") == 0
+    lost = values(tmp_path / "phone.conf")
+    assert lost["Address"] == old["Address"] == "10.0.0.2/32, fd00::2/128"
+    assert lost["PrivateKey"] != old["PrivateKey"]
+    text = path.read_text()
+    assert public(old["PrivateKey"]) not in text
+    assert old["PresharedKey"] not in text
+    assert text.replace(public(lost["PrivateKey"]), public(old["PrivateKey"])).replace(
+        lost["PresharedKey"], old["PresharedKey"]
+    ) == before.replace("/128\n", "/128, 10.20.0.0/16\n", 1)
+    assert run("peer phone --replace --force --no-psk") == 0
+    assert path.read_text().count("PresharedKey") == 1
+    assert run("peer phone --replace --force") == 0
+    assert path.read_text().count("PresharedKey") == 2
+    assert check(path.read_text()) == []
+    assert run("peer nobody --replace") == 1
+
+
+FOREIGN = """\
+[Interface]
+Address = 10.0.0.1/24
+# endpoint = vpn.example
+{above}
+[Peer]
+# friendly_name = phone
+PublicKey = {key}
+AllowedIPs = 10.0.0.2
+{below}
+"""
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "left"),
+    [
+        ("", "", "# endpoint = vpn.example\n"),
+        (
+            "\n# Anna's phone",
+            "\n# the next's\n[Peer]\n# x",
+            "\n\n# the next's\n[Peer]\n# x\n",
+        ),
+        ("### begin phone", "### end phone\n\n[Peer]", "# endpoint = vpn.example\n[Peer]\n"),
+        ("# dns = 10.0.0.1", "# Tom's\n[Peer]", "# dns = 10.0.0.1\n# Tom's\n[Peer]\n"),
+    ],
+)
+def test_a_peer_is_taken_out(above: str, below: str, left: str) -> None:
+    key = base64.b64encode(b"\x07" * 32).decode()
+    text = FOREIGN.format(above=above, below=below, key=key).replace("\n\n\n", "\n\n")
+    for peer in ("phone", key):
+        rest, gone = new.without(text, peer, file="x")
+        assert gone == key
+        assert rest.startswith("[Interface]\nAddress = 10.0.0.1/24\n# endpoint = vpn.example\n")
+        assert rest.endswith(left.lstrip("\n")), rest
+        assert "10.0.0.2" not in rest
+        assert "phone" not in rest
+    with pytest.raises(ConfigError, match="has no peer 'tablet'"):
+        new.without(text, "tablet", file="x")
+
+
+def test_remove(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = server_file(tmp_path, START + "Address = 10.0.0.1/24\n")
+    start = path.read_text()
+    assert run("peer phone") == 0
+    one = path.read_text()
+    assert run("peer laptop") == 0
+    assert main(["remove", "laptop"]) == 0
+    assert path.read_text() == one
+    monkeypatch.setattr(cli_new, "is_up", lambda _: True)
+    assert main(["remove", "phone"]) == 0
+    assert "it can use the tunnel until: wiresnake reload wg0" in capsys.readouterr().out
+    assert path.read_text() == start
+    assert main(["remove", "phone"]) == 1
+    assert "has no peer 'phone'" in capsys.readouterr().err
+    twice = one + one.partition("\n\n")[2].replace("PublicKey = ", "PublicKey = 0")
+    path.write_text(twice)
+    assert main(["remove", "phone"]) == 1
+    assert "has 2 peers called 'phone'" in capsys.readouterr().err
+    assert path.read_text() == twice
+    assert main(["remove", "x", "--server", "wg9"]) == 1
+
+
+def test_a_servers_key_is_no_phones(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("server --endpoint vpn.example") == 0
+    assert run("peer phone") == 0
+    for words in (["wg0"], ["wg0", "--raw"], ["etc/wg0.conf", "--png", "x.png"]):
+        assert main(["qr", *words]) == 1
+        out, err = capsys.readouterr()
+        assert "\u2588" not in out
+        assert "is a server's own" in err
+    assert main(["qr", "wg0", "--force"]) == 0
+    assert "\u2588" in capsys.readouterr().out
+    (tmp_path / "phone.conf").rename(tmp_path / "Zoë's phone.conf")
+    assert main(["qr", "Zoë's phone.conf"]) == 0
+    site = (tmp_path / "phone.conf").write_text(
+        START + OTHER + "AllowedIPs = 10.0.0.1\nEndpoint = 192.0.2.9:7\n"
+    )
+    assert site
+    assert main(["qr", "phone.conf"]) == 0, "who listens and calls may move to another device"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "# endpoint = a:5\n[Interface]\n#dns=9.9.9.9, x \r\n",
+            {"endpoint": "a:5", "dns": "9.9.9.9, x"},
+        ),
+        ("\ufeff# Endpoint = a:5\n[Peer]\n# dns = b\n", {"endpoint": "a:5"}),
+        ("[ peer ] # x\n# dns = b\n\n[Interface]\n# dns = c\n", {"dns": "c"}),
+        ("# endpoints = a\n## dns = b\nListenPort = 5 # dns = c\n", {}),
+        ("# PrivateKey = dns = b\n", {}),
+    ],
+)
+def test_what_is_told_to_the_next_peer(text: str, found: dict[str, str]) -> None:
+    """One reader for `new` and for `save`."""
+    assert lines.told(text.encode()) == found
+    assert config.parse(bytearray(text.encode()), "x").told == found
+
+
+def test_comments_that_are_saved_are_no_reason_for_a_warning() -> None:
+    saved = START + "Address = 10.0.0.1/24\nSaveConfig = true\n# dns = 9.9.9.9\n"
+    saved += OTHER + "# friendly_json = {}\nAllowedIPs = 10.0.0.2/32\n"
+    assert check(saved) == []
+    [finding] = check(saved + "# mine\n")
+    assert "drops all comments" in finding.reason

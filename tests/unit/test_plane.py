@@ -5,11 +5,13 @@ every byte of the wire.
 """
 
 import errno
+import os
+import resource
 import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -708,3 +710,28 @@ def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
             rig4.arrive(rig4.seal(theirs, b""), wire)
             assert rig4.events() == [(Event.NEWS, rig4.peer)]
             assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)
+
+
+def test_c19_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
+    """Nor are sockets: the next try finds nothing in its way."""
+    plane = Plane()
+    _, tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(tun.fileno())
+    os.close(free)
+    try:
+        # For the duplicate, and not for what ends the thread.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        attempts: list[Callable[[], object]] = [
+            lambda: plane.attach_tun(tun.fileno(), 1420, True, True),
+            lambda: plane.attach_sockets(udp.fileno(), None),
+        ]
+        for attach in attempts:
+            with pytest.raises(OSError, match="Too many open files"):
+                attach()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    plane.attach_tun(tun.fileno(), 1420, True, True)
+    plane.attach_sockets(udp.fileno(), None)
+    plane.close()

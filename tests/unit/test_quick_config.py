@@ -46,7 +46,7 @@ OnUp = echo up # really
 OnDown = echo down
 [Peer]
 PublicKey = {OTHER}
-# friendly_name = too late
+# friendly_name = below
 AllowedIPs = 10.9.0.0/16
 """
 
@@ -67,7 +67,11 @@ def test_a_whole_file() -> None:
     assert file.pre_up == ("one %i", "two # not a comment")
     assert file.post_down == ('iptables -m comment --comment "a=b # c"',)
     assert (file.post_up, file.pre_down) == ((), ())
-    assert file.peers == (PeerExtra(PUBLIC, "the office", ("echo up # really",), ("echo down",)),)
+    office = ("# friendly_name = the \x1boffice",)
+    assert file.peers == (
+        PeerExtra(PUBLIC, "the office", ("echo up # really",), ("echo down",), office),
+        PeerExtra(OTHER, "below", comments=("# friendly_name = below",)),
+    )
     change = conf.parse(file.wg, resolve)
     assert [peer.public_key for peer in change.peers] == [b"\x11" * 32, b"\x22" * 32]
     assert SECRET not in repr(file)
@@ -86,8 +90,10 @@ def test_a_whole_file() -> None:
 )
 def test_what_makes_no_difference(change: Callable[[str], str]) -> None:
     one, other = read(FULL), read(change(FULL))
-    for name in ("addresses", "dns", "mtu", "table", "pre_up", "post_down", "save", "peers"):
+    for name in ("addresses", "dns", "mtu", "table", "pre_up", "post_down", "save"):
         assert getattr(one, name) == getattr(other, name)
+    peers = [[peer._replace(comments=()) for peer in file.peers] for file in (one, other)]
+    assert peers[0] == peers[1]
     assert conf.parse(one.wg, resolve).peers == conf.parse(other.wg, resolve).peers
 
 
@@ -200,6 +206,9 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.find("wg0") == ("wg0", str(path))
     with pytest.raises(HostError, match=r"nowhere\.conf' does not exist"):
         config.find("nowhere")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HostError, match=r"wg0\.conf\.conf' .*; the file here is \./wg0\.conf"):
+        config.find("wg0.conf")
     for name in ("wg0.txt", "a name.conf", "sixteen-letters-.conf"):
         (tmp_path / name).touch()
         with pytest.raises(

@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -10,7 +11,9 @@ from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.errors import ConfigError
 from wiresnake.model import CLEAR, PeerChange, Prefix
-from wiresnake.quick.peers import Difference, compare, whole
+from wiresnake.quick import stanzas
+from wiresnake.quick.others import Others, digest
+from wiresnake.quick.peers import Difference, compare, said, whole
 
 
 def key(number: int) -> str:
@@ -197,3 +200,175 @@ def test_what_a_peer_was_can_be_made_again() -> None:
         replace_allowed_ips=True,
         allowed_ips=adding("10.0.0.0/24"),
     )
+
+
+class Told(NamedTuple):
+    difference: Difference
+    kept: set[tuple[str, str]]
+    """Who keeps what."""
+    notes: list[str]
+
+
+def told(text: str, *peers: PeerState, before: str | None, **more: Any) -> Told:
+    """Of a file that said `before` when it was last applied; None: nobody knows."""
+    record = None
+    if before is not None:
+        wg = bytearray(before.encode())
+        record = said(wg, stanzas.read(wg))
+    only = more.pop("only", frozenset())
+    others = Others(record, **more)
+    state = InterfaceState("wg0", "user", None, None, 51820, 0, peers)
+    wg = bytearray(f"[Interface]\n{text}".encode())
+    found = compare(wg, state, {}, resolve, name="wg0.conf", others=others, only=only)
+    gone = [one.public_key for one in found.peers if one.change.remove]
+    notes = list(others.notes("wg0", "wg0.conf", {}, gone))
+    return Told(found, {(one.public_key, one.what) for one in others.kept}, notes)
+
+
+FILE = peer(A, "AllowedIPs = 10.0.0.1/32")
+ALONE: list[dict[str, bool]] = [{}]
+LOOSE = [{"hooks": True}, {"save": True}, {"hooks": True, "save": True}]
+
+
+@pytest.mark.parametrize("how", [*LOOSE, {"keep": True}])
+def test_what_the_file_never_named_stays(how: dict[str, bool]) -> None:
+    """A peer, a preshared key, a keepalive and a network that a hook or `wg set` added."""
+    peers = (
+        live(A, "10.0.0.1/32", "10.1.0.0/16", psk=SECRET, keepalive=25),
+        live(B, "10.0.0.2/32"),
+    )
+    found = told(FILE, *peers, before=FILE, **how)
+    assert found.difference.peers == ()
+    assert found.kept == {
+        (A, "allowed ips 10.1.0.0/16"),
+        (A, "preshared key"),
+        (A, "persistent keepalive"),
+        (B, "peer"),
+    }
+    assert len(found.notes) == 4
+    assert not any(SECRET in line for line in found.notes)
+    assert found.difference.allowed_ips == {"10.0.0.1/32"}
+    assert found.difference.undecided == {"10.1.0.0/16", "10.0.0.2/32"}
+    # Beside a change that is wanted, too.
+    text = FILE + peer(C, "AllowedIPs = 10.0.0.3/32") + "PersistentKeepalive = 3\n"
+    [change] = told(text, *peers, before=FILE, **how).difference.peers
+    assert change.public_key == C
+    edited = FILE.replace("10.0.0.1/32", "10.0.0.1/32, 10.4.0.0/16")
+    [change] = told(edited, *peers, before=FILE, **how).difference.peers
+    assert (change.gained, change.lost) == (("10.4.0.0/16",), ())
+    assert (change.change.preshared_key, change.change.persistent_keepalive) == (None, None)
+
+
+@pytest.mark.parametrize("how", ALONE)
+def test_a_file_alone_is_the_whole_truth(how: dict[str, bool]) -> None:
+    peers = live(A, "10.0.0.1/32", "10.1.0.0/16", psk=SECRET), live(B)
+    gone, less = told(FILE, *peers, before=FILE, **how).difference.peers
+    assert (gone.public_key, gone.change.remove) == (B, True)
+    assert (less.change.preshared_key, less.lost) == (CLEAR, ("10.1.0.0/16",))
+
+
+TAKEN = FILE + peer(B, f"PresharedKey = {SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("before", "how"),
+    [*((TAKEN, how) for how in [*LOOSE, *ALONE]), (None, {}), (None, {"hooks": True})],
+)
+def test_who_is_taken_out_of_the_file_goes(before: str | None, how: dict[str, bool]) -> None:
+    """Whatever hooks there are; so does who nobody can tell of, which is said."""
+    found = told(FILE, live(A, "10.0.0.1/32"), live(B, psk=SECRET), before=before, **how)
+    assert [one.change.remove for one in found.difference.peers] == [True]
+    assert found.kept == set()
+    assert ["--keep" in line for line in found.notes] == [True] * bool(before is None and how)
+    kept = told(FILE, live(A, "10.0.0.1/32"), live(B), before=before, keep=True, **how)
+    assert kept.difference.peers == ()
+
+
+@pytest.mark.parametrize("how", LOOSE)
+def test_what_is_edited_out_goes(how: dict[str, bool]) -> None:
+    before = peer(
+        A, "AllowedIPs = 10.0.0.1, 10.2.0.0/16", f"PresharedKey={SECRET}", "PersistentKeepalive = 9"
+    )
+    [change] = told(
+        FILE,
+        live(A, "10.0.0.1/32", "10.2.0.0/16", psk=SECRET, keepalive=9),
+        before=before,
+        **how,
+    ).difference.peers
+    assert change.lost == ("10.2.0.0/16",)
+    assert (change.change.preshared_key, change.change.persistent_keepalive) == (CLEAR, 0)
+
+
+def test_without_a_record_the_interface_that_is_saved_decides() -> None:
+    peers = live(A, "10.0.0.1/32", "10.1.0.0/16", psk=SECRET), live(B)
+    found = told(FILE, *peers, before=None, save=True)
+    assert found.difference.peers == ()
+    assert len(found.notes) == 3
+
+
+def test_without_a_record_only_values_stay() -> None:
+    """They let nobody in; a network does."""
+    state = live(A, "10.0.0.1/32", "10.1.0.0/16", psk=SECRET, keepalive=9)
+    found = told(FILE, state, before=None, hooks=True)
+    [change] = found.difference.peers
+    assert change.lost == ("10.1.0.0/16",)
+    assert (change.change.preshared_key, change.change.persistent_keepalive) == (None, None)
+    assert found.kept == {(A, "preshared key"), (A, "persistent keepalive")}
+
+
+def test_with_save_config_the_interface_decides_what_was_not_edited() -> None:
+    before = peer(A, "AllowedIPs = 10.0.0.1, 10.2.0.0/16", f"PresharedKey = {SECRET}") + peer(B)
+    state = live(A, "10.0.0.1/32", psk=SECRET2, keepalive=3)
+    found = told(before, state, before=before, save=True)
+    assert found.difference.peers == ()
+    assert found.difference.allowed_ips == {"10.0.0.1/32"}
+    assert "stays away" in "".join(found.notes)
+    # With hooks the file does: what it names comes back.
+    changed, new = told(before, state, before=before, hooks=True).difference.peers
+    assert (new.public_key, changed.gained) == (B, ("10.2.0.0/16",))
+    # And what was edited since is applied.
+    edited = before.replace(SECRET, key(9)).replace("10.2.", "10.3.")
+    [change] = told(edited, state, before=before, save=True).difference.peers
+    assert change.gained == ("10.3.0.0/16",)
+    assert change.change.preshared_key == PresharedKey.from_base64(key(9).encode())
+
+
+def test_a_network_that_the_file_gives_to_another_moves() -> None:
+    text = FILE + peer(B, "AllowedIPs = 10.1.0.0/16")
+    found = told(text, live(A, "10.0.0.1/32", "10.1.0.0/16"), before=FILE, hooks=True)
+    gained = {one.public_key: one.gained for one in found.difference.peers}
+    assert gained[B] == ("10.1.0.0/16",)
+    assert found.difference.undecided == frozenset()
+    assert "10.1.0.0/16" in found.difference.allowed_ips
+
+
+def test_one_peer_alone() -> None:
+    """Nothing else is looked at: neither mistakes nor names of others, nor who is to go."""
+    text = (
+        peer(A, "Endpoint = nowhere.invalid:5", "AllowedIPs = 10.0.0.0/99")
+        + peer(B, "AllowedIPs = 10.0.0.2")
+        + peer(key(8), "AllowedIPs = 10.0.0.8")
+    )
+    LOOKED_UP.clear()
+    peers = live(A), live(C), live(key(7))
+    found = told(text, *peers, before="", only={B, C}).difference
+    assert [(one.public_key, one.change.remove) for one in found.peers] == [(C, True), (B, False)]
+    assert LOOKED_UP == []
+    # Who is asked for goes, also where it was never in the file.
+    found = told(text, *peers, before="", only={C}, hooks=True).difference
+    assert [one.change.remove for one in found.peers] == [True]
+
+
+def test_many_are_said_in_one_line() -> None:
+    many = [live(key(number)) for number in range(50, 60)]
+    [line] = told(FILE, live(A, "10.0.0.1/32"), *many, before=FILE, hooks=True).notes
+    assert "and 5 more" in line
+    assert line.count("=") == 5
+
+
+def test_a_record_holds_no_secret() -> None:
+    wg = bytearray(peer(A, f"PresharedKey = {SECRET}", "AllowedIPs = 10.0.0.1").encode())
+    found = said(wg, stanzas.read(wg))
+    assert SECRET not in str(found)
+    assert found[A].preshared_key == digest(SECRET.encode()) != ""
+    assert found[A].allowed_ips == ("10.0.0.1/32",)

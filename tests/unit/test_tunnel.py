@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import select
 import socket
@@ -12,13 +13,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from wiresnake._native import Endpoint, PresharedKey
+from wiresnake._native import Endpoint, PanicException, PresharedKey, cipher
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
 from wiresnake.runtime import tunnel as module
 from wiresnake.runtime import udp
+from wiresnake.runtime.offloads import ALL, Offload
 from wiresnake.runtime.tun import Tun
 from wiresnake.runtime.tunnel import Tunnel
 
@@ -68,8 +70,13 @@ class NotingPlane:
     def clear_timer(self) -> None:
         os.eventfd_read(self.timer_fd)
 
-    def attach_sockets(self, v4: int | None, v6: int | None) -> None:
-        if v4 is not None:
+    threads = False
+
+    def offloads(self) -> tuple[bool, bool, bool]:
+        return False, True, False
+
+    def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None:
+        if v4 is not None and not self.threads:
             raise OSError(errno.EAGAIN, "no thread")
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -95,7 +102,9 @@ def play(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: said.append(str(context["exception"])))
-        tunnel = Tunnel(Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, True))
+        tunnel = Tunnel(
+            Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, ALL - {Offload.USO})
+        )
         try:
             await scene(tunnel, plane, said)
         finally:
@@ -324,7 +333,10 @@ def test_a_state_comes_in_parts_without_those_who_went(monkeypatch: pytest.Monke
         changes = many(1001)
         await tunnel.apply(DeviceChange(peers=tuple(changes)))
         device, *parts = tunnel.describe_state(None)
-        assert device == b"up=false\nbound=false\ninvalid_mac1=1\n"
+        assert device == (
+            b"up=false\nbound=false\ninvalid_mac1=1\n"
+            b"cipher=%s\noffloads=tso,tcp-merge\n" % cipher()[0].encode()
+        )
         assert [part.count(b"public_key=") for part in parts] == [499, 500, 1]
         seventh = changes.pop(6).public_key
         text = "".join(f"public_key={one.public_key.hex()}\nsession=none\n" for one in changes)
@@ -353,6 +365,127 @@ def test_an_interface_that_is_up_and_has_no_socket_says_why(
         tunnel._link_changed(True, 1420)
         assert next(tunnel.describe_state(None)).startswith(says % errno.EIO)
         assert "TypeError: a defect" in caplog.text
+
+    play(monkeypatch, scene)
+
+
+class Binds:
+    """Stands in for `udp.open_sockets`: refuses as often as it is told, and keeps when it was asked
+    for which port."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
+        self.refusals = refusals
+        self.asked: list[tuple[float, int]] = []
+        self._open = udp.open_sockets
+        monkeypatch.setattr(udp, "open_sockets", self)
+
+    def __call__(self, port: int, mark: int) -> udp.Sockets:
+        self.asked.append((time.monotonic(), port))
+        if len(self.asked) <= self.refusals:
+            raise HostError(errno.EADDRINUSE, f"UDP port {port} is in use")
+        return self._open(port, mark)
+
+
+async def bound(tunnel: Tunnel) -> None:
+    for _ in range(1000):
+        if tunnel._sockets is not None:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("not in 5 s")
+
+
+def test_c12_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        plane.threads = True
+        binds = Binds(monkeypatch, 4)
+        tunnel._link_changed(True, 1420)
+        in_use = b"up=true\nbound=false\nbind_error=%d\n" % errno.EADDRINUSE
+        assert next(tunnel.describe_state(None)).startswith(in_use)
+        await bound(tunnel)
+        assert next(tunnel.describe_state(None)).startswith(b"up=true\nbound=true\ninvalid")
+        times = [at for at, _ in binds.asked]
+        pauses = [later - at for at, later in itertools.pairwise(times)]
+        assert len(pauses) == 4 and all(
+            pause >= 0.02 * 2**number for number, pause in enumerate(pauses)
+        )
+        assert caplog.text.count("is up without a socket, trying again: UDP port 0 is in use") == 1
+        # Once there are sockets, and once the link is down, nothing is tried any more.
+        binds.refusals = 100
+        tunnel._link_changed(False, 1420)
+        tunnel._link_changed(True, 1420)
+        tunnel._link_changed(False, 1420)
+        number = len(binds.asked)
+        await asyncio.sleep(0.1)
+        assert (len(binds.asked), number) == (number, 6)
+        assert tunnel._sockets is None
+
+    play(monkeypatch, scene)
+
+
+def test_c12_a_change_that_costs_the_sockets_gets_them_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread could be made for the new port: the old one is bound anew."""
+
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        plane.threads = True
+        tunnel._link_changed(True, 1420)
+        port = tunnel.status.listen_port
+        plane.threads = False
+        other = udp.open_sockets(0, 0)
+        other.close()
+        with pytest.raises(OSError, match="no thread"):
+            await tunnel.apply(DeviceChange(listen_port=other.port))
+        assert tunnel._sockets is None
+        plane.threads = True
+        await bound(tunnel)
+        assert tunnel.status.listen_port == port
+
+    play(monkeypatch, scene)
+
+
+def test_a_panic_of_rust_is_a_defect_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no Exception; the other events and the deadlines do not notice."""
+
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        handled = []
+
+        def handle(kind: int, peer: int, at: object) -> None:
+            handled.append(peer)
+            if peer == 1:
+                raise PanicException("index out of range")
+
+        monkeypatch.setattr(tunnel._device, "handle", handle)
+        monkeypatch.setattr(tunnel._device, "tick", Mock(side_effect=PanicException("tick")))
+        monkeypatch.setattr(Peer, "start", Mock(side_effect=PanicException("start")))
+        plane.post((0, 1), (0, 2))
+        await asyncio.sleep(0.05)
+        assert handled == [1, 2]
+        tunnel._survive(tunnel._device.tick, module.now())
+        await tunnel.apply(DeviceChange(peers=tuple(many(3))))
+        tunnel._link_changed(True, 1420)
+        await asyncio.gather(*tunnel._changes)
+        assert said == ["index out of range", "tick", "start"]
+
+    play(monkeypatch, scene)
+
+
+def test_a_panic_that_was_survived_is_reported_with_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+        untold = ["src/outbound.rs:204:36: out of range"]
+        monkeypatch.setattr(module, "take_panics", lambda: [untold.pop()] if untold else [])
+        plane.post((Event.PANIC, 0), (Event.PANIC, 0))
+        await asyncio.sleep(0.05)
+        place = "src/outbound.rs:204:36: out of range"
+        assert reported == [f"a panic, which is a bug, please report it: {place}"]
+        assert not tunnel.closed.done()
 
     play(monkeypatch, scene)
 

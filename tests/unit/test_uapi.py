@@ -16,6 +16,7 @@ from wiresnake.config.uapi import (
     write_device,
     write_device_state,
     write_event,
+    write_machine_state,
     write_peer_state,
 )
 from wiresnake.model import (
@@ -373,6 +374,11 @@ def test_state_of_a_device_in_order() -> None:
         "invalid_mac1=1",
     ]
     assert write_device_state(False, False, 0, None, "", 5) == b"up=false\nbound=false\n"
+
+
+def test_state_says_what_of_the_machine_is_used() -> None:
+    assert write_machine_state("own", False, ["gro", "uso"]) == "cipher=own\noffloads=gro,uso\n"
+    assert write_machine_state("ring", True, []) == "cipher=ring\nown_cipher_failed=true\n"
 
 
 def test_state_of_a_peer() -> None:

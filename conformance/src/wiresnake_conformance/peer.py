@@ -24,7 +24,7 @@ from .oracle import (
     respond,
 )
 from .road import PATIENCE, Datagram, Road
-from .verdict import Differs, Failed
+from .verdict import CERTAIN, Differs, Failed
 
 if TYPE_CHECKING:
     from .stand import Stand
@@ -80,7 +80,7 @@ class Peer:
         try:
             return complete(initiating, self.key, response, self.psk)
         except Unopened as error:
-            raise Differs(f"the response does not open: {error}") from None
+            raise Differs(f"the response does not open: {error}", needs=CERTAIN) from None
 
     def handshake(self, *, confirm: bool = True, **parts: Any) -> Session:
         """A session that we initiated; by a keepalive the device learns that it can send."""
@@ -97,7 +97,8 @@ class Peer:
         try:
             return consume(self.key, datagram.data)
         except Unopened as error:
-            raise Differs(f"the device's initiation does not open: {error}") from None
+            text = f"the device's initiation does not open: {error}"
+            raise Differs(text, needs=CERTAIN) from None
 
     def answer(self, within: float = PATIENCE, **parts: Any) -> Session:
         """A session that the device initiates within that time; it sends first."""
@@ -113,7 +114,8 @@ class Peer:
         try:
             return session.open(datagram.data)
         except Unopened as error:
-            raise Differs(f"what the device sent does not open: {error}") from None
+            text = f"what the device sent does not open: {error}"
+            raise Differs(text, needs=CERTAIN) from None
 
     def packet(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
         """A packet from this peer to the device."""
@@ -137,7 +139,7 @@ class Peer:
         while not (content := self.received(session, why)):
             pass  # a keepalive that was due
         if content[: len(back)] != back:
-            raise Differs("what the device sent is not the packet it was given")
+            raise Differs("what the device sent is not the packet it was given", needs=CERTAIN)
 
     def configure(self, *words: str, text: str | None = None) -> None:
         """`wg set INTERFACE peer KEY ...`."""

@@ -2,14 +2,22 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from xml.etree import ElementTree
 
 from .items import Item
+from .machine import Lateness
 from .run import Outcome
 from .verdict import Check, Result
 
-WORST = [Result.ERROR, Result.FAILED, Result.DIFFERS, Result.PASS, Result.NOT_APPLICABLE]
+WORST = [
+    Result.ERROR,
+    Result.FAILED,
+    Result.DIFFERS,
+    Result.INCONCLUSIVE,
+    Result.PASS,
+    Result.NOT_APPLICABLE,
+]
 SHORT = {Result.NOT_APPLICABLE: "n/a"}
 
 INTRODUCTION = """\
@@ -17,9 +25,10 @@ INTRODUCTION = """\
 
 Made by `wiresnake-conformance` on {date} ({machine}): each item of its list that can be seen from
 outside, on each implementation. *differs*: it does other than the item says; *failed*: it died,
-hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it. Below
-is of each difference what was sent (`->`) and what came back (`<-`), with the seconds since the
-start. The anchor is what the Linux kernel does; `wiresnake-conformance --list` names each source.
+hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it;
+*inconclusive*: the machine was too slow to tell, at every try. Below is of each difference what
+was sent (`->`) and what came back (`<-`), with the seconds since the start. The anchor is what the
+Linux kernel does; `wiresnake-conformance --list` names each source.
 """
 
 
@@ -34,6 +43,8 @@ class Report:
     """The implementations in the order of the columns, each with its version."""
     date: str
     machine: str
+    lateness: Lateness = field(default_factory=Lateness)
+    """The machine's over the whole run."""
 
     def beside(self, written: str) -> "Report":
         """The same with the columns of another run, read from its JSON. ValueError if both runs
@@ -68,7 +79,7 @@ class Report:
         return next((result for result in WORST if result in found), Result.NOT_APPLICABLE)
 
     def differences(self) -> Iterable[Outcome]:
-        bad = (Result.DIFFERS, Result.FAILED, Result.ERROR)
+        bad = (Result.DIFFERS, Result.FAILED, Result.ERROR, Result.INCONCLUSIVE)
         found = [outcome for outcome in self.outcomes if outcome.result in bad]
         order = list(self.versions)
         return sorted(found, key=lambda o: (order.index(o.subject), o.number, o.check))
@@ -85,11 +96,22 @@ class Report:
             )
         lines.append("")
         lines += [self._sum(label) for label in labels]
+        lines += ["", *self._slowness()]
         for outcome in self.differences():
             lines += ["", f"{outcome.subject}, item {outcome.number}, {outcome.check}:"]
             lines += [f"  {outcome.result}: {outcome.reason}"]
             lines += [f"    {line}" for line in outcome.evidence]
         return "\n".join(lines)
+
+    def _slowness(self) -> list[str]:
+        """What the machine's lateness has to do with the results."""
+        worst, typical = self.lateness.worst, self.lateness.typical
+        lines = [f"The machine was {worst:.3f} s late at worst, {typical:.3f} s in most seconds."]
+        for outcome in self.outcomes:
+            if outcome.notes:
+                said = f"{outcome.subject}, item {outcome.number}, {outcome.check}: "
+                lines.append(f"  {said}{outcome.result}. {'; '.join(outcome.notes)}")
+        return lines
 
     def _sum(self, label: str) -> str:
         counts = [(r, sum(self.result(n, label) == r for n in self.numbers)) for r in Result]
@@ -102,6 +124,7 @@ class Report:
             {
                 "date": self.date,
                 "machine": self.machine,
+                "lateness": asdict(self.lateness),
                 "implementations": self.versions,
                 "items": [
                     asdict(self.items[number])
@@ -116,6 +139,8 @@ class Report:
                                         "reason": outcome.reason,
                                         "seconds": outcome.seconds,
                                         "evidence": outcome.evidence,
+                                        "late": round(outcome.late, 4),
+                                        "notes": outcome.notes,
                                     }
                                     for outcome in self.of(number, label)
                                 ],
@@ -140,7 +165,9 @@ class Report:
                 tests=str(len(found)),
                 failures=str(sum(o.result in (Result.DIFFERS, Result.FAILED) for o in found)),
                 errors=str(sum(o.result == Result.ERROR for o in found)),
-                skipped=str(sum(o.result == Result.NOT_APPLICABLE for o in found)),
+                skipped=str(
+                    sum(o.result in (Result.NOT_APPLICABLE, Result.INCONCLUSIVE) for o in found)
+                ),
             )
             for outcome in found:
                 case = ElementTree.SubElement(
@@ -155,6 +182,7 @@ class Report:
                     Result.FAILED: "failure",
                     Result.ERROR: "error",
                     Result.NOT_APPLICABLE: "skipped",
+                    Result.INCONCLUSIVE: "skipped",
                 }.get(outcome.result)
                 if tag:
                     child = ElementTree.SubElement(case, tag, message=outcome.reason)
@@ -177,6 +205,7 @@ class Report:
             cells = [marks.get(result, f"**{result}**") for result in results]
             title = self.items[number].title.replace("|", "\\|")
             lines.append(f"| {number} | {title} | " + " | ".join(cells) + " |")
+        lines += ["", *(f"{line}  " for line in map(str.strip, self._slowness()))]
         lines += ["", "## Differences, with their evidence"]
         for label in labels:
             found = [outcome for outcome in self.differences() if outcome.subject == label]

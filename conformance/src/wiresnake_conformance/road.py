@@ -17,7 +17,7 @@ from .oracle import (
     describe,
     kind_of,
 )
-from .verdict import Differs
+from .verdict import UNASKED, Differs
 
 if TYPE_CHECKING:
     from .stand import Stand
@@ -120,18 +120,22 @@ class Road:
 
     def expect(self, kind: int, why: str, within: float = PATIENCE) -> Datagram:
         """The next datagram, which must be of that kind and of the right size."""
-        datagram = self.receive(within)
+        patience = self.stand.patience(within)
+        datagram = self.receive(patience)
         if datagram is None:
-            raise Differs(f"{why}: nothing came within {within:g} s")
+            raise Differs(f"{why}: nothing came within {patience:g} s")
         wrong = datagram.kind != kind or len(datagram.data) != LENGTHS.get(kind, len(datagram.data))
         if wrong:
             raise Differs(f"{why}: wanted {KINDS[kind]}, got {describe(datagram.data)}")
         return datagram
 
     def silence(self, seconds: float, why: str) -> None:
-        """Nothing may come."""
+        """Nothing may come; a late machine is given more time to be wrong."""
+        if seconds and not self.stand.timed:
+            seconds += self.stand.late.leeway
         if datagram := self.receive(seconds):
-            raise Differs(f"{why}: expected silence, got {describe(datagram.data)}")
+            got = f"{why}: expected silence, got {describe(datagram.data)}"
+            raise Differs(got, needs=UNASKED)
 
 
 @dataclass

@@ -13,17 +13,35 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from subprocess import TimeoutExpired
 
 from . import namespaces
+from .machine import Lateness, Watch
 from .oracle import Unopened
-from .stand import Stand, open_stand
+from .stand import NO_ANSWER, Stand, open_stand
 from .subject import Subject
-from .verdict import Check, Differs, Failed, Log, NotApplicable, Result, printable
+from .verdict import (
+    CERTAIN,
+    UNASKED,
+    Check,
+    Differs,
+    Doubtable,
+    Failed,
+    Inconclusive,
+    Log,
+    NotApplicable,
+    Result,
+    printable,
+)
 
 EVIDENCE_LINES = 60
 WAITING = 12.0
 """A check that takes longer than that mostly waits, so many of them can run at once."""
+TRIES = 3
+"""How often a check runs at most while a late machine may be the cause of what it says."""
+REST = 20.0
+"""Seconds that a further try waits for a machine that is not late."""
 
 
 @dataclass
@@ -38,6 +56,13 @@ class Outcome:
     """In one line; empty if it passed."""
     seconds: float
     evidence: list[str] = field(default_factory=list)
+    late: float = 0
+    """How late the machine was meanwhile, at worst, in seconds."""
+    notes: list[str] = field(default_factory=list)
+    """What the machine's lateness has to do with the result: limits that were widened for it, and
+    the tries before this one."""
+    needs: float = CERTAIN
+    """How late it would have to be to be the cause of a bad result."""
 
 
 @dataclass
@@ -48,16 +73,21 @@ class _Job:
     pipe: int = -1
     data: bytes = b""
     start: float = 0
+    tries: list[Outcome] = field(default_factory=list)
 
-    @property
-    def limit(self) -> float:
-        return self.start + self.check.seconds * 3 + 60
+    def limit(self, watch: Watch) -> float:
+        stretch = watch.since(self.start).stretch
+        return self.start + self.check.seconds * 3 + 60 * stretch
 
 
 def run(
-    checks: Sequence[Check], subjects: Sequence[Subject], tell: Callable[[Outcome], None]
+    checks: Sequence[Check],
+    subjects: Sequence[Subject],
+    tell: Callable[[Outcome], None],
+    watch: Watch,
 ) -> list[Outcome]:
-    """Every check on every implementation; `tell` hears of each outcome at once."""
+    """Every check on every implementation; `tell` hears of each outcome at once. What the machine
+    may be the cause of is tried again, up to `TRIES` times, with less beside it."""
     jobs = [_Job(subject, check) for check in checks for subject in subjects]
     outcomes: list[Outcome] = []
 
@@ -71,35 +101,78 @@ def run(
             name, number = job.check.name, job.check.number
             finish(Outcome(job.subject.label, number, name, Result.NOT_APPLICABLE, reason, 0))
     jobs = [job for job in jobs if job.check.shared or job.subject.kind != "interface"]
+    again = list[_Job]()
+
+    def ended(job: _Job, outcome: Outcome) -> None:
+        settled = settle(outcome, job.tries)
+        if settled:
+            finish(settled)
+        else:
+            again.append(_Job(job.subject, job.check, tries=[*job.tries, outcome]))
+
+    _run_once(jobs, subjects, watch, ended, 2 * (os.cpu_count() or 1))
+    while again:
+        watch.rest(REST)
+        jobs, again = again, []
+        _run_once(jobs, subjects, watch, ended, 1)
+    return outcomes
+
+
+def settle(outcome: Outcome, before: Sequence[Outcome]) -> Outcome | None:
+    """What is said of a check after that try; None if it is to be tried again."""
+    notes = [
+        f"try {number}: {one.result}: {one.reason}; the machine was {one.late:.3f} s late"
+        for number, one in enumerate(before, 1)
+    ]
+    outcome = replace(outcome, notes=[*notes, *outcome.notes])
+    itself = outcome.result is Result.INCONCLUSIVE
+    if not itself and not Lateness(outcome.late).explains(outcome.needs):
+        return outcome
+    if len(before) + 1 < TRIES:
+        return None
+    said = f"the machine is too slow, {outcome.late:.3f} s late; seen: "
+    said += "" if itself else f"{outcome.result}: "
+    return replace(outcome, result=Result.INCONCLUSIVE, reason=said + outcome.reason)
+
+
+def _run_once(
+    jobs: list[_Job],
+    subjects: Sequence[Subject],
+    watch: Watch,
+    ended: Callable[[_Job, Outcome], None],
+    most: int,
+) -> None:
+    """Each job, with up to so many beside each other that do not mostly wait."""
     together = [job for job in jobs if not job.check.alone]
     waiting = [job for job in together if job.check.seconds > WAITING]
     quick = [job for job in together if job.check.seconds <= WAITING]
     one_at_a_time = any(subject.kind == "interface" for subject in subjects)
-    cores = os.cpu_count() or 1
     _run_all(
         sorted(waiting, key=lambda job: -job.check.seconds) + quick,
         lambda running: (
             not running
             if one_at_a_time
-            else sum(job.check.seconds <= WAITING for job in running) < 2 * cores
+            else sum(job.check.seconds <= WAITING for job in running) < most
         ),
-        finish,
+        watch,
+        ended,
     )
-    _run_all([job for job in jobs if job.check.alone], lambda running: not running, finish)
-    return outcomes
+    alone = [job for job in jobs if job.check.alone]
+    _run_all(alone, lambda running: not running, watch, ended)
 
 
 def _run_all(
     jobs: list[_Job],
     may_start: Callable[[list[_Job]], bool],
-    finish: Callable[[Outcome], None],
+    watch: Watch,
+    ended: Callable[[_Job, Outcome], None],
 ) -> None:
     jobs, running = list(jobs), list[_Job]()
     with selectors.DefaultSelector() as selector:
         while jobs or running:
             while jobs and may_start(running):
                 job = jobs.pop(0)
-                _start(job)
+                _start(job, watch)
                 selector.register(job.pipe, selectors.EVENT_READ, job)
                 running.append(job)
                 time.sleep(0.02)  # not all at the same instant: they measure time
@@ -110,16 +183,16 @@ def _run_all(
                     continue
                 selector.unregister(job.pipe)
                 running.remove(job)
-                finish(_end(job))
+                ended(job, _end(job, watch))
             for job in running:
-                late = time.monotonic() - job.limit
+                late = time.monotonic() - job.limit(watch)
                 if late > 0:  # its pipe closes with it
                     gently = job.subject.kind == "interface" and late < 30
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(job.pid, signal.SIGTERM if gently else signal.SIGKILL)
 
 
-def _start(job: _Job) -> None:
+def _start(job: _Job, watch: Watch) -> None:
     job.pipe, theirs = os.pipe()
     job.start = time.monotonic()
     job.pid = os.fork()
@@ -141,7 +214,7 @@ def _start(job: _Job) -> None:
                 os.waitpid(child, 0)
                 os._exit(0)
             namespaces.die_with_parent()
-        os.write(theirs, json.dumps(asdict(_judge(job))).encode())
+        os.write(theirs, json.dumps(asdict(_judge(job, watch))).encode())
     finally:
         os._exit(0)
 
@@ -152,28 +225,39 @@ def _end_once(*_: object) -> None:
     sys.exit()
 
 
-def _end(job: _Job) -> Outcome:
+def _end(job: _Job, watch: Watch) -> Outcome:
     os.close(job.pipe)
     os.waitpid(job.pid, 0)
+    machine = watch.since(job.start)
     with contextlib.suppress(ValueError):  # nothing was written, or not all of it
         read = json.loads(job.data)
-        return Outcome(**read | {"result": Result(read["result"])})
+        return Outcome(**read | {"result": Result(read["result"]), "late": machine.worst})
     seconds = time.monotonic() - job.start
-    late = time.monotonic() > job.limit
-    result = Result.FAILED if late else Result.ERROR
-    reason = f"hangs: no end after {seconds:.0f} s" if late else "the check's process ended"
-    return Outcome(job.subject.label, job.check.number, job.check.name, result, reason, seconds)
+    late = time.monotonic() > job.limit(watch)
+    return Outcome(
+        job.subject.label,
+        job.check.number,
+        job.check.name,
+        Result.FAILED if late else Result.ERROR,
+        f"hangs: no end after {seconds:.0f} s" if late else "the check's process ended",
+        seconds,
+        late=machine.worst,
+        needs=NO_ANSWER if late else CERTAIN,
+    )
 
 
-def _judge(job: _Job) -> Outcome:
+def _judge(job: _Job, watch: Watch) -> Outcome:
     log, start = Log(), time.monotonic()
-    result, reason = Result.PASS, ""
+    result, reason, needs = Result.PASS, "", CERTAIN
+    notes = list[str]()
     try:
-        with open_stand(job.subject, log) as stand:
-            result, reason = _verdict(job.check, stand)
+        with open_stand(job.subject, log, watch, timed=job.check.timed) as stand:
+            notes = stand.notes
+            result, reason, needs = _verdict(job.check, stand)
     except Failed as error:
-        result, reason = Result.FAILED, str(error)
-    except Exception:
+        result, reason, needs = Result.FAILED, str(error), _needs(job.check, error)
+    except Exception as error:
+        needs = NO_ANSWER if isinstance(error, TimeoutError | TimeoutExpired) else CERTAIN
         result = Result.ERROR
         reason = traceback.format_exc().strip().splitlines()[-1]
         log.lines += traceback.format_exc().splitlines()
@@ -185,22 +269,34 @@ def _judge(job: _Job) -> Outcome:
         printable(reason),
         round(time.monotonic() - start, 2),
         log.lines[-EVIDENCE_LINES:],
+        notes=notes,
+        needs=needs,
     )
 
 
-def _verdict(check: Check, stand: Stand) -> tuple[Result, str]:
-    result, reason = Result.PASS, ""
+def _verdict(check: Check, stand: Stand) -> tuple[Result, str, float]:
+    """What the check says, and how late the machine would have to be to be the cause of it."""
+    result, reason, needs = Result.PASS, "", CERTAIN
     try:
         check.function(stand)
     except (Differs, Unopened) as error:
-        result, reason = Result.DIFFERS, str(error)
+        result, reason, needs = Result.DIFFERS, str(error), _needs(check, error)
     except NotApplicable as error:
         result, reason = Result.NOT_APPLICABLE, str(error)
+    except Inconclusive as error:
+        result, reason, needs = Result.INCONCLUSIVE, str(error), 0
     except (Failed, OSError) as error:
         if not isinstance(error, Failed) and stand.alive():
             raise  # the suite's own fault
-        result, reason = Result.FAILED, str(error)
+        result, reason, needs = Result.FAILED, str(error), _needs(check, error)
     if not stand.alive():
         last = f": {words}" if (words := stand.last_words()) else ""
-        return Result.FAILED, f"died or hangs after item {check.number}{last}"
-    return result, reason
+        return Result.FAILED, f"died or hangs after item {check.number}{last}", NO_ANSWER
+    return result, reason, needs
+
+
+def _needs(check: Check, error: Exception) -> float:
+    given = error.needs if isinstance(error, Doubtable) else CERTAIN
+    if given is None or (given == UNASKED and check.timed):
+        return check.margin
+    return given

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import namespaces, packets
+from .machine import PIECES, Lateness, Watch
 from .oracle import (
     COOKIE_REPLY,
     INITIATION,
@@ -33,8 +34,12 @@ from .oracle import (
 from .peer import Peer
 from .road import PATIENCE, SO_RCVBUFFORCE, Road, Tap
 from .subject import Subject
-from .verdict import Differs, Failed, Log, NotApplicable
+from .verdict import CERTAIN, UNASKED, Differs, Failed, Log, NotApplicable
 
+SPACING = 0.03
+"""Seconds between initiations of a peer: one each 1/50 s is taken."""
+NO_ANSWER = 1.0
+"""`needs` of what did not end in the most time that a `stretch` gives: a machine so late has it."""
 REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
 """What the kernel's interface says to the sender of a packet that it cannot take."""
 
@@ -53,6 +58,12 @@ class Stand:
     """A file with what a daemon printed."""
     default_mtu: int = 0
     """The interface's before anybody set it."""
+    watch: Watch | None = None
+    """Knows how late the machine is. Without it, it never is."""
+    timed: bool = False
+    """Whether the check depends on when things happen."""
+    notes: list[str] = field(default_factory=list)
+    """What was let pass because the machine was late."""
 
     outer: ClassVar = {4: "192.0.2.1", 6: "2001:db8::1"}
     """The device's addresses on the cable `d0`."""
@@ -105,12 +116,29 @@ class Stand:
 
     def another(self) -> "Stand":
         """A second device of that kind on the same host: up, with a key, without peers."""
-        other = Stand(replace(self.subject, interface="wg1"), self.log, port=self.port + 1)
+        subject = replace(self.subject, interface="wg1")
+        other = Stand(subject, self.log, port=self.port + 1, watch=self.watch)
+        other.timed, other.notes = self.timed, self.notes
         other.network = self.network
         with namespaces.inside(self.network):
             other._start()
         other._configure()
         return other
+
+    # The machine.
+
+    @property
+    def late(self) -> Lateness:
+        """How late the machine has been since the check began."""
+        return self.watch.since(self.log.start) if self.watch else Lateness()
+
+    def patience(self, seconds: float) -> float:
+        """So many seconds, or some more where the machine is late: for what must come at all. In a
+        check that depends on time it is no more, as what comes then may be another thing."""
+        if self.timed:
+            return seconds
+        late = self.late
+        return round(seconds + min(seconds * (late.stretch - 1), PIECES * late.worst, 2.0), 1)
 
     # The device, from its own host.
 
@@ -156,6 +184,7 @@ class Stand:
         self, words: Sequence[str], *, text: str | None = None, timeout: float = 20
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command in the device's network, whatever comes of it."""
+        timeout *= self.late.stretch
         try:
             return subprocess.run(
                 words,
@@ -168,7 +197,8 @@ class Stand:
                 preexec_fn=lambda: namespaces.setns(self.network),
             )
         except subprocess.TimeoutExpired:
-            raise Failed(f"no answer within {timeout:g} s: {' '.join(words)}") from None
+            text = f"no answer within {timeout:.0f} s: {' '.join(words)}"
+            raise Failed(text, needs=NO_ANSWER) from None
 
     def link(self, *, up: bool) -> None:
         self._at_device(f"ip link set {self.interface} {'up' if up else 'down'}")
@@ -181,8 +211,9 @@ class Stand:
         """What the device answers on its UAPI socket, up to the empty line that ends it."""
         if self.subject.kind == "kernel":
             raise NotApplicable("the kernel is configured by netlink and has no UAPI socket")
+        limit = within * self.late.stretch
         with self.uapi_socket() as client:
-            client.settimeout(within)
+            client.settimeout(limit)
             answer = b""
             try:
                 client.sendall(request)
@@ -192,7 +223,8 @@ class Stand:
                         break
                     answer += data
             except TimeoutError:
-                raise Differs(f"no answer on the UAPI socket within {within:g} s") from None
+                text = f"no answer on the UAPI socket within {limit:.0f} s"
+                raise Differs(text, needs=NO_ANSWER) from None
             except ConnectionError as error:
                 self.log(f"UAPI: {error.strerror}")
         return answer
@@ -291,16 +323,19 @@ class Stand:
 
     def expect_delivered(self, packet: bytes, why: str, within: float = PATIENCE) -> None:
         """The next packet out of the tunnel is exactly that one."""
-        found = self.delivered(within)
+        patience = self.patience(within)
+        found = self.delivered(patience)
         if not found:
-            raise Differs(f"{why}: nothing came out of the tunnel within {within:g} s")
+            raise Differs(f"{why}: nothing came out of the tunnel within {patience:g} s")
         if found[0] != packet:
-            raise Differs(f"{why}: another packet came out, {found[0].hex()} for {packet.hex()}")
+            text = f"{why}: another packet came out, {found[0].hex()} for {packet.hex()}"
+            raise Differs(text, needs=CERTAIN)
 
     def expect_dropped(self, why: str, within: float = 0.5) -> None:
-        """Nothing may come out of the tunnel."""
-        if found := self.delivered(within):
-            raise Differs(f"{why}: delivered {packets.read(found[0]) or found[0].hex()}")
+        """Nothing may come out of the tunnel; a late machine is given more time to be wrong."""
+        if found := self.delivered(within + (0 if self.timed else self.late.leeway)):
+            text = f"{why}: delivered {packets.read(found[0]) or found[0].hex()}"
+            raise Differs(text, needs=UNASKED)
 
     # The world.
 
@@ -319,11 +354,22 @@ class Stand:
         self.log(f"{seconds:g} s pass")
         time.sleep(seconds)
 
+    def apart(self) -> None:
+        """Lets so much time pass that an initiation is not refused for coming too soon after
+        another, by a device that takes the first one late."""
+        self.pause(SPACING + min(PIECES * self.late.worst, 0.5))
+
     def expect_between(self, value: float, least: float, most: float, why: str) -> None:
-        """A measured value in seconds must lie in that range."""
+        """A measured value in seconds must lie in that range, or a little beyond it where the
+        machine was so late."""
         self.log(f"{why} {value:.3f} s")
-        if not least <= value <= most:
-            raise Differs(f"{why} {value:.3f} s, not {least:g} to {most:g} s")
+        beyond, late = max(least - value, value - most), self.late
+        if beyond <= 0:
+            return
+        said = f"{why} {value:.3f} s, not {least:g} to {most:g} s"
+        if beyond > late.leeway:
+            raise Differs(said, needs=beyond)
+        self.notes.append(f"{said}: passed, as the machine was {late.worst:.3f} s late")
 
     def road(self, address: str | None = None, *, port: int = 0, version: int = 4) -> Road:
         """A new socket of the world; any address of `world` or of the nets behind it."""
@@ -427,12 +473,13 @@ class Stand:
                 daemon = self.launch(self.interface, f.fileno(), told)
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
-        deadline = time.monotonic() + 10
+        start = time.monotonic()
         while not (self.serves(self.interface) and self.alive()):
-            if daemon.poll() or time.monotonic() > deadline:
-                why = f"exit code {daemon.returncode}" if daemon.returncode else "not ready in 10 s"
-                said = self.last_words() or "it says nothing"
-                raise Failed(f"could not be started: {why}: {said}")
+            took, code = time.monotonic() - start, daemon.poll()
+            if code or took > 10 * self.late.stretch:
+                why = f"exit code {code}" if code else f"not ready in {took:.0f} s"
+                text = f"could not be started: {why}: {self.last_words() or 'it says nothing'}"
+                raise Failed(text, needs=CERTAIN if code else NO_ANSWER)
             time.sleep(0.02)
 
     def _configure(self) -> None:
@@ -448,15 +495,15 @@ class Stand:
 
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        start = time.monotonic()
+        while time.monotonic() < start + 5 * self.late.stretch:
             with namespaces.inside(self.network):
                 tables = [Path(f"/proc/self/net/udp{six}").read_text() for six in ("", "6")]
             rows = [line.split()[1] for table in tables for line in table.splitlines()[1:]]
             if any(address.endswith(f":{self.port:04X}") for address in rows):
                 return
             time.sleep(0.01)
-        raise Failed("no UDP socket on its port within 5 s of being up")
+        raise Failed("no UDP socket on its port within 5 s of being up", needs=NO_ANSWER)
 
     def _processes(self) -> list[Path]:
         """The directories in /proc of all that this check has started."""
@@ -518,8 +565,11 @@ class SharedStand(Stand):
         return b"\xc6\x12" in packet[12:20] or b"\xfd\x57\x69\x72\x65\x73" in packet[8:40]
 
 
-def open_stand(subject: Subject, log: Log) -> Stand:
-    return (SharedStand if subject.kind == "interface" else Stand)(subject, log)
+def open_stand(
+    subject: Subject, log: Log, watch: Watch | None = None, *, timed: bool = False
+) -> Stand:
+    kind = SharedStand if subject.kind == "interface" else Stand
+    return kind(subject, log, watch=watch, timed=timed)
 
 
 def _send_forever(roads: list[Road], datagrams: Sequence[bytes], rate: float | None) -> None:

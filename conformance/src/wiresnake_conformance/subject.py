@@ -18,9 +18,9 @@ class Subject:
     """A daemon's command line; the interface's name goes behind it."""
     interface: str = "wg0"
 
-    def version(self) -> str:
-        """What it says of itself. It is asked in namespaces of its own, as it may take the
-        question for the name of an interface."""
+    def version(self, patience: float = 5) -> str:
+        """What it says of itself within so many seconds. It is asked in namespaces of its own, as
+        it may take the question for the name of an interface."""
         if self.kind == "kernel":
             return f"Linux {os.uname().release}"
         if self.kind == "interface":
@@ -34,7 +34,7 @@ class Subject:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=5,
+                timeout=patience,
                 check=False,
             )
         except subprocess.TimeoutExpired:

@@ -13,16 +13,38 @@ class Result(StrEnum):
     FAILED = "failed"
     """The device died, hung, could not be configured or answered nonsense."""
     NOT_APPLICABLE = "not applicable"
+    INCONCLUSIVE = "inconclusive"
+    """The machine was too slow, at every try, for what was seen to be the device's doing."""
     ERROR = "error"
     """The suite's own fault: nothing is said about the device."""
 
 
-class Differs(Exception):
+CERTAIN = float("inf")
+"""`needs` of what no lateness explains, such as a packet that was changed."""
+UNASKED = 1e9
+"""That of what came and ought not to: certain, except in a check that depends on time."""
+
+
+class Doubtable(Exception):
+    """What a slow machine may be the cause of."""
+
+    def __init__(self, text: str, *, needs: float | None = None) -> None:
+        """`needs` is how late the machine would have to be, in seconds, to be the cause of it;
+        the check's own margin if it is not given."""
+        super().__init__(text)
+        self.needs = needs
+
+
+class Differs(Doubtable):
     """The device does other than the item says."""
 
 
-class Failed(Exception):
+class Failed(Doubtable):
     """The device cannot be tested any further."""
+
+
+class Inconclusive(Exception):
+    """The check itself has seen that the machine is too slow, or too busy, to tell."""
 
 
 class NotApplicable(Exception):
@@ -58,6 +80,11 @@ class Check:
     """It loads the machine: nothing else may run meanwhile."""
     shared: bool
     """It adds peers of its own and changes nothing else, so a configured interface will do."""
+    margin: float = 1.0
+    """How late the machine may be, in seconds, before a difference may be of its making: the least
+    time between what the check does and what the device may do by then or no longer."""
+    timed: bool = False
+    """Even an answer that is wrong may be so because this check or the device was late."""
 
     @property
     def name(self) -> str:
@@ -72,12 +99,21 @@ CHECKS: list[Check] = []
 
 
 def check(
-    number: int, *, seconds: float = 2, alone: bool = False, shared: bool = True
+    number: int,
+    *,
+    seconds: float = 2,
+    alone: bool = False,
+    shared: bool = True,
+    margin: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Registers a function that takes a `Stand`; its docstring says what it expects."""
+    """Registers a function that takes a `Stand`; its docstring says what it expects. One that
+    depends on when things happen has a `margin`; one that loads the machine has one anyway."""
+    timed = alone or margin is not None
+    if margin is None:
+        margin = 0.4 if alone else 1.0
 
     def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
-        CHECKS.append(Check(number, function, seconds, alone, shared))
+        CHECKS.append(Check(number, function, seconds, alone, shared, margin, timed))
         return function
 
     return register

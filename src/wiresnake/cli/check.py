@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files
-from wiresnake.quick.check import Finding, check
+from wiresnake.quick.check import Finding, check, check_on_host
 
 
 def parser(command: str) -> Parser:
@@ -17,7 +17,8 @@ def parser(command: str) -> Parser:
         prog=f"wiresnake {command}",
         description="Says what is wrong in wg-quick files: FILE:LINE:COLUMN: error or warning:"
         " reason; remedy. An error is what keeps a file from being used; a warning is what is"
-        " accepted and does something else than its writer can have meant.",
+        " accepted and does something else than its writer can have meant. A file in"
+        " /etc/wireguard is held against this host's routes, too.",
         epilog="""\
 examples:
   wiresnake check                  all of /etc/wireguard
@@ -34,7 +35,9 @@ exit codes: 0 no errors, 1 errors (with --strict: or warnings), or a file that c
     )
     made.add_argument("--strict", action="store_true", help="warnings count as errors")
     made.add_argument(
-        "--verbose", action="store_true", help="notes too: which networks lie within another peer's"
+        "--verbose",
+        action="store_true",
+        help="notes too: what is as it may be, such as an empty hook",
     )
     made.add_argument("--json", action="store_true", help="print one JSON array")
     return made
@@ -62,7 +65,11 @@ def main(argv: list[str]) -> int:
             found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
             unread.add(path)
             continue
-        told = (*_of_file(path), *check(text))
+        except ConfigError as error:  # Not a text that could be looked at.
+            reason, _, remedy = str(error).removeprefix(f"{path}:1:1: ").partition("; ")
+            found.append((path, Finding(1, 1, "error", reason, remedy)))
+            continue
+        told = (*_of_file(path), *check(text), *_on_host(path, text))
         found += [(path, one) for one in told if one.level != "note" or arguments.verbose]
     if arguments.json:
         rows = [{"file": str(path), **finding._asdict()} for path, finding in found]
@@ -75,6 +82,18 @@ def main(argv: list[str]) -> int:
     wrong = ("error", "warning") if arguments.strict else ("error",)
     bad = any(finding.level in wrong for _, finding in found)
     return 1 if bad else 0
+
+
+def _on_host(path: Path, text: str) -> list[Finding]:
+    """What goes wrong as this host is; a file elsewhere may be for another host."""
+    from wiresnake.host import linux
+
+    if path.resolve().parent != files.FOLDER.resolve():
+        return check_on_host(text, path.stem, {})
+    try:
+        return check_on_host(text, path.stem, linux.routed_by())
+    except OSError:
+        return []
 
 
 def _of_file(path: Path) -> list[Finding]:

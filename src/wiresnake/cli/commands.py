@@ -32,6 +32,7 @@ COMMANDS = {
     },
     "configurations": {
         "new": ("new", "a working pair of configurations: server or peer"),
+        "remove": ("remove", "take a peer off a server"),
         "qr": ("qr", "a configuration as a QR code"),
         "import": ("dialect", "read the file of another WireGuard"),
         "export": ("dialect", "write a file for another WireGuard"),

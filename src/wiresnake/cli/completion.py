@@ -3,10 +3,14 @@
 The scripts only ask: `wiresnake completion words LINE...` answers with one candidate a line, a tab
 and what it means. So all shells know the same, and what they offer are the parsers' own options
 and the interfaces, files and peers that there are. A last line of `:` asks for names of files.
+
+Names of peers are other people's text. zsh and fish quote what they insert; bash inserts what it is
+given, and cuts words where it likes: `wiresnake completion line LINE BREAKS` does both for it.
 """
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,8 +51,61 @@ def main(argv: list[str]) -> int:
         for word, meaning in candidates(argv[2:]):
             print(f"{word}\t{meaning}" if meaning else word)
         return 0
-    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text(), end="")
+    if argv[1:2] == ["line"]:
+        for word in for_bash(argv[2], argv[3] if argv[3:] else ""):
+            print(word)
+        return 0
+    print(SCRIPTS[parser(argv[0]).parse_args(argv[1:]).shell].read_text("utf-8"), end="")
     return 0
+
+
+def for_bash(line: str, breaks: str) -> Iterator[str]:
+    """What bash is to put in the place of the last word of a line, quoted as that word is begun.
+    `breaks` is COMP_WORDBREAKS: after one of these that is not quoted bash begins a new word, so
+    that what stands before it is not repeated."""
+    words, quote, kept = _split(line, breaks)
+    for word, _ in candidates(words):
+        yield word if word == FILES else _quoted(word[kept:], quote)
+
+
+def _split(line: str, breaks: str) -> tuple[list[str], str, int]:
+    """A line's words as bash understands them, the quote that is open at its end, and how much of
+    the last word bash takes for another one."""
+    words, quote, kept = [""], "", 0
+    begun = escaped = False
+    for one in line:
+        if escaped:
+            # Within double quotes a backslash before other letters stands for itself.
+            words[-1] += one if not quote or one in _WITHIN_DOUBLE else f"\\{one}"
+            escaped = False
+        elif one == "\\" and quote != "'":
+            escaped = begun = True
+        elif quote:
+            words[-1], quote = (words[-1], "") if one == quote else (words[-1] + one, quote)
+        elif one in ("'", '"'):
+            quote, begun = one, True
+        elif one in " \t\n":
+            if begun:
+                words.append("")
+            begun, kept = False, 0
+        else:
+            words[-1] += one
+            begun = True
+            if one in breaks:
+                kept = len(words[-1])
+    return words, quote, kept
+
+
+def _quoted(word: str, quote: str) -> str:
+    if quote == "'":
+        return word.replace("'", "'\\''")
+    if quote:
+        word = re.sub(f"([{re.escape(_WITHIN_DOUBLE)}])", r"\\\1", word)
+        return word.replace("!", '"\\!"')  # Of the history, which quotes of this kind do not stop.
+    return re.sub(r"([^\w./%+,:=@-])", r"\\\1", word)
+
+
+_WITHIN_DOUBLE = '$`"\\'
 
 
 def candidates(line: list[str]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from typing import NoReturn
 from wiresnake.cli import lab
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.lab import Host, LabError
+from wiresnake.host.programs import ourselves
 
 PICTURE = """
        laptop                                            server
@@ -274,7 +275,7 @@ def _become_root_in_a_namespace() -> int:
             "'sudo make demo', or allow them: 'sysctl kernel.unprivileged_userns_clone=1'"
         )
     print("Not root: all of this happens in a user namespace of yours.\n", flush=True)
-    os.execvp(command[0], [*command, sys.executable, "-m", "wiresnake.cli.wiresnake", "demo"])
+    os.execvp(command[0], [*command, *ourselves(), "wiresnake", "demo"])
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
@@ -28,13 +29,15 @@ def _import_parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
         description="Reads the configuration of another WireGuard and writes one for wg-quick and"
-        " wiresnake. What could not be taken is said, line by line.",
+        " wiresnake. Where the other program's words have no equal, commands do the same. A detail"
+        " that is lost is said, line by line; what would make the tunnel do something else is"
+        " refused, and then nothing is written.",
         epilog="""\
 examples:
   wiresnake import office.nmconnection -o /etc/wireguard
   wiresnake import wg0.netdev wg0.network -o wg0.conf
 
-exit codes: 0 written, also if something was left out; 1 failed""",
+exit codes: 0 written, also if a detail was left out; 1 failed, or refused""",
     )
     made.add_argument("files", nargs="+", metavar="FILE", help="networkd has two for a tunnel")
     made.add_argument(
@@ -43,6 +46,11 @@ exit codes: 0 written, also if something was left out; 1 failed""",
         choices=("auto", *catalogue.FROM),
         default="auto",
         help="whose configuration it is (default: seen by what stands in it)",
+    )
+    made.add_argument(
+        "--lossy",
+        action="store_true",
+        help="leave out even what makes the tunnel do something else, once you have read it",
     )
     return _output(made)
 
@@ -93,8 +101,14 @@ def _import(arguments: argparse.Namespace) -> None:
     if arguments.output and arguments.output.is_dir():
         _must_be_name(read.name, "give the file a name with -o")
     made, _ = catalogue.write("wg-quick", read.document, read.name)
+    refused = [left for _, left in read.left if left.changes and not arguments.lossy]
     for path, left in read.left:
-        _say(path, left)
+        _say(path, left, "cannot take" if left in refused else "left out")
+    if refused:
+        raise ConfigError(
+            f"nothing was written: without {_listed(left.key for left in refused)} the tunnel would"
+            " do something else; change the file as said, or leave them out with --lossy"
+        )
     if read.document.hooks:
         keys = ", ".join(dict.fromkeys(key for key, _ in read.document.hooks))
         print(f"{arguments.files[0]}: has {keys}, which root will run: read them", file=sys.stderr)
@@ -131,8 +145,12 @@ def _must_be_name(name: str, remedy: str) -> None:
         raise ConfigError(f"'{ascii(name)[1:-1]}' cannot name an interface; {remedy}")
 
 
-def _say(path: str, left: LeftOut) -> None:
-    print(f"{path}:{left.line}: left out {left.key}: {left.why}", file=sys.stderr)
+def _say(path: str, left: LeftOut, what: str = "left out") -> None:
+    print(f"{path}:{left.line}: {what} {left.key}: {left.why}", file=sys.stderr)
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(keys))
 
 
 def _write(made: dict[str, str], output: Path | None, force: bool) -> bool:

@@ -63,7 +63,7 @@ class LabError(Exception):
 
 def program_path() -> str:
     """PATH with the administrator's folders, which an ordinary user's often lacks."""
-    return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return (os.environ.get("PATH") or os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def words(line: str | Path, *more: str | Path) -> list[str]:
@@ -150,7 +150,7 @@ class Host:
         check: bool = True,
         text: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float = 30,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command in the host (`words` says how it is written); `text` is its input."""
         popen = self._popen(command, env, stdin=text is not None, merge=False)
@@ -197,8 +197,10 @@ class Host:
         stdin: bool,
         merge: bool,
     ) -> subprocess.Popen[str]:
+        # Without --root what enters would leave a chroot that we are in; env leaves our directory.
+        enter = f"nsenter --target {self.pid} --net --mount --pid --root -- env --chdir=/"
         return subprocess.Popen(
-            words(f"nsenter --target {self.pid} --net --mount --pid --", *words(*command)),
+            words(enter, *words(*command)),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -253,8 +255,9 @@ def address(host: Host, device: str, *addresses: str) -> None:
         host.run(f"ip address add {item} dev {device}{' nodad' if ':' in item else ''}")
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout: float = 5) -> None:
-    """Looks until the condition holds."""
+def wait_for(what: str, condition: Callable[[], object], timeout: float = 30) -> None:
+    """Looks until the condition holds. The limit is for what never comes to be: a busy machine
+    takes many times as long as a free one."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

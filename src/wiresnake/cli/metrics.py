@@ -1,9 +1,13 @@
 """`wiresnake metrics`: figures for Prometheus, once or served."""
 
 import argparse
+import errno
 import gc
 import ipaddress
+import os
 import sys
+import tempfile
+from pathlib import Path
 
 from wiresnake.cli.arguments import Parser
 from wiresnake.errors import HostError
@@ -40,9 +44,12 @@ and by interface:
 No key but the public ones is ever among them.
 
 examples:
-  wiresnake metrics > /var/lib/node_exporter/wireguard.prom
+  wiresnake metrics --output /var/lib/node_exporter/wireguard.prom
   wiresnake metrics --listen {_PORT}               on localhost, for a Prometheus here
   wiresnake metrics wg0 --listen 10.0.0.1:{_PORT}  who can reach this can read it
+
+Whoever reads the file of --output while it is written finds the old one whole, or the new one; a
+failure leaves the old one as it was.
 
 exit codes: 0 for success, at Ctrl-C too; 1 for failure"""
 
@@ -50,11 +57,20 @@ exit codes: 0 for success, at Ctrl-C too; 1 for failure"""
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Prints figures for Prometheus, or serves them over HTTP.",
+        description="Prints figures for Prometheus, to a file if you like, or serves them over"
+        " HTTP.",
         epilog=_EPILOG,
     )
     made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
-    made.add_argument(
+    where = made.add_mutually_exclusive_group()
+    where.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="replace this file by them as a whole, for the node exporter's textfile collector",
+    )
+    where.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
         type=_place,
@@ -84,7 +100,12 @@ def _export(arguments: argparse.Namespace) -> None:
     registry.register(exporter)
     if not lasting:
         gc.disable()  # All that is made is needed to the end: a third of the time for 10,000 peers.
-        sys.stdout.write(generate_latest(registry).decode())
+        text = generate_latest(registry)
+        if arguments.output:
+            _replace(arguments.output, text)
+        else:
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
         return
     exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.
     address, port = arguments.listen
@@ -96,6 +117,29 @@ def _export(arguments: argparse.Namespace) -> None:
         raise HostError(error.errno, what) from None
     print(f"wiresnake: figures at http://{shown}:{port}/metrics", file=sys.stderr, flush=True)
     thread.join()
+
+
+def _replace(path: Path, text: bytes) -> None:
+    """Makes it the file's content, for all to read, at once or not at all."""
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise HostError(errno.EINVAL, f"{path} is no file; name one, such as wireguard.prom")
+        # The name does not end in .prom: a collector must not take it for a second file.
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text)
+                os.fchmod(descriptor, 0o644)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except HostError:
+        raise
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}; it is as it was"
+        raise HostError(error.errno, what) from None
 
 
 def _place(text: str) -> tuple[str, int]:

@@ -8,10 +8,12 @@ import ipaddress
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.quick import files, new
@@ -24,6 +26,7 @@ examples:
   wiresnake new server --endpoint vpn.example.com --nat
   wiresnake new peer phone --full-tunnel
   wiresnake new peer laptop --allowed 192.168.7.0/24 --keepalive 25 -o laptop.conf
+  wiresnake new peer phone --replace --reload    # it was lost: new keys, the same addresses
 
 exit codes: 0 made, 1 failed, and then no file has changed"""
 
@@ -73,7 +76,12 @@ def parser(command: str) -> Parser:
         " peer's own file and shows it as a QR code. Both files are written, or none.",
         epilog=EPILOG,
     )
-    peer.add_argument("name", metavar="NAME", help="the peer's name, and that of its interface")
+    peer.add_argument(
+        "name",
+        metavar="NAME",
+        help="the peer's name, and that of its file; a computer also calls its interface so, with 1"
+        " to 15 letters, digits, _=+.-",
+    )
     peer.add_argument(
         "--server", default="wg0", metavar="NAME|FILE", help="the server (default: wg0)"
     )
@@ -97,7 +105,11 @@ def parser(command: str) -> Parser:
         default=[],
         help="its addresses (default: the next free one of each network)",
     )
-    peer.add_argument("--dns", help="its DNS servers (default: as noted)")
+    dns = peer.add_mutually_exclusive_group()
+    dns.add_argument("--dns", help="its DNS servers (default: as noted)")
+    dns.add_argument(
+        "--no-dns", action="store_true", help="none, as for a computer that keeps its own"
+    )
     peer.add_argument(
         "--keepalive",
         type=_number(0),
@@ -110,6 +122,11 @@ def parser(command: str) -> Parser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="a preshared key, against the quantum computers of later (default: yes)",
+    )
+    peer.add_argument(
+        "--replace",
+        action="store_true",
+        help="new keys for a peer that is there, as when it was lost; all else of it stays",
     )
     peer.add_argument("-o", "--output", type=Path, help="its file (default: ./NAME.conf)")
     peer.add_argument("--force", action="store_true", help="replace a file that exists")
@@ -129,10 +146,11 @@ def _server(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     if not files.is_name(name):
         raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
-    if arguments.nat and shutil.which("nft") is None:
+    nft = shutil.which("nft") is not None
+    if arguments.nat and not nft:
         raise ConfigError("--nat needs nft: install nftables")
     path: Path = arguments.dir / f"{name}.conf"
-    with _made(path.parent), _locked(path.parent):
+    with _made(path.parent), locked(path.parent):
         others = [_text(one) for one in sorted(path.parent.glob("*.conf")) if one != path]
         taken = [network for text in others for network in new.networks(text)]
         addresses = _listed(arguments.address, ipaddress.ip_interface)
@@ -152,21 +170,24 @@ def _server(arguments: argparse.Namespace) -> int:
             endpoint=arguments.endpoint,
             dns=arguments.dns,
             nat=arguments.nat,
+            forward=nft,
         )
         files.save(New(path, text, arguments.force))
-    print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
-    shown = _argument(path)
-    option = "" if arguments.endpoint else " --endpoint HOST"
-    print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
-    if not arguments.nat:
-        print("Peers reach this host alone; with --nat also what it reaches.")
+    with _telling():
+        print(f"wrote {path}: {', '.join(map(str, addresses))}, UDP port {port}")
+        shown = _argument(path)
+        option = "" if arguments.endpoint else " --endpoint HOST"
+        print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
+        if not arguments.nat:
+            met = "\nPostUp" in text
+            whom = "and each other" if met else "alone, also not each other without nft"
+            print(f"Peers reach this host {whom}; with --nat also what it reaches.")
     return 0
 
 
 def _peer(arguments: argparse.Namespace) -> int:
-    name: str = arguments.name
-    if not files.is_name(name):
-        raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
+    name = unicodedata.normalize("NFC", arguments.name)  # However it was typed, it is one name.
+    new.assert_name(name)
     path = files.find(arguments.server)
     output: Path = arguments.output or Path(f"{name}.conf")
     if not files.exists(path) and path.parent.is_dir():
@@ -175,7 +196,8 @@ def _peer(arguments: argparse.Namespace) -> int:
     if os.path.realpath(output) == os.path.realpath(path):
         raise ConfigError(f"{output} is the server's own file; choose another with -o")
     allowed = [str(network) for network in _listed(arguments.allowed, ipaddress.ip_network)]
-    with _locked(path.parent):
+    with locked(path.parent):
+        up = is_up(path)
         pair = new.peer(
             name,
             files.load(path),
@@ -183,30 +205,84 @@ def _peer(arguments: argparse.Namespace) -> int:
             endpoint=arguments.endpoint,
             allowed=("0.0.0.0/0", "::/0") if arguments.full_tunnel else allowed,
             addresses=_listed(arguments.address, str),
-            dns=arguments.dns,
+            dns="" if arguments.no_dns else arguments.dns,
             keepalive=arguments.keepalive,
             preshared=arguments.psk,
+            taken=_in_use(path.stem) if up else (),
+            replaces=arguments.replace,
         )
         files.save(New(output, pair.peer, arguments.force), New(path, pair.server, replace=True))
-    if arguments.qr:
-        from wiresnake.cli import qr
-
-        try:
-            qr.show(pair.peer)
-        except ConfigError as error:
-            print(f"wiresnake: {error}", file=sys.stderr)
     # What a reload says goes to stderr, and must not come before this.
-    print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}", flush=True)
-    up = os.path.exists(f"/sys/class/net/{path.stem}")
-    command = ["reload" if up else "up", _argument(path)]
-    if arguments.reload and up:
-        from wiresnake.cli import wiresnake
+    with _telling():
+        if arguments.qr:
+            from wiresnake.cli import qr
 
-        return wiresnake.main(command)
-    print(f"the server knows the peer after: wiresnake {' '.join(command)}")
-    if up and new.saves(pair.server):
-        print("Before it goes down: with SaveConfig = true that would forget the peer.")
+            try:
+                qr.show(pair.peer)
+            except ConfigError as error:
+                print(f"wiresnake: {error}", file=sys.stderr)
+        print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
+        if pair.noted:
+            print(f"noted in {path}, for the next peer: endpoint = {pair.noted}")
+        if not files.is_name(output.stem):
+            print(f"A phone takes that name. For an interface of Linux rename {output}: to 1 to 15")
+            print("letters, digits, _=+.-, and .conf.")
+        if arguments.full_tunnel and not new.masquerades(pair.server):
+            print(f"The peer sends everything here, and {path} has no NAT: without a firewall on")
+            print("this host that masquerades, it reaches nothing else. See `new server --nat`.")
+    if arguments.reload and up:
+        return reload(path, pair.changed)
+    with _telling():
+        print(f"the server knows the peer after: wiresnake {command(path, up)}")
+        if up and new.saves(pair.server):
+            print("Before it goes down: with SaveConfig = true that would forget the peer.")
     return 0
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """What is printed in it comes after the files are written: an output that takes nothing makes
+    no failure of that."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        streams.give_output_up()
+        if not isinstance(error, BrokenPipeError):
+            what = f"the files are written, but what was to be printed is lost: {error.strerror}"
+            print(f"wiresnake: {what}", file=sys.stderr)
+
+
+def is_up(server: Path) -> bool:
+    """Whether its interface is there."""
+    return os.path.exists(f"/sys/class/net/{server.stem}")
+
+
+def command(server: Path, up: bool) -> str:
+    """By which a change of the file is applied, and all others that were made."""
+    return f"{'reload' if up else 'up'} {_argument(server)}"
+
+
+def reload(server: Path, peers: Sequence[str]) -> int:
+    """Applies to the running interface what its file says of these peers, by their public keys,
+    and nothing else. Its exit code."""
+    from wiresnake.cli import wiresnake
+
+    only = (word for key in peers for word in ("--only", key))
+    return wiresnake.main(["reload", *only, _argument(server)])
+
+
+def _in_use(interface: str) -> list[new.Network]:
+    """What a running interface's peers have, and this host: no new peer may get it."""
+    from wiresnake.control.interface import open_interface
+
+    try:
+        peers = open_interface(interface).read().peers
+    except HostError as error:
+        what = f"{interface} is up and cannot be asked which addresses are in use"
+        raise HostError(error.errno, f"{what}: {error.strerror}; run this as root") from None
+    allowed = (one for peer in peers for one in peer.allowed_ips)
+    return [*map(ipaddress.ip_network, allowed), *_here()]
 
 
 def _number(low: int) -> Callable[[str], int]:
@@ -263,7 +339,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Two commands at once must not give two peers the same address."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -280,7 +356,7 @@ def _text(path: Path) -> str:
     """Another configuration's; one that cannot be read claims nothing."""
     try:
         return files.load(path)
-    except HostError:
+    except (HostError, ConfigError):
         return ""
 
 

@@ -1,4 +1,4 @@
-"""By which name the command was called."""
+"""By which name the command was called, and where it looks for others."""
 
 import os
 import sys
@@ -11,3 +11,12 @@ def program() -> str:
     """The name that errors begin with, as scripts expect it."""
     name = os.path.basename(sys.argv[0])
     return name if name in STOCK else "wiresnake"
+
+
+def keep_to_absolute_folders() -> None:
+    """Takes out of PATH what means the present folder or one below it: '.', an empty entry.
+
+    As root that would be anybody's; what is missing elsewhere would be found there.
+    """
+    folders = [one for one in os.environ.get("PATH", "").split(":") if one.startswith("/")]
+    os.environ["PATH"] = ":".join(folders) or os.defpath

@@ -2,13 +2,15 @@
 
 import shutil
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.cli.dialect import exported
 from wiresnake.errors import ConfigError
-from wiresnake.quick import files
+from wiresnake.quick import files, new
 
 if TYPE_CHECKING:
     from segno import QRCode
@@ -18,6 +20,8 @@ _LARGEST = 2953
 _MARGIN = 4
 """Light modules around the code, which the standard asks for."""
 _BLACK_ON_WHITE = "\033[38;5;16;48;5;231m"
+_COLOURS = ("\033[48;5;231m", "\033[48;5;16m")
+"""The background of a light and of a dark module."""
 _HALVES = {(0, 0): " ", (1, 0): "\u2580", (0, 1): "\u2584", (1, 1): "\u2588"}
 """One character shows two modules, one above the other."""
 
@@ -27,7 +31,7 @@ def parser(command: str) -> Parser:
         prog=f"wiresnake {command}",
         description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
         " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
-        " PostUp, is left out and said.",
+        " PostUp, is left out and said. A server's own file is refused: its key is for no phone.",
         epilog="""\
 examples:
   wiresnake qr phone.conf
@@ -40,16 +44,23 @@ exit codes: 0 shown or written, 1 failed""",
     kinds.add_argument("--png", type=Path, metavar="OUT", help="write a picture instead")
     kinds.add_argument("--svg", type=Path, metavar="OUT", help="write a vector picture instead")
     made.add_argument("--raw", action="store_true", help="the file as it is, comments and all")
-    made.add_argument("--force", action="store_true", help="replace a file that exists")
+    made.add_argument(
+        "--force", action="store_true", help="replace a file that exists; show a server's own"
+    )
     return made
 
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     picture: Path | None = arguments.png or arguments.svg
-    if arguments.raw:
-        text = files.load(files.find(arguments.file))
-    else:
+    path = files.find(arguments.file)
+    text = files.load(path)
+    if new.is_servers(text) and not arguments.force:
+        raise ConfigError(
+            f"{path} is a server's own: whoever scans its private key is the server. A phone gets"
+            " keys and a code of its own by `wiresnake new peer NAME`; --force shows this one"
+        )
+    if not arguments.raw:
         [text] = exported(arguments.file, "android").values()
     if picture is None:
         show(text)
@@ -60,9 +71,14 @@ def main(argv: list[str]) -> int:
 
 def show(text: str) -> None:
     """Prints the code, and on stderr what to mind."""
-    drawn = terminal(text)
-    width = len(drawn[0])
-    print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
+    if streams.terminal_shows_blocks():
+        drawn = terminal(text)
+        width = len(drawn[0])
+        print("\n".join(f"{_BLACK_ON_WHITE}{line}\033[0m" for line in drawn), flush=True)
+    else:
+        drawn = ascii_terminal(text)
+        width = 2 * (len(_code(text).matrix) + 2 * _MARGIN)
+        print("\n".join(drawn), flush=True)
     print("This code shows the private key: whoever sees it can use the tunnel.", file=sys.stderr)
     columns, lines = shutil.get_terminal_size()
     if sys.stdout.isatty() and (width > columns or len(drawn) >= lines):
@@ -81,6 +97,16 @@ def terminal(text: str) -> list[str]:
         rows.append([0] * len(rows[0]))
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return ["".join(_HALVES[two] for two in zip(*pair, strict=True)) for pair in pairs]
+
+
+def ascii_terminal(text: str) -> list[str]:
+    """The same for a terminal without block elements: a row of modules a line, each two spaces of
+    its colour, so that it is twice as large."""
+    lines = []
+    for row in _code(text).matrix_iter(border=_MARGIN):
+        runs = (_COLOURS[int(cell)] + "  " * len(list(run)) for cell, run in groupby(row))
+        lines.append(f"{''.join(runs)}\033[0m")
+    return lines
 
 
 def _code(text: str) -> "QRCode":

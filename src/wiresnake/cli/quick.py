@@ -111,6 +111,19 @@ def parser(command: str) -> Parser:
         )
     if command == "reload":
         made.add_argument("--diff", action="store_true", help="only print what would change")
+        what = made.add_mutually_exclusive_group()
+        what.add_argument(
+            "--keep",
+            action="store_true",
+            help="take nothing away that the file does not name, whoever added it",
+        )
+        what.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="PEER",
+            help="this peer alone, by its name or public key; may come again",
+        )
     made.add_argument("interface", metavar="FILE-OR-NAME", help="see above")
     return made
 
@@ -133,18 +146,19 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
         save_present(argument, _say, _note)
     elif arguments.diff:
-        from wiresnake.quick.reload import difference
+        from wiresnake.quick.reload import Wish, difference
 
         with progress(f"comparing {argument}"):
-            lines = difference(argument, _say, _note)
+            wish = Wish(arguments.keep, tuple(arguments.only))
+            lines = difference(argument, _say, _note, wish)
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
-        from wiresnake.quick.reload import reload
+        from wiresnake.quick.reload import Wish, reload
 
         # Not of `up` and `down`: a hook may ask something on this terminal.
         with progress(f"reloading {argument}"):
-            reload(argument, _say, _note)
+            reload(argument, _say, _note, Wish(arguments.keep, tuple(arguments.only)))
     return 0
 
 
@@ -161,7 +175,7 @@ def _stay(interface: str, argument: str) -> int:
 
     if stay(interface, try_reload, lambda: down(argument, _say, _note)):
         return 0
-    return _fail(f"{interface} is gone")
+    return _fail(f"{interface} is gone; a full tunnel's traffic waits for `wiresnake up` or `down`")
 
 
 def _strip(argument: str) -> int:
@@ -182,12 +196,13 @@ def _strip(argument: str) -> int:
 
 def _as_root(argv: "Sequence[str]") -> int:
     """Starts anew with sudo, as wg-quick does."""
+    from wiresnake.host.programs import ourselves
+
     sudo = shutil.which("sudo")
     if sudo is None:
         return _fail(f"`{argv[0]}' must be run as root")
     prompt = "wiresnake must be run as root. Please enter the password for %u to continue: "
-    ourselves = [sys.executable, "-m", "wiresnake.cli.wiresnake"]
-    os.execv(sudo, [sudo, "-p", prompt, "--", *ourselves, *argv])
+    os.execv(sudo, [sudo, "-p", prompt, "--", *ourselves(), program(), *argv])
 
 
 def _say(line: str) -> None:

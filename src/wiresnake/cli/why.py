@@ -28,7 +28,8 @@ A name is what stands in a comment of the [Peer] section: # friendly_name = phon
 
 Devices of wiresnaked say what happened to each handshake. The kernel's devices and other daemons
 do not: then the answer rests on their counters, the routes and the resolver, and says so.
-To a silent peer's endpoint a ping and an empty datagram are sent.
+To a silent peer's endpoint a ping and an empty datagram are sent. Of a peer that calls this host
+the answer says, too, whether its packets for others are forwarded here, and which chain drops them.
 
 exit codes: 0 the peer is talking and nothing is wrong, 3 it is not, or packets of it are dropped,
 1 the question cannot be answered"""
@@ -64,9 +65,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     from wiresnake.diagnosis.gather import gather
     from wiresnake.diagnosis.rules import diagnose
     from wiresnake.diagnosis.target import find
+    from wiresnake.quick.names import displayed
 
     with progress(f"looking into {arguments.peer}"):
-        target = find(arguments.peer, _interfaces(arguments.interface, arguments.config))
+        target = find(displayed(arguments.peer), _interfaces(arguments.interface, arguments.config))
         facts = gather(target)
     verdicts = diagnose(facts)
     tell = telling.as_json if arguments.json else telling.as_text

@@ -4,8 +4,9 @@ import os
 import sys
 
 from wiresnake._native import protect_memory
+from wiresnake.cli import streams
 from wiresnake.cli.commands import COMMANDS, module_of
-from wiresnake.cli.program import STOCK, program
+from wiresnake.cli.program import STOCK, keep_to_absolute_folders, program
 from wiresnake.errors import WiresnakeError
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -14,8 +15,10 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; `arguments.EXIT_CODES` says what each means."""
     name = program()
-    if None in (sys.stdin, sys.stdout, sys.stderr):
-        _open_standard_streams()
+    keep_to_absolute_folders()
+    if argv is None:
+        streams.start_anew_in_utf8()
+    streams.prepare()
     try:
         code = _run(name, sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -23,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        _give_output_up()
+        streams.give_output_up()
         return 141
     except Exception as error:
         if os.environ.get("WIRESNAKE_DEBUG") == "1":
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             sys.stdout.flush()
         except OSError:
-            _give_output_up()
+            streams.give_output_up()
         print(f"{name}: {_said(error)}", file=sys.stderr)
         return 1
 
@@ -55,26 +58,6 @@ def _run(name: str, argv: list[str]) -> int:
     from wiresnake.cli import help
 
     return help.answer(name, words, argv)
-
-
-def _give_output_up() -> None:
-    """As Python's manual has it: it would flush again as it ends, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _open_standard_streams() -> None:
-    """Of those that were closed when we began: the next file that is opened would take the place
-    of one, and get what is meant for a reader. To write to one that is closed is an error still,
-    but for stderr, where nobody could be told."""
-    for number, (name, flags) in enumerate(
-        (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
-    ):
-        if getattr(sys, name) is None:
-            opened = os.open(os.devnull, flags)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _said(error: Exception) -> str:

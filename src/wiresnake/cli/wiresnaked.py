@@ -2,33 +2,45 @@
 
 import argparse
 import asyncio
+import contextlib
 import errno
+import fcntl
 import gc
 import logging
 import os
 import resource
 import signal
+import socket
 import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from wiresnake._native import protect_memory
+from wiresnake._native import PanicException, cipher, protect_memory
+from wiresnake.cli import streams
 from wiresnake.cli.arguments import Parser
 from wiresnake.config import conf, uapi
-from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
-from wiresnake.runtime import tun, uapi_server
-from wiresnake.runtime.tunnel import Tunnel, resolve
+from wiresnake.protocol.plane import DEFECTS
+from wiresnake.runtime import offloads, tun, uapi_server
+from wiresnake.runtime.tunnel import Tunnel, panics, resolve
 
 _EPILOG = """\
 exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
 
 environment:
-  LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error)
+  LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error); in the
+                                         background without it, errors go to the system's log
   WG_PROCESS_FOREGROUND=1                as --foreground
   WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
+  WIRESNAKE_CIPHER=own|ring              which code encrypts (default: own where the CPU has
+                                         AVX-512 and it passes a self-test, else ring)
+  WIRESNAKE_OFFLOADS=-NAME,+NAME...      without, or with, an offload of the kernel: segment, gro,
+                                         tso, uso, tcp-merge, udp-merge; 'none' first: without all
+                                         others (default: all but those that its release is known
+                                         to get wrong)
 """
 
 _INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
@@ -49,6 +61,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    streams.prepare()
     arguments = parser().parse_args(argv)
     try:
         tun_fd = _descriptor(os.environ, "WG_TUN_FD")
@@ -114,9 +127,30 @@ def run(
     _start_logging(interface)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     protect_memory()
+    allowed = _machine()
     changes = [_read_config(config)] if config is not None else []
-    device = tun.create(interface) if tun_fd is None else tun.adopt(tun_fd)
+    device = tun.create(interface, allowed) if tun_fd is None else tun.adopt(tun_fd, allowed)
     asyncio.run(serve())
+
+
+def _machine() -> frozenset[offloads.Offload]:
+    """Which offloads may be used here; the log says so, and which cipher is. ConfigError if the
+    environment asks for what there is not."""
+    allowed = offloads.choose(os.uname().release, os.environ.get("WIRESNAKE_OFFLOADS", ""))
+    try:
+        name, own_fails = cipher()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    log = logging.getLogger(__name__)
+    log.info(
+        "cipher: %s; offloads that may be used: %s", name, ", ".join(sorted(allowed)) or "none"
+    )
+    if own_fails:
+        log.error(
+            "the own cipher fails its self-test on this CPU, so ring's runs instead; this is a bug "
+            "of the CPU, of the hypervisor or of wiresnake: please report it"
+        )
+    return allowed
 
 
 class _Version(argparse.Action):
@@ -191,7 +225,7 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
         return str(error)
     except KeyboardInterrupt:
         return "interrupted"
-    except Exception as error:
+    except DEFECTS as error:
         logging.getLogger(__name__).debug("the daemon failed", exc_info=True)
         return f"internal error, please report it: {type(error).__name__}: {error}"
     return ""
@@ -227,16 +261,51 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     try:
         fd = uapi.unsigned(text, 31)
         os.fstat(fd)
+        if fd <= 2:  # There the daemon has /dev/null.
+            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     except (ValueError, OSError):
         raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
     return fd
 
 
+_SYSTEM_LOG, _KERNEL_LOG = "/dev/log", "/dev/kmsg"
+_DAEMON = 3 << 3
+"""syslog's facility."""
+
+
+class _SystemLog(logging.Handler):
+    """Writes to syslog or the journal, or where there is neither to the kernel's log. It never
+    waits, and what nobody takes is lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = _DAEMON + (3 if record.levelno >= logging.ERROR else 6)
+        line = f"<{priority}>wiresnaked[{os.getpid()}]: {self.format(record)}"
+        data = line.encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            with socket.socket(socket.AF_UNIX, kind) as one:
+                one.connect(_SYSTEM_LOG)
+                one.send(data)
+                return
+        with contextlib.suppress(OSError):
+            kernel = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(kernel, data)
+            finally:
+                os.close(kernel)
+
+
 def _start_logging(interface: str) -> None:
+    """To stderr; errors must not go to the null device, as that of a daemon may be."""
     levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
+    name, handlers, when = interface.replace("%", "%%"), None, " %(asctime)s"
+    if os.path.sameopenfile(2, null := os.open(os.devnull, os.O_WRONLY)):
+        handlers, when = [_SystemLog()], ""
+    os.close(null)
     logging.basicConfig(
         level=levels.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR),
-        format=f"%(levelname)s: ({interface.replace('%', '%%')}) %(asctime)s %(message)s",
+        format=f"%(levelname)s: ({name}){when} %(message)s",
+        handlers=handlers,
     )
 
 
@@ -244,6 +313,11 @@ def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     """A defect in a callback is logged in one line and the tunnel lives on: ending the process
     would let whoever can trigger it end everybody's tunnel."""
     error = context.get("exception")
+    if isinstance(error, PanicException):
+        # Where it was says more than where it was met; and once is enough.
+        for panic in panics():
+            _log_failure(loop, {"message": panic})
+        return
     detail = f": {type(error).__name__}: {error}" if error else ""
     log = logging.getLogger(__name__)
     verbose = error if log.isEnabledFor(logging.DEBUG) else None

@@ -6,6 +6,7 @@ section may come again. Unlike `wg` an error says where it is, and a UTF-8 BOM d
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -42,6 +43,7 @@ def parse(
     `append` it adds to what is there, as with `wg addconf`. If a peer comes twice, its last
     AllowedIPs win.
     """
+    settle(text, name)
     reader = Reader(resolve)
     begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
     number = 0
@@ -78,6 +80,34 @@ def parse(
         fwmark=change.fwmark or 0,
         replace_peers=True,
     )
+
+
+def settle(text: bytearray, name: str) -> None:
+    """Makes newlines of carriage returns that stand alone, as every editor shows them; ConfigError
+    for a file that is not UTF-8 but UTF-16 or UTF-32, which some editors and shells write."""
+    if wide := encoding(text):
+        raise ConfigError(
+            f"{name}:1:1: this file is {wide}, not UTF-8; convert it: iconv -f {wide} -t UTF-8"
+        )
+    if b"\r" in text:
+        for found in _LONE_CR.finditer(text):
+            text[found.start()] = ord("\n")
+
+
+_LONE_CR = re.compile(rb"\r(?!\n)")
+
+
+def encoding(text: bytes | bytearray) -> str:
+    """UTF-16 or UTF-32 by iconv's name for it; empty if it is neither, by its first characters,
+    which are ASCII in every configuration, or a byte order mark."""
+    head = bytes(text[:4])
+    if head in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "UTF-32"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    zeros = "".join("0" if one == 0 else "x" for one in head)
+    wide = {"0x0x": "UTF-16BE", "x0x0": "UTF-16LE", "000x": "UTF-32BE", "x000": "UTF-32LE"}
+    return wide.get(zeros, "")
 
 
 class Reader:

@@ -8,7 +8,7 @@ written by the plane.
 
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
@@ -222,6 +222,16 @@ def write_device_state(
             f"unknown_initiator_age_ms={_age(stranger.last, now)}\n"
         )
     return (text + notes).encode()
+
+
+def write_machine_state(cipher: str, own_fails: bool, offloads: Iterable[str]) -> str:
+    """What of this machine the device uses, for the notes of `write_device_state`."""
+    text = f"cipher={cipher}\n"
+    if own_fails:
+        text += "own_cipher_failed=true\n"
+    if used := ",".join(offloads):
+        text += f"offloads={used}\n"
+    return text
 
 
 def write_peer_state(

@@ -38,6 +38,12 @@ class DeviceReport:
     """Packets from this host that no peer's allowed IPs cover."""
     no_peer_destination: str | None = None
     no_peer_age_ms: int | None = None
+    cipher: str | None = None
+    """own or ring."""
+    own_cipher_failed: bool = False
+    """The CPU could run the own one, but gets other results than it should."""
+    offloads: str = ""
+    """Names with commas between them: what the kernel does for many packets at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What this host does with packets of the peer for others."""
+
+    off: tuple[int, ...] = ()
+    """The IP versions that it does not forward."""
+    dropped_by: tuple[str, ...] = ()
+    """Chains of its firewall."""
+    masked: bool = False
+    """Some packets get an address of this host."""
+    unread: bool = False
+    """Only root can read the firewall."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """One peer, as it is asked for. The reports are None where the device gives none."""
 
@@ -66,6 +80,8 @@ class Facts:
     inner_ways: tuple[Way, ...] = ()
     """To the address that was asked for, or to one of each of the peer's allowed IPs."""
     probe: Probe | None = None
+    forwarding: Forwarding | None = None
+    """Of a peer that calls this host, and talks."""
 
     @property
     def kind(self) -> Literal["ours", "kernel", "foreign"]:

@@ -10,6 +10,7 @@ from wiresnake.control.link import is_up
 from wiresnake.control.state import PeerState
 from wiresnake.diagnosis import world
 from wiresnake.diagnosis.facts import Facts, Probe, Way, host_of
+from wiresnake.diagnosis.forwarding import forwarding
 from wiresnake.diagnosis.target import Target
 
 _WAYS = 4
@@ -35,7 +36,12 @@ def gather(target: Target) -> Facts:
         file_endpoint=noted.endpoint if noted else "",
         inner_ways=_inner_ways(peer, address),
     )
-    return facts if facts.talking or peer is None else _ask_around(facts)
+    if peer is None or not facts.talking:
+        return facts if peer is None else _ask_around(facts)
+    # Who is called by its own Endpoint, or has the default route, is no client of this host.
+    if facts.file_endpoint or _has_default(peer) or not peer.allowed_ips:
+        return facts
+    return replace(facts, forwarding=forwarding(name, peer.allowed_ips))
 
 
 def _ask_around(facts: Facts) -> Facts:
@@ -51,6 +57,10 @@ def _ask_around(facts: Facts) -> Facts:
     if not way.error and way.device != facts.state.name:
         probed = world.probe(host, port, mark)
     return replace(facts, endpoint_way=way, probe=probed)
+
+
+def _has_default(peer: PeerState) -> bool:
+    return any(prefix.endswith("/0") for prefix in peer.allowed_ips)
 
 
 def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:

@@ -139,6 +139,7 @@ def no_endpoint(facts: Facts) -> Verdict | None:
         evidence.append(f"{knock(facts)} If that is this peer, its key is wrong here.")
     if device and recent(device.invalid_mac1_age_ms):
         evidence.append(f"{wrong_number(facts)} If that is this peer, it has a wrong key for it.")
+    evidence.append(_what_arrives(facts))
     return Verdict(
         "no_endpoint",
         "This host does not know where it is, and it has not called: it has no endpoint.",
@@ -146,6 +147,22 @@ def no_endpoint(facts: Facts) -> Verdict | None:
         "Let the peer begin (it needs an Endpoint for this host, and traffic or"
         " PersistentKeepalive), or give it one: `wiresnake set"
         f" {name} peer {facts.peer.public_key} endpoint HOST:PORT`.",
+    )
+
+
+def _what_arrives(facts: Facts) -> str:
+    """Whether the way to the port is open, which tells a closed one from a peer that has not
+    tried."""
+    port, device = facts.state.listen_port, facts.device
+    ours = [peer for peer in facts.state.peers if peer is not facts.peer]
+    if any(peer.latest_handshake != (0, 0) or peer.received for peer in ours):
+        return f"Other peers have come to UDP port {port}: it is open, at least to them."
+    if device and (device.unknown_initiations or device.invalid_mac1):
+        return f"Handshakes do arrive at UDP port {port}: it is open."
+    seen = "No handshake of anybody" if device else "No valid handshake"
+    return (
+        f"{seen} has come to UDP port {port} so far: either nobody has tried, or it is closed on"
+        " the way, by a firewall here or a router without port forwarding."
     )
 
 
@@ -213,7 +230,8 @@ def no_socket(facts: Facts) -> Verdict | None:
         "no_socket",
         f"{name} has no UDP socket: it could not have its port.",
         (f"It is set to port {port}.", *([f"{error(number)}."] if number else [])),
-        f"Choose another: `wiresnake set {name} listen-port 0`."
+        f"Choose another: `wiresnake set {name} listen-port 0`; or end who has it (ss -lunp), and"
+        f" within 5 s {name} does."
         if number in (0, errno.EADDRINUSE, errno.EACCES)
         else f"See the log of {name}'s daemon, started with LOG_LEVEL=debug.",
     )

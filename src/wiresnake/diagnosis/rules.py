@@ -14,6 +14,7 @@ RULES: tuple[Rule, ...] = (
     here.no_peer,
     here.not_routed,
     there.rejected_sources,
+    there.not_forwarded,
     there.talking,
     here.clock_unset,
     there.psk_differs,

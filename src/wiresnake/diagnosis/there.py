@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+from collections.abc import Iterator
 
 from wiresnake.diagnosis.facts import Facts, host_of
 from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
@@ -38,10 +39,56 @@ def talking(facts: Facts) -> Verdict | None:
     return Verdict(
         "talking",
         "It is talking: there is a session, and nothing is wrong with it that can be seen here.",
-        remedy="If packets to it get no answer all the same, look at its end: its allowed IPs for"
-        " this host, its routes, its firewall, IP forwarding.",
+        tuple(_how_far(facts)),
+        "If packets to it get no answer all the same, look at its end: its allowed IPs for this"
+        " host, its routes, its firewall, IP forwarding. `wiresnake why` there sees the same for"
+        " this host.",
         talking=True,
     )
+
+
+def not_forwarded(facts: Facts) -> Verdict | None:
+    """It is to reach more than this host, by the look of the firewall, and does not."""
+    forwarding, name = facts.forwarding, facts.state.name
+    if not facts.talking or not forwarding or not forwarding.masked or not forwarding.dropped_by:
+        return None
+    return Verdict(
+        "not_forwarded",
+        "It is talking, but what it sends to others than this host is dropped here.",
+        (
+            f"It is dropped by {', '.join(forwarding.dropped_by)}.",
+            "There is a rule that would give it this host's address on the way out.",
+        ),
+        f"Let it pass: `iptables -I FORWARD -i {name} -j ACCEPT` and `iptables -I FORWARD -o {name}"
+        " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`, or the like in that table, and"
+        " into PostUp. `wiresnake new server --nat` writes such rules.",
+    )
+
+
+def _how_far(facts: Facts) -> Iterator[str]:
+    """What a peer that calls this host reaches besides it."""
+    forwarding = facts.forwarding
+    if forwarding is None:
+        return
+    if forwarding.off:
+        versions = " and ".join(f"IPv{version}" for version in forwarding.off)
+        yield (
+            f"This host does not forward {versions} for it (net.ipv4.ip_forward,"
+            " net.ipv6.conf.all.forwarding): it reaches this host alone, no other peer and no"
+            " internet."
+        )
+    if forwarding.unread:
+        yield "Whether the firewall here forwards its packets only root can see."
+    elif forwarding.dropped_by:
+        yield (
+            "What it sends to others than this host is dropped here, by"
+            f" {', '.join(forwarding.dropped_by)}."
+        )
+    elif not forwarding.off and not forwarding.masked:
+        yield (
+            "No rule here gives its packets this host's address (masquerade): what is behind this"
+            " host must know the way back to it, which the internet does not."
+        )
 
 
 def psk_differs(facts: Facts) -> Verdict | None:
@@ -177,9 +224,15 @@ def no_answer(facts: Facts) -> Verdict | None:
     evidence = [asked]
     if facts.others_talk:
         evidence.append("Other peers talk: this host's network and the device's socket work.")
+    assert facts.peer is not None
     if facts.handshake_age is None:
-        or_key = ", or the peer does not know this device's public key"
-        and_key = f" On its end, this host's public key must be {facts.state.public_key}."
+        or_key = ", or one end has a wrong key: PublicKey here is not its own, or it does not know"
+        or_key += " this host's"
+        and_key = (
+            " Compare the keys: `wiresnake show IFACE public-key` on its end must print"
+            f" {facts.peer.public_key}, and its peer for this host must be"
+            f" {facts.state.public_key}."
+        )
     else:
         or_key = and_key = ""
         evidence.append("It did talk before, so that the keys are right.")
@@ -213,7 +266,7 @@ def no_answer(facts: Facts) -> Verdict | None:
             f"Its host is there, but nothing answers UDP at {to}: it is filtered on the way, or"
             f" WireGuard does not run there{or_key}.",
             tuple(evidence),
-            f"Let UDP port {port} in there: firewall, router, port forwarding.{and_key}",
+            f"{and_key} Let UDP port {port} in there: firewall, router, port forwarding.".strip(),
         )
     return Verdict(
         "no_answer",

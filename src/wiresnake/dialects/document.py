@@ -19,6 +19,8 @@ class LeftOut(NamedTuple):
     """Of the file that was read; 0 if all lines with that key are meant."""
     key: str
     why: str
+    changes: bool = False
+    """Without it the tunnel does something else: an import is refused. Otherwise a detail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wiresnake.errors import ConfigError
+from wiresnake.quick import names
 
 
 class Entry(NamedTuple):
@@ -21,7 +22,7 @@ class Section:
     title: str
     entries: list[Entry] = field(default_factory=list, repr=False)
     name: str = ""
-    """From `# friendly_name = X`."""
+    """From a comment."""
 
     def all(self, key: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.key == key]
@@ -37,9 +38,8 @@ def read(text: str, name: str) -> list[Section]:
     for number, line in _joined(text):
         bare = line.strip()
         if bare.startswith(("#", ";")):
-            key, _, value = bare[1:].partition("=")
-            if found and key.strip() == "friendly_name":
-                found[-1].name = value.strip()
+            if found and not found[-1].name:
+                found[-1].name = names.of_comment(bare[1:])
         elif bare.startswith("[") and bare.endswith("]"):
             found.append(Section(number, bare[1:-1]))
         elif "=" in bare and found:

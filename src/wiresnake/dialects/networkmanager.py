@@ -1,18 +1,48 @@
 """NetworkManager's keyfiles, .nmconnection (nm-settings-keyfile(5))."""
 
 import ipaddress
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from wiresnake.dialects import ini
 from wiresnake.dialects.document import Document, LeftOut, Peer, canonical, merged
 from wiresnake.dialects.ini import Entry, Section
+from wiresnake.dialects.routes import Route, with_routes
 from wiresnake.dialects.wg_quick import without_hooks
 from wiresnake.errors import ConfigError
 
 _PEER = "wireguard-peer."
-_OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp"))
-"""Of [connection]: what is NetworkManager's own affair."""
+_OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp", "zone"))
+"""Of [connection]: what is read, or is NetworkManager's own affair."""
+_DETAILS = {
+    "connection": frozenset(
+        (
+            *("permissions", "autoconnect-priority", "autoconnect-retries", "autoconnect-slaves"),
+            *("autoconnect-ports", "read-only", "stable-id", "llmnr", "mdns", "lldp", "metered"),
+            *("gateway-ping-timeout", "ip-ping-timeout", "wait-activation-delay", "auth-retries"),
+            *("wait-device-timeout", "mud-url", "multi-connect", "down-on-poweroff"),
+        )
+    ),
+    "ip": frozenset(
+        (
+            *("dns-options", "ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode"),
+            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "mtu", "ra-timeout"),
+            *("dhcp-timeout", "dhcp-send-hostname", "dhcp-hostname", "dhcp-client-id", "dhcp-iaid"),
+            *("dhcp-duid", "dhcp-fqdn", "dhcp-vendor-class-identifier", "temp-valid-lifetime"),
+            *("temp-preferred-lifetime", "auto-route-ext-gw", "dhcp-dscp", "link-local"),
+        )
+    ),
+}
+"""Keys that are lost without changing what the tunnel does; those of automatic addresses say
+nothing of a tunnel at all. What is neither here nor read changes it, or may."""
+_SILENT = frozenset(
+    ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
+)
+_SECTIONS = frozenset(("proxy", "user", "match", "hostname", "802-1x"))
+"""With nothing of the tunnel's."""
+_ABSENT = "wg-quick has nothing like it; write by hand what it is for, and remove the line"
 
 
 def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
@@ -48,7 +78,7 @@ def _lines(document: Document, name: str) -> Iterator[str]:
         yield f"mtu={document.mtu}"
     if document.table.lower() == "off":
         yield "peer-routes=false"
-    elif document.table and document.default:
+    if document.table and document.default:
         yield from ("ip4-auto-default-route=0", "ip6-auto-default-route=0")
     for peer in document.peers:
         yield from ("", f"[{_PEER}{peer.public_key}]")
@@ -69,7 +99,10 @@ def _lines(document: Document, name: str) -> Iterator[str]:
 
 def _ip(document: Document, version: int) -> Iterator[str]:
     addresses = [one for one in document.addresses if _version(one) == version]
-    yield f"method={'manual' if addresses else 'disabled'}"
+    networks = (one for peer in document.peers for one in peer.allowed_ips)
+    # Without IPv6 on the interface it would go by the tunnel's side, not into it.
+    empty = "link-local" if version == 6 and any(":" in one for one in networks) else "disabled"
+    yield f"method={'manual' if addresses else empty}"
     yield from (f"address{number}={one}" for number, one in enumerate(addresses, 1))
     table = {"main": "254"}.get(document.table.lower(), document.table)
     if table.isdecimal():
@@ -100,18 +133,41 @@ def read(name: str, text: str) -> tuple[Document, str, list[LeftOut]]:
 
 
 @dataclass
+class _Family:
+    """What [ipv4] or [ipv6] says of routes."""
+
+    table: str = "main"
+    metric: int = 0
+    never_default: bool = False
+    auto_default: bool | None = None
+    off: bool = False
+    gateways: list[Entry] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+
+
+@dataclass
 class _Reader:
     file: str
     name: str = ""
     wireguard: bool = False
     document: Document = field(default_factory=Document)
     peers: list[Peer] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
+    families: dict[int, _Family] = field(default_factory=lambda: {4: _Family(), 6: _Family()})
+    routes: list[Route] = field(default_factory=list)
     peer_routes: bool = True
+    exclusive: bool = False
+    """The servers are to be asked for all names."""
+    asked: Entry | None = None
+    """The first line with servers."""
     left: list[LeftOut] = field(default_factory=list)
 
     def leave(self, entry: Entry, why: str = "wg-quick has nothing like it") -> None:
+        """A detail."""
         self.left.append(LeftOut(entry.line, entry.key, why))
+
+    def refuse(self, entry: Entry, why: str = _ABSENT) -> None:
+        """Without it the tunnel would do something else."""
+        self.left.append(LeftOut(entry.line, entry.key, why, changes=True))
 
     def _canonical(self, name: str, entry: Entry, value: str) -> str:
         try:
@@ -128,10 +184,11 @@ class _Reader:
             self._peer(section)
         elif section.title in ("ipv4", "ipv6"):
             for entry in section.entries:
-                self._ip(entry)
+                self._ip(entry, int(section.title[-1]))
         elif section.entries:
             why = "no section of a WireGuard connection"
-            self.left.append(LeftOut(section.line, f"[{section.title}]", why))
+            changes = section.title not in _SECTIONS
+            self.left.append(LeftOut(section.line, f"[{section.title}]", why, changes))
 
     def _connection(self, section: Section) -> None:
         self.wireguard = section.last("type") == "wireguard"
@@ -140,10 +197,24 @@ class _Reader:
             if entry.key == "autoconnect":
                 if entry.value != "false":
                     self.leave(entry, "systemctl enable wiresnake@NAME starts it at boot")
-            elif entry.key not in _OWN:
+            elif entry.key in _DETAILS["connection"]:
                 self.leave(entry)
+            elif entry.key not in _OWN:
+                self.refuse(entry)
+        if zone := section.last("zone"):
+            # NetworkManager asks for the zone only where firewalld runs.
+            command = "! firewall-cmd -q --state || firewall-cmd -q --zone={} --{}-interface=%i"
+            zone = shlex.quote(zone)
+            self._hook("PostUp", command.format(zone, "change"))
+            self._hook("PostDown", command.format(zone, "remove"))
+
+    def _hook(self, key: str, command: str) -> None:
+        self.document = replace(self.document, hooks=(*self.document.hooks, (key, command)))
 
     def _wireguard(self, section: Section) -> None:
+        if not section.last("private-key"):
+            header = Entry(section.line, "private-key", "")
+            self.refuse(header, "the private key is kept outside of the file; write it in")
         for entry in section.entries:
             value = entry.value
             match entry.key:
@@ -160,16 +231,14 @@ class _Reader:
                     mtu = int(self._canonical("mtu", entry, value))
                     self.document = replace(self.document, mtu=mtu)
                 case "peer-routes":
-                    self.peer_routes = value != "false"
-                case "private-key-flags" if value != "0":
-                    self.leave(entry, "the private key is kept outside of the file; write it in")
+                    self.peer_routes = not _false(value)
                 case "private-key-flags":
                     pass
                 case "ip4-auto-default-route" | "ip6-auto-default-route":
-                    if value == "0":
-                        self.tables.append("254")
+                    wanted = {"0": False, "false": False, "1": True, "true": True}.get(value)
+                    self.families[int(entry.key[2])].auto_default = wanted
                 case _:
-                    self.leave(entry)
+                    self.refuse(entry)
 
     def _peer(self, section: Section) -> None:
         header = Entry(section.line, section.title, "")
@@ -183,10 +252,11 @@ class _Reader:
                 case "preshared-key":
                     psk = self._canonical("presharedkey", entry, value)
                     peer = replace(peer, preshared_key=psk)
-                case "preshared-key-flags" if value not in ("0", "4"):
-                    self.leave(entry, "the preshared key is kept outside of the file; write it in")
                 case "preshared-key-flags":
-                    pass
+                    # 4 is: none is needed.
+                    if value not in ("0", "4") and not section.last("preshared-key"):
+                        why = "the preshared key is kept outside of the file; write it in"
+                        self.refuse(entry, why)
                 case "persistent-keepalive":
                     seconds = int(self._canonical("persistentkeepalive", entry, value))
                     peer = replace(peer, keepalive=seconds)
@@ -194,53 +264,149 @@ class _Reader:
                     found = [self._canonical("allowedips", entry, one) for one in _list(value)]
                     peer = replace(peer, allowed_ips=tuple(found))
                 case _:
-                    self.leave(entry)
+                    self.refuse(entry)
         self.peers.append(peer)
 
-    def _ip(self, entry: Entry) -> None:
+    def _ip(self, entry: Entry, version: int) -> None:
         key, value, document = entry.key, entry.value, self.document
-        if key.startswith("address") and key.removeprefix("address").isdecimal():
+        family = self.families[version]
+        if _numbered(key, "address"):
             text, comma, _ = value.partition(",")
             if comma:
-                self.leave(entry, "a gateway, which a tunnel has none; the address was taken")
+                family.gateways.append(entry)
             address = self._canonical("address", entry, text.strip())
             self.document = replace(document, addresses=(*document.addresses, address))
+        elif _numbered(key, "route"):
+            self._route(entry, family)
+        elif key == "gateway":
+            family.gateways.append(entry)
         elif key == "dns":
-            servers = (*document.dns, *(one for one in _list(value) if self._is_server(entry, one)))
+            self.asked = self.asked or entry
+            servers = (*document.dns, *(one for one in map(self._server, _twice(entry)) if one))
             self.document = replace(document, dns=servers)
         elif key == "dns-search":
-            domains = [one for one in _list(value) if one not in ("~", "~.")]
-            if any(one.startswith("~") for one in domains):
-                self.leave(entry, "wg-quick cannot send only some names to the servers")
-            search = (one for one in domains if not one.startswith("~"))
-            merged_search = tuple(dict.fromkeys((*document.search, *search)))
-            self.document = replace(document, search=merged_search)
-        elif key == "route-table" and value.isdecimal():
-            self.tables.append(self._canonical("table", entry, value))
+            family.domains += _list(value)
+        elif key == "dns-priority":
+            self.exclusive |= value.startswith("-")
+        elif key == "route-table":
+            if value.isascii() and value.isdecimal():
+                table = self._canonical("table", entry, value)
+                family.table = "main" if table in ("0", "254") else table
+            else:
+                self.refuse(entry, "no table's number; write one")
+        elif key == "route-metric":
+            if value.isascii() and value.isdecimal() and int(value) < 1 << 32:
+                family.metric = 0 if version == 6 and value == "1024" else int(value)
+            elif value != "-1":
+                self.refuse(entry, "no number; write one")
+        elif key == "never-default":
+            family.never_default = not _false(value)
         elif key == "method":
-            if value not in ("manual", "disabled", "ignore", "link-local"):
-                self.leave(entry, f"a tunnel has no {value} addresses")
-        elif key not in ("dns-priority", "may-fail", "addr-gen-mode"):
-            self.leave(entry)
+            self._method(entry, family, version)
+        elif key in _DETAILS["ip"]:
+            if key not in _SILENT:
+                self.leave(entry)
+        else:
+            self.refuse(entry)
 
-    def _is_server(self, entry: Entry, text: str) -> bool:
+    def _method(self, entry: Entry, family: _Family, version: int) -> None:
+        if entry.value in ("shared", "link-local") and (entry.value, version) != ("link-local", 6):
+            self.refuse(entry, "wg-quick has static addresses only; write method=manual")
+        elif entry.value not in ("manual", "disabled", "ignore", "link-local"):
+            self.leave(entry, f"a tunnel has no {entry.value} addresses")
+        # NetworkManager then takes the whole of IPv6 from the interface.
+        family.off = version == 6 and entry.value == "disabled"
+
+    def _route(self, entry: Entry, family: _Family) -> None:
+        """`network[,gateway[,metric]]`; packets for a tunnel need no gateway."""
+        network, *rest = (part.strip() for part in entry.value.split(","))
+        metric = rest[1] if len(rest) > 1 else ""
         try:
-            ipaddress.ip_address(text)
+            route = str(ipaddress.ip_network(network, strict=False))
         except ValueError:
-            self.leave(entry, "wg-quick knows servers by their bare address only")
-            return False
-        return True
+            route = ""
+        if not route or (metric and not (metric.isascii() and metric.isdecimal())):
+            self.refuse(entry, "no route to a network; write network,gateway,metric")
+            return
+        number = int(metric or family.metric)
+        self.routes.append(Route(route, "", 0 if ":" in route and number == 1024 else number))
+
+    def _server(self, given: tuple[Entry, str]) -> str:
+        entry, text = given
+        bare, name, _ = text.partition("#")
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            self.refuse(entry, "wg-quick knows servers by their bare address only; write that")
+            return ""
+        if name:
+            self.leave(entry, "the server's name, for DNS over TLS; its address was taken")
+        return bare
 
     def finish(self) -> Document:
-        peers = merged(self.peers)
-        if not self.peer_routes:
-            return replace(self.document, peers=peers, table="off")
-        numbers = sorted(set(self.tables) - {"0"}, key=lambda one: one == "254")
-        table = numbers[0] if numbers else ""
-        if len(numbers) > 1 and "254" not in numbers:
-            self.left.append(LeftOut(1, "route-table", f"wg-quick has one for all; took {table}"))
-        return replace(self.document, peers=peers, table="main" if table == "254" else table)
+        document = self.document = replace(self.document, peers=merged(self.peers))
+        automatic: dict[int, str] = {}
+        routes = []
+        for route in self.routes:
+            family = self.families[route.version]
+            if not family.off and not (family.never_default and route.network.endswith("/0")):
+                routes.append(route._replace(table=family.table))
+        for peer in document.peers if self.peer_routes else ():
+            for network in peer.allowed_ips:
+                version = 6 if ":" in network else 4
+                family = self.families[version]
+                default = network.endswith("/0")
+                if family.off or (default and family.never_default):
+                    continue
+                if default and family.auto_default is not False:
+                    automatic[version] = family.table
+                else:
+                    routes.append(Route(network, family.table, family.metric))
+        for version, family in self.families.items():
+            led = version in automatic or any(one.network.endswith("/0") for one in routes)
+            for entry in family.gateways:
+                if family.never_default or led:
+                    self.leave(entry, "a gateway, which a tunnel has none; the address was taken")
+                else:
+                    why = "a gateway makes a default route; remove it, or set never-default=true"
+                    self.refuse(entry, why)
+        self._split_dns(automatic)
+        return with_routes(self.document, routes, automatic=automatic, off=not self.peer_routes)
+
+    def _split_dns(self, automatic: Collection[int]) -> None:
+        """wg-quick sends all names to the servers; what sends only some is resolved's."""
+        document = self.document
+        domains = list(
+            dict.fromkeys(one for each in self.families.values() for one in each.domains)
+        )
+        whole = self.exclusive or {"~", "~."} & set(domains)
+        only = [one for one in domains if one.startswith("~") and one not in ("~", "~.")]
+        if whole or not only or not document.dns:
+            search = (one for one in domains if not one.startswith("~"))
+            self.document = replace(document, search=tuple(search))
+            if document.dns and self.asked and not (whole or automatic):
+                why = "beside other servers; the servers were taken, and alone are asked here"
+                self.leave(self.asked, why)
+            return
+        self.document = replace(document, dns=())
+        self._hook("PostUp", f"resolvectl dns %i {' '.join(document.dns)}")
+        self._hook("PostUp", f"resolvectl domain %i {' '.join(map(shlex.quote, domains))}")
+        if not automatic:
+            self._hook("PostUp", "resolvectl default-route %i false")
 
 
 def _list(value: str) -> list[str]:
     return [part.strip() for part in value.replace(",", ";").split(";") if part.strip()]
+
+
+def _twice(entry: Entry) -> list[tuple[Entry, str]]:
+    return [(entry, one) for one in _list(entry.value)]
+
+
+def _numbered(key: str, word: str) -> bool:
+    """`address1`; older versions write `addresses1` too."""
+    return re.fullmatch(f"{word}(s|es)?[0-9]+", key) is not None
+
+
+def _false(value: str) -> bool:
+    return value.lower() in ("false", "0", "no", "off")

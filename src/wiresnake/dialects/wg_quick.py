@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from wiresnake.dialects.document import Document, LeftOut, Peer, canonical, is_server, merged
 from wiresnake.errors import ConfigError
-from wiresnake.quick import lines
+from wiresnake.quick import lines, names
 from wiresnake.quick.check import FOREIGN, QUICK, WG
 from wiresnake.quick.lines import HOOKS, Line, squeeze
 from wiresnake.quick.relations import items
@@ -39,16 +39,16 @@ class _Reader:
             self._setting(line)
         elif line.value:
             raise ConfigError("neither a section nor 'Key = value'; comments start with '#'")
-        key, _, value = line.comment.partition("=")
-        if self.open == "peer" and key.strip() == "friendly_name":
-            self._change_peer(name=value.strip())
+        elif self.open == "peer" and not self.peers[-1][1].name:
+            self._change_peer(name=names.of_comment(line.comment))
 
     def _header(self, line: Line) -> None:
         self.open = squeeze(line.text.partition("#")[0]).lower()[1:-1]
         if self.open == "peer":
             self.peers.append((line.number, Peer("")))
         elif self.open != "interface":
-            self.left.append(LeftOut(line.number, f"[{line.section}]", "an unknown section"))
+            why = "an unknown section"
+            self.left.append(LeftOut(line.number, f"[{line.section}]", why, changes=True))
 
     def _setting(self, line: Line) -> None:
         known = _KEYS.get(self.open)
@@ -60,7 +60,9 @@ class _Reader:
         if key is None:
             # What is no known key may be half of a secret that a line break has cut.
             shown = line.key if line.name in FOREIGN or len(line.key) <= 12 else "a line"
-            self.left.append(LeftOut(line.number, shown, _why_unknown(line.name, line.value)))
+            self.left.append(LeftOut(line.number, shown, *_why_unknown(line.name, line.value)))
+        elif line.name in HOOKS and not squeeze(line.value):
+            pass  # Generators of files write them; nothing is run.
         elif line.name in HOOKS:
             if self.open == "peer":
                 self._change_peer(hooks=(*self.peers[-1][1].hooks, (key, line.value)))
@@ -125,20 +127,23 @@ class _Reader:
         return replace(self.document, peers=merged(peer for _, peer in self.peers))
 
 
-def _why_unknown(name: str, value: str) -> str:
+def _why_unknown(name: str, value: str) -> tuple[str, bool]:
+    """Why a key is left out, and whether the tunnel does something else without it."""
     match FOREIGN.get(name):
+        case "Android" if name == "includedapplications":
+            why = "only these apps use the tunnel; on Linux all would, unless routes, rules or"
+            return f"{why} namespaces choose", True
         case "Android":
-            return "Android's choice of apps; on Linux routes, rules or namespaces do it"
+            return "Android's choice of apps, which this host has none of", False
         case "AmneziaWG":
             if name.startswith(("j", "i")):
-                return "AmneziaWG's junk, which the other end does without"
+                return "AmneziaWG's junk, which the other end does without", False
             plain = name[1:] if name.startswith("h") else "0"
             if squeeze(value) == plain:
-                return "AmneziaWG's, with the value of plain WireGuard"
-            return (
-                "AmneziaWG's disguise; if the other end has it, plain WireGuard cannot talk to it"
-            )
-    return "an unknown key"
+                return "AmneziaWG's, with the value of plain WireGuard", False
+            why = "AmneziaWG's disguise; if the other end has it, plain WireGuard cannot talk to it"
+            return why, True
+    return "an unknown key, which wg refuses too; correct or remove the line", True
 
 
 def write(document: Document) -> str:
@@ -195,7 +200,7 @@ def for_app(document: Document, app: str) -> tuple[Document, list[LeftOut]]:
     if document.fwmark:
         left.append(LeftOut(0, "FwMark", f"{app} has no marks"))
     if document.table and not (app == "Windows" and document.table.lower() == "off"):
-        left.append(LeftOut(0, "Table", f"{app} has no routing tables"))
+        left.append(LeftOut(0, "Table", f"{app} makes routes to all AllowedIPs", changes=True))
         document = replace(document, table="")
     if document.save:
         left.append(LeftOut(0, "SaveConfig", f"{app} keeps configurations itself"))
@@ -206,5 +211,6 @@ def for_app(document: Document, app: str) -> tuple[Document, list[LeftOut]]:
 def without_hooks(document: Document, why: str) -> tuple[Document, list[LeftOut]]:
     peers = tuple(replace(peer, hooks=()) for peer in document.peers)
     pairs = [*document.hooks, *(pair for peer in document.peers for pair in peer.hooks)]
-    left = [LeftOut(0, key, why) for key in dict.fromkeys(key for key, _ in pairs)]
+    keys = dict.fromkeys(key for key, _ in pairs)
+    left = [LeftOut(0, key, why, changes=True) for key in keys]
     return replace(document, hooks=(), peers=peers), left

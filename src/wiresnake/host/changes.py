@@ -13,6 +13,7 @@ interface, which cannot be undone, so everything that may fail stands before it.
 
 import contextlib
 import errno
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,13 +21,14 @@ from typing import NamedTuple
 
 from wiresnake.errors import HostError
 from wiresnake.host import dns, linux, state, sysctl
-from wiresnake.host.model import Network
+from wiresnake.host.model import Dns, Network
 from wiresnake.host.plan import PLACEHOLDER, plan
 from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
 from wiresnake.host.state import Former, State
 from wiresnake.host.steps import (
     DeleteStep,
+    FirewallStep,
     NetlinkStep,
     ProgramStep,
     RouteStep,
@@ -57,14 +59,27 @@ class Change:
     def __init__(self, interface: str, say: Say, warn: Say) -> None:
         self.interface = interface
         self._say, self._warn = _unheard(say), _unheard(warn)
-        self._found = self._new = state.read(interface)
+        self._found = state.read(interface)
+        if self._found and not linux.exists(interface):
+            outlived, before = linux.remains(interface, self._found.marks), self._found.network
+            if before and not outlived.dns.servers:  # Not every resolver tells what it holds.
+                outlived = replace(outlived, dns=before.dns)
+            self._found = replace(self._found, index=0, network=outlived)
+        self._new = self._found
         # What wg-quick brought up, and no file of ours tells of, is what to come back to.
         self._at_first = linux.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
+        self._unguarded: set[int] = set()
         self._signals = Signals()
+        self.claimed: Network | None = None
+        """What of that which is there is ours, beside what is wanted; None: what the record says,
+        and without one all of it. Set before `plan`."""
         self.former = Former()
         """Set before the device is changed: whoever mends sets it back."""
+        self.dns = Dns()
+        """Name servers that the interface's file names, for when no record of ours tells what was
+        set: wg-quick removes those, too."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
         """A step of the caller's own, which a signal may interrupt: `undo` is called even when
@@ -80,6 +95,7 @@ class Change:
         """Makes the host's network what is wanted for the interface, from whatever is there; None
         removes everything and the interface too, and with that cannot be undone any more. A
         HostError names the very step."""
+        wanted = self._without_block(wanted)
         if wanted:
             dns.require(wanted.dns)
         steps = self.plan(wanted)
@@ -95,18 +111,40 @@ class Change:
             self._carry_out(steps)
 
     def plan(self, wanted: Network | None) -> list[Step]:
-        """What `to` would do: for `reload --diff`."""
-        present = self.present(wanted) or linux.remains(self.interface, self._marks)
+        """What `to` would do."""
+        wanted = self._without_block(wanted)
+        present = self.present(wanted)
+        if present is None:
+            present = linux.remains(self.interface, self._marks)
+            present = replace(present, dns=self._name_servers(present.dns, wanted))
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
+    def lines(self, wanted: Network | None) -> list[str]:
+        """What `to` would change, in words: of a firewall that nothing here could have, nothing."""
+        known = self._found.unguarded if self._found else ()
+        return [
+            line
+            for step in self.plan(wanted)
+            if (line := str(step))
+            if not (isinstance(step, FirewallStep) and not step.before and step.version in known)
+        ]
+
     def present(self, wanted: Network | None = None) -> Network | None:
-        """What is there now and is ours: addresses and routes that hooks added are not, where the
-        state file says what we had added; what is wanted is ours in any case."""
+        """What is there now and is ours: addresses, routes and name servers that hooks added are
+        not, where the state file or `claimed` says what is; what is wanted is ours in any case."""
         network = linux.read(self.interface, self._marks)
-        known = self._found
-        if network is None or known is None or known.index != linux.index(self.interface):
+        if network is None:
+            return None
+        network = replace(network, dns=self._name_servers(network.dns, wanted))
+        if self.claimed is None and not self.recorded:
             return network
-        mine = [*known.networks, *([wanted] if wanted else [])]
+        known = self._found.networks if self._found else ()
+        mine = [
+            *(known if self.claimed is None else (self.claimed,)),
+            *([wanted] if wanted else []),
+        ]
+        if wanted and not any(one.dns.servers for one in mine):
+            network = replace(network, dns=Dns())
         addresses = {PLACEHOLDER, *(address for one in mine for address in one.addresses)}
         routes = {route for one in mine for route in one.routes}
         return replace(
@@ -114,6 +152,37 @@ class Change:
             addresses=tuple(one for one in network.addresses if one in addresses),
             routes=tuple(one for one in network.routes if one in routes),
         )
+
+    def _without_block(self, wanted: Network | None) -> Network | None:
+        """wg-quick makes no blocks: that alone is no difference of what it made."""
+        before = self._found.network if self._found else self._at_first
+        made = before.policy if before and before.mtu else None
+        if wanted and wanted.policy and made and made.blocks == ():
+            return replace(wanted, policy=wanted.policy._replace(blocks=()))
+        return wanted
+
+    def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
+        """What is set, or may be: what the resolver tells, else what the record says. A killed
+        change may have come to either end; the one that is not wanted counts, so that what is
+        wanted is set in any case."""
+        if told.servers:
+            return told
+        known, index = self._found, linux.index(self.interface)
+        if known and index and known.index not in (0, index):
+            known = None  # It is of another interface that had the name.
+        ends = [self.dns]
+        if known:
+            both = [known.network, known.to] if known.changing else [known.network]
+            ends = [one.dns if one else Dns() for one in both]
+        if not any(one.servers for one in ends) or dns.repeats():
+            return told
+        wish = wanted.dns if wanted else Dns()
+        return next((one for one in ends if one != wish), wish)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the state file says what we had added to this very interface."""
+        return self._found is not None and self._found.index == linux.index(self.interface)
 
     @property
     def _marks(self) -> frozenset[int]:
@@ -161,6 +230,8 @@ class Change:
         try:
             if warning := step.carry_out():
                 self._warn(warning)
+                if isinstance(step, FirewallStep):
+                    self._unguarded.add(step.version)
         except OSError as error:
             raise linux.failure(str(step), error) from None
 
@@ -175,11 +246,15 @@ class Change:
                 return
             now = replace(new, network=new.to, to=None, changing=False, ours=True)
             now = replace(now, index=linux.index(self.interface), device=Former())
+            now = replace(now, unguarded=tuple(sorted(self._unguarded)))
             state.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
-        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone."""
+        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone. In one
+        line: the step that failed and its reason must not be far from each other."""
         whole = True
+        if self._done:
+            self._say("undoing what was done")
         for one in _runs(reversed(self._done)):
             try:
                 if isinstance(one, Call):
@@ -197,7 +272,6 @@ class Change:
                 self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
-        self._echo(group)
         first = group[0]
         if isinstance(first, ProgramStep):
             self._run(first)
@@ -217,9 +291,14 @@ def begin(
     restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
-    and rolls back if the block fails."""
+    and rolls back if the block fails.
+
+    What outlived an interface that is gone stays, and `to` makes it a part of the next one: from
+    the end of a daemon to the next `up` nothing goes around the tunnel.
+    """
     with state.lock(interface, warn):
-        _mend(interface, say, warn, restore)
+        if linux.exists(interface) or leftovers(interface):
+            _mend(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -255,8 +334,8 @@ def mend(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> bool:
-    """Puts the host back to before the killed change, and whatever belongs to an interface that is
-    gone away. True if something was done. `begin` does it by itself."""
+    """Puts the host back to before the killed change, and takes away whatever outlived an interface
+    that is gone. True if something was done. The former `begin` does by itself."""
     with state.lock(interface, warn):
         return _mend(interface, say, warn, restore)
 
@@ -272,7 +351,7 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         # Somebody else's interface has the name by now: nothing that is there is ours.
         state.write(interface, None)
         return False
-    wanted = found.network if index else None
+    wanted = found.network if index and found.network and found.network.mtu else None
     change = Change(interface, say, warn)
     with change._signals, change._signals.held():
         if wanted:
@@ -333,5 +412,13 @@ def _explained(step: Step, error: OSError) -> OSError:
             " net.ipv6.conf.default.disable_ipv6=0 for new interfaces), or remove the IPv6"
             " addresses from Address and AllowedIPs"
         )
+        return OSError(error.errno, f"{error.strerror}: {remedy}")
+    if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
+        network = ipaddress.ip_network(step.route.prefix)
+        device = linux.routed_by(step.route.table).get(step.route.prefix, "another interface")
+        remedy = f"{device} leads to {network} already. Take it out of AllowedIPs"
+        if network.prefixlen < network.max_prefixlen:
+            halves = ", ".join(map(str, network.subnets()))
+            remedy += f"; or write its halves, {halves}, and all of it goes into the tunnel"
         return OSError(error.errno, f"{error.strerror}: {remedy}")
     return error

@@ -40,14 +40,21 @@ def command(interface: str, dns: Dns) -> str:
     return _commands(interface, dns)[0]
 
 
-def replace(interface: str, dns: Dns) -> None:
-    """Makes the interface's name servers these; none removes it."""
+def replace(interface: str, dns: Dns) -> str | None:
+    """Makes the interface's name servers these; none removes it. Returns a warning where nobody is
+    left who could take back what was set."""
     require(dns)
+    if manager() is None:
+        return (
+            "neither resolvconf nor systemd-resolved is here to take the name servers of"
+            f" {interface} back: look into /etc/resolv.conf"
+        )
     lines = [f"nameserver {server}\n" for server in dns.servers]
     if dns.search:
         lines.append(f"search {' '.join(dns.search)}\n")
     for one in _commands(interface, dns):
         programs.run(*one.split(), text="".join(lines))
+    return None
 
 
 def read(interface: str) -> Dns:
@@ -57,7 +64,7 @@ def read(interface: str) -> Dns:
         record = _RECORDS / _record(interface)
         text = programs.output("resolvconf", "-l", _record(interface))
         if not text:
-            text = record.read_text() if record.exists() else ""
+            text = record.read_text("utf-8", "replace") if record.exists() else ""
         return Dns(
             tuple(re.findall(r"^nameserver\s+(\S+)", text, re.MULTILINE)),
             tuple(" ".join(re.findall(r"^search\s+(.+)", text, re.MULTILINE)).split()),
@@ -66,6 +73,14 @@ def read(interface: str) -> Dns:
         servers, domains = (_resolved(verb, interface) for verb in ("dns", "domain"))
         return Dns(servers, tuple(one for one in domains if one != _EVERYTHING))
     return Dns()
+
+
+def repeats() -> bool:
+    """Whether silence of `read` means that nothing is set. Of resolvconf there are many that take
+    -a and -d alone; one that lists anything can be believed."""
+    if manager() == "resolvectl":
+        return True
+    return _RECORDS.is_dir() or bool(programs.output("resolvconf", "-l"))
 
 
 def _commands(interface: str, dns: Dns) -> list[str]:
@@ -90,7 +105,9 @@ def _resolved(verb: str, interface: str) -> tuple[str, ...]:
 def _record(interface: str) -> str:
     """resolvconf's name for it: with the first prefix that its order of interfaces has."""
     try:
-        found = re.search(r"^([A-Za-z0-9-]+)\*$", _ORDER.read_text(), re.MULTILINE)
+        found = re.search(
+            r"^([A-Za-z0-9-]+)\*$", _ORDER.read_text("utf-8", "replace"), re.MULTILINE
+        )
     except OSError:
         found = None
     return f"{found[1]}.{interface}" if found else interface

@@ -31,24 +31,59 @@ def read(interface: str, version: int) -> Guard | None:
     return _read_iptables(version, lines) if lines else None
 
 
-def replace(interface: str, version: int, guard: Guard | None) -> str | None:
-    """Makes the interface's firewall of that IP version this one, whatever was there; None removes
-    it. Returns a warning if the host has no firewall at all."""
-    nft = programs.find("nft")
-    if nft:
-        programs.run("nft", "-f", "-", text=_nft(interface, version, guard))
-    elif guard and not command(version):
-        return (
-            f"neither nft nor {_IPTABLES[version]}: packets from outside to the tunnel's addresses"
-            " are not dropped. To have that, install nftables"
-        )
-    # A removal takes away what iptables had made before there was nft, too.
-    if not nft or guard is None:
-        old = list(_saved(interface, version))
-        if old or guard:
-            new = _restore(interface, guard, old)
-            programs.run(f"{_IPTABLES[version]}-restore", "-n", text=new)
-    return None
+def replace(interface: str, version: int, before: Guard | None, guard: Guard | None) -> str | None:
+    """Makes the interface's firewall of that IP version this one; None removes it. `before` is what
+    is there. Returns a warning if nothing here can have it.
+
+    A program may be here though this kernel has no tables for it, so what one refuses is asked of
+    the other one. Only what stands there already must not be left to a program that fails.
+    """
+    if guard is None:
+        _remove(interface, version)
+        return None
+    said = []
+    try:
+        if programs.find("nft"):
+            programs.run("nft", "-f", "-", text=_nft(interface, version, guard))
+            return None
+    except programs.Refused as error:
+        if before:
+            raise
+        said.append(f"nft: {error}")
+    tool = f"{_IPTABLES[version]}-restore"
+    try:
+        if programs.find(tool):
+            old = list(_saved(interface, version))
+            programs.run(tool, "-n", text=_restore(interface, guard, old))
+            return None
+    except programs.Refused as error:
+        if before:
+            raise
+        said.append(f"{tool}: {error}")
+        _remove(interface, version)  # One of its tables may be there, and done.
+    lost = "packets from outside to the tunnel's addresses are not dropped. To have that,"
+    if said:
+        why = "; ".join(said)
+        return f"{lost} this kernel must have nf_tables, or raw and mangle of iptables ({why})"
+    return f"neither nft nor {_IPTABLES[version]}: {lost} install nftables"
+
+
+def _remove(interface: str, version: int) -> None:
+    """Whichever program made it. One that refuses is believed if nothing is to be seen."""
+    refused: programs.Refused | None = None
+    try:
+        if programs.find("nft"):
+            programs.run("nft", "-f", "-", text=_nft(interface, version, None))
+    except programs.Refused as error:
+        refused = error
+    try:
+        if old := list(_saved(interface, version)):
+            tool = f"{_IPTABLES[version]}-restore"
+            programs.run(tool, "-n", text=_restore(interface, None, old))
+    except programs.Refused as error:
+        refused = error
+    if refused and read(interface, version):
+        raise refused
 
 
 def _table(interface: str, version: int) -> str:

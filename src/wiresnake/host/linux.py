@@ -1,5 +1,6 @@
 """A Linux host's network, as far as one interface goes: reads it, creates and deletes links."""
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -10,9 +11,9 @@ from typing import NamedTuple
 from wiresnake import netlink
 from wiresnake.errors import HostError
 from wiresnake.host import dns, firewall, rtnetlink
-from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.rtnetlink import FAMILIES, RouteNetlink, address_text, pack_prefix
-from wiresnake.host.steps import BOOT
+from wiresnake.host.steps import BLOCK_METRIC, BOOT, UNREACHABLE
 from wiresnake.netlink import Refused, Request, attribute, fields, number, unsigned
 
 _UP = 1
@@ -81,10 +82,15 @@ def delete(interface: str) -> None:
 
 
 def free_table(first: int = 51820) -> int:
-    """The first table from there without a route of either version."""
+    """The first table from there without a route of either version, except a block that was left:
+    stock wg-quick takes down a tunnel of ours, but knows none."""
     with RouteNetlink() as kernel:
         table = first
-        while any(_routes(kernel, version, number(15, table)) for version in (4, 6)):
+        while any(
+            not _is_block(route)
+            for version in (4, 6)
+            for route in _routes(kernel, version, number(15, table))
+        ):
             table += 1
         return table
 
@@ -121,6 +127,20 @@ def routed() -> list[str]:
             for route in _routes(kernel, version, b"")
             if 1 in route.has
         ]
+
+
+def routed_by(table: int = MAIN_TABLE) -> dict[str, str]:
+    """The networks that a routing table of this host leads to, each with its device, but for
+    default routes."""
+    found: dict[str, str] = {}
+    with RouteNetlink() as kernel:
+        for version in (4, 6):
+            for route in _routes(kernel, version, number(15, table)):
+                if 1 in route.has and 4 in route.has:
+                    with contextlib.suppress(OSError):  # The device is gone since.
+                        device = socket.if_indextoname(unsigned(route.has[4]))
+                        found[f"{address_text(route.has[1])}/{route.length}"] = device
+    return found
 
 
 def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:
@@ -196,19 +216,33 @@ def _read(
     policy = None
     if rules or marks:
         guards = [guard for version in (4, 6) if (guard := firewall.read(interface, version))]
-        policy = _policy(rules, guards, routes)
+        led = {*marks, *(rule.table for rule in rules if rule.table != MAIN_TABLE)}
+        policy = _policy(rules, guards, [*_blocks(kernel, sorted(led))])
     name_servers = dns.read(interface) if ask_dns else Dns()
     mtu, up = (link.mtu, link.up) if link else (0, False)
     return Network(mtu, tuple(addresses), tuple(routes), policy, name_servers, up)
 
 
-def _policy(rules: list[Rule], guards: list[Guard], routes: list[Route]) -> Policy | None:
-    if not rules and not guards:
+def _policy(rules: list[Rule], guards: list[Guard], blocks: list[Block]) -> Policy | None:
+    if not rules and not guards and not blocks:
         return None
     versions = {rule.version for rule in rules} | {guard.version for guard in guards}
+    versions |= {block.version for block in blocks}
     marks = [rule.table for rule in rules if rule.table != MAIN_TABLE]
-    mark = marks[0] if marks else guards[0].mark
-    return Policy(mark, tuple(sorted(versions)), tuple(rules), tuple(guards))
+    marks += [*(guard.mark for guard in guards), *(block.table for block in blocks)]
+    return Policy(marks[0], tuple(sorted(versions)), tuple(rules), tuple(guards), tuple(blocks))
+
+
+def _blocks(kernel: RouteNetlink, tables: Iterable[int]) -> Iterator[Block]:
+    for version in (4, 6):
+        for table in tables:
+            if any(_is_block(one) for one in _routes(kernel, version, number(15, table))):
+                yield Block(version, table)
+
+
+def _is_block(route: "_Route") -> bool:
+    metric = unsigned(route.has.get(6, b""))
+    return (route.length, route.kind, metric) == (0, UNREACHABLE, BLOCK_METRIC)
 
 
 def _link(kernel: RouteNetlink, interface: str) -> _Link | None:

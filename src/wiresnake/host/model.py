@@ -39,9 +39,17 @@ class Guard(NamedTuple):
     """Without length."""
 
 
+class Block(NamedTuple):
+    """An unreachable default, the last of a tunnel's table: it outlives the interface and its
+    routes, so that nothing that was for the tunnel goes around it in the clear."""
+
+    version: int
+    table: int
+
+
 class Policy(NamedTuple):
     """Routing by mark for a default route (wg-quick's "auto" with 0.0.0.0/0 or ::/0): ip rules,
-    anti-spoof firewall and src_valid_mark."""
+    anti-spoof firewall and src_valid_mark, and a block, which wg-quick does not have."""
 
     mark: int
     """The mark of the encrypted datagrams, and the number of the table."""
@@ -51,6 +59,8 @@ class Policy(NamedTuple):
     """The rules found; None: all that these versions need."""
     guards: tuple[Guard, ...] | None = None
     """The firewall found; None: what these versions and the addresses need."""
+    blocks: tuple[Block, ...] | None = None
+    """The blocks found; None: one for each of these versions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,20 @@ leads into a table comes after its routes and its firewall, and goes before them
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import (
+    IPV6_MTU,
+    MAIN_TABLE,
+    Block,
+    Dns,
+    Guard,
+    Network,
+    Policy,
+    Route,
+    Rule,
+)
 from wiresnake.host.steps import (
     AddressStep,
+    BlockStep,
     DeleteStep,
     DnsStep,
     FirewallStep,
@@ -58,11 +69,14 @@ def _plan(
         yield from (_route(interface, True, one) for one in wanted.routes if one not in there)
     if wanted.policy and 4 in wanted.policy.versions and not mark_valid:
         yield SourceMarkStep(interface)
+    old_blocks, new_blocks = blocks(present.policy), blocks(wanted.policy)
+    yield from (BlockStep(interface, True, False, x) for x in new_blocks if x not in old_blocks)
     had, wants = guards(present), guards(wanted)
     for version, guard in wants.items():
         if had.get(version) != guard:
             yield FirewallStep(interface, version, had.get(version), guard)
     yield from _rules(interface, rules(present.policy), rules(wanted.policy))
+    yield from (BlockStep(interface, False, False, x) for x in old_blocks if x not in new_blocks)
     for version, guard in reversed(had.items()):
         if version not in wants:
             yield FirewallStep(interface, version, guard, None)
@@ -82,6 +96,15 @@ def rules(policy: Policy | None) -> tuple[Rule, ...]:
     if policy.rules is not None:
         return policy.rules
     return tuple(Rule(v, table) for v in policy.versions for table in (policy.mark, MAIN_TABLE))
+
+
+def blocks(policy: Policy | None) -> tuple[Block, ...]:
+    """What was found, else what is needed."""
+    if policy is None:
+        return ()
+    if policy.blocks is not None:
+        return policy.blocks
+    return tuple(Block(version, policy.mark) for version in policy.versions)
 
 
 def guards(network: Network) -> dict[int, Guard]:

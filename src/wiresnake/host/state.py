@@ -1,7 +1,8 @@
 """What was done to the host for an interface, kept in /run/wiresnake: no secrets.
 
 A change writes before its first step where it comes from and where it goes, so that whoever finds
-the file after a kill knows all that may be there.
+the file after a kill knows all that may be there. wg-quick needs no such folder, so that one which
+cannot be made keeps no interface down: then it is within that of the sockets, or there is none.
 """
 
 import contextlib
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wiresnake.errors import HostError
-from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
+from wiresnake.host.model import Block, Dns, Guard, Network, Policy, Route, Rule
 
 DIRECTORY = Path("/run/wiresnake")
+SECOND = Path("/run/wireguard/wiresnake")
+"""In a container whose root is read-only, /run/wireguard may be all that can be written."""
 PATIENCE = 60.0
 """Seconds to wait for another change of the interface."""
 
@@ -47,6 +50,8 @@ class State:
     ours: bool = True
     """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
     device: Former = Former()  # noqa: RUF009  # a tuple
+    unguarded: tuple[int, ...] = ()
+    """The IP versions whose firewall nothing on this host could have."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -61,7 +66,9 @@ class State:
 def read(interface: str) -> State | None:
     """None without a file, or with one that nobody could have written."""
     try:
-        found = json.loads(_path(interface).read_text())
+        if (path := find(f"{interface}.json")) is None:
+            return None
+        found = json.loads(path.read_text())
         return State(
             found["index"],
             _network(found["network"]),
@@ -71,6 +78,7 @@ def read(interface: str) -> State | None:
             _network(found["to"]),
             found["ours"],
             Former(*found.get("device", ())),
+            tuple(found.get("unguarded", ())),
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
@@ -79,10 +87,12 @@ def read(interface: str) -> State | None:
 
 
 def write(interface: str, state: State | None) -> None:
-    """Replaces the file as one; None removes it."""
-    path = _path(interface)
+    """Replaces the file as one; None removes it. Without any folder there is no record."""
     if state is None:
-        path.unlink(missing_ok=True)
+        if found := find(f"{interface}.json"):
+            found.unlink(missing_ok=True)
+        return
+    if (path := place(f"{interface}.json")) is None:
         return
     new = path.with_suffix(".new")
     text = json.dumps(_plain(state), default=_plain)
@@ -99,9 +109,15 @@ def write(interface: str, state: State | None) -> None:
 @contextlib.contextmanager
 def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
     """Only one change of an interface at a time; a killed one holds nothing."""
+    if (path := place(f"{interface}.lock")) is None:
+        say(
+            f"neither {DIRECTORY} nor {SECOND} can be written: going on without a record, so that"
+            " nothing mends what a kill leaves. In a container give it one: --tmpfs /run/wiresnake"
+        )
+        yield
+        return
     try:
-        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = _locked(interface, say)
+        held = _locked(path, interface, say)
     except OSError as error:
         if isinstance(error, HostError):
             raise
@@ -109,13 +125,29 @@ def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if not _path(interface).exists():
-            _lock_path(interface).unlink(missing_ok=True)
+        if find(f"{interface}.json") is None:
+            path.unlink(missing_ok=True)
         os.close(held)
 
 
-def _locked(interface: str, say: Callable[[str], None]) -> int:
-    path = _lock_path(interface)
+def find(name: str) -> Path | None:
+    """Where that file is, if it is anywhere. OSError if one may not look."""
+    return next((one / name for one in (DIRECTORY, SECOND) if (one / name).exists()), None)
+
+
+def place(name: str) -> Path | None:
+    """Where that file is to be written, in a folder that root alone may read; None if nowhere."""
+    for folder in (DIRECTORY, SECOND):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder / name
+    return None
+
+
+def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
     deadline = time.monotonic() + PATIENCE
     waits = False
     while True:
@@ -152,7 +184,7 @@ def _ancestors() -> Iterator[str]:
     while pid:
         yield str(pid)
         try:
-            text = Path(f"/proc/{pid}/stat").read_text()
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             return
         pid = int(text.rpartition(")")[2].split()[1])
@@ -160,14 +192,6 @@ def _ancestors() -> Iterator[str]:
 
 def _failure(error: OSError) -> HostError:
     return HostError(error.errno, f"{error.filename or DIRECTORY}: {error.strerror}")
-
-
-def _path(interface: str) -> Path:
-    return DIRECTORY / f"{interface}.json"
-
-
-def _lock_path(interface: str) -> Path:
-    return DIRECTORY / f"{interface}.lock"
 
 
 def _plain(value: Any) -> dict[str, object]:  # one of two dataclasses
@@ -188,10 +212,11 @@ def _network(found: Any) -> Network | None:  # from JSON
     )
 
 
-def _policy(mark: int, versions: list[int], rules: Any, guards: Any) -> Policy:
+def _policy(mark: int, versions: list[int], rules: Any, guards: Any, blocks: Any = None) -> Policy:
     return Policy(
         mark,
         tuple(versions),
         None if rules is None else tuple(Rule(*one) for one in rules),
         None if guards is None else tuple(Guard(v, m, tuple(own)) for v, m, own in guards),
+        None if blocks is None else tuple(Block(*one) for one in blocks),
     )

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from wiresnake.host import dns, firewall, rtnetlink, sysctl
-from wiresnake.host.model import MAIN_TABLE, Dns, Guard, Route, Rule
+from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Route, Rule
 from wiresnake.netlink import Request, attribute, number
 
 BOOT = 3
 """RTPROT_BOOT: what `ip route add` and `ip rule add` leave as their mark."""
+UNREACHABLE = 7
+BLOCK_METRIC = 4_000_051_820
+"""Worse than that of any route that an administrator gives a tunnel's table, and nobody else's."""
 _UNICAST = 1
 _UNIVERSE, _LINK, _NOWHERE = 0, 253, 255
 _TO_TABLE, _INVERT = 1, 2
@@ -93,6 +96,29 @@ class RouteStep(Toggle):
         body = header + attribute(1, packed) + number(4, index) + number(15, self.route.table)
         kind = rtnetlink.NEW_ROUTE if self.add else rtnetlink.DELETE_ROUTE
         return Request(kind, body, self._flags())
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStep(Toggle):
+    """One that is there already is as good: it is left where stock wg-quick took a tunnel down."""
+
+    block: Block
+
+    def __str__(self) -> str:
+        version, table = self.block
+        what = f"unreachable default metric {BLOCK_METRIC} table {table}"
+        return f"ip -{version} route {self.verb} {what}"
+
+    def request(self, index: int) -> Request:
+        version, table = self.block
+        family, short = rtnetlink.FAMILIES[version], table if table < 256 else 0
+        scope = _UNIVERSE if self.add else _NOWHERE
+        header = struct.pack("BBBBBBBBI", family, 0, 0, 0, short, BOOT, scope, UNREACHABLE, 0)
+        body = header + number(6, BLOCK_METRIC) + number(15, table)
+        if self.add:
+            flags = rtnetlink.CREATE | rtnetlink.REPLACE
+            return Request(rtnetlink.NEW_ROUTE, body, flags)
+        return Request(rtnetlink.DELETE_ROUTE, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +208,7 @@ class FirewallStep(ProgramStep):
         return replace(self, before=self.after, after=self.before)
 
     def carry_out(self) -> str | None:
-        return firewall.replace(self.interface, self.version, self.after)
+        return firewall.replace(self.interface, self.version, self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +223,7 @@ class DnsStep(ProgramStep):
         return DnsStep(self.interface, self.after, self.before)
 
     def carry_out(self) -> str | None:
-        dns.replace(self.interface, self.after)
-        return None
+        return dns.replace(self.interface, self.after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from wiresnake.protocol import noise
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.messages import CookieReply, Initiation, Response
 from wiresnake.protocol.peer import Observer, Peer, Surroundings
-from wiresnake.protocol.plane import Entropy, Event, Plane
+from wiresnake.protocol.plane import DEFECTS, Defect, Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
 
 T = TypeVar("T")
-Steps = Iterator[Exception | None]
+Steps = Iterator[Defect | None]
 """Long work that gives way now and then; an exception is a defect that one peer met."""
 
 _DEADLINES_PER_TICK: Final = 20
@@ -87,6 +87,10 @@ class Device:
         They receive, but send no more (kernel: wg_vm_notification).
         """
         return self._each(lambda peer: peer.begin_anew(clock()))
+
+    def wipe(self) -> Steps:
+        """Forgets all session keys: the machine slept with them (kernel: wg_pm_notification)."""
+        return self._each(Peer.zero_keys)
 
     def observe(self, observer: Observer | None) -> None:
         """Tells one observer of what happens to peers from now on, or nobody."""
@@ -222,7 +226,7 @@ def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Steps:
         defect = None
         try:
             action(one)
-        except Exception as error:
+        except DEFECTS as error:
             defect = error
         if defect is not None or number % _PEERS_PER_SLICE == 0:
             yield defect

@@ -106,6 +106,7 @@ class Peer:
         """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
         plane = self.around.plane
         self._disconnect("down")
+        plane.news(self.id)  # An armed bit whose deadline goes would stay.
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
@@ -139,6 +140,13 @@ class Peer:
         self._drop_handshake()
         self._last_sent = _LONG_AGO
         self.around.plane.expire(self.id)
+
+    def zero_keys(self) -> None:
+        """No key is left; the next packet, or a retry that was due, begins a handshake."""
+        self.around.timers.cancel(self.id, Timer.ZERO_KEYS)
+        self._drop_handshake()
+        self.around.plane.wipe(self.id)
+        self._disconnect("expired")
 
     def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
         switched_on = not self.persistent_keepalive and seconds
@@ -225,7 +233,10 @@ class Peer:
         elif event is Event.SESSION_CONFIRMED:
             self._finish_series(False, now)
         elif event is Event.NEWS:
-            self._tell_news()
+            # Else it stays armed until the deadline: a peer that moves to and fro is told once a
+            # second, and where it came to rest.
+            if not self.around.timers.is_set(self.id, Timer.NEWS):
+                self._tell_news(now)
         elif not self.around.up:
             while not self._disarm(event):
                 pass
@@ -250,9 +261,9 @@ class Peer:
             case Timer.PERSISTENT_KEEPALIVE:
                 self._look_at_persistent_keepalive(now)
             case Timer.ZERO_KEYS:
-                self._drop_handshake()
-                self.around.plane.wipe(self.id)
-                self._disconnect("expired")
+                self.zero_keys()
+            case Timer.NEWS:
+                self._tell_news(now)
 
     def _retransmit(self, now: Now) -> None:
         plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
@@ -424,10 +435,11 @@ class Peer:
             endpoint = self.around.plane.endpoint(self.id)
             self.around.observe(kind, self.public_key, {"endpoint": endpoint, **details})
 
-    def _tell_news(self) -> None:
+    def _tell_news(self, now: Now) -> None:
         roamed_from, rejected, send_error = self.around.plane.news(self.id)
         if roamed_from is not None and roamed_from != self.around.plane.endpoint(self.id):
             self._tell("roamed", old_endpoint=roamed_from)
+            self._arm(Timer.NEWS, now.boot + SECOND)
         if rejected is not None:
             self._tell("rejected_source", source=rejected[1], count=rejected[0])
         if send_error is not None:

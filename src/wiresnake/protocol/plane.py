@@ -6,9 +6,13 @@ Python is busy (counters, replay window, limits, session slots, roaming); it dec
 """
 
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from wiresnake._native import Endpoint, PrivateKey, Session
+from wiresnake._native import Endpoint, PanicException, PrivateKey, Session
+
+Defect = Exception | PanicException
+DEFECTS: Final = (Exception, PanicException)
+"""For an `except` that survives a defect, in Rust too: a panic there is no Exception."""
 
 
 class Event(IntEnum):
@@ -34,7 +38,10 @@ class Event(IntEnum):
     TUN_LOST = 5
     """The TUN device is gone; the peer is 0 and means nothing."""
     THREAD_LOST = 6
-    """A thread of the plane has failed, which is a bug: it can carry no more. The peer is 0."""
+    """A thread of the plane has failed too often: it can carry no more. The peer is 0."""
+    PANIC = 7
+    """Rust panicked, which is a bug, and went on without what it had in hand: `take_panics` says
+    where. The peer is 0."""
 
 
 class Stamps(NamedTuple):

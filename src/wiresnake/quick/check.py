@@ -4,6 +4,7 @@ An error is what keeps the file from being used. A warning is what is accepted, 
 `wg` and `wg-quick`, and does something else than its writer can have meant.
 """
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -60,6 +61,16 @@ def check(text: str) -> list[Finding]:
     return sorted(set(reader.findings))
 
 
+def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Finding]:
+    """What a file that is right by itself does wrong on this host, as interface `name`. `routed`
+    has the networks of the main table, each with its device."""
+    reader = _Reader()
+    for line in lines.read(text):
+        reader.feed(line)
+    found = relations.on_host(reader.interface, reader.peers, name, routed)
+    return sorted({Finding(*place, *problem) for place, problem in found})
+
+
 class _Reader:
     """Judges line by line, and collects what only lines together tell."""
 
@@ -82,7 +93,7 @@ class _Reader:
         self.findings.append(Finding(*place, *problem))
 
     def feed(self, line: Line) -> None:
-        self.comments |= bool(line.comment)
+        self.comments |= bool(line.comment) and not _is_saved(line)
         if line.header:
             self._header(line)
         elif not line.equals:
@@ -180,6 +191,9 @@ class _Reader:
         remedy = "give it a value or remove the line"
         if not quick or line.name == "saveconfig":
             self.error(line, f"{key} has no value", remedy)
+        elif line.name in HOOKS:  # Generators of files write them.
+            place = Place(line.number, line.key_column)
+            self.add(place, Problem("note", f"{key} has no command and does nothing", remedy))
         else:
             self.warn(line, f"{key} has no value and does nothing", remedy)
 
@@ -187,3 +201,10 @@ class _Reader:
 def _inner_space(line: Line) -> bool:
     key = line.text.partition("=")[0].strip(lines.WHITESPACE)
     return squeeze(key) != key
+
+
+def _is_saved(line: Line) -> bool:
+    """Whether `save` keeps the comment."""
+    if line.section == "peer":
+        return line.comment.lower().startswith(("friendly_name", "friendly_json"))
+    return bool(lines.told(f"#{line.comment}".encode("utf-8", "surrogateescape")))

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wiresnake.config import conf
 from wiresnake.config.uapi import unsigned, wipe
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host.model import Dns
-from wiresnake.quick.lines import WHITESPACE, Line, printable, read_line, shown
+from wiresnake.quick import names
+from wiresnake.quick.lines import WHITESPACE, Line, read_line, shown, told
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -30,17 +32,16 @@ _WORDS = (
 )
 _SPACES = WHITESPACE.encode()
 _LINE = re.compile(
-    rb"(?im)^(?:%(bom)s)?%(space)s(?P<begin>\[|(?:%(words)s)%(space)s=)"
-    rb"(?:(?<=\[)[^\n]*(?P<comments>(?:\n%(space)s(?:\#[^\n]*)?(?=\n|\Z))*))?"
+    rb"(?im)^(?:%(bom)s)?%(space)s"
+    rb"(?P<begin>\[|(?:%(words)s)%(space)s=|\#%(space)sfriendly_(?:name|json)%(space)s=)"
     % {
         b"bom": _BOM,
         b"space": _SPACE,
         b"words": b"|".join(_SPACE.join(bytes([one]) for one in word.encode()) for word in _WORDS),
     }
 )
-"""A header with the comments that follow it, or a key that matters here. No other line, which may
-be a secret, is ever taken out of the buffer."""
-_FRIENDLY = re.compile(rb"(?im)^\s*\#\s*friendly_name\s*=([^\n]*)")
+"""A header, a key that matters here, or a name of a peer. No other line, which may be a secret, is
+ever taken out of the buffer."""
 _SERVER = re.compile(r"[0-9.]+|.*:.*")
 
 
@@ -49,9 +50,11 @@ class PeerExtra(NamedTuple):
 
     public_key: str
     name: str
-    """From `# friendly_name = `; empty if there is none."""
+    """As `names.displayed`; empty if there is none."""
     on_up: tuple[str, ...] = ()
     on_down: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
+    """Those that name it, as they stand, with their '#'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,19 @@ class QuickConfig:
     has_mark: bool
     """There is a FwMark, if only to say off."""
     peers: tuple[PeerExtra, ...]
+    told: dict[str, str]
+    """See `lines.told`."""
     wg: bytearray = field(repr=False)
     """The file for `config.conf.parse`, with an empty line for each that only wg-quick reads, so
     that errors name the right place. The caller wipes it."""
     own_lines: frozenset[int] = field(repr=False)
     """The numbers of these lines."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it alone says what the interface is: it has neither hooks nor SaveConfig."""
+        hooks = self.pre_up or self.post_up or any(peer.on_up for peer in self.peers)
+        return not (self.save or hooks)
 
     def stripped(self) -> bytearray:
         """What `wg-quick strip` prints, but for its last empty line; the caller wipes it."""
@@ -102,7 +113,8 @@ def find(argument: str) -> tuple[str, str]:
             given = os.path.join(credentials, f"{argument}.conf")
             path = given if os.path.exists(given) else path
     if not os.path.exists(path):
-        raise HostError(errno.ENOENT, f"`{path}' does not exist")
+        here = f"; the file here is ./{argument}" if os.path.isfile(argument) else ""
+        raise HostError(errno.ENOENT, f"`{path}' does not exist{here}")
     name, ending = os.path.basename(path)[:-5], path[-5:]
     if ending != ".conf" or not _NAME.fullmatch(name):
         raise ConfigError("The config file must be a valid interface name, followed by .conf")
@@ -129,6 +141,7 @@ def parse(text: bytearray, name: str) -> QuickConfig:
 
     What belongs to `wg` is not looked at.
     """
+    conf.settle(text, name)
     reader = _Reader()
     own: list[tuple[int, int]] = []
     numbers: list[int] = []
@@ -145,7 +158,10 @@ def parse(text: bytearray, name: str) -> QuickConfig:
         if token == b"[":
             if raw not in sections:
                 sections[raw] = read_line(_decode(raw), 0, "").section
-            reader.open(sections[raw], found["comments"])
+            reader.open(sections[raw])
+            continue
+        if token.startswith(b"#"):
+            reader.comment(_decode(raw))
             continue
         number += text.count(b"\n", counted, found.start())
         counted = found.start()
@@ -183,14 +199,19 @@ class _Reader:
         self._peers: list[PeerExtra] = []
         self._peer = PeerExtra("", "")
 
-    def open(self, section: str, comments: bytes | bytearray = b"") -> None:
-        """Begins a section, whose first lines are these comments."""
-        if self._peer.name or self._peer.on_up or self._peer.on_down:
+    def open(self, section: str) -> None:
+        """Begins a section."""
+        if self._peer.comments or self._peer.on_up or self._peer.on_down:
             self._peers.append(self._peer)
         self.section = section
-        found = _FRIENDLY.search(comments) if section == "peer" else None
-        name = printable(found[1].decode("utf-8", "replace")) if found else ""
-        self._peer = PeerExtra("", name)
+        self._peer = PeerExtra("", "")
+
+    def comment(self, text: str) -> None:
+        """Takes one that may name a peer, with its '#'."""
+        if self.section == "peer":
+            text = text.strip(WHITESPACE)
+            name = self._peer.name or names.displayed(names.of_comment(text[1:]))
+            self._peer = self._peer._replace(name=name, comments=(*self._peer.comments, text))
 
     def name(self, public_key: bytearray) -> None:
         """Says whose section it is, as written behind the '='."""
@@ -251,6 +272,7 @@ class _Reader:
             save=self._save,
             has_mark=self._has_mark,
             peers=tuple(self._peers),
+            told=told(wg),
             wg=wg,
             own_lines=own_lines,
         )

@@ -15,6 +15,7 @@ from wiresnake.quick.save import assert_wireguard, save
 class _Wishes(NamedTuple):
     """What is to be done beside removing everything."""
 
+    variables: hooks.Variables
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     to_save: tuple[str, QuickConfig] | None = None
@@ -29,14 +30,15 @@ def down(argument: str, say: Say, note: Say) -> None:
         return
     with killed.begin(interface, say, note) as change:
         assert_wireguard(interface)
-        hooks.run(wishes.pre_down, interface, say)
+        hooks.run(wishes.pre_down, interface, wishes.variables, say)
         if wishes.to_save:
             _save(interface, *wishes.to_save, say)
         hooks.stop_events(applied.load(interface))
+        change.dns = wishes.variables.dns
         change.to(None)
         applied.forget(interface)
     # What they do stays done: there is no way back to the interface.
-    hooks.run(wishes.post_down, interface, say)
+    hooks.run(wishes.post_down, interface, wishes.variables, say)
 
 
 def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
@@ -59,9 +61,17 @@ def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
         if record and record.save and isinstance(error, ConfigError):
             raise  # What only the device knows would be lost: it can be saved once that is mended.
         note(f"{getattr(error, 'strerror', None) or error}; going by what `up` recorded")
-        return interface, _Wishes(record.pre_down, record.post_down) if record else _Wishes()
+        found = hooks.Variables(path)
+        if known and known.network:
+            network = known.network
+            found = found._replace(addresses=network.addresses, dns=network.dns)
+        if record is None:
+            return interface, _Wishes(found)
+        return interface, _Wishes(found, record.pre_down, record.post_down)
     wipe(file.wg)
-    return interface, _Wishes(file.pre_down, file.post_down, (path, file) if file.save else None)
+    found = hooks.Variables.of(file, path)
+    to_save = (path, file) if file.save else None
+    return interface, _Wishes(found, file.pre_down, file.post_down, to_save)
 
 
 def _save(interface: str, path: str, file: QuickConfig, say: Say) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wiresnake.config import conf
 from wiresnake.errors import HostError
 from wiresnake.quick import config
 
@@ -37,15 +38,16 @@ def exists(path: Path) -> bool:
 
 
 def load(path: Path) -> str:
-    """A file's text; what is not UTF-8 in it survives. HostError says what to do."""
+    """A file's text; what is not UTF-8 in it survives. HostError or ConfigError say what to do."""
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+            data = bytearray(file.read(_LARGEST + 1))
     except OSError as error:
         remedy = "; run it as root" if error.errno == errno.EACCES else ""
         raise HostError(error.errno, f"cannot read {path}: {error.strerror}{remedy}") from None
     if len(data) > _LARGEST:
         raise HostError(f"{path} is too large for a configuration: over {_LARGEST >> 20} MiB")
+    conf.settle(data, str(path))
     return data.decode("utf-8", "surrogateescape")
 
 

@@ -2,15 +2,22 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
+from wiresnake._native import PrivateKey
+from wiresnake.control.text import base64_text
 from wiresnake.errors import WiresnakeError
-from wiresnake.quick.applied import Applied
+from wiresnake.host.model import Dns
+from wiresnake.host.programs import ourselves
+from wiresnake.model import DeviceChange
+from wiresnake.quick.applied import Applied, Said, SaidOfInterface
 from wiresnake.quick.config import QuickConfig
 
 Say = Callable[[str], None]
@@ -25,33 +32,89 @@ class HookFailed(WiresnakeError):
         self.code = code
 
 
-def run(commands: Iterable[str], interface: str, say: Say) -> None:
+class Variables(NamedTuple):
+    """What wg-quick's hooks find in its variables: they are evaluated within wg-quick itself."""
+
+    file: str
+    """Its path."""
+    addresses: tuple[str, ...] = ()
+    mtu: int | None = None
+    dns: Dns = Dns()
+    table: str = ""
+    save: bool = False
+
+    @classmethod
+    def of(cls, file: QuickConfig, path: str) -> "Variables":
+        """Those of a file that was read from that path."""
+        return cls(path, file.addresses, file.mtu, file.dns, file.table, file.save)
+
+    def prelude(self) -> str:
+        """Sets them, and defines wg-quick's `cmd`, in one line of bash. They are the hook's alone,
+        not its children's: a program may have another meaning for MTU."""
+        lists = {
+            "ADDRESSES": self.addresses,
+            "DNS": self.dns.servers,
+            "DNS_SEARCH": self.dns.search,
+        }
+        words = {
+            "MTU": str(self.mtu or ""),
+            "TABLE": self.table,
+            "SAVE_CONFIG": str(int(self.save)),
+        }
+        made = [f"{key}=({shlex.join(items)})" for key, items in lists.items()]
+        made += [f"{key}={shlex.quote(value)}" for key, value in words.items()]
+        return f'{" ".join(made)}; cmd() {{ echo "[#] $*" >&2; "$@"; }}; '
+
+
+def run(commands: Iterable[str], interface: str, variables: Variables, say: Say) -> None:
     """Runs one after the other until one fails, each in a shell of its own, as wg-quick does."""
     shell = shutil.which("bash")
     options = ["-o", "pipefail", "-O", "extglob"] if shell else []
     start = [shell or "/bin/sh", "-e", *options, "-c"]
+    prelude = variables.prelude() if shell else ""
     for command in commands:
         whole = command.replace("%i", interface)
         say(whole)
-        code = subprocess.run([*start, whole], env=_environment()).returncode
+        environment = _environment(interface, variables.file)
+        code = subprocess.run([*start, f"{prelude}{whole}"], env=environment).returncode
         if code:
             raise HookFailed(whole, code if code > 0 else 128 - code)
 
 
-def _environment() -> dict[str, str]:
+def _environment(interface: str, file: str) -> dict[str, str]:
     """With our own programs in PATH, wherever we were started from, as wg-quick has its own."""
     path = f"{os.environ.get('PATH') or os.defpath}:{os.path.dirname(sys.executable)}"
-    return {**os.environ, "LC_ALL": "C", "PATH": path}
+    own = {"LC_ALL": "C", "PATH": path, "INTERFACE": interface, "CONFIG_FILE": file}
+    return {**os.environ, **own}
 
 
-def record(file: QuickConfig, endpoints: dict[str, str]) -> Applied:
-    """What is to be remembered of a file, and of its peers' endpoints as written."""
+def record(
+    file: QuickConfig, endpoints: dict[str, str], said: dict[str, Said], device: DeviceChange
+) -> Applied:
+    """What is to be remembered of a file: of its peers the endpoints as written, and all else;
+    `device` is what it says of the interface itself."""
     peers = tuple(
         (peer.public_key, peer.on_up, peer.on_down)
         for peer in file.peers
         if peer.on_up or peer.on_down
     )
-    return Applied(endpoints, file.mtu, peers, file.pre_down, file.post_down, file.save)
+    key = device.private_key
+    interface = SaidOfInterface(
+        base64_text(key.public) if isinstance(key, PrivateKey) else "",
+        device.listen_port or None,
+        device.fwmark if file.has_mark else None,
+        file.addresses,
+    )
+    return Applied(
+        endpoints,
+        file.mtu,
+        peers,
+        file.pre_down,
+        file.post_down,
+        file.save,
+        peers=said,
+        interface=interface,
+    )
 
 
 def restart_events(record: Applied, path: str, interface: str) -> Applied:
@@ -64,7 +127,7 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
     if not record.hooks:
         return replace(record, events=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "wiresnake.cli.wiresnake", "events", "--hooks", path, interface],
+        [*ourselves(), "wiresnake", "events", "--hooks", path, interface],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -13,6 +13,10 @@ HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
 WHITESPACE = " \t\n\v\f\r"
 """What `wg` takes for it; to Python a no-break space would be some too."""
 _NO_WHITESPACE = str.maketrans("", "", WHITESPACE)
+_TOLD = re.compile(
+    rb"(?im)^(?:\xef\xbb\xbf)?[ \t]*(?:(?P<header>\[[^\n]*)"
+    rb"|\#[ \t]*(?P<key>endpoint|dns)[ \t]*=(?P<value>[^\n]*))"
+)
 _KEY = re.compile("[A-Za-z0-9+/]{40,}=?")
 
 
@@ -83,14 +87,29 @@ def read_line(raw: str, number: int, section: str) -> Line:
     )
 
 
+def told(text: bytes | bytearray) -> dict[str, str]:
+    """What comments outside of peers say for the next one: `# endpoint = HOST:PORT`, `# dns = ...`.
+    No other line, which may be a secret, is taken out of the buffer."""
+    found = {}
+    peer = False
+    for line in _TOLD.finditer(text):
+        if header := line["header"]:
+            peer = squeeze(header.decode("ascii", "replace")).lower().startswith("[peer]")
+        elif not peer:
+            value = line["value"].decode("utf-8", "surrogateescape").strip(WHITESPACE)
+            found[line["key"].decode("ascii").lower()] = value
+    return found
+
+
 def squeeze(text: str) -> str:
     """Without any whitespace, as `wg` reads a line."""
     return text.translate(_NO_WHITESPACE)
 
 
 def printable(name: str) -> str:
-    """Names go to terminals: no character of theirs steers one."""
-    return "".join(character for character in name if character.isprintable()).strip()
+    """Names go to terminals: no character of theirs steers one. What is not UTF-8 is kept, as
+    `surrogateescape` has it."""
+    return "".join(one for one in name if one.isprintable() or "\udc80" <= one <= "\udcff").strip()
 
 
 def shown(value: str) -> str:

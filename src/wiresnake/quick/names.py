@@ -1,6 +1,7 @@
 """What a configuration file says of its peers and no device keeps: names, hooks, host names.
 
-`# friendly_name = X` and `# friendly_json = {...}` are those of prometheus_wireguard_exporter.
+`# friendly_name = X` and `# friendly_json = {...}` are those of prometheus_wireguard_exporter. They
+may stand anywhere in the section, as a line of their own; the first that has a name counts.
 """
 
 import json
@@ -8,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from wiresnake.config import conf
+from wiresnake.errors import ConfigError
 from wiresnake.host import state
 from wiresnake.quick import lines
 
@@ -19,6 +22,7 @@ class Notes(NamedTuple):
 
     public_key: str
     name: str = ""
+    """As `displayed`."""
     endpoint: str = ""
     """As written: its host may be a name."""
     on_up: tuple[str, ...] = ()
@@ -37,6 +41,39 @@ def read(text: str) -> dict[str, Notes]:
             notes = _with(notes, line)
     _keep(found, notes)
     return found
+
+
+def of_comment(comment: str) -> str:
+    """The name that a comment, without its '#', gives its peer; empty if none. Nothing in it steers
+    a terminal; what is not UTF-8 is kept, as `surrogateescape` has it."""
+    key, _, value = comment.partition("=")
+    match key.strip().lower():
+        case "friendly_name":
+            return lines.printable(value)
+        case "friendly_json":
+            try:
+                tags = json.loads(value)
+            except (ValueError, RecursionError):
+                return ""
+            return lines.printable(_named(tags)) if isinstance(tags, dict) else ""
+    return ""
+
+
+def displayed(name: str) -> str:
+    """With a sign in the place of what is not UTF-8, as everything that shows names shows them."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _named(tags: dict[str, object]) -> str:
+    """Of labels, which may be any, the one that is a name: `name`, `friendly_name` or `username`,
+    else the first whose key ends with the word, as `peer_name` does."""
+    texts = {
+        key.lower(): str(value)
+        for key, value in tags.items()
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip()
+    }
+    keys = [*("name", "friendly_name", "username"), *(one for one in texts if one.endswith("name"))]
+    return next((texts[key] for key in keys if key in texts), "")
 
 
 class NotesFile:
@@ -62,7 +99,10 @@ class NotesFile:
         status = self._path.stat()
         stamp = status.st_mtime_ns, status.st_size, status.st_ino
         if stamp != self._stamp:
-            self._notes = read(self._path.read_text(errors="replace"))
+            text = bytearray(self._path.read_bytes())
+            with suppress(ConfigError):  # It names nobody then.
+                conf.settle(text, str(self._path))
+            self._notes = read(text.decode("utf-8", "surrogateescape"))
             self._stamp = stamp
         return self._notes
 
@@ -85,13 +125,18 @@ def _taken(interface: str) -> Path | None:
 
 
 def _keep(found: dict[str, Notes], notes: Notes) -> None:
-    if notes.public_key:
-        found[notes.public_key] = notes
+    if not notes.public_key:
+        return
+    if before := found.get(notes.public_key):  # A peer that comes again keeps what is not said.
+        notes = notes._replace(
+            name=notes.name or before.name, endpoint=notes.endpoint or before.endpoint
+        )
+    found[notes.public_key] = notes
 
 
 def _with(notes: Notes, line: lines.Line) -> Notes:
     if line.comment and not line.key and not line.value:
-        return notes if notes.name else notes._replace(name=_name(line.comment))
+        return notes if notes.name else notes._replace(name=displayed(of_comment(line.comment)))
     match line.name:
         case "publickey":
             return notes._replace(public_key="".join(line.value.split()))
@@ -102,18 +147,3 @@ def _with(notes: Notes, line: lines.Line) -> Notes:
         case "ondown":
             return notes._replace(on_down=(*notes.on_down, line.value))
     return notes
-
-
-def _name(comment: str) -> str:
-    key, _, value = comment.partition("=")
-    match key.strip().lower():
-        case "friendly_name":
-            return lines.printable(value)
-        case "friendly_json":
-            try:
-                tags = json.loads(value)
-            except ValueError:
-                return ""
-            if isinstance(tags, dict):
-                return lines.printable(str(tags.get("name") or tags.get("username") or ""))
-    return ""

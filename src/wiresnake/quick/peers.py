@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,9 +26,12 @@ from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.control.text import base64_text, write_endpoint
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.quick import stanzas
+from wiresnake.quick.applied import Said
+from wiresnake.quick.others import Others, digest
 from wiresnake.quick.stanzas import Stanza
 
 _SESSION_SECONDS = 180
+_NOTHING = Said()
 
 
 class PeerDifference(NamedTuple):
@@ -48,9 +51,13 @@ class Difference(NamedTuple):
     """What the file says of the interface itself."""
     peers: tuple[PeerDifference, ...]
     allowed_ips: frozenset[str]
-    """Of all peers, as they will be."""
+    """Of all peers, as they will be, but for those that follow."""
+    undecided: frozenset[str]
+    """Allowed IPs in which the device is to differ from the file: see `others`."""
     endpoints: dict[str, str]
     """What the file says, by public key, host names as they are."""
+    said: dict[str, Said]
+    """All else that it says of them."""
     unsure: tuple[str, ...]
     """Peers whose endpoint was edited or has roamed, and nothing tells which: it stays."""
 
@@ -62,11 +69,15 @@ def compare(
     resolve: Resolve,
     *,
     name: str,
+    others: Others | None = None,
+    only: Set[str] = frozenset(),
 ) -> Difference:
-    """`applied` are the endpoints of the file as last applied, None if nobody knows.
+    """`applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
+    public keys, all other peers stay what they are, and what the file says of them is not read.
 
     ConfigError with `name`:line:column.
     """
+    others = others or Others()
     live = {peer.public_key: peer for peer in state.peers}
     parts = stanzas.read(wg, {one for peer in state.peers for one in peer.allowed_ips})
     last = {part.public_key: part for part in parts if part.peer}
@@ -76,6 +87,9 @@ def compare(
     wanted: dict[str, set[str]] = {key: set() for key in last}
     for one, key in owner.items():
         wanted[key].add(one)
+    judged = {*last, *live} & only if only else {*last, *live}
+    file = said(wg, parts)
+    stays = _judge(others, judged, live, last, wanted, owner, file, wg, named=bool(only))
 
     roaming = _Roaming(live, applied)
     rest = bytearray(wg)
@@ -83,7 +97,9 @@ def compare(
         for part in parts:
             key = part.public_key
             plain = part.peer and not part.odd and times[key] == 1
-            if plain and _is_so(part, wg, live.get(key), wanted[key], roaming):
+            if (part.peer and key not in judged) or (
+                plain and _is_so(part, wg, live.get(key), wanted[key], roaming, stays)
+            ):
                 lines = wg.count(b"\n", part.begin, part.end)
                 rest[part.begin : part.end] = (b"\n" * lines).rjust(part.end - part.begin)
         device = conf.parse(rest, resolve, name=name)
@@ -100,21 +116,46 @@ def compare(
             key, live[key], PeerChange(public_key(key), remove=True), lost=live[key].allowed_ips
         )
         for key in live
-        if key not in last
+        if key not in last and key in judged and key not in stays.peers
     ]
     for key, peer in parsed.items():
+        if key in stays.off:
+            continue
+        if key in stays.secrets:
+            peer = replace(peer, preshared_key=_secret(live[key].preshared_key))
+        if key in stays.keepalives:
+            peer = replace(peer, persistent_keepalive=live[key].persistent_keepalive)
         if key in live and roaming.stays(key, endpoints.get(key, "")):
             peer = replace(peer, endpoint=None)
         differences += _difference(key, peer, live.get(key), wanted[key], moved)
     # Who gains a network takes it before a list anew drops it from another: no packet is lost.
     differences.sort(key=lambda one: bool(one.before) and one.change.replace_allowed_ips)
+    allowed = frozenset().union(*wanted.values())
+    undecided = frozenset(others.networks) - (allowed & owner.keys())
     return Difference(
         replace(device, peers=()),
         tuple(differences),
-        frozenset().union(*wanted.values()),
+        allowed - undecided,
+        undecided,
         endpoints,
+        file,
         tuple(key for key in roaming.unsure if not _leads_to(endpoints[key], live[key], resolve)),
     )
+
+
+def said(wg: bytearray, parts: Iterable[Stanza]) -> dict[str, Said]:
+    """What the file says of each peer; of one that comes twice, the later value of each kind."""
+    found: dict[str, Said] = {}
+    with memoryview(wg) as view:
+        for part in parts:
+            if part.peer:
+                secret, keepalive, _ = found.get(part.public_key, _NOTHING)
+                if part.preshared_key:
+                    secret = digest(view[slice(*part.preshared_key)])
+                if part.keepalive != "0" and part.keepalive.isdecimal():
+                    keepalive = int(part.keepalive)
+                found[part.public_key] = Said(secret, keepalive, tuple(part.allowed_ips))
+    return found
 
 
 def whole(peer: PeerState) -> PeerChange:
@@ -127,6 +168,59 @@ def whole(peer: PeerState) -> PeerChange:
         replace_allowed_ips=True,
         allowed_ips=_adding(peer.allowed_ips),
     )
+
+
+class _Stays:
+    """What stays though the file has it otherwise, by public key."""
+
+    def __init__(self) -> None:
+        self.peers: set[str] = set()
+        self.off: set[str] = set()
+        """Peers of the file."""
+        self.secrets: set[str] = set()
+        self.keepalives: set[str] = set()
+
+    def judge_values(
+        self, others: Others, peer: PeerState, file: Said, part: Stanza, wg: bytearray
+    ) -> None:
+        """Of a peer that the file and the device have."""
+        secret = peer.preshared_key
+        if not _same_secret(wg, part.preshared_key, secret):
+            differs = file.preshared_key != digest((secret or "").encode())
+            if differs and others.keeps_secret(peer, file.preshared_key):
+                self.secrets.add(peer.public_key)
+        differs = file.keepalive != peer.persistent_keepalive
+        if differs and others.keeps_keepalive(peer, file.keepalive):
+            self.keepalives.add(peer.public_key)
+
+
+def _judge(
+    others: Others,
+    judged: Iterable[str],
+    live: Mapping[str, PeerState],
+    last: Mapping[str, Stanza],
+    wanted: dict[str, set[str]],
+    owner: Mapping[str, str],
+    file: Mapping[str, Said],
+    wg: bytearray,
+    named: bool,
+) -> _Stays:
+    """`wanted` becomes what the allowed IPs are to be. Of peers that the user `named`, the file
+    says who is there."""
+    stays = _Stays()
+    for key in judged if others.active else ():
+        peer, part = live.get(key), last.get(key)
+        if peer and part:
+            if len(wanted[key]) != len(peer.allowed_ips) or wanted[key] != {*peer.allowed_ips}:
+                wanted[key] = others.allowed_ips(peer, wanted[key], owner)
+            stays.judge_values(others, peer, file[key], part, wg)
+        elif peer:
+            if not named and others.keeps_peer(peer):
+                stays.peers.add(key)
+        elif not named and others.keeps_off(key, wanted[key]):
+            stays.off.add(key)
+            wanted[key] = set()
+    return stays
 
 
 class _Roaming:
@@ -164,13 +258,20 @@ def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
 
 
 def _is_so(
-    part: Stanza, wg: bytearray, peer: PeerState | None, wanted: set[str], roaming: _Roaming
+    part: Stanza,
+    wg: bytearray,
+    peer: PeerState | None,
+    wanted: set[str],
+    roaming: _Roaming,
+    stays: _Stays,
 ) -> bool:
-    """Whether the device has this peer as the file has it."""
+    """Whether the device has this peer as it is to have it."""
+    key = part.public_key
+    if peer is None:
+        return key in stays.off
     return (
-        peer is not None
-        and part.keepalive == str(peer.persistent_keepalive)
-        and _same_secret(wg, part.preshared_key, peer.preshared_key)
+        (key in stays.keepalives or part.keepalive == str(peer.persistent_keepalive))
+        and (key in stays.secrets or _same_secret(wg, part.preshared_key, peer.preshared_key))
         and wanted == set(peer.allowed_ips)
         and roaming.stays(part.public_key, part.endpoint)
     )

@@ -3,7 +3,7 @@ tunnel that runs into itself. All of it is accepted, and silently does not what 
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ Found = Iterator[tuple[Place, Problem]]
 
 
 def problems(interface: Section | None, peers: list[Section], comments: bool) -> Found:
-    """`comments`: whether the file has any."""
+    """`comments`: whether the file has any that `save` drops."""
     allowed = list(_allowed(peers))
     if interface is None:
         place = _place(peers[0].header) if peers else Place(1, 1)
@@ -60,6 +60,26 @@ def problems(interface: Section | None, peers: list[Section], comments: bool) ->
     yield from _of_owners(interface, allowed)
     yield from _of_nets(allowed)
     yield from _of_loops(interface, peers, allowed)
+
+
+def on_host(
+    interface: Section | None, peers: list[Section], name: str, routed: Mapping[str, str]
+) -> Found:
+    """What does not go together with this host: its routes, and the interface's name."""
+    table = interface.value("table").lower() if interface else ""
+    if table not in ("", "auto", "main", "254"):
+        return
+    own = set(_connected(interface)) if interface else set()
+    for one in _allowed(peers):
+        device = routed.get(one.network)
+        if one.prefix.length and device not in (None, name) and one.prefix not in own:
+            reason = f"{one.network} is reached by {device} here already, not by this tunnel"
+            remedy = "take it out, or write its two halves if all of it is to go into the tunnel"
+            yield one.place, _warning(f"{reason}: `up` may fail", remedy)
+    defaults = [one for one in _allowed(peers) if not one.prefix.length]
+    if defaults and table in ("", "auto") and not re.fullmatch("[a-zA-Z0-9_.-]*", name):
+        reason = f"nft takes no table named after '{name}', as a default route needs: `up` fails"
+        yield defaults[0].place, _warning(reason, "name the interface with letters and digits only")
 
 
 def items(line: Line) -> Iterator[tuple[str, int]]:
@@ -128,8 +148,9 @@ def _of_interface(interface: Section, comments: bool) -> Found:
         yield _place(dns), _warning(reason, "add a server's address")
     save = interface.last("saveconfig")
     if save and save.value.lower() == "true" and comments:
-        reason = "SaveConfig drops all comments when the interface goes down"
-        yield _place(save), _warning(reason, "write SaveConfig = false, or no comments")
+        reason = "SaveConfig drops all comments when the interface goes down, but names of peers"
+        reason += " and what `new` noted"
+        yield _place(save), _warning(reason, "write SaveConfig = false, or no other comments")
     mtu = interface.last("mtu")
     six = any(":" in line.value for line in interface.lines.get("address", ()))
     if mtu and mtu.value.isdecimal() and 576 <= int(mtu.value) < 1280 and six:

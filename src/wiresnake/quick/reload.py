@@ -2,58 +2,78 @@
 
 Only what differs is touched, so that sessions and counters of everybody else live on, and either
 all of it is done or nothing. What a file need not say stays as it is: the port, the mark, the
-private key. A peer's endpoint: `peers`.
+private key. A peer's endpoint: `peers`. What others than the file added: `others`.
 """
 
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from wiresnake._native import PrivateKey
+from wiresnake.config.conf import public_key
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.state import InterfaceState
 from wiresnake.control.text import base64_text, write_endpoint
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import linux
 from wiresnake.host.changes import Change
-from wiresnake.host.model import Network
+from wiresnake.host.model import IPV6_MTU, MAIN_TABLE, Network
 from wiresnake.host.state import Former
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
 from wiresnake.quick import applied, config, desired, hooks, killed, loops, peers
-from wiresnake.quick.applied import Applied
+from wiresnake.quick.applied import Applied, SaidOfInterface
 from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
+from wiresnake.quick.others import Others
 from wiresnake.quick.peers import Difference, PeerDifference
 from wiresnake.quick.resolve import resolver
 from wiresnake.quick.save import assert_wireguard
 
+T = TypeVar("T")
 
-def reload(argument: str, say: Say, note: Say) -> None:
+
+class Wish(NamedTuple):
+    """How far a reload goes."""
+
+    keep: bool = False
+    """Nothing is taken away that the file does not name."""
+    only: tuple[str, ...] = ()
+    """Names or keys of peers that become what the file says; nothing else changes."""
+
+
+ALL = Wish()
+
+
+def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
     """HostError or ConfigError: then all is as it was before. `note` takes what is kept though the
     file does not say so."""
     interface, path = config.find(argument)
     file = config.load(path)
     try:
         with killed.begin(interface, say, note) as change:
-            todo = _plan(change, file, path, note)
+            todo = _plan(change, file, path, note, wish)
             _apply(change, todo, path, say)
-            record = hooks.record(file, todo.difference.endpoints)
-            record = replace(record, events=todo.record.events if todo.record else 0)
+            if wish.only:
+                if todo.record:
+                    applied.save(interface, _with_some(todo.record, todo))
+                return
+            record = _record(file, todo, wish)
             applied.save(interface, hooks.restart_events(record, path, interface))
     finally:
         wipe(file.wg)
 
 
-def difference(argument: str, say: Say, note: Say) -> list[str]:
+def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str]:
     """What `reload` would change, a line each, without secrets. `say` takes what is done to mend
     what a killed change left."""
     interface, path = config.find(argument)
     file = config.load(path)
     try:
         with killed.begin(interface, say, note) as change:
-            todo = _plan(change, file, path, note)
-            return [*_device_lines(todo), *map(_signed, map(str, change.plan(todo.network)))]
+            todo = _plan(change, file, path, note, wish)
+            return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
     finally:
         wipe(file.wg)
 
@@ -70,48 +90,186 @@ class _Todo:
     head: DeviceChange
     """Of the interface itself, only what changes."""
     network: Network
+    only: frozenset[str]
+    """The keys of the peers that alone change; empty: all do."""
 
 
-def _plan(change: Change, file: QuickConfig, path: str, note: Say) -> _Todo:
+def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
+    """What is to be remembered. A peer that was named once stays so while it is there: it is still
+    to go when nothing keeps it any more."""
+    found, old = todo.difference, todo.record
+    record = hooks.record(file, found.endpoints, found.said, found.device)
+    before = old.peers if old else None
+    gone = {one.public_key for one in found.peers if one.change.remove}
+    there = {one.public_key for one in todo.state.peers} - gone
+    known = {key: said for key, said in (before or {}).items() if key in there}
+    named = None if before is None and wish.keep else {**known, **found.said}
+    return replace(record, peers=named, events=old.events if old else 0)
+
+
+def _with_some(record: Applied, todo: _Todo) -> Applied:
+    """The same record, but for the peers that changed."""
+
+    def mixed(old: dict[str, T], new: dict[str, T]) -> dict[str, T]:
+        rest = {key: value for key, value in old.items() if key not in todo.only}
+        return rest | {key: value for key, value in new.items() if key in todo.only}
+
+    found = todo.difference
+    peers = None if record.peers is None else mixed(record.peers, found.said)
+    return replace(record, peers=peers, endpoints=mixed(record.endpoints, found.endpoints))
+
+
+def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -> _Todo:
     interface = change.interface
     assert_wireguard(interface)
     device = open_interface(interface)
     state = device.read()
     record = applied.load(interface)
-    found = peers.compare(
-        file.wg, state, record.endpoints if record else None, resolver(), name=path
-    )
-    if found.device.private_key is CLEAR and state.private_key:
-        note(f"{path} has no PrivateKey: {interface} keeps its own")
     names = {
         peer.public_key: f"{peer.name} ({peer.public_key})" for peer in file.peers if peer.name
     }
+    only = frozenset(_public_key(one, file, path) for one in wish.only)
+    others = Others(
+        record.peers if record else None,
+        hooks=not file.whole,
+        save=file.save,
+        keep=wish.keep,
+    )
+    found = peers.compare(
+        file.wg,
+        state,
+        record.endpoints if record else None,
+        resolver(),
+        name=path,
+        others=others,
+        only=only,
+    )
+    gone = [one.public_key for one in found.peers if one.change.remove]
+    for line in others.notes(interface, path, names, gone):
+        note(line)
+    if found.device.private_key is CLEAR and state.private_key and not only:
+        note(f"{path} has no PrivateKey: {interface} keeps its own")
     for key in found.unsure:
         note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
-    marked = desired.needs_mark(file, found.allowed_ips)
+    base = record.interface if record and file.save else None
+    live = linux.read(interface, ask_dns=not change.recorded) or Network(0)
+    if base:
+        file = replace(
+            file,
+            addresses=tuple(
+                one for one in file.addresses if one in live.addresses or one not in base.addresses
+            ),
+        )
+    allowed = found.allowed_ips | _routed(file, found.undecided, state, live, path)
+    marked = desired.needs_mark(file, allowed)
     mark = found.device.fwmark or (0 if file.has_mark and not marked else state.fwmark)
+    if base and file.has_mark and base.fwmark == found.device.fwmark:
+        mark = state.fwmark
     if marked and not mark:
         mark = linux.free_table()
     mtu = file.mtu
-    if mtu is None and (record is None or record.mtu is None):
+    guessed = mtu is None and (record is None or record.mtu is None)
+    if guessed or (base and record and mtu == record.mtu):
         # It was guessed once; what has changed since is no matter of the file.
         mtu = linux.mtu(interface)
     network = desired.network(
         file,
-        found.allowed_ips,
+        allowed,
         mtu=mtu or desired.guess_mtu(state),
         mark=mark,
         path=path,
     )
-    if lost := desired.lost(file, network):
-        note(lost)
-    return _Todo(names, device, state, record, found, _head(found.device, state, mark), network)
+    lost = _lost(found)
+    # With some peers only, what becomes of the others' routes is for a later reload to decide.
+    ours = {one for peer in state.peers for one in peer.allowed_ips} if only else lost
+    made = desired.network(file, ours, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
+    if wish.keep:
+        change.claimed = Network(0)
+        network = replace(network, policy=network.policy or live.policy)
+    elif not change.recorded:
+        # Brought up by somebody else: what there is beside may be that of hooks.
+        change.claimed = Network(0, routes=made)
+        if not others.active:
+            change.claimed = replace(change.claimed, addresses=live.addresses, dns=live.dns)
+    if only:
+        head = DeviceChange()
+        network = _but_for_some(change.present(network) or network, network, found, lost)
+    else:
+        head = _head(found.device, state, mark, base)
+        if without := desired.lost(file, network):
+            note(without)
+        if change.claimed and (rest := list(_beside(live, network, change.claimed))):
+            note(f"{interface} keeps what {path} does not ask for: {', '.join(rest)}")
+    return _Todo(names, device, state, record, found, head, network, only)
 
 
-def _head(wanted: DeviceChange, state: InterfaceState, mark: int) -> DeviceChange:
+def _public_key(only: str, file: QuickConfig, path: str) -> str:
+    """Of a peer by its name in the file, or by the key itself."""
+    keys = {peer.public_key for peer in file.peers if only == peer.name}
+    if len(keys) > 1:
+        raise ConfigError(f"{path} has {len(keys)} peers called '{only}': give the public key")
+    key = keys.pop() if keys else only
+    try:
+        public_key(key)
+    except ValueError:
+        raise ConfigError(f"{path} has no peer called '{only}'; or give a public key") from None
+    return key
+
+
+def _routed(
+    file: QuickConfig,
+    undecided: frozenset[str],
+    state: InterfaceState,
+    live: Network,
+    path: str,
+) -> set[str]:
+    """Of networks that the file does not decide about, those that have their route: it stays."""
+    if not undecided:
+        return set()
+    asked = desired.network(file, undecided, mtu=IPV6_MTU, mark=state.fwmark, path=path)
+    return {route.prefix for route in asked.routes if route in live.routes}
+
+
+def _lost(found: Difference) -> set[str]:
+    """Allowed IPs that go."""
+    return {one for peer in found.peers for one in peer.lost} - found.allowed_ips - found.undecided
+
+
+def _but_for_some(present: Network, wanted: Network, found: Difference, lost: set[str]) -> Network:
+    """What is there, with the routes of the few peers that change."""
+    gained = {one for peer in found.peers for one in peer.gained}
+    routes = [one for one in present.routes if one.prefix not in lost]
+    routes += (one for one in wanted.routes if one.prefix in gained and one not in routes)
+    default = any(one.endswith("/0") for one in gained | lost)
+    policy = wanted.policy if default else present.policy
+    return replace(present, routes=tuple(routes), policy=policy)
+
+
+def _beside(live: Network, wanted: Network, claimed: Network) -> Iterator[str]:
+    """What stays and is not the file's, in words."""
+    for address in live.addresses:
+        mine = address in wanted.addresses or address in claimed.addresses
+        if not mine and not address.startswith("fe80:"):
+            yield f"address {address}"
+    if live.dns.servers and not (wanted.dns.servers or claimed.dns.servers):
+        yield f"name servers {', '.join(live.dns.servers)}"
+    for route in live.routes:
+        if route not in wanted.routes and route not in claimed.routes:
+            table = "" if route.table == MAIN_TABLE else f" in table {route.table}"
+            yield f"route {route.prefix}{table}"
+
+
+def _head(
+    wanted: DeviceChange, state: InterfaceState, mark: int, base: SaidOfInterface | None
+) -> DeviceChange:
+    """With `base`, what the file says as it did then is left to the interface."""
     key = wanted.private_key
     same = key is CLEAR or key == _private(state.private_key)
+    if base and isinstance(key, PrivateKey):
+        same = same or base64_text(key.public) == base.public_key
     port = wanted.listen_port
+    if base and port == base.listen_port:
+        port = None
     return DeviceChange(
         private_key=None if same else key,
         listen_port=port if port and port != state.listen_port else None,

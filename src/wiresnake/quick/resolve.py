@@ -1,5 +1,6 @@
 """Host names of endpoints, with the patience of `wg`."""
 
+import ipaddress
 import os
 import re
 import socket
@@ -41,6 +42,16 @@ def resolver() -> Callable[[str, str], Endpoint]:
             delay, left = min(20.0, delay * 1.2), left - 1
 
     return resolve
+
+
+def later(host: str, port: str) -> Endpoint:
+    """Stands in for `resolver()` where a PreUp may still make names known: only what no hook
+    changes is looked up, the port and an address, and of a name some other address is told."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        host = "0.0.0.0"
+    return _look_up("0.0.0.0" if "%" in host else host, port)
 
 
 def _look_up(host: str, port: str) -> Endpoint:

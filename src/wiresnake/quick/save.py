@@ -4,7 +4,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
+from wiresnake.config import conf
 from wiresnake.config.uapi import wipe
 from wiresnake.control.interface import interface_names, open_interface
 from wiresnake.control.state import InterfaceState
@@ -12,9 +14,10 @@ from wiresnake.control.text import write_config
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import linux
 from wiresnake.host.model import Network
-from wiresnake.quick import config, killed
+from wiresnake.quick import applied, config, hooks, killed, peers, stanzas
 from wiresnake.quick.config import PeerExtra, QuickConfig
 from wiresnake.quick.hooks import Say
+from wiresnake.quick.resolve import resolver
 
 
 def assert_wireguard(interface: str) -> None:
@@ -53,7 +56,7 @@ def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
     """Replaces the file in one step; it is readable by root alone.
 
     Unlike wg-quick's, what is kept has no mark and no link-local address that nobody wrote, and
-    keeps search domains, names of peers and their hooks.
+    keeps search domains, names of peers and their hooks, and what `new` notes for the next peer.
     """
     assert_wireguard(interface)
     say(f"wg showconf {interface}")
@@ -79,10 +82,29 @@ def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
     except OSError as error:
         what = f"cannot write {path}: {error.strerror}; it is as it was"
         raise HostError(error.errno, what) from None
+    _remember(interface, path, text)
+
+
+def _remember(interface: str, path: str, text: str) -> None:
+    """The file names all that is there from now on: who is taken out of it later goes. Without a
+    record nothing begins one: an `up` in whose hook this runs will."""
+    if record := applied.load(interface):
+        file = config.parse(bytearray(text.encode("utf-8", "surrogateescape")), path)
+        try:
+            device = conf.parse(file.wg, resolver(), name=path)
+            parts = stanzas.read(file.wg)
+            said = peers.said(file.wg, parts)
+        finally:
+            wipe(file.wg)
+        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+        new = hooks.record(file, endpoints, said, device)
+        with contextlib.suppress(OSError):  # A full disk; the file is what counts.
+            applied.save(interface, replace(new, events=record.events))
 
 
 def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:
     """The whole file."""
+    yield from (f"# {key} = {value}" for key, value in file.told.items())
     yield "[Interface]"
     for one in network.addresses:
         # Before Linux 5.18 nothing tells which the kernel made.
@@ -109,8 +131,8 @@ def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterato
     for line in write_config(state).splitlines()[1:]:
         key, _, value = line.partition(" = ")
         extra = extras.get(value) if key == "PublicKey" else None
-        if extra and extra.name:
-            yield f"# friendly_name = {extra.name}"
+        if extra:
+            yield from extra.comments
         yield line
         if extra:
             yield from _hooks(extra)

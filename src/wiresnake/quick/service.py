@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from wiresnake.host import changes, linux
+from wiresnake.host import linux, state
 
 _SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 _LOOK_SECONDS = 1.0
@@ -26,7 +26,8 @@ def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -
     """Says that it is ready, reloads at SIGHUP, and takes the interface down at SIGTERM or SIGINT.
 
     Ends by itself once somebody else took it down: False if it is gone without that, as when its
-    daemon died; what it left is mended then.
+    daemon died. What outlived it stays, so that nothing that was for the tunnel goes around it
+    until the next `up`, or `down`.
     """
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, _interrupt)
@@ -36,7 +37,7 @@ def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -
         caught = signal.sigtimedwait(_SIGNALS, _LOOK_SECONDS)
         if caught is None:
             if not linux.exists(interface):
-                return not changes.mend(interface)
+                return state.read(interface) is None
             continue
         number = caught.si_signo
         while number == signal.SIGHUP:

@@ -13,11 +13,14 @@ from wiresnake.errors import HostError
 from wiresnake.host import changes, linux
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, stanzas
+from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, peers, stanzas
 from wiresnake.quick.backend import Choice
+from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
-from wiresnake.quick.resolve import resolver
+from wiresnake.quick.resolve import later, resolver
 from wiresnake.quick.save import assert_savable
+from wiresnake.quick.stanzas import Stanza
+from wiresnake.quick.values import numeric_host
 
 _PATIENCE = 1.0
 """Seconds for a daemon's socket."""
@@ -26,25 +29,38 @@ _PATIENCE = 1.0
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
     """Returns the interface's name. HostError, ConfigError or HookFailed if it cannot be.
 
-    The file is read, and names in it are resolved, before anything is touched.
+    The file is read, and names in it are resolved, before anything is touched; but with PreUp,
+    names are only resolved once its commands have run, which may be what makes them known.
     """
     interface, path = config.find(argument)
     file = config.load(path)
     try:
-        if linux.exists(interface) and not changes.leftovers(interface):
-            raise HostError(errno.EEXIST, f"`{interface}' already exists")
-        assert_savable(path, file)
-        if file.table not in ("", "off", "auto"):
-            desired.table_number(file.table, path)
-        device_change = conf.parse(file.wg, resolver(), name=path, append=True)
-        parts = stanzas.read(file.wg)
+        _up(file, interface, path, choice, say, note)
     finally:
         wipe(file.wg)
+    return interface
+
+
+def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, note: Say) -> None:
+    if linux.exists(interface) and not changes.leftovers(interface):
+        raise HostError(errno.EEXIST, f"`{interface}' already exists")
+    assert_savable(path, file)
+    if not file.pre_up and file.table not in ("", "off", "auto"):
+        desired.table_number(file.table, path)
+    parts = stanzas.read(file.wg)
+    said = peers.said(file.wg, parts)
+    _let_resolve(interface, parts, say, note)
+    resolve = resolver()
+    device_change = conf.parse(file.wg, later if file.pre_up else resolve, name=path, append=True)
+    variables = hooks.Variables.of(file, path)
     with killed.begin(interface, say, note) as change:
         if linux.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
         taken = backend.create(change, choice, say, note)
-        hooks.run(file.pre_up, interface, say)
+        if file.pre_up:
+            hooks.run(file.pre_up, interface, variables, say)
+            device_change = conf.parse(file.wg, resolve, name=path, append=True)
+        wipe(file.wg)
         device = open_interface(interface)
         say(f"wg addconf {interface} /dev/fd/63")
         device.change(device_change)
@@ -59,16 +75,25 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
             note(lost)
         change.to(network, file=path, backend=taken)
         _await_socket(state)
-        hooks.run(file.post_up, interface, say)
+        hooks.run(file.post_up, interface, variables, say)
         _warn_of_loops(network, state, mark, interface, note)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
-        record = hooks.record(file, endpoints)
+        record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
             lambda: hooks.stop_events(applied.load(interface)),
         )
-    return interface
+
+
+def _let_resolve(interface: str, parts: list[Stanza], say: Say, note: Say) -> None:
+    """What has held traffic back since the daemon of this interface died stays until the next one
+    is up; but a name may be known only around the tunnel."""
+    hosts = (part.endpoint.rpartition(":")[0].strip("[]") for part in parts if part.endpoint)
+    if linux.exists(interface) or all(map(numeric_host, hosts)):
+        return
+    if killed.mend(interface, say, note):
+        note(f"an endpoint is a name: until {interface} is up, traffic goes around it")
 
 
 def _await_socket(state: InterfaceState) -> None:

@@ -208,9 +208,15 @@ def _address(value: str) -> Problems:
     if "/" not in value:
         bits = interface.ip.max_prefixlen
         yield Problem(
-            "warning",
+            "note",
             f"Address {value} has no prefix length, which means /{bits}",
-            f"write {value}/{bits} if no network belongs to the interface, else its length",
+            f"nothing to do, if that is meant; else write {value}/24, or whatever its length is",
+        )
+    elif interface.network.num_addresses > 2 and interface.ip == interface.network.network_address:
+        yield Problem(
+            "warning",
+            f"Address {value} is the network's own, which other systems do not take for a host's",
+            f"write an address in it, such as {interface.ip + 1}/{interface.network.prefixlen}",
         )
 
 
@@ -256,7 +262,7 @@ def _table_names() -> set[str]:
     names = set()
     for path in ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables"):
         try:
-            with open(path) as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 names |= {
                     line.split("#")[0].split()[-1] for line in file if line.split("#")[0].strip()
                 }

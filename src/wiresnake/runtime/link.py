@@ -30,6 +30,7 @@ from wiresnake.netlink import (
     number,
     unsigned,
 )
+from wiresnake.protocol.plane import DEFECTS
 from wiresnake.runtime import tun
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
@@ -106,7 +107,7 @@ class LinkWatch:
         try:
             self._index, up, mtu = self._look(name)
             self._lost_sight = False
-        except Exception as error:  # Also an answer that makes no sense: the link must not be lost.
+        except DEFECTS as error:  # Also an answer that makes no sense: the link must not be lost.
             if tun.name_of(self._tun) is None:
                 self._on_gone()
                 return

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wiresnake.errors import ConfigError, HostError
+from wiresnake.runtime import offloads
+from wiresnake.runtime.offloads import Offload
 
 DEFAULT_MTU = 1420
 """1500 less IPv6 (40), UDP (8) and the data message's frame (32)."""
@@ -38,8 +40,8 @@ class Tun(NamedTuple):
     name: str
     mtu: int
     vnet_header: bool
-    uso: bool
-    """The kernel takes UDP super-packets, too."""
+    offloads: frozenset[Offload]
+    """Those that may be used, less what this device lacks."""
 
 
 def check_name(name: str) -> None:
@@ -58,23 +60,27 @@ def check_name(name: str) -> None:
         )
 
 
-def create(name: str) -> Tun:
+def create(name: str, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
     """Makes the interface `name`, or takes a TUN device that was made before (`ip tuntap add`) and
-    that nobody has open, up or down as it is. HostError if refused."""
+    that nobody has open, up or down as it is. HostError if refused.
+
+    `allowed` are the offloads that may be used.
+    """
     check_name(name)
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise _refusal(error, name) from None
     try:
-        flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+        vnet_header = bool(allowed & offloads.TUN)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_header else 0)
         try:
             _attach(fd, name, flags | _IFF_TUN_EXCL)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
             _attach(fd, name, flags)  # There is one.
-        uso = _set_offloads(fd)
+        used = _set_offloads(fd, allowed, vnet_header)
         mtu = _configure(_SIOCGIFMTU, name, 0)
         with contextlib.suppress(PermissionError):  # The owner of a device may have no other right.
             if mtu == _UNCHOSEN_MTU:
@@ -84,14 +90,14 @@ def create(name: str) -> Tun:
         os.close(fd)
         raise _refusal(error, name) from None
     keep_quiet(name)
-    return Tun(fd, name, mtu, vnet_header=True, uso=uso)
+    return Tun(fd, name, mtu, vnet_header, used)
 
 
 def _attach(fd: int, name: str, flags: int) -> None:
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
 
 
-def adopt(fd: int) -> Tun:
+def adopt(fd: int, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
     """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
     try:
         os.set_inheritable(fd, False)
@@ -104,7 +110,7 @@ def adopt(fd: int) -> Tun:
         if not (flags & _IFF_TUN and flags & _IFF_NO_PI):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         vnet_header = bool(flags & _IFF_VNET_HDR)
-        uso = vnet_header and _set_offloads(fd)
+        used = _set_offloads(fd, allowed, vnet_header)
         mtu = _configure(_SIOCGIFMTU, name, 0)
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EBADF
@@ -114,7 +120,7 @@ def adopt(fd: int) -> Tun:
         )
         raise HostError(number, what) from None
     keep_quiet(name)
-    return Tun(fd, name, mtu, vnet_header, uso)
+    return Tun(fd, name, mtu, vnet_header, used)
 
 
 def name_of(fd: int) -> str | None:
@@ -154,16 +160,27 @@ def keep_quiet(name: str) -> None:
             return
 
 
-def _set_offloads(fd: int) -> bool:
-    """Asks for the largest packets that the kernel will give; whether UDP's are among them."""
+def _set_offloads(fd: int, allowed: frozenset[Offload], vnet_header: bool) -> frozenset[Offload]:
+    """Asks for the largest packets that it may give us; which offloads that leaves."""
+    if not vnet_header:
+        return allowed - offloads.TUN
     fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_BYTES))
-    for offloads in (_CSUM | _TSO | _USO, _CSUM | _TSO, _CSUM):
-        try:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
-            return bool(offloads & _USO)
-        except OSError:  # USO needs Linux 6.2.
-            continue
-    return False
+    if not _takes(fd, _CSUM | _TSO | _USO):  # USO, and what UDP merges to, need Linux 6.2.
+        allowed -= {Offload.USO, Offload.UDP_MERGE}
+    tso = _TSO if Offload.TSO in allowed else 0
+    uso = _USO if Offload.USO in allowed else 0
+    if not _takes(fd, _CSUM | tso | uso):
+        _takes(fd, _CSUM)
+        allowed -= {Offload.TSO, Offload.USO}
+    return allowed
+
+
+def _takes(fd: int, features: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, features)
+    except OSError:
+        return False
+    return True
 
 
 def _configure(request: int, name: str, value: int) -> int:

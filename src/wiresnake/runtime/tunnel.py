@@ -16,23 +16,33 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from wiresnake._native import Endpoint, Entropy, Plane
-from wiresnake.config.uapi import write_device, write_device_state, write_peer_state
+from wiresnake._native import Endpoint, Entropy, Plane, cipher, take_panics
+from wiresnake.config.uapi import (
+    write_device,
+    write_device_state,
+    write_machine_state,
+    write_peer_state,
+)
 from wiresnake.errors import HostError, reason
 from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.device import Device, Steps
 from wiresnake.protocol.peer import Peer
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import DEFECTS, Defect, Event
 from wiresnake.protocol.timers import Now
 from wiresnake.runtime import udp
 from wiresnake.runtime.events import Events
 from wiresnake.runtime.generation import GenerationWatch
 from wiresnake.runtime.link import LinkWatch
+from wiresnake.runtime.offloads import Offload
+from wiresnake.runtime.sleep import SleepWatch
 from wiresnake.runtime.tun import Tun
 
 _SLICE = 5_000_000
 """Events and handshake messages hold the loop for this many ns at most."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 5.0
+"""Seconds until sockets that could not be opened are tried again, doubled each time."""
 
 _PEERS_PER_PART = 500
 """Of a `get`, in 0.5 ms; of a `state`, in 2 ms."""
@@ -56,6 +66,7 @@ class Tunnel:
         self._sockets: udp.Sockets | None = None
         self._bind_error = 0
         """The errno for which there is no socket though the interface is up."""
+        self._retry: asyncio.TimerHandle | None = None
         self._up = False
         self._port = 0
         self._any_port = True
@@ -70,9 +81,11 @@ class Tunnel:
         """`_SLICE` was over before the events and messages were."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done once the interface is gone: deleted by someone, or by `close`; or HostError."""
-        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, tun.uso)
+        merges = (Offload.UDP_MERGE in tun.offloads, Offload.TCP_MERGE in tun.offloads)
+        self._plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, *merges)
         self._loop.add_reader(self._plane.event_fd, self._drain)
         self._loop.add_reader(self._plane.timer_fd, self._tick)
+        self._sleep = SleepWatch(self._woke)
         self._generation = GenerationWatch(self._copied)
         self._watch = LinkWatch(tun.fd, self._link_changed, self._lost, self._routes_changed)
 
@@ -81,6 +94,7 @@ class Tunnel:
         if self._tun.fd < 0:
             return
         self._watch.close()
+        self._sleep.close()
         self._generation.close()
         self._loop.remove_reader(self._plane.event_fd)
         self._loop.remove_reader(self._plane.timer_fd)
@@ -104,7 +118,12 @@ class Tunnel:
         moves = port != self._port or (port == 0 and change.listen_port is not None)
         missing = self._sockets is None and change.listen_port is not None
         if self._up and (moves or missing):
-            self._attach(udp.open_sockets(port, mark))
+            sockets = udp.open_sockets(port, mark)
+            try:
+                self._attach(sockets)
+            except DEFECTS as error:
+                self._bind_later(error)
+                raise
         elif mark != self._fwmark and self._sockets is not None:
             self._sockets.set_mark(mark)
             self._plane.forget_sources(None)
@@ -122,6 +141,18 @@ class Tunnel:
     @property
     def status(self) -> DeviceStatus:
         return DeviceStatus(self._device.private_key, self._port, self._fwmark)
+
+    @property
+    def offloads(self) -> list[Offload]:
+        """Those in use; without a socket only those of the TUN device."""
+        segment, tcp, udp = self._plane.offloads()
+        used = {
+            Offload.SEGMENT: segment,
+            Offload.GRO: self._sockets is not None and self._sockets.merged,
+            Offload.TCP_MERGE: tcp,
+            Offload.UDP_MERGE: udp,
+        }
+        return [one for one in Offload if used.get(one, one in self._tun.offloads)]
 
     def describe(self) -> Iterator[bytearray]:
         """What a `get` says, in parts for the caller to wipe; each peer as it is by then."""
@@ -148,7 +179,7 @@ class Tunnel:
 
     def _describe_state(self, peers: Iterator[Peer]) -> Iterator[bytes]:
         at = now().boot
-        notes = self._plane.describe_notes(at)
+        notes = self._plane.describe_notes(at) + write_machine_state(*cipher(), self.offloads)
         bound = self._sockets is not None
         stranger = self._device.stranger
         yield write_device_state(self._up, bound, self._bind_error, stranger, notes, at)
@@ -167,16 +198,28 @@ class Tunnel:
             return
         self._up = up
         if up:
-            try:
-                self._attach(udp.open_sockets(self._port, self._fwmark))
-            except Exception as error:
-                self._bind_error = getattr(error, "errno", None) or errno.EIO
-                _log.error("%s is up without a socket: %s", self._tun.name, reason(error))
+            self._bind(_FIRST_PAUSE)
             steps = self._device.up(now)
         else:
             self._detach()
             steps = self._device.down()
         self._begin(steps, self._flapping)
+
+    def _bind(self, pause: float) -> None:
+        """Opens the sockets, or tries again for as long as the interface is up: who has the port
+        may go. It may be ourselves: a thread that sends holds the old ones for some ms."""
+        known = self._bind_error
+        try:
+            self._attach(udp.open_sockets(self._port, self._fwmark))
+        except DEFECTS as error:
+            self._bind_later(error, pause)
+            if self._bind_error != known:
+                why = reason(error)
+                _log.error("%s is up without a socket, trying again: %s", self._tun.name, why)
+
+    def _bind_later(self, error: Defect, pause: float = _FIRST_PAUSE) -> None:
+        self._bind_error = getattr(error, "errno", None) or errno.EIO
+        self._retry = self._loop.call_later(pause, self._bind, min(2 * pause, _LONGEST_PAUSE))
 
     def _copied(self) -> None:
         """Another virtual machine may have our sessions, and must not send with the same nonces."""
@@ -194,20 +237,23 @@ class Tunnel:
 
         Of defects the first is reported, as each peer may meet one; whether there was none.
         """
-        first: Exception | None = None
+        first: Defect | None = None
         async with turn:
             try:
                 for defect in steps:
                     first = first or defect
                     self._arm()
                     await take_turns()
-            except Exception as error:
+            except DEFECTS as error:
                 first = first or error
             self._arm()
         if first is not None:
             context = {"message": "the device failed", "exception": first}
             self._loop.call_exception_handler(context)
         return first is None
+
+    def _woke(self) -> None:
+        self._begin(self._device.wipe(), self._flapping)
 
     def _routes_changed(self) -> None:
         self._plane.forget_sources(None)
@@ -217,19 +263,23 @@ class Tunnel:
         self._detach()
         self._sockets = sockets
         try:
-            v4, v6 = sockets.v4, sockets.v6
-            self._plane.attach_sockets(v4.fileno() if v4 else None, v6.fileno() if v6 else None)
-        except OSError:
+            if Offload.GRO in self._tun.offloads:
+                sockets.receive_merged()
+            v4, v6 = (one.fileno() if one else None for one in (sockets.v4, sockets.v6))
+            self._plane.attach_sockets(v4, v6, Offload.SEGMENT in self._tun.offloads)
+        except DEFECTS:
             self._detach()
             raise
         self._plane.forget_sources(None)
         self._port = sockets.port
 
     def _detach(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         self._plane.attach_sockets(None, None)
         if self._sockets is not None:
             self._sockets.close()
-        self._sockets, self._bind_error = None, 0
+        self._sockets, self._bind_error, self._retry = None, 0, None
 
     def _drain(self) -> None:
         """Takes events and messages for `_SLICE`; the timer comes at once for the rest."""
@@ -251,8 +301,14 @@ class Tunnel:
     def _handle(self, kind: int, peer: int, at: Now) -> None:
         if kind == Event.TUN_LOST:
             self._lost()
+        elif kind == Event.PANIC:
+            for panic in panics():
+                self._loop.call_exception_handler({"message": panic})
         elif kind == Event.THREAD_LOST and not self.closed.done():
-            what = "a thread that carries packets has failed; this is a bug, please report it"
+            what = (
+                "a thread that carries packets failed too often within a minute; this is a bug,"
+                " please report it"
+            )
             self.closed.set_exception(HostError(errno.EIO, what))
         self._device.handle(kind, peer, at)
 
@@ -266,7 +322,7 @@ class Tunnel:
         """A defect that one peer meets is reported, and the others do not notice."""
         try:
             action(*arguments)
-        except Exception as error:
+        except DEFECTS as error:
             context = {"message": "the device failed", "exception": error}
             self._loop.call_exception_handler(context)
 
@@ -280,6 +336,11 @@ class Tunnel:
     def _lost(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
+
+
+def panics() -> list[str]:
+    """Panics in Rust that were not reported yet, in words."""
+    return [f"a panic, which is a bug, please report it: {place}" for place in take_panics()]
 
 
 async def take_turns() -> None:

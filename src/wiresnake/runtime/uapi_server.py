@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wiresnake.config.uapi import Question, SetParser, UapiError, wipe
 from wiresnake.errors import HostError
+from wiresnake.protocol.plane import DEFECTS, Defect
 from wiresnake.runtime.tunnel import Tunnel, take_turns
 
 DIRECTORY = Path("/var/run/wireguard")
@@ -170,7 +171,7 @@ class UapiServer:
             _log.debug("UAPI: %s", error)
             with contextlib.suppress(OSError):
                 await self._loop.sock_sendall(connection, b"errno=%d\n\n" % -error.errno)
-        except Exception as defect:
+        except DEFECTS as defect:
             with contextlib.suppress(OSError):
                 failure = -self._report(defect)
                 await self._loop.sock_sendall(connection, b"errno=%d\n\n" % failure)
@@ -237,7 +238,7 @@ class UapiServer:
                 except UapiError as error:
                     _log.debug("UAPI set: %s", error)
                     failure = error.errno
-                except Exception as defect:
+                except DEFECTS as defect:
                     failure = self._report(defect)
         if failure == 0:
             try:
@@ -245,11 +246,11 @@ class UapiServer:
             except OSError as error:
                 _log.error("%s", error.strerror)
                 failure = error.errno or errno.EIO
-            except Exception as defect:
+            except DEFECTS as defect:
                 failure = self._report(defect)
         return -failure
 
-    def _report(self, defect: Exception) -> int:
+    def _report(self, defect: Defect) -> int:
         """Of a client's request; the errno that it is told."""
         context = {"message": "a request over the UAPI socket failed", "exception": defect}
         self._loop.call_exception_handler(context)

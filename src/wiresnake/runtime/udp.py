@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import os
-import re
 import socket
 import struct
 from dataclasses import dataclass
@@ -42,6 +40,19 @@ class Sockets:
         """Changes the mark of the live sockets. HostError, and nothing changed, if refused."""
         for one in self.all:
             _set_mark(one, mark)
+
+    def receive_merged(self) -> None:
+        """Takes several datagrams of one sender at a time from now on, where the kernel can."""
+        for one in self.all:
+            with contextlib.suppress(OSError):  # Not everything that says Linux has it: gVisor.
+                one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+
+    @property
+    def merged(self) -> bool:
+        """Whether `receive_merged` was called, and came to something."""
+        with contextlib.suppress(OSError):
+            return all(one.getsockopt(socket.IPPROTO_UDP, _UDP_GRO) for one in self.all)
+        return False
 
     def close(self) -> None:
         for one in self.all:
@@ -113,10 +124,6 @@ def _configure(one: socket.socket) -> None:
         one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-    release = [int(number) for number in re.findall("[0-9]+", os.uname().release)]
-    if release >= [5, 12]:  # Before, a merged datagram could lose its PKTINFO.
-        with contextlib.suppress(OSError):  # Not everything that says Linux has it: gVisor.
-            one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
 
 
 def _set_mark(one: socket.socket, mark: int) -> None:

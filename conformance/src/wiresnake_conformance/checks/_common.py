@@ -11,8 +11,6 @@ from ..stand import Stand
 from ..verdict import Differs
 
 UDP_SEGMENT = 103
-SPACING = 0.03
-"""Seconds between initiations, so that none is refused for coming too soon after another."""
 
 
 def what_waited(peer: Peer, session: Session, why: str = "the packet that waited") -> bytes:

@@ -31,7 +31,6 @@ from ..peer import Peer
 from ..road import Datagram, Road
 from ..stand import Stand
 from ..verdict import Differs, check
-from ._common import SPACING
 
 
 @check(29)
@@ -113,7 +112,7 @@ def any_mac2_without_load(stand: Stand) -> None:
     """Without load mac2 may hold anything, in an initiation and in a response."""
     peer = stand.peer()
     for mac2 in (bytes(16), b"\xff" * 16, bytes(15) + b"\1", os.urandom(16)):
-        stand.pause(SPACING)
+        stand.apart()
         initiating = initiate(peer.key, stand.public)
         peer.send(initiating.message[:-16] + mac2)
         peer.road.expect(RESPONSE, f"an initiation with the mac2 {mac2.hex()} is answered")
@@ -251,7 +250,7 @@ def cookie_replies_are_sealed(stand: Stand) -> None:
         raise Differs(f"the nonces are not random: bytes {few} hardly change")
 
 
-@check(37, seconds=13)
+@check(37, seconds=13, margin=3)
 def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
     """The device takes a cookie that answers the last mac1 that it sent, and none that answers an
     older one, is for an unknown index or does not open; the next initiation has its mac2."""
@@ -280,7 +279,7 @@ def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
     peer.received(session, "the handshake goes on")
 
 
-@check(37, seconds=8)
+@check(37, seconds=8, margin=3)
 def one_cookie_per_mac1(stand: Stand) -> None:
     """Of two right cookie replies to one message the device takes the first."""
     peer = stand.peer(endpoint=True)
@@ -312,7 +311,7 @@ def a_cookie_may_come_for_a_session(stand: Stand) -> None:
     _has_mac2(response.data, cookie, "the response after a cookie for a session")
 
 
-@check(38, seconds=18)
+@check(38, seconds=18, margin=0.5)
 def cookies_tick_no_timers(stand: Stand) -> None:
     """A cookie is no sign of life: 15 s after data that nothing answered the device initiates, to
     where the peer was, though a cookie came meanwhile from elsewhere."""
@@ -333,7 +332,7 @@ def cookies_tick_no_timers(stand: Stand) -> None:
     elsewhere.silence(0.1, "where the cookie came from")
 
 
-@check(38, seconds=7)
+@check(38, seconds=7, margin=0.5)
 def cookies_wait_for_the_next_initiation(stand: Stand) -> None:
     """A cookie reply that is taken makes the device send nothing at once: it initiates again after
     5 s as always, to the endpoint of before, though the cookie came from elsewhere."""
@@ -443,7 +442,7 @@ def _probe(stand: Stand, peers: Sequence[Peer], until: float) -> list[tuple[floa
             datagram = peer.road.receive(0.1)
             if datagram and datagram.receiver == initiating.index:
                 answers.append((datagram.time, datagram.kind))
-            time.sleep(SPACING)
+            peers[0].stand.apart()
     return answers
 
 

@@ -27,7 +27,7 @@ from ..peer import Peer
 from ..road import Datagram
 from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
-from ._common import SPACING, what_waited
+from ._common import what_waited
 
 RESERVED = tuple(bit << 8 * at for at in (1, 2, 3) for bit in (0x01, 0x80))
 """To be added to a type: each reserved byte, with its lowest and its highest bit set."""
@@ -53,7 +53,7 @@ def initiations_of_the_right_length(stand: Stand) -> None:
         peer.send(cut)
         if length > 32:
             peer.send(again_with_macs(cut, stand.public))
-        stand.pause(SPACING)
+        stand.apart()
     peer.road.silence(0.5, "initiations of a wrong length")
     peer.works(peer.handshake())
 
@@ -75,7 +75,7 @@ def responses_of_the_right_length(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(2, seconds=13)
+@check(2, seconds=13, margin=0.5)
 def cookie_replies_of_the_right_length(stand: Stand) -> None:
     """A cookie in a reply that is cut or has bytes behind it is never used."""
     cookies_not_taken(stand, lambda reply: [reply[:-1], reply + bytes(1), reply + bytes(28)])
@@ -121,7 +121,7 @@ def reserved_bytes_of_responses(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(3, seconds=13)
+@check(3, seconds=13, margin=0.5)
 def reserved_bytes_of_cookie_replies(stand: Stand) -> None:
     """A cookie in a reply right in all but a reserved byte that is not zero is never used."""
     cookies_not_taken(stand, lambda reply: [retyped(reply, bits) for bits in RESERVED])
@@ -150,7 +150,7 @@ def preshared_key_of_both(stand: Stand) -> None:
         session = peer.answer()
         confirmed(peer, session, "the initiator sends what waited")
         peer.works(session)
-        stand.pause(SPACING)
+        stand.apart()
         peer.works(peer.handshake())
 
 
@@ -177,14 +177,14 @@ def preshared_key_of_one_side(stand: Stand) -> None:
             raise Differs("the response opens with a wrong preshared key")
 
 
-@check(6, seconds=18)
+@check(6, seconds=18, margin=0.5)
 def preshared_key_and_live_session(stand: Stand) -> None:
     """Handshakes that a wrong preshared key spoils, in either role, leave a live session as it
     is."""
     peer = stand.peer(psk=os.urandom(32))
     session = peer.handshake()
     peer.works(session)
-    stand.pause(SPACING)
+    stand.apart()
     peer.initiate()  # its response cannot be opened, so nobody uses that session
     peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
     peer.works(session)
@@ -208,7 +208,7 @@ def preshared_key_of_the_next_session(stand: Stand) -> None:
         peer.psk = psk
         peer.configure("preshared-key", "/dev/stdin", text=b64encode(psk).decode())
         peer.works(session)
-        stand.pause(SPACING)
+        stand.apart()
         session = peer.handshake()
         peer.works(session)
 
@@ -224,16 +224,16 @@ def timestamps_must_grow(stand: Stand) -> None:
     middle = 0x400000006553F10A << 32 | 500_000_000
     peer.handshake(timestamp=stamp(middle))
     for less in (0, 1, 1 << 24, 1 << 32, middle):
-        stand.pause(SPACING)
+        stand.apart()
         peer.initiate(timestamp=stamp(middle - less))
         peer.road.silence(0.2, f"a timestamp that is less by {less}/2^32 s")
     session = peer.handshake(timestamp=stamp(middle + 1))
-    stand.pause(SPACING)
+    stand.apart()
     peer.initiate(timestamp=stamp(middle))
     peer.road.silence(0.2, "a timestamp that was the greatest once")
     peer.works(session)
     for bit in (8, 16, 24, 32, 40, 72):
-        stand.pause(SPACING)
+        stand.apart()
         session = peer.handshake(timestamp=stamp(middle + (1 << bit)))
     peer.works(session)
 
@@ -258,7 +258,7 @@ def replayed_initiations(stand: Stand) -> None:
     peer.works(session)
     other = stand.road()
     for road in (peer.road, other, peer.road):
-        stand.pause(SPACING)
+        stand.apart()
         road.send(initiating.message)
         road.silence(0.3, "an initiation once more")
     peer.works(session)
@@ -273,7 +273,7 @@ def timestamps_outlive_the_link(stand: Stand) -> None:
     peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
     stand.link(up=False)
     stand.link(up=True)
-    stand.pause(SPACING)
+    stand.apart()
     peer.send(initiating.message)
     peer.road.silence(0.3, "an initiation from before the interface was down")
     peer.initiate(timestamp=timestamp)
@@ -296,12 +296,12 @@ def timestamps_are_opaque(stand: Stand) -> None:
         0xFFFFFFFF << 64 | 0xFFFFFFFF,
         (1 << 96) - 1,
     ):
-        stand.pause(SPACING)
+        stand.apart()
         session = peer.handshake(timestamp=stamp(number))
     peer.works(session)
 
 
-@check(11, seconds=3)
+@check(11, seconds=3, margin=0.5)
 def bursts_of_initiations(stand: Stand) -> None:
     """Of initiations in a burst only as many are answered as 1/50 s fit into its time."""
     peer = stand.peer()
@@ -318,7 +318,7 @@ def bursts_of_initiations(stand: Stand) -> None:
     peer.works(peer.handshake())
 
 
-@check(11, seconds=3)
+@check(11, seconds=3, margin=0.5)
 def streams_of_initiations(stand: Stand) -> None:
     """One initiation each 1/50 s is answered, however many more there are."""
     peer = stand.peer()
@@ -332,14 +332,14 @@ def streams_of_initiations(stand: Stand) -> None:
         raise Differs(f"{len(answers)} of {len(messages)} initiations in 0.3 s were answered")
     expect_spaced(stand, answers, start)
     for _ in range(5):
-        stand.pause(SPACING)
+        stand.apart()
         peer.handshake()
 
 
 # 13: when the device initiates.
 
 
-@check(13, seconds=7)
+@check(13, seconds=7, margin=0.5)
 def initiations_after_an_initiation(stand: Stand) -> None:
     """The next initiation comes 5 s after the last or later, however much there is to send."""
     peer = stand.peer(endpoint=True)
@@ -348,7 +348,7 @@ def initiations_after_an_initiation(stand: Stand) -> None:
     stand.expect_between(next_initiation(peer)[1] - first.time, 4.9, 6.5, "another comes after")
 
 
-@check(13, seconds=7)
+@check(13, seconds=7, margin=0.5)
 def initiations_after_a_response(stand: Stand) -> None:
     """An initiation comes 5 s after a response or later, however much there is to send."""
     peer = stand.peer()
@@ -454,10 +454,10 @@ def low_order_ephemerals_of_initiations(stand: Stand) -> None:
     answer."""
     peer = stand.peer()
     for point in oracle.LOW_ORDER_POINTS:
-        stand.pause(SPACING)
+        stand.apart()
         peer.initiate(point=point)
         peer.road.silence(0.2, f"an initiation with the ephemeral key {point.hex()}")
-    stand.pause(SPACING)
+    stand.apart()
     peer.works(peer.handshake())
 
 
@@ -541,7 +541,7 @@ def without_a_private_key(stand: Stand) -> None:
     known.works(known.handshake())
     stand.wg("set", stand.interface, "private-key", "/dev/null")
     stand.log("the device has no private key any more")
-    stand.pause(SPACING)
+    stand.apart()
     known.initiate()
     known.road.silence(0.3, "an initiation while the device has no private key")
     waiting = [(peer, peer.packet_here(os.urandom(8))) for peer in (known, fresh)]
@@ -588,7 +588,7 @@ def responder_keeps_its_session_meanwhile(stand: Stand) -> None:
     peer = stand.peer()
     old = peer.handshake()
     peer.works(old)
-    stand.pause(SPACING)
+    stand.apart()
     new = peer.handshake(confirm=False)
     peer.works(old)
     peer.send(new.seal())
@@ -617,7 +617,7 @@ def initiator_sends_what_waited(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(24, seconds=18)
+@check(24, seconds=18, margin=0.5)
 def initiator_confirms_by_a_keepalive(stand: Stand) -> None:
     """On a response the initiator with nothing to send confirms it by one keepalive; the session is
     in use at once, and the one before still receives."""
@@ -635,7 +635,7 @@ def initiator_confirms_by_a_keepalive(stand: Stand) -> None:
     peer.works(new)
 
 
-@check(24, seconds=7)
+@check(24, seconds=7, margin=0.5)
 def initiator_keeps_an_unconfirmed_session(stand: Stand) -> None:
     """A session in which the device was the responder, and that waited to be confirmed, still
     receives after one that the device initiated."""
@@ -662,7 +662,7 @@ def strangers(stand: Stand) -> None:
     stranger.initiate()
     stranger.road.silence(0.5, "an initiation of an unknown key")
     for road in (stranger.road, peer.road):
-        stand.pause(SPACING)
+        stand.apart()
         road.send(oracle.initiate(stranger.key, stand.public, static=peer.key.public).message)
         road.silence(0.3, "an initiation of somebody without the private key")
     peer.works(session)
@@ -670,12 +670,12 @@ def strangers(stand: Stand) -> None:
     session = stranger.handshake()
     stranger.works(session)
     stranger.configure("remove")
-    stand.pause(SPACING)
+    stand.apart()
     stranger.initiate()
     stranger.road.silence(0.5, "an initiation of a key that was removed")
     stranger.send(session.seal(stranger.packet()))
     stand.expect_dropped("a packet of a peer that was removed", 0.3)
-    stand.pause(SPACING)
+    stand.apart()
     peer.works(peer.handshake())
 
 

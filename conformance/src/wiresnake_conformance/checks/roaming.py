@@ -183,7 +183,7 @@ def marks_and_ports_forget_sources(stand: Stand) -> None:
     came_from(sends_data(peer, session), stand.outer[4], "a packet after the port has changed")
 
 
-@check(78, seconds=19, shared=False)
+@check(78, seconds=19, shared=False, margin=0.5)
 def retries_forget_sources(stand: Stand) -> None:
     """An initiation that is repeated, or that follows data nobody answered, makes the host choose
     the source address anew."""

@@ -13,7 +13,6 @@ from ..peer import Peer
 from ..road import SO_RCVBUFFORCE
 from ..stand import REFUSED, Stand
 from ..verdict import Differs, NotApplicable, check
-from ._common import SPACING
 
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
 """Type and code of ICMP's "host unreachable" and of ICMPv6's "address unreachable"."""
@@ -57,7 +56,7 @@ def sources_follow_the_table(stand: Stand) -> None:
     for owner, other in ((narrow, wide), (wide, narrow), (narrow, wide)):
         words = move if owner is narrow else ",".join([*_net(stand), move])
         owner.configure("allowed-ips", words)
-        stand.pause(SPACING)
+        stand.apart()
         right, wrong = owner.handshake(), other.handshake()
         for version in (4, 6):
             packet = _packet(inner[version], stand.inner(1)[version])

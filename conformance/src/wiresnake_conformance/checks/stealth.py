@@ -25,7 +25,6 @@ from ..peer import Peer
 from ..road import Datagram, Tap
 from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
-from ._common import SPACING
 
 
 @check(92, seconds=6, shared=False)
@@ -155,7 +154,7 @@ def bad_datagrams_are_not_logged(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(94, alone=True, seconds=3, shared=False)
+@check(94, alone=True, seconds=3, shared=False, margin=2)
 def replays_get_no_cookie(stand: Stand) -> None:
     """A thousand copies of a recorded initiation, in one burst to an idle device, get no answer,
     and load does not begin: the next handshake needs no cookie. This is a goal above what the
@@ -303,7 +302,7 @@ def indices_have_no_pattern(stand: Stand) -> None:
 
 
 def _index(peer: Peer) -> int:
-    time.sleep(SPACING)
+    peer.stand.apart()
     return peer.handshake(confirm=False).remote
 
 

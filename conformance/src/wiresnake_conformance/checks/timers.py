@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import quantiles
 
 from ..oracle import INITIATION, TRANSPORT, Key, Session
 from ..peer import Peer
 from ..road import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, Road
 from ..stand import Stand
-from ..verdict import Differs, NotApplicable, check
+from ..verdict import CERTAIN, Differs, Inconclusive, check
 from ._common import sends_data, what_waited
 
 EARLY = 0.05
@@ -37,7 +38,7 @@ def slack(stand: Stand) -> float:
     return 0.5 if stand.subject.kind == "daemon" else 1.1
 
 
-@check(62, seconds=13)
+@check(62, seconds=13, margin=0.5)
 def retries(stand: Stand) -> None:
     """An unanswered initiation is repeated after 5 s and a random part of a third of a second."""
     peers = [stand.peer(endpoint=True) for _ in range(10)]
@@ -53,12 +54,16 @@ def retries(stand: Stand) -> None:
     for gap in gaps:
         most = RETRY + JITTER + slack(stand)
         stand.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
-    spread = max(gaps) - min(gaps)
-    if spread < 0.03:
-        raise Differs(f"{len(gaps)} retries came after the same time, within {spread:.3f} s")
+    # Lateness spreads them, too, some more than others: so the half in the middle. That of 20
+    # random ones is within 0.06 s in one case of 3000.
+    first, _, third = quantiles(gaps)
+    stand.log(f"half of them are within {third - first:.3f} s")
+    if third - first < 0.03 + min(stand.late.typical, 0.03):
+        text = f"half of {len(gaps)} retries came after the same time, within {third - first:.3f} s"
+        raise Differs(text, needs=CERTAIN)
 
 
-@check(63, seconds=125)
+@check(63, seconds=125, margin=2)
 def gives_up(stand: Stand) -> None:
     """After 20 unanswered initiations nothing more is sent, and what waited is dropped."""
     peer = stand.peer(endpoint=True)
@@ -72,7 +77,7 @@ def gives_up(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(64, seconds=140)
+@check(64, seconds=140, margin=0.5)
 def packets_restart_the_series(stand: Stand) -> None:
     """A packet amid a series makes its count begin anew; one after it begins another series."""
     peer = stand.peer(endpoint=True)
@@ -89,7 +94,7 @@ def packets_restart_the_series(stand: Stand) -> None:
     peer.works(peer.handshake())
 
 
-@check(65, seconds=19)
+@check(65, seconds=19, margin=1.5)
 def unanswered_data(stand: Stand) -> None:
     """15 s and up to a third of a second after data that nothing authentic follows comes an
     initiation; more data does not put it off, nor does what is forged or repeated."""
@@ -127,7 +132,7 @@ def unanswered_data(stand: Stand) -> None:
         peers[name].works(sessions[name])
 
 
-@check(66, seconds=22)
+@check(66, seconds=22, margin=0.5)
 def passive_keepalive(stand: Stand) -> None:
     """10 s after data with nothing sent in answer comes one keepalive, and none for keepalives."""
     peer = stand.peer()
@@ -144,7 +149,7 @@ def passive_keepalive(stand: Stand) -> None:
     peer.road.silence(11, "a keepalive is not answered")
 
 
-@check(66, seconds=23)
+@check(66, seconds=23, margin=0.4)
 def keepalives_for_a_stream(stand: Stand) -> None:
     """Data that keeps coming gets a keepalive every 10 s, counted from the first; a packet sent
     meanwhile does instead of one."""
@@ -174,7 +179,7 @@ def keepalives_for_a_stream(stand: Stand) -> None:
     talking.works(sessions[1])
 
 
-@check(67, seconds=177)
+@check(67, seconds=177, margin=1.5)
 def rekeys_as_it_sends(stand: Stand) -> None:
     """Sending through a session older than 120 s makes its initiator begin another, and never its
     responder; an idle session gets no successor."""
@@ -201,7 +206,7 @@ def rekeys_as_it_sends(stand: Stand) -> None:
     responder.road.silence(0.5, "the responder of a session of more than 120 s")
 
 
-@check(68, seconds=179)
+@check(68, seconds=179, margin=0.5)
 def rekeys_as_it_receives(stand: Stand) -> None:
     """A message through a session older than 165 s makes its initiator begin another, once, and
     never its responder."""
@@ -240,7 +245,7 @@ def rekeys_as_it_receives(stand: Stand) -> None:
     responder.works(responded)
 
 
-@check(69, seconds=184)
+@check(69, seconds=184, margin=1.5)
 def old_sessions_send_nothing(stand: Stand) -> None:
     """After 180 s a session sends no more: the packet waits for the handshake that it causes."""
     peer = stand.peer()
@@ -258,7 +263,7 @@ def old_sessions_send_nothing(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(71, seconds=22)
+@check(71, seconds=22, margin=0.5)
 def persistent_keepalive(stand: Stand) -> None:
     """A persistent keepalive is sent as it is switched on, and then whenever nothing authentic was
     sent or received for its interval."""
@@ -297,7 +302,7 @@ def persistent_keepalive(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(71, seconds=9, shared=False)
+@check(71, seconds=9, shared=False, margin=0.5)
 def persistent_keepalive_begins(stand: Stand) -> None:
     """Without a session a persistent keepalive begins with an initiation: at once when it is
     switched on, and at once when the interface comes up."""
@@ -318,7 +323,7 @@ def persistent_keepalive_begins(stand: Stand) -> None:
     other.works(session)
 
 
-@check(72, seconds=16, shared=False)
+@check(72, seconds=16, shared=False, margin=1)
 def down_ends_all(stand: Stand) -> None:
     """When the interface goes down timers stop and sessions end; when it comes up, a peer without
     persistent keepalive is left alone until there is something to send to it."""
@@ -347,7 +352,7 @@ def down_ends_all(stand: Stand) -> None:
     talking.works(session)
 
 
-@check(72, seconds=4, shared=False)
+@check(72, seconds=4, shared=False, margin=0.5)
 def up_need_not_wait(stand: Stand) -> None:
     """When the interface comes up a peer with persistent keepalive gets an initiation at once, and
     others with their next packet, even if the last was sent less than 5 s before."""
@@ -409,7 +414,7 @@ def timers_of_many_peers(stand: Stand) -> None:
     typical = sorted(lateness)[1]
     if typical > (0.05 if stand.subject.kind == "daemon" else 0.69):
         if busy > 0.25 and typical < 1:  # more than that no machine explains
-            raise NotApplicable(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
+            raise Inconclusive(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
         raise Differs(f"a twentieth of the retries is more than {1000 * typical:.0f} ms late")
 
 

@@ -12,7 +12,7 @@ from ..peer import Peer
 from ..road import PATIENCE, Datagram, Road, Tap
 from ..stand import Stand
 from ..verdict import Differs, NotApplicable, check
-from ._common import SPACING, UDP_SEGMENT, seen_from_device
+from ._common import UDP_SEGMENT, seen_from_device
 
 WINDOW = 8128
 """Counters this far behind the greatest one are told apart."""
@@ -191,7 +191,7 @@ def no_loss_over_our_rekeys(stand: Stand) -> None:
     peer.works(session)
 
 
-@check(55, seconds=20)
+@check(55, seconds=20, margin=0.5)
 def no_loss_over_a_rekey_of_the_device(stand: Stand) -> None:
     """Where the device begins the next session, here for lack of answers, packets of the last one
     are still delivered, before and after the new one is in use."""
@@ -408,7 +408,7 @@ class Window:
 
     def __init__(self, stand: Stand, peer: Peer) -> None:
         self.stand, self.peer = stand, peer
-        stand.pause(SPACING)
+        stand.apart()
         self.session = peer.handshake(confirm=False)
         self.numbers = count(1)
         self.last = 0
@@ -549,7 +549,7 @@ def _inner(source: str, target: str, size: int, length: int) -> bytes:
 
 
 def _anew(stand: Stand, peer: Peer) -> Session:
-    stand.pause(SPACING)
+    stand.apart()
     return peer.handshake()
 
 

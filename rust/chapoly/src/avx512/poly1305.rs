@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::load;
+use super::vector::{_mm512_madd52hi_epu64, _mm512_madd52lo_epu64, load};
 
 const BLOCK: usize = 16;
 const LANES: usize = 8;

@@ -31,6 +31,42 @@ pub fn store(bytes: &mut [u8], vector: __m512i) {
     }
 }
 
+#[cfg(not(miri))]
+pub use std::arch::x86_64::{_mm512_madd52hi_epu64, _mm512_madd52lo_epu64};
+
+/// Miri runs all of our instructions but two, so that is how they are checked without a CPU that
+/// has them: here are the two, as Intel's manual describes them.
+#[cfg(miri)]
+pub use self::model::{_mm512_madd52hi_epu64, _mm512_madd52lo_epu64};
+
+#[cfg(miri)]
+mod model {
+    use std::arch::x86_64::__m512i;
+    use std::mem::transmute;
+
+    const BITS: u32 = 52;
+    const MASK: u64 = (1 << BITS) - 1;
+
+    pub fn _mm512_madd52lo_epu64(sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        with_products(sum, x, y, |product| product as u64 & MASK)
+    }
+
+    pub fn _mm512_madd52hi_epu64(sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        with_products(sum, x, y, |product| (product >> BITS) as u64)
+    }
+
+    fn with_products(sum: __m512i, x: __m512i, y: __m512i, part: fn(u128) -> u64) -> __m512i {
+        // SAFETY: both types are 64 bytes, and any are valid.
+        let [sum, x, y] =
+            [sum, x, y].map(|vector| unsafe { transmute::<__m512i, [u64; 8]>(vector) });
+        let product = |lane: usize| u128::from(x[lane] & MASK) * u128::from(y[lane] & MASK);
+        let lanes: [u64; 8] =
+            std::array::from_fn(|lane| sum[lane].wrapping_add(part(product(lane))));
+        // SAFETY: as above.
+        unsafe { transmute::<[u64; 8], __m512i>(lanes) }
+    }
+}
+
 /// A bit for each of less than 64 bytes.
 #[inline]
 fn mask(bytes: &[u8]) -> u64 {

@@ -1,0 +1,109 @@
+//! Where panics were, for Python to report: nobody may be reading stderr.
+//!
+//! A panic costs what was being done, not the device. Who survives one resets what it left half
+//! done: `plane.rs` the batch of Python's calls, and what a thread holds by starting it anew.
+
+use std::panic::{PanicHookInfo, set_hook};
+use std::sync::{Mutex, Once};
+
+use crate::lock::lock;
+
+/// Different places that are reported; one that panics a thousand times is reported once.
+const PLACES: usize = 64;
+/// Of a message, which may hold numbers and the names of things. What is secret has no Debug.
+const LONGEST: usize = 200;
+
+/// A thread may fail as often within a minute; once more, and the device ends.
+const LIMIT: usize = 5;
+const MINUTE: u64 = 60_000_000_000;
+
+#[derive(Default)]
+struct Seen {
+    places: Vec<String>,
+    untold: Vec<String>,
+}
+
+static SEEN: Mutex<Seen> = Mutex::new(Seen { places: Vec::new(), untold: Vec::new() });
+
+/// Keeps the places of panics from now on, instead of printing them.
+pub fn keep() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| set_hook(Box::new(note)));
+}
+
+/// The panics of places that were not reported yet, a line each.
+pub fn take() -> Vec<String> {
+    std::mem::take(&mut lock(&SEEN).untold)
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let place = info.location().map_or("somewhere".into(), |place| place.to_string());
+    let message = info.payload_as_str().and_then(|text| text.lines().next()).unwrap_or("");
+    let message: String = message.chars().take(LONGEST).collect();
+    let mut seen = lock(&SEEN);
+    if seen.places.len() < PLACES && !seen.places.contains(&place) {
+        seen.untold.push(format!("{place}: {message}"));
+        seen.places.push(place);
+    }
+}
+
+/// How often a thread has failed lately.
+#[derive(Default)]
+pub struct Failures([Option<u64>; LIMIT]);
+
+impl Failures {
+    /// One more: false if there were too many within a minute.
+    pub fn bearable(&mut self, now: u64) -> bool {
+        let [oldest, ..] = self.0;
+        self.0.rotate_left(1);
+        self.0[LIMIT - 1] = Some(now);
+        oldest.is_none_or(|oldest| now.saturating_sub(oldest) >= MINUTE)
+    }
+}
+
+/// A panic where tests want one: for a packet that ends with the place's name.
+#[cfg(test)]
+#[track_caller]
+pub fn plant(place: &str, packet: &[u8]) {
+    assert!(!packet.ends_with(place.as_bytes()), "planted in {place}");
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Keeps planted panics, and prints all others as ever.
+    pub fn keep_planted() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let print = std::panic::take_hook();
+            set_hook(Box::new(move |info| match info.payload_as_str() {
+                Some(text) if text.starts_with("planted") => note(info),
+                _ => print(info),
+            }));
+        });
+    }
+
+    #[test]
+    fn a_place_is_reported_once_with_the_first_line_of_what_it_says() {
+        keep_planted();
+        for _ in 0..3 {
+            let _ = std::panic::catch_unwind(|| panic!("planted here\nand more {}", 7));
+        }
+        let said: Vec<_> = take().into_iter().filter(|line| line.contains("here")).collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("src/panics.rs:") && said[0].ends_with(": planted here"));
+        assert!(take().iter().all(|line| !line.contains("here")));
+    }
+
+    #[test]
+    fn a_thread_may_fail_five_times_a_minute() {
+        let mut failures = Failures::default();
+        let mut answers = |times: &[u64]| {
+            times.iter().map(|time| failures.bearable(time * 1_000_000_000)).collect::<Vec<_>>()
+        };
+        assert_eq!(answers(&[0, 1, 2, 3, 4]), [true; 5]);
+        assert_eq!(answers(&[60, 61, 61]), [true, true, false]);
+        assert_eq!(answers(&[200]), [true]);
+    }
+}

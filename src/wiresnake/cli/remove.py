@@ -1,0 +1,51 @@
+"""`wiresnake remove`: takes a peer off a server."""
+
+import errno
+
+from wiresnake.cli import new as making
+from wiresnake.cli.arguments import Parser
+from wiresnake.errors import HostError
+from wiresnake.quick import files, new
+from wiresnake.quick.files import New
+
+
+def parser(command: str) -> Parser:
+    made = Parser(
+        prog=f"wiresnake {command}",
+        description="Takes a peer out of the server's file, with the comment right above it; all"
+        " else stays. A phone that was lost and is to have its place back gets new keys instead, by"
+        " `wiresnake new peer NAME --replace`.",
+        epilog="""\
+examples:
+  wiresnake remove phone --reload
+  wiresnake remove phone --server office
+
+exit codes: 0 done, 1 failed, and then no file has changed""",
+    )
+    made.add_argument("peer", metavar="PEER", help="its name in the file, or its public key")
+    made.add_argument(
+        "--server", default="wg0", metavar="NAME|FILE", help="the server (default: wg0)"
+    )
+    made.add_argument(
+        "--reload", action="store_true", help="take it off the running server at once"
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser(argv[0]).parse_args(argv[1:])
+    path = files.find(arguments.server)
+    if not files.exists(path) and path.parent.is_dir():
+        raise HostError(errno.ENOENT, f"there is no {path}; --server names another")
+    with making.locked(path.parent):
+        text, key = new.without(files.load(path), arguments.peer, file=str(path))
+        files.save(New(path, text, replace=True))
+    print(f"removed {arguments.peer} from {path}", flush=True)
+    up = making.is_up(path)
+    if arguments.reload and up:
+        return making.reload(path, [key])
+    if up:
+        print(f"it can use the tunnel until: wiresnake {making.command(path, up)}")
+        if new.saves(text):
+            print("Before it goes down: with SaveConfig = true that would bring it back.")
+    return 0

@@ -1,0 +1,107 @@
+"""Commands of a server's file by which it forwards what its peers send: to each other, or (`nat`)
+to all that the server reaches. `down` takes away what they made in firewalls."""
+
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
+
+from wiresnake.errors import ConfigError
+
+_ANSWERS = "-o %i -m conntrack --ctstate RELATED,ESTABLISHED"
+_NFT_ANSWERS = 'oifname "%i" ct state established,related'
+_TOOLS = {4: "iptables", 6: "ip6tables"}
+
+
+def nat(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -> list[str]:
+    """Lines for [Interface]: peers reach what the server reaches, with its address."""
+    if not _fits(name):
+        raise ConfigError(f"--nat: nft takes no table named after '{name}'; use letters and digits")
+    rules = "".join(
+        f" add rule inet nat-%i out {'ip' if one.version == 4 else 'ip6'} saddr {one.network}"
+        ' oifname != "%i" masquerade;'
+        for one in addresses
+    )
+    chain = "add chain inet nat-%i out { type nat hook postrouting priority srcnat; };"
+    versions: set[int] = {one.version for one in addresses}
+    forward = ["net.ipv4.ip_forward=1"] * (4 in versions)
+    forward += ["net.ipv6.conf.all.forwarding=1"] * (6 in versions)
+    return [
+        "# Forwarding stays on: others may have come to need it.",
+        *_advertisements(versions),
+        f"PostUp = sysctl -q -w {' '.join(forward)}",
+        f"PostUp = nft 'add table inet nat-%i; {chain}{rules}'",
+        "PostDown = nft 'delete table inet nat-%i'",
+        *_past_others(versions, [("-i %i", 'iifname "%i"'), (_ANSWERS, _NFT_ANSWERS)]),
+    ]
+
+
+def among_peers(name: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -> list[str]:
+    """Lines for [Interface]: peers reach each other through the server, and nothing else behind
+    it. Empty if nft can name no table after the interface."""
+    if not _fits(name):
+        return []
+    versions: set[int] = {one.version for one in addresses}
+    table = "inet peers-%i"
+    chain = f"add chain {table} forward {{ type filter hook forward priority filter; }}"
+    rule = f'add rule {table} forward iifname "%i" oifname != "%i" drop'
+    # Linux asks for IPv4 at the interface where a packet comes in; for IPv6 only since 6.17.
+    four = "echo 1 >/proc/sys/net/ipv4/conf/%i/forwarding"
+    own = "/proc/sys/net/ipv6/conf/%i/force_forwarding"
+    six = (
+        f"if [ -e {own} ]; then echo 1 >{own};"
+        " else echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; fi"
+    )
+    return [
+        "# Peers reach each other, and nothing else behind this host. Without the next lines they",
+        "# reach this host alone.",
+        f"PostUp = nft 'add table {table}; {chain}; {rule}'",
+        f"PostDown = nft 'delete table {table}'",
+        *_advertisements(versions),
+        *(
+            f"PostUp = {one} || {_SAID}"
+            for one in [four] * (4 in versions) + [six] * (6 in versions)
+        ),
+        *_past_others(versions, [("-i %i -o %i", 'iifname "%i" oifname "%i"')]),
+    ]
+
+
+_SAID = 'echo "%i: forwarding cannot be switched on here; peers reach this host alone" >&2'
+
+
+def _fits(name: str) -> bool:
+    return re.fullmatch("[a-zA-Z0-9_.-]+", name) is not None
+
+
+def _advertisements(versions: set[int]) -> Iterator[str]:
+    """A host that forwards IPv6 drops the default route that a router has told it."""
+    if 6 in versions:
+        yield "# With IPv6 forwarding Linux heeds router advertisements only where accept_ra = 2."
+        files = "/proc/sys/net/ipv6/conf/*/accept_ra"
+        yield f"PostUp = for f in {files}; do ! grep -qx 1 $f || echo 2 >$f; done"
+
+
+def _past_others(versions: set[int], matches: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Rules in the chains of others that may drop: nothing that one table accepts can save a packet
+    from another. `matches` are the same in the words of iptables and of nft."""
+    tools = " ".join(tool for version, tool in _TOOLS.items() if version in versions)
+    add = "; ".join(f"$t -w -I FORWARD {match} -j ACCEPT" for match, _ in matches)
+    remove = "; ".join(f"$t -w -D FORWARD {match} -j ACCEPT" for match, _ in matches)
+    drops = """s=$($t -w -S FORWARD 2>/dev/null) && [ "$s" != '-P FORWARD ACCEPT' ]"""
+    rules = (f'{match} accept comment "{_COMMENT}"' for _, match in matches)
+    insert = " ".join(f'print "insert rule", t, c, "{_quoted(rule)}";' for rule in rules)
+    chain = r"""/^table/ {t = $2 " " $3} /^\tchain/ {c = $2}"""
+    delete = f'/comment "{_COMMENT}"/ {{print "delete rule", t, c, "handle", $NF}}'
+    ours = '/hook forward .*policy drop/ && c != "FORWARD"'
+    yield "# Docker, ufw and others drop what no rule in their own chain accepts."
+    yield f"PostUp = for t in {tools}; do if {drops}; then {add}; fi; done"
+    yield f"PostUp = nft list chains | awk '{chain} {ours} {{{insert}}}' | nft -f -"
+    yield f"PostDown = for t in {tools}; do {remove}; done 2>/dev/null || true"
+    yield f"PostDown = nft -a list ruleset | awk '{chain} {delete}' | nft -f -"
+
+
+def _quoted(text: str) -> str:
+    """For a string of awk's."""
+    return text.replace('"', r"\"")
+
+
+_COMMENT = "forwarded for %i"

@@ -1,0 +1,152 @@
+"""A full tunnel whose daemon dies: nothing goes around it until the next `up`, or `down`."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from interop.harness import OURS, WIRESNAKE, MakeHost, unavailable
+
+from wiresnake.cli import lab
+from wiresnake.cli.lab import Host
+
+OUTSIDE = {4: "198.51.100.1", 6: "2001:db8:99::1"}
+ENDPOINT = "203.0.113.9"
+PRIVATE, _ = lab.keypair()
+_, PUBLIC = lab.keypair()
+FILE = f"""[Interface]
+PrivateKey = {PRIVATE}
+Address = 10.9.0.1/24, fd09::1/64
+
+[Peer]
+PublicKey = {PUBLIC}
+AllowedIPs = 0.0.0.0/0, ::/0
+Endpoint = {ENDPOINT}:51820
+PersistentKeepalive = 1
+"""
+
+
+class Uplink:
+    """The host's way out, and what of our packets leaves by it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._stop = Event()
+        host.run("ip link add eth0 type veth peer name eth1")
+        lab.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
+        for device in ("eth0", "eth1"):
+            host.run(f"ip link set {device} up")
+        for version, gateway in ((4, "192.0.2.254"), (6, "2001:db8::fe")):
+            host.run(f"ip -{version} neighbour add {gateway} lladdr 02:00:00:00:00:01 dev eth0")
+            host.run(f"ip -{version} route add default via {gateway} dev eth0")
+
+    def __enter__(self) -> "Uplink":
+        self._wire = self.host.inside(self._tap)
+        families = (socket.AF_INET, socket.AF_INET6)
+        self._senders = self.host.inside(
+            lambda: [socket.socket(family, socket.SOCK_DGRAM) for family in families]
+        )
+        self._thread = Thread(target=self._send)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for one in (self._wire, *self._senders):
+            one.close()
+
+    @staticmethod
+    def _tap() -> socket.socket:
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        tap.bind(("eth0", 0))
+        tap.setblocking(False)
+        return tap
+
+    def _send(self) -> None:
+        """A datagram of each version every millisecond, all the time."""
+        while not self._stop.wait(0.001):
+            for version, one in zip((4, 6), self._senders, strict=True):
+                with contextlib.suppress(OSError):
+                    one.sendto(b"secret", (OUTSIDE[version], 9))
+
+    def leaked(self) -> dict[int, int]:
+        """Datagrams that left in the clear since the last look, by version."""
+        found = {4: 0, 6: 0}
+        while True:
+            try:
+                packet = self._wire.recv(2000)
+            except BlockingIOError:
+                return found
+            found[packet[0] >> 4] += b"secret" in packet
+
+
+@pytest.fixture
+def uplink(make_host: MakeHost) -> Iterator[Uplink]:
+    if missing := lab.missing_programs("nft"):
+        unavailable(f"missing programs: {', '.join(missing)}")
+    with Uplink(make_host()) as one:
+        yield one
+
+
+def test_c06_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
+    uplink: Uplink, tmp_path: Path
+) -> None:
+    host, file = uplink.host, tmp_path / "wg0.conf"
+    file.touch(mode=0o600)
+    file.write_text(FILE)
+
+    def run(*command: str, check: bool = True) -> str:
+        env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+        done = host.run(WIRESNAKE, *command, file, check=check, env=env)
+        return done.stderr
+
+    def stays(what: str, condition: Callable[[dict[int, int]], bool]) -> None:
+        time.sleep(0.3)
+        leaked = uplink.leaked()
+        assert condition(leaked), f"{what}: {leaked}"
+
+    def none(leaked: dict[int, int]) -> bool:
+        return not any(leaked.values())
+
+    stays("without a tunnel", lambda leaked: all(leaked.values()))
+    run("up", "--backend", "user")
+    uplink.leaked()
+    for again in ("up", "up", "down"):
+        (daemon,) = host.processes("wiresnaked")
+        os.kill(daemon, signal.SIGKILL)
+        lab.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
+        stays("its daemon is dead", none)
+        for version, address in OUTSIDE.items():
+            way = host.run(f"ip -{version} route get {address}", check=False)
+            assert (way.returncode, "No route to host" in way.stderr) == (2, True), way
+        # The next daemon's own datagrams, by their mark.
+        assert "dev eth0" in host.output(f"ip route get {ENDPOINT} mark 51820")
+        if again == "up":
+            assert "already exists" not in run("up", "--backend", "user")
+            stays("and up again, at every moment", none)
+            assert host.output("ip rule").count("fwmark") == 1
+    # An `up` that fails in the end, and a reload of what is not there, change nothing.
+    file.write_text(FILE.replace("[Peer]", "PostUp = exit 3\n[Peer]"))
+    assert "exit 3" in run("up", "--backend", "user", check=False)
+    lab.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
+    assert "is not a WireGuard interface" in run("reload", check=False)
+    stays("an up that failed", none)
+    run("down")
+    stays("down", lambda leaked: all(leaked.values()))
+    assert host.output("ls /run/wiresnake") == ""
+    assert "unreachable" not in host.output("ip route show table all")
+    # Names are resolved around the tunnel.
+    file.write_text(FILE)
+    run("up", "--backend", "user")
+    (daemon,) = host.processes("wiresnaked")
+    os.kill(daemon, signal.SIGKILL)
+    lab.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
+    file.write_text(FILE.replace(ENDPOINT, "localhost"))
+    assert "until wg0 is up, traffic goes around it" in run("up", "--backend", "user")
+    run("down")

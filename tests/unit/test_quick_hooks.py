@@ -1,0 +1,96 @@
+"""PreUp and its kind: what a command finds around it, as in wg-quick; names that it makes known."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wiresnake._native import Endpoint
+from wiresnake.quick import config, hooks
+from wiresnake.quick.hooks import HookFailed, Variables
+from wiresnake.quick.resolve import later
+
+TEXT = b"""[Interface]
+Address = 10.9.0.1/24, fd00::1/64
+DNS = 10.9.0.53, corp.example lan
+MTU = 1380
+Table = 123
+SaveConfig = true
+"""
+
+
+def said(command: str, path: Path, text: bytes = TEXT) -> str:
+    """What a hook of that file writes to $OUT, the file's own variables around it."""
+    os.environ["OUT"] = str(path / "out")
+    file = config.parse(bytearray(text), "wg0.conf")
+    variables = Variables.of(file, "/etc/wireguard/wg0.conf")
+    hooks.run([command], "wg0", variables, lambda _: None)
+    return (path / "out").read_text()
+
+
+def test_variables_of_wg_quick(tmp_path: Path) -> None:
+    """Hooks are evaluated within wg-quick, and so have all of these there."""
+    plain = '>"$OUT" printf "%s;" "$INTERFACE" "$CONFIG_FILE" "$MTU" "$TABLE" "$SAVE_CONFIG"'
+    assert said(plain, tmp_path) == "wg0;/etc/wireguard/wg0.conf;1380;123;1;"
+    lists = '>"$OUT" printf "%s;" "${ADDRESSES[@]}" ${#DNS[@]} "${DNS[@]}" "${DNS_SEARCH[@]}"'
+    assert said(lists, tmp_path) == "10.9.0.1/24;fd00::1/64;1;10.9.0.53;corp.example;lan;"
+    nothing = '>"$OUT" echo "${#ADDRESSES[@]}.$MTU.$TABLE.$SAVE_CONFIG"'
+    assert said(nothing, tmp_path, b"[Interface]\n") == "0...0\n"
+    assert said('cmd eval "echo done %i >$OUT"', tmp_path) == "done wg0\n"
+
+
+def test_a_program_of_a_hook_finds_the_interface_and_the_file(tmp_path: Path) -> None:
+    """And nothing that may have another meaning for it."""
+    script = "import os; print(*map(os.environ.get, ('INTERFACE', 'CONFIG_FILE', 'MTU', 'TABLE')))"
+    found = said(f'{sys.executable} -c "{script}" >$OUT', tmp_path)
+    assert found == "wg0 /etc/wireguard/wg0.conf None None\n"
+
+
+@pytest.mark.parametrize("table", ["$(touch here)", "a'b", "`touch here`", "x;touch", '"', "\\"])
+def test_a_value_is_no_command(table: str, tmp_path: Path) -> None:
+    text = TEXT.replace(b"123", table.replace(" ", "").encode())
+    assert said('>"$OUT" echo "$TABLE"', tmp_path, text) == table.replace(" ", "") + "\n"
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_hook_fails_with_its_code() -> None:
+    with pytest.raises(HookFailed) as failed:
+        hooks.run(["true", "exit 5"], "wg0", Variables("wg0.conf"), lambda _: None)
+    assert failed.value.code == 5
+
+
+def test_without_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is only sh, it has no lists: but the interface and the file it has."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert said('echo "$INTERFACE $CONFIG_FILE" >"$OUT"', tmp_path) == (
+        "wg0 /etc/wireguard/wg0.conf\n"
+    )
+
+
+def test_before_a_pre_up_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what no hook can make right is judged."""
+
+    def look_up(host: str, *_: object, **__: object) -> object:
+        asked.append(host)
+        raise OSError("no resolver")
+
+    asked: list[str] = []
+    monkeypatch.setattr("wiresnake.quick.resolve.socket.getaddrinfo", look_up)
+    for name in ("vpn.example.org", "fe80::1%eth9", "127.1"):
+        assert later(name, "7") == Endpoint("0.0.0.0", 7)
+    assert later("192.0.2.7", "51820") == Endpoint("192.0.2.7", 51820)
+    assert not asked
+    with pytest.raises(OSError, match="no resolver"):
+        later("vpn.example.org", "no-such-service")
+    assert asked == ["0.0.0.0"]
+
+
+def test_what_the_shell_is_told_is_one_line() -> None:
+    """So that its errors name the line of the hook."""
+    assert "\n" not in Variables("wg0.conf", ("10.0.0.1/24",)).prelude()
+    assert (
+        subprocess.run(["bash", "-n", "-c", Variables("x").prelude()], check=False).returncode == 0
+    )
