@@ -126,6 +126,7 @@ def test_what_goes_on_is_told_and_stock_sees_nothing_new(
             assert abs(int(event["time_sec"]) - time.time()) < 60
 
         device, peer = state(a.host)
+        assert device.pop("cipher") in ("own", "ring") and "segment" in device.pop("offloads")
         assert device == {"up": "true", "bound": "true"}
         assert (peer["public_key"], peer["session"]) == (key, "live")
         assert (int(peer["rx_bytes"]), int(peer["tx_bytes"])) == a.transfer()
@@ -234,7 +235,7 @@ def test_down_and_the_end_of_the_interface_are_told(
         b.host.run("ip link set wg0 down")
         assert events.event()["reason"] == "down"
         device, _ = state(b.host)
-        assert device == {"up": "false", "bound": "false"}
+        assert (device["up"], device["bound"]) == ("false", "false")
         b.host.run("ip link delete wg0")
         assert events.event() == {}
     code, output = example.wait(5)
