@@ -36,11 +36,15 @@ pub fn take() -> Vec<String> {
     std::mem::take(&mut lock(&SEEN).untold)
 }
 
+/// What it was raised with, as `payload_as_str` of Rust 1.91 has it.
+fn text<'a>(info: &'a PanicHookInfo<'_>) -> Option<&'a str> {
+    let (payload, literal) = (info.payload(), info.payload().downcast_ref::<&str>());
+    literal.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
 fn note(info: &PanicHookInfo<'_>) {
     let place = info.location().map_or("somewhere".into(), |place| place.to_string());
-    let (payload, literal) = (info.payload(), info.payload().downcast_ref::<&str>());
-    let text = literal.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let message = text.and_then(|text| text.lines().next()).unwrap_or("");
+    let message = text(info).and_then(|text| text.lines().next()).unwrap_or("");
     let message: String = message.chars().take(LONGEST).collect();
     let mut seen = lock(&SEEN);
     if seen.places.len() < PLACES && !seen.places.contains(&place) {
@@ -79,7 +83,7 @@ pub mod tests {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let print = std::panic::take_hook();
-            set_hook(Box::new(move |info| match info.payload_as_str() {
+            set_hook(Box::new(move |info| match text(info) {
                 Some(text) if text.starts_with("planted") => note(info),
                 _ => print(info),
             }));
