@@ -61,7 +61,7 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest, locales: Path) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "LOCPATH": str(locales), **ENVIRONMENTS[request.param]}
+    return {**os.environ, "LOCPATH": str(locales), **ENVIRONMENTS[request.param]}
 
 
 def run(
