@@ -3,8 +3,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# A bare root has no locale at all; pytest cannot read back what tests write in that one.
-export LANG := $(or $(LANG),C.UTF-8)
 # Where rustup puts cargo, in case this shell is older than it.
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 
