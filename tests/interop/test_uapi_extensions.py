@@ -151,7 +151,8 @@ def test_what_goes_on_is_told_and_stock_sees_nothing_new(
         lab.address(b.host, "wg0", "10.66.0.1/32")
         ping(b.host, a.inner[4], "-I", "10.66.0.1", wait=0.2)
         rejected = next_of(events, "rejected_source")
-        assert (rejected["source"], rejected["count"]) == ("10.66.0.1", "1")
+        # One that has just roamed is told of once a second: more may have come by then.
+        assert rejected["source"] == "10.66.0.1" and 1 <= int(rejected["count"]) <= 3
         peer = peer_state(a.host)
         assert (peer["rejected_sources"], peer["rejected_source"]) == ("3", "10.66.0.1")
 
