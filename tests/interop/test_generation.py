@@ -4,6 +4,7 @@ import select
 import socket
 from pathlib import Path
 
+import pytest
 from interop.harness import unavailable
 
 from wiresnake.runtime import generation
@@ -11,6 +12,7 @@ from wiresnake.runtime import generation
 TRIGGER = Path("/sys/class/mem/null/uevent")
 
 
+@pytest.mark.alone  # All daemons of this host hear its events, those that are to sleep too.
 def test_only_the_kernel_can_say_that_the_machine_was_copied() -> None:
     with generation._subscribe() as events:
 
