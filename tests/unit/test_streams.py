@@ -54,7 +54,7 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
             subprocess.run(
                 [program, "-i", "en_US", "-f", name, made], capture_output=True, check=False
             )
-        if not made.exists():
+        if not (made / "LC_CTYPE").exists():
             unavailable("no locales can be made: apt-get install locales")
     return folder
 
