@@ -176,3 +176,11 @@ def test_only_a_test_that_fails_and_else_passes_kills() -> None:
         notes, ["", A_TEST, "exit code 4", "NameError", "exit code 4", "0 times"], strict=True
     ):
         assert part in note, notes
+
+
+def test_the_readme_names_their_number() -> None:
+    """That of a machine without AVX-512, and how many it leaves out."""
+    special = [fault for fault in FAULTS if fault.needs]
+    number = len(FAULTS) - len(special)
+    row = f"{number} of {number}, without AVX-512, and the {len(special)} more that need it"
+    assert row in (ROOT / "README.md").read_text()
