@@ -150,3 +150,67 @@ def test_c06_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
     file.write_text(FILE.replace(ENDPOINT, "localhost"))
     assert "until wg0 is up, traffic goes around it" in run("up", "--backend", "user")
     run("down")
+
+
+def kill_daemon(host: Host, interface: str) -> None:
+    for daemon in host.processes("wiresnaked"):
+        if interface in Path(f"/proc/{daemon}/cmdline").read_text().split("\0"):
+            os.kill(daemon, signal.SIGKILL)
+    lab.wait_for("its end", lambda: host.run(f"ip link show {interface}", check=False).returncode)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    file = folder / f"{name}.conf"
+    file.touch(mode=0o600)
+    file.write_text(text)
+    return file
+
+
+def test_c06_another_full_tunnel_leaves_what_holds_a_dead_ones_traffic(
+    make_host: MakeHost, tmp_path: Path
+) -> None:
+    """Neither its up nor its down; and each one's own up takes over what it left itself."""
+    if missing := lab.missing_programs("nft"):
+        unavailable(f"missing programs: {', '.join(missing)}")
+    host = make_host()
+    dead, other = (
+        write(tmp_path, name, FILE.replace("10.9.0.1", address))
+        for name, address in (
+            ("wg0", "10.9.0.1"),
+            ("wg1", "10.9.0.2"),
+        )
+    )
+
+    def run(command: str, file: Path, check: bool = True) -> str:
+        env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
+        backend = ["--backend", "user"] if command == "up" else []
+        return host.run(WIRESNAKE, command, *backend, file, env=env, check=check).stderr
+
+    def held(table: int) -> bool:
+        rules = host.output("ip rule"), host.output("ip -6 rule")
+        tables = (host.run(f"ip -{v} route show table {table}", check=False) for v in (4, 6))
+        shut = {"unreachable" in one.stdout for one in tables}
+        shut |= {f"lookup {table}" in one for one in rules}
+        assert len(shut) == 1, (table, rules)
+        return shut.pop()
+
+    run("up", dead)
+    kill_daemon(host, "wg0")
+    run("up", other)
+    assert held(51820) and held(51821)
+    run("up", dead)
+    run("down", dead)
+    assert not held(51820) and held(51821)
+    run("up", dead)
+    kill_daemon(host, "wg0")
+    run("down", other)
+    assert held(51820) and not held(51821)
+    # The same mark, by the file.
+    other.write_text(other.read_text().replace("[Peer]", "FwMark = 51820\n[Peer]"))
+    assert "`wiresnake down wg0' first" in run("up", other, check=False)
+    assert held(51820)
+    run("down", dead)
+    assert not held(51820)
+    run("up", other)
+    run("down", other)
+    assert host.output("ls /run/wiresnake") == ""

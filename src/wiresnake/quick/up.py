@@ -67,8 +67,9 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         state = device.read()
         allowed = {one for peer in state.peers for one in peer.allowed_ips}
         mark = state.fwmark
-        if not mark and desired.needs_mark(file, allowed):
-            mark = set_mark(device, say)
+        if desired.needs_mark(file, allowed):
+            _assert_unheld(mark, interface)
+            mark = mark or set_mark(device, say)
         mtu = file.mtu or desired.guess_mtu(state)
         network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
         if lost := desired.lost(file, network):
@@ -135,9 +136,20 @@ def _warn_of_loops(
         note(found)
 
 
+def _assert_unheld(mark: int, interface: str) -> None:
+    """HostError for the mark of a tunnel whose daemon is dead: what holds back its traffic would
+    be this interface's, and go with it."""
+    if other := linux.holder(mark, interface):
+        raise HostError(
+            errno.EBUSY,
+            f"FwMark {mark} holds back the traffic of {other}, whose daemon is dead: `wiresnake up"
+            f" {other}' or `wiresnake down {other}' first, or choose another FwMark",
+        )
+
+
 def set_mark(device: Interface, say: Say) -> int:
     """Gives the device the mark that wg-quick would choose: the number of a table without use."""
-    mark = linux.free_table()
+    mark = linux.free_table(device.name)
     say(f"wg set {device.name} fwmark {mark}")
     device.change(DeviceChange(fwmark=mark))
     return mark
