@@ -197,6 +197,11 @@ def test_c06_another_full_tunnel_leaves_what_holds_a_dead_ones_traffic(
     kill_daemon(host, "wg0")
     run("down", other)
     assert held(51820) and not held(51821)
+    # Somebody else has its name by now.
+    host.run("ip tuntap add dev wg0 mode tun")
+    assert "still held back. Remove it (`ip link delete dev wg0')" in run("down", dead, check=False)
+    host.run("ip link delete dev wg0")
+    assert held(51820)
     # The same mark, by the file.
     other.write_text(other.read_text().replace("[Peer]", "FwMark = 51820\n[Peer]"))
     assert "`wiresnake down wg0' first" in run("up", other, check=False)
