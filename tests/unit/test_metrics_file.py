@@ -10,6 +10,7 @@ import pytest
 from wiresnake.cli import metrics
 from wiresnake.cli.wiresnake import main
 from wiresnake.errors import HostError
+from wiresnake.quick.files import New, save
 
 OLD, NEW = b"old 1\n" * 20_000, b"new 1\n" * 20_000
 
@@ -68,3 +69,40 @@ def test_what_is_no_file_is_refused(path: str) -> None:
     with pytest.raises(HostError):
         metrics._replace(Path(path), NEW)
     assert not Path("/dev/null").is_file()
+
+
+def test_a_file_that_is_there_keeps_its_mode_and_owner(tmp_path: Path) -> None:
+    path = tmp_path / "wireguard.prom"
+    path.write_bytes(OLD)
+    path.chmod(0o640)
+    if not os.geteuid():
+        os.chown(path, 1234, 4321)
+    before = path.stat()
+    metrics._replace(path, NEW)
+    after = path.stat()
+    assert path.read_bytes() == NEW
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    loop, dangling = tmp_path / "loop", tmp_path / "dangling"
+    loop.symlink_to(loop)
+    with pytest.raises(HostError, match="loop: Too many levels of symbolic links; it is as it"):
+        metrics._replace(loop, NEW)
+    with pytest.raises(HostError, match="loop: Too many levels"):
+        save(New(loop, "x", replace=True))
+    assert loop.is_symlink()
+    dangling.symlink_to(tmp_path / "new")
+    metrics._replace(dangling, NEW)
+    assert (tmp_path / "new").read_bytes() == NEW
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    with pytest.raises(HostError, match=f"there is no folder {folder}; make it") as failed:
+        metrics._replace(folder / "wireguard.prom", NEW)
+    assert "as it was" not in str(failed.value)

@@ -2,9 +2,11 @@
 
 import base64
 import ipaddress
+import json
 import os
 import re
 import stat
+import subprocess
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from wiresnake.cli.wiresnake import main
 from wiresnake.control import interface
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import config, files, lines, names, new
+from wiresnake.quick import config, files, forwarding, lines, names, new
 from wiresnake.quick.check import check
 from wiresnake.quick.files import New, save
 
@@ -125,10 +127,113 @@ def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
     assert run("server --nat --name a=b") == 1
 
 
+CHAINS = """\
+table inet mine {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+	chain onward {
+		type filter hook forward priority filter; policy accept;
+	}
+}
+table ip filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+table ip6 filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+"""
+RULES = """\
+table inet mine {
+	chain FORWARD {
+		iifname "wg.1" accept comment "forwarded for wg.1" # handle 7
+		iifname "wg01" accept comment "forwarded for wg01" # handle 8
+	}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("versions", "into"),
+    [
+        ({"iptables": "nf_tables", "ip6tables": "nf_tables"}, ["inet mine"]),
+        ({"iptables": "nf_tables", "ip6tables": "legacy"}, ["inet mine", "ip6 filter"]),
+        ({}, ["inet mine", "ip filter", "ip6 filter"]),
+    ],
+)
+def test_chains_of_others_are_those_that_iptables_does_not_keep(
+    versions: dict[str, str], into: list[str], tmp_path: Path
+) -> None:
+    """Whatever they are called; and `down` takes what `up` made, of this interface alone."""
+    for name in ("nft", "iptables", "ip6tables"):
+        said = f"echo 'v1 ({versions[name]})'" if name in versions else "exit 127"
+        if name == "nft":
+            (tmp_path / "chains").write_text(CHAINS)
+            (tmp_path / "rules").write_text(RULES)
+            said = (
+                f"cd {tmp_path}; case $1 in list) cat chains;; -a) cat rules;; *) cat >done; esac"
+            )
+        (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n")
+        (tmp_path / name).chmod(0o755)
+    both = (ipaddress.ip_interface("10.0.0.1/24"), ipaddress.ip_interface("fd00::1/64"))
+    file = forwarding.nat("wg.1", both)
+
+    def done(start: str, name: str) -> list[str]:
+        [line] = [one for one in file if one.startswith(start)]
+        command = line.partition(" = ")[2].replace("%i", name)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        subprocess.run(["bash", "-ec", command], env={"PATH": path}, check=True)
+        return (tmp_path / "done").read_text().splitlines()
+
+    made = done("PostUp = nft list chains", "wg.1")
+    assert [one for one in made if 'iifname "wg.1"' in one] == [
+        f'insert rule {table} FORWARD iifname "wg.1" accept comment "forwarded for wg.1"'
+        for table in into
+    ]
+    assert done("PostDown = nft -a", "wg.1") == ["delete rule inet mine FORWARD handle 7"]
+    own = '-m comment --comment "forwarded for %i" -j ACCEPT'
+    [add] = [one for one in file if "-I FORWARD" in one]
+    [remove] = [one for one in file if "-D FORWARD" in one]
+    assert add.count(own) == remove.count(own) == 2
+
+
+def test_a_chain_that_refuses_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As firewalld's, which lets through by policy and ends with a rule that does not."""
+
+    def ruleset(name: str, policy: str, *rules: dict[str, object]) -> str:
+        where = {"family": "inet", "table": "firewalld"}
+        hook = {"name": name, "hook": "forward", "policy": policy}
+        found: list[object] = [{"chain": where | hook}]
+        found += ({"rule": where | {"chain": name, "expr": [one]}} for one in rules)
+        return json.dumps({"nftables": found})
+
+    reject: dict[str, object] = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
+    said = "a rule of filter_FORWARD in nft's table inet firewalld drops"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for text, refused in (
+        (ruleset("filter_FORWARD", "accept", reject), True),
+        (ruleset("filter_FORWARD", "accept"), False),
+        (ruleset("filter_FORWARD", "drop", reject), False),
+        (ruleset("FORWARD", "accept", reject), False),
+    ):
+        monkeypatch.setattr("wiresnake.host.programs.output", lambda *_, text=text: text)
+        assert run("server --address 10.5.0.1/24 --force") == 0
+        out = capsys.readouterr().out
+        assert (said in out) == ("--zone=trusted --add-interface=wg0" in out) == refused
+
+
 def test_peers_reach_each_other_and_nothing_else(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
+    monkeypatch.setattr("wiresnake.host.programs.output", lambda *_: None)
     assert run("server --address 10.5.0.1/24,fd05::1/64") == 0
     assert "Peers reach this host and each other; with --nat" in capsys.readouterr().out
     text = (tmp_path / "etc/wg0.conf").read_text()
@@ -584,8 +689,14 @@ def test_remove(
     assert run("peer phone") == 0
     one = path.read_text()
     assert run("peer laptop") == 0
-    assert main(["remove", "laptop"]) == 0
+    capsys.readouterr()
+    assert main(["remove", "laptop", "--reload"]) == 0
+    assert "wg0 is not up, so there was nothing to reload\n" in capsys.readouterr().out
     assert path.read_text() == one
+    assert run("peer tablet --reload") == 0
+    assert "wg0 is not up, so there was nothing to reload\n" in capsys.readouterr().out
+    assert main(["remove", "tablet"]) == 0
+    assert "not up" not in capsys.readouterr().out
     monkeypatch.setattr(cli_new, "is_up", lambda _: True)
     assert main(["remove", "phone"]) == 0
     assert "it can use the tunnel until: wiresnake reload wg0" in capsys.readouterr().out

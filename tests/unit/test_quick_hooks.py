@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from wiresnake._native import Endpoint
 from wiresnake.quick import config, hooks
+from wiresnake.quick.applied import Applied
 from wiresnake.quick.hooks import HookFailed, Variables
 from wiresnake.quick.resolve import later, resolver
 
@@ -47,6 +49,33 @@ def test_a_program_of_a_hook_finds_the_interface_and_the_file(tmp_path: Path) ->
     script = "import os; print(*map(os.environ.get, ('INTERFACE', 'CONFIG_FILE', 'MTU', 'TABLE')))"
     found = said(f'{sys.executable} -c "{script}" >$OUT', tmp_path)
     assert found == "wg0 /etc/wireguard/wg0.conf None None\n"
+
+
+def test_what_the_caller_exported_is_no_way_to_the_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("MTU", "TABLE", "DNS", "DNS_SEARCH", "ADDRESSES", "SAVE_CONFIG")
+    for name in names:
+        monkeypatch.setenv(name, "the caller's")
+    script = f"import os; print(*map(os.environ.get, {names}))"
+    assert (
+        said(f'{sys.executable} -c "{script}" >$OUT', tmp_path) == f"{'None ' * 6}".strip() + "\n"
+    )
+
+
+def test_a_process_of_another_interface_is_let_live() -> None:
+    """Its number may have been that of one that has ended."""
+    words = ["-c", "import time; time.sleep(60)", "events", "--hooks", "/x/wg0.conf", "wg0"]
+    with subprocess.Popen([sys.executable, *words]) as process:
+        try:
+            record = Applied({}, None, (), (), (), False, events=process.pid)
+            for other in ("wg1", "g0", "wg", "/x/wg0.conf"):
+                hooks.stop_events(record, other)
+            assert process.poll() is None
+            hooks.stop_events(record, "wg0")
+            assert process.wait(10) == -signal.SIGTERM
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("table", ["$(touch here)", "a'b", "`touch here`", "x;touch", '"', "\\"])

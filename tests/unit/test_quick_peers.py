@@ -304,6 +304,8 @@ def test_without_a_record_the_interface_that_is_saved_decides() -> None:
     found = told(FILE, *peers, before=None, save=True)
     assert found.difference.peers == ()
     assert len(found.notes) == 3
+    [peer] = [one for one in found.notes if B in one]
+    assert "that was not applied" in peer and "wiresnake remove PEER --reload" in peer
 
 
 def test_without_a_record_only_values_stay() -> None:

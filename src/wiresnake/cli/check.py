@@ -88,7 +88,7 @@ def _on_host(path: Path, text: str) -> list[Finding]:
     """What goes wrong as this host is; a file elsewhere may be for another host."""
     from wiresnake.host import linux
 
-    if path.resolve().parent != files.FOLDER.resolve():
+    if os.path.dirname(os.path.realpath(path)) != os.path.realpath(files.FOLDER):
         return check_on_host(text, path.stem, {})
     try:
         return check_on_host(text, path.stem, linux.routed_by())
@@ -100,7 +100,7 @@ def _of_file(path: Path) -> list[Finding]:
     """What is wrong with the file itself."""
     found = []
     status = path.stat()
-    folder = path.resolve().parent.stat()
+    folder = os.stat(os.path.dirname(os.path.realpath(path)))
     if stat.S_ISREG(status.st_mode) and status.st_mode & folder.st_mode & 0o007:
         reason = "the file and its folder are open to everybody on this machine"
         found.append(Finding(1, 1, "warning", reason, f"chmod 600 {path}"))

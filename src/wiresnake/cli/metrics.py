@@ -5,6 +5,7 @@ import errno
 import gc
 import ipaddress
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -120,17 +121,28 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _replace(path: Path, text: bytes) -> None:
-    """Makes it the file's content, for all to read, at once or not at all."""
+    """Makes it the file's content at once or not at all. A file that is there keeps its owner and
+    mode; a new one is for all to read."""
+    there = os.path.lexists(path)
     try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
+        target = Path(os.path.realpath(path))  # Path.resolve() makes no OSError of a loop of links.
+        try:
+            before = path.stat()
+        except FileNotFoundError:
+            before = None
+        if before and not stat.S_ISREG(before.st_mode):
             raise HostError(errno.EINVAL, f"{path} is no file; name one, such as wireguard.prom")
+        if not target.parent.exists():
+            what = f"cannot write {path}: there is no folder {target.parent}"
+            raise HostError(errno.ENOENT, f"{what}; make it, or name a file elsewhere")
         # The name does not end in .prom: a collector must not take it for a second file.
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(text)
-                os.fchmod(descriptor, 0o644)
+                if before:
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode) if before else 0o644)
             os.replace(name, target)
         except BaseException:
             os.unlink(name)
@@ -138,8 +150,8 @@ def _replace(path: Path, text: bytes) -> None:
     except HostError:
         raise
     except OSError as error:
-        what = f"cannot write {path}: {error.strerror}; it is as it was"
-        raise HostError(error.errno, what) from None
+        what = f"cannot write {path}: {error.strerror}"
+        raise HostError(error.errno, f"{what}; it is as it was" if there else what) from None
 
 
 def _place(text: str) -> tuple[str, int]:

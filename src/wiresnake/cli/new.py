@@ -182,7 +182,19 @@ def _server(arguments: argparse.Namespace) -> int:
             met = "\nPostUp" in text
             whom = "and each other" if met else "alone, also not each other without nft"
             print(f"Peers reach this host {whom}; with --nat also what it reaches.")
+        if nft:
+            _say_what_refuses(name, [str(one.network) for one in addresses])
     return 0
+
+
+def _say_what_refuses(name: str, prefixes: Sequence[str]) -> None:
+    from wiresnake.diagnosis.forwarding import refusing
+
+    for chain in refusing(name, prefixes):
+        print(f"{chain} drops what peers send on: let {name} through there.")
+        if "firewalld" in chain:
+            add = f"firewall-cmd --permanent --zone=trusted --add-interface={name}"
+            print(f"  {add} && firewall-cmd --reload")
 
 
 def _peer(arguments: argparse.Namespace) -> int:
@@ -233,6 +245,8 @@ def _peer(arguments: argparse.Namespace) -> int:
     if arguments.reload and up:
         return reload(path, pair.changed)
     with _telling():
+        if arguments.reload:
+            say_not_up(path)
         print(f"the server knows the peer after: wiresnake {command(path, up)}")
         if up and new.saves(pair.server):
             print("Before it goes down: with SaveConfig = true that would forget the peer.")
@@ -256,6 +270,10 @@ def _telling() -> Iterator[None]:
 def is_up(server: Path) -> bool:
     """Whether its interface is there."""
     return os.path.exists(f"/sys/class/net/{server.stem}")
+
+
+def say_not_up(server: Path) -> None:
+    print(f"{server.stem} is not up, so there was nothing to reload")
 
 
 def command(server: Path, up: bool) -> str:

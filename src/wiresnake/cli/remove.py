@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
     up = making.is_up(path)
     if arguments.reload and up:
         return making.reload(path, [key])
+    if arguments.reload:
+        making.say_not_up(path)
     if up:
         print(f"it can use the tunnel until: wiresnake {making.command(path, up)}")
         if new.saves(text):

@@ -40,6 +40,22 @@ def forwarding(interface: str, prefixes: Sequence[str]) -> Forwarding:
     return Forwarding(off, tuple(dropped), masked)
 
 
+def refusing(interface: str, prefixes: Sequence[str]) -> list[str]:
+    """Of nft's chains that let through what no rule decides, those with a rule that drops the
+    packet, in words: a rule in them, of whoever keeps them, is all that helps. It only reads."""
+    ruleset = (programs.output("nft", "-j", "list", "ruleset") if not os.geteuid() else "") or "{}"
+    found: list[str] = []
+    for version in sorted({6 if ":" in prefix else 4 for prefix in prefixes}):
+        chains = chains_of_nft(ruleset, version, ())
+        for chain in chains:
+            # Into the others, and into iptables' own, the server's file puts its rules itself.
+            if chain.policy == "drop" or chain.name == "FORWARD":
+                chain.policy = ""
+        packet = _Packet(interface, [one for one in prefixes if (":" in one) == (version == 6)])
+        found += (said for said in dropping(chains, packet) if said not in found)
+    return found
+
+
 def _forwards(interface: str, version: int) -> bool:
     """Linux asks for IPv4 where a packet comes in; for IPv6 of the whole host, or since 6.17 there
     too (Documentation/networking/ip-sysctl.rst)."""

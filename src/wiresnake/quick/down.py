@@ -33,7 +33,7 @@ def down(argument: str, say: Say, note: Say) -> None:
         hooks.run(wishes.pre_down, interface, wishes.variables, say)
         if wishes.to_save:
             _save(interface, *wishes.to_save, say)
-        hooks.stop_events(applied.load(interface))
+        hooks.stop_events(applied.load(interface), interface)
         change.dns = wishes.variables.dns
         change.to(None)
         applied.forget(interface)

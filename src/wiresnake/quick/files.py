@@ -1,5 +1,6 @@
 """Where configuration files are, and how files with secrets are read and written."""
 
+import contextlib
 import errno
 import os
 import re
@@ -76,7 +77,7 @@ def save(*files: New) -> None:
                 raise HostError(f"{file.path} exists already; --force replaces it")
             written.append((_beside(file.path, _bytes(file.content)), file))
         for temporary, file in written:
-            target = file.path.resolve()
+            target = Path(os.path.realpath(file.path))
             before = target.read_bytes() if file.replace and target.exists() else None
             if file.replace:
                 temporary.replace(target)
@@ -104,7 +105,9 @@ def _bytes(content: str | bytes) -> bytes:
 
 def _beside(path: Path, data: bytes) -> Path:
     """A new file in the same folder with these bytes, safe on the disk."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # Path.resolve() makes no OSError of a loop of links.
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # Which does.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     temporary = Path(name)
     try:

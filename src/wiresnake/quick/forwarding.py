@@ -81,17 +81,26 @@ def _past_others(versions: set[int], matches: Sequence[tuple[str, str]]) -> Iter
     """Rules in the chains of others that may drop: nothing that one table accepts can save a packet
     from another. `matches` are the same in the words of iptables and of nft."""
     tools = " ".join(tool for version, tool in _TOOLS.items() if version in versions)
-    add = "; ".join(f"$t -w -I FORWARD {match} -j ACCEPT" for match, _ in matches)
-    remove = "; ".join(f"$t -w -D FORWARD {match} -j ACCEPT" for match, _ in matches)
+    marked = f'-m comment --comment "{_COMMENT}" -j ACCEPT'
+    add = "; ".join(f"$t -w -I FORWARD {match} {marked}" for match, _ in matches)
+    remove = "; ".join(f"$t -w -D FORWARD {match} {marked}" for match, _ in matches)
     drops = """s=$($t -w -S FORWARD 2>/dev/null) && [ "$s" != '-P FORWARD ACCEPT' ]"""
     rules = (f'{match} accept comment "{_COMMENT}"' for _, match in matches)
     insert = " ".join(f'print "insert rule", t, c, "{_quoted(rule)}";' for rule in rules)
     chain = r"""/^table/ {t = $2 " " $3} /^\tchain/ {c = $2}"""
-    delete = f'/comment "{_COMMENT}"/ {{print "delete rule", t, c, "handle", $NF}}'
-    ours = '/hook forward .*policy drop/ && c != "FORWARD"'
+    mine = _quoted(f'comment "{_COMMENT}"')
+    delete = f'index($0, "{mine}") {{print "delete rule", t, c, "handle", $NF}}'
+    # What iptables keeps in nf_tables is iptables' to change, where there is such an iptables.
+    known = "".join(f'-v {t}="$({t} -V 2>&1 | grep nf_tables)" ' for t in tools.split())
+    theirs = " || ".join(
+        f't == "{family} filter"' + f" && {_TOOLS[version]}" * (version in versions)
+        for version, family in ((4, "ip"), (6, "ip6"))
+    )
+    others = f'/hook forward .*policy drop/ && !(c == "FORWARD" && ({theirs}))'
     yield "# Docker, ufw and others drop what no rule in their own chain accepts."
     yield f"PostUp = for t in {tools}; do if {drops}; then {add}; fi; done"
-    yield f"PostUp = nft list chains | awk '{chain} {ours} {{{insert}}}' | nft -f - || true"
+    program = f"{known}'{chain} {others} {{{insert}}}'"
+    yield f"PostUp = nft list chains | awk {program} | nft -f - || true"
     yield f"PostDown = for t in {tools}; do {remove}; done 2>/dev/null || true"
     yield f"PostDown = nft -a list ruleset | awk '{chain} {delete}' | nft -f - || true"
 

@@ -50,7 +50,8 @@ class Variables(NamedTuple):
 
     def prelude(self) -> str:
         """Sets them, and defines wg-quick's `cmd`, in one line of bash. They are the hook's alone,
-        not its children's: a program may have another meaning for MTU."""
+        not its children's, also where whoever called has exported such a name: a program may have
+        another meaning for MTU."""
         lists = {
             "ADDRESSES": self.addresses,
             "DNS": self.dns.servers,
@@ -63,7 +64,8 @@ class Variables(NamedTuple):
         }
         made = [f"{key}=({shlex.join(items)})" for key, items in lists.items()]
         made += [f"{key}={shlex.quote(value)}" for key, value in words.items()]
-        return f'{" ".join(made)}; cmd() {{ echo "[#] $*" >&2; "$@"; }}; '
+        names = " ".join([*lists, *words])
+        return f'unset {names}; {" ".join(made)}; cmd() {{ echo "[#] $*" >&2; "$@"; }}; '
 
 
 def run(commands: Iterable[str], interface: str, variables: Variables, say: Say) -> None:
@@ -121,9 +123,9 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
     """Starts what runs OnUp and OnDown, if there are any; it stands on its own feet and ends with
     the interface. One that runs already reads the changed file by itself: a second one would run
     OnUp while the first still runs OnDown."""
-    if record.hooks and _runs(record.events):
+    if record.hooks and _runs(record.events, interface):
         return record
-    stop_events(record)
+    stop_events(record, interface)
     if not record.hooks:
         return replace(record, events=0)
     process = subprocess.Popen(
@@ -138,18 +140,20 @@ def restart_events(record: Applied, path: str, interface: str) -> Applied:
     return replace(record, events=process.pid)
 
 
-def stop_events(record: Applied | None) -> None:
+def stop_events(record: Applied | None, interface: str) -> None:
     """Ends that process, if it is still the one."""
-    if record and _runs(record.events):
+    if record and _runs(record.events, interface):
         with contextlib.suppress(OSError):
             os.kill(record.events, signal.SIGTERM)
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: int, interface: str) -> bool:
+    """Whether it is the interface's: the number may have gone to another one's since."""
     if not pid:
         return False
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"\0events\0--hooks\0" in file.read()
+            said = file.read()
     except OSError:
         return False
+    return b"\0events\0--hooks\0" in said and said.endswith(b"\0%b\0" % interface.encode())

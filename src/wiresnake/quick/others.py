@@ -105,7 +105,14 @@ class Others:
             by_kind.setdefault(one.what, []).append(names.get(one.public_key, one.public_key))
         for what, peers in by_kind.items():
             who = _listed(peers)
-            if what == "peer":
+            if what == "peer" and self._record is None and self._save and not self._keep:
+                yield (
+                    f"{interface} keeps what {path} does not name, as it says SaveConfig and nothing"
+                    f" tells what it said before: {who}. If you took one out, that was not applied:"
+                    f" wiresnake set {interface} peer KEY remove; next time take it out by"
+                    " wiresnake remove PEER --reload"
+                )
+            elif what == "peer":
                 yield (
                     f"{interface} keeps what {path} does not name: {who}. To remove one:"
                     f" wiresnake set {interface} peer KEY remove"

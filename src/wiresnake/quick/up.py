@@ -89,7 +89,7 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
             lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
-            lambda: hooks.stop_events(applied.load(interface)),
+            lambda: hooks.stop_events(applied.load(interface), interface),
         )
 
 
