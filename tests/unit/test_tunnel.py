@@ -472,6 +472,29 @@ def test_a_panic_of_rust_is_a_defect_like_any_other(monkeypatch: pytest.MonkeyPa
     play(monkeypatch, scene)
 
 
+@pytest.mark.parametrize("call", ["take_events", "take_message", "set_timer", "clear_timer"])
+def test_a_panic_in_a_call_of_the_loop_costs_that_call(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        handled = list[int]()
+        monkeypatch.setattr(tunnel._device, "handle", lambda kind, peer, at: handled.append(peer))
+        monkeypatch.setattr(plane, "clear_timer", lambda: None)
+        whole = getattr(plane, call)
+        monkeypatch.setattr(plane, call, Mock(side_effect=PanicException(call)))
+        monkeypatch.setattr(tunnel._device, "next_deadline", lambda: (1 << 62, ""))
+        tunnel._tick()
+        assert set(said) == {call}
+        monkeypatch.setattr(plane, call, whole)
+        armed = list[int | None]()
+        monkeypatch.setattr(plane, "set_timer", armed.append)
+        plane.post((0, 5))
+        tunnel._tick()
+        assert handled == [5] and armed == [1 << 62], "events come, and the timer runs"
+
+    play(monkeypatch, scene)
+
+
 def test_a_panic_that_was_survived_is_reported_with_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
