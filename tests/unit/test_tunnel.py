@@ -394,7 +394,7 @@ async def bound(tunnel: Tunnel) -> None:
     raise AssertionError("not in 5 s")
 
 
-def test_c12_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
+def test_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
@@ -424,7 +424,7 @@ def test_c12_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is
     play(monkeypatch, scene)
 
 
-def test_c12_a_change_that_costs_the_sockets_gets_them_back(
+def test_a_change_that_costs_the_sockets_gets_them_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No thread could be made for the new port: the old one is bound anew."""
