@@ -11,7 +11,7 @@ from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.control.state import InterfaceState, PeerState
 from wiresnake.errors import ConfigError
 from wiresnake.model import CLEAR, PeerChange, Prefix
-from wiresnake.quick import stanzas
+from wiresnake.quick import reload, stanzas
 from wiresnake.quick.others import Others, digest
 from wiresnake.quick.peers import Difference, compare, said, whole
 
@@ -374,3 +374,19 @@ def test_a_record_holds_no_secret() -> None:
     assert SECRET not in str(found)
     assert found[A].preshared_key == digest(SECRET.encode()) != ""
     assert found[A].allowed_ips == ("10.0.0.1/32",)
+
+
+@pytest.mark.parametrize(
+    ("step", "sign"),
+    [
+        ("ip -4 address add 10.0.0.1/24 dev del", "+"),
+        ("ip -6 route delete fd00::/64 dev add", "-"),
+        ("ip -4 rule del not fwmark 1 table 1", "-"),
+        ("ip link set mtu 1420 up dev add", "~"),
+        ("resolvconf -d delete -f", "~"),
+        ("resolvectl dns add 10.0.0.1", "~"),
+        ("ip link delete dev add", "-"),
+    ],
+)
+def test_the_sign_of_a_step_is_its_verbs(step: str, sign: str) -> None:
+    assert reload._signed(step) == f"{sign} {step}"

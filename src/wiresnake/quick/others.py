@@ -108,8 +108,8 @@ class Others:
             if what == "peer" and self._record is None and self._save and not self._keep:
                 yield (
                     f"{interface} keeps what {path} does not name, as it says SaveConfig and"
-                    f" nothing tells what it said before: {who}. If you took one out, that was not applied:"
-                    f" wiresnake set {interface} peer KEY remove; next time take it out by"
+                    f" nothing tells what it said before: {who}. If you took one out, that was not"
+                    f" applied: wiresnake set {interface} peer KEY remove; next time take it out by"
                     " wiresnake remove PEER --reload"
                 )
             elif what == "peer":

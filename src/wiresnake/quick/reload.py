@@ -6,6 +6,7 @@ private key. A peer's endpoint: `peers`. What others than the file added: `other
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -370,9 +371,9 @@ def _peer_line(one: PeerDifference, name: str) -> str:
 
 
 def _signed(step: str) -> str:
-    words = set(step.split())
-    sign = "+" if "add" in words else "-" if words & {"delete", "del"} else "~"
-    return f"{sign} {step}"
+    """By the verb of ip's, at its place: an interface may be called `add`."""
+    verb = re.match(r"ip (?:-[46] )?[a-z]+ (add|del)", step)
+    return f"{'~' if verb is None else '+' if verb[1] == 'add' else '-'} {step}"
 
 
 def _mark(mark: int) -> str:
