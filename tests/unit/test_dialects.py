@@ -494,6 +494,9 @@ def test_networkmanager_makes_the_routes_that_are_asked_for_and_no_others() -> N
         ("[ipv4]\nforwarding=1", "forwarding"),
         ("[connection]\ntype=wireguard\nautoconnect=false\ncontroller=br0", "controller"),
         ("[bridge-port]\npriority=1", "[bridge-port]"),
+        ("[ipv6]\nmtu=1280", "mtu"),
+        ("mtu=1400\n[ipv6]\nmtu=1280", "mtu"),
+        ("[ipv6]\ndhcpx=1", "dhcpx"),
     ],
 )
 def test_networkmanager_is_refused_where_the_tunnel_would_do_something_else(
@@ -502,6 +505,16 @@ def test_networkmanager_is_refused_where_the_tunnel_would_do_something_else(
     start = f"[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key={PRIVATE}\n"
     _, left = said("networkmanager", start + line)
     assert [one.split()[-1] for one in left] == [f"{key}!"]
+
+
+def test_networkmanager_with_details_of_automatic_addresses() -> None:
+    """Of which a tunnel has none, whatever they are called; and an MTU that is no other."""
+    for mtu in ("0", "auto", "1400"):
+        assert manager("10.0.0.0/8", six=f"mtu={mtu}", tunnel="mtu=1400") == "MTU = 1400\n"
+    start = f"[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key={PRIVATE}\n"
+    keys = ("dhcp-timeout", "dhcp-send-release", "dhcp-of-tomorrow", "ra-timeout", "ra-of-tomorrow")
+    _, left = said("networkmanager", start + "[ipv6]\n" + "=1\n".join(keys) + "=1\n")
+    assert [one.split()[-1] for one in left] == list(keys)
 
 
 def test_networkmanager_keeps_secrets_elsewhere() -> None:

@@ -63,17 +63,20 @@ def test_what_the_caller_exported_is_no_way_to_the_children(
     )
 
 
-def test_a_process_of_another_interface_is_let_live() -> None:
+def test_a_process_of_another_interface_is_let_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number may have been that of one that has ended."""
+    ended: list[tuple[int, int]] = []
     words = ["-c", "import time; time.sleep(60)", "events", "--hooks", "/x/wg0.conf", "wg0"]
     with subprocess.Popen([sys.executable, *words]) as process:
         try:
-            record = Applied({}, None, (), (), (), False, events=process.pid)
-            for other in ("wg1", "g0", "wg", "/x/wg0.conf"):
-                hooks.stop_events(record, other)
-            assert process.poll() is None
-            hooks.stop_events(record, "wg0")
-            assert process.wait(10) == -signal.SIGTERM
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "kill", lambda *call: ended.append(call))
+                record = Applied(events=process.pid)
+                for other in ("wg1", "g0", "wg", "/x/wg0.conf"):
+                    hooks.stop_events(record, other)
+                assert ended == []
+                hooks.stop_events(record, "wg0")
+                assert ended == [(process.pid, signal.SIGTERM)]
         finally:
             process.kill()
 

@@ -28,15 +28,15 @@ _DETAILS = {
     "ip": frozenset(
         (
             *("dns-options", "ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode"),
-            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "mtu", "ra-timeout"),
-            *("dhcp-timeout", "dhcp-send-hostname", "dhcp-hostname", "dhcp-client-id", "dhcp-iaid"),
-            *("dhcp-duid", "dhcp-fqdn", "dhcp-vendor-class-identifier", "temp-valid-lifetime"),
-            *("temp-preferred-lifetime", "auto-route-ext-gw", "dhcp-dscp", "link-local"),
+            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "auto-route-ext-gw"),
+            *("temp-valid-lifetime", "temp-preferred-lifetime", "link-local"),
         )
     ),
 }
 """Keys that are lost without changing what the tunnel does; those of automatic addresses say
 nothing of a tunnel at all. What is neither here nor read changes it, or may."""
+_AUTOMATIC = ("dhcp-", "ra-")
+"""What begins so is of automatic addresses, whatever NetworkManager will add to it."""
 _SILENT = frozenset(
     ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
 )
@@ -159,6 +159,8 @@ class _Reader:
     """The servers are to be asked for all names."""
     asked: Entry | None = None
     """The first line with servers."""
+    mtu: Entry | None = None
+    """IPv6's own."""
     left: list[LeftOut] = field(default_factory=list)
 
     def leave(self, entry: Entry, why: str = "wg-quick has nothing like it") -> None:
@@ -303,7 +305,9 @@ class _Reader:
             family.never_default = not _false(value)
         elif key == "method":
             self._method(entry, family, version)
-        elif key in _DETAILS["ip"]:
+        elif key == "mtu" and version == 6:
+            self.mtu = entry
+        elif key in _DETAILS["ip"] or key.startswith(_AUTOMATIC):
             if key not in _SILENT:
                 self.leave(entry)
         else:
@@ -345,6 +349,8 @@ class _Reader:
 
     def finish(self) -> Document:
         document = self.document = replace(self.document, peers=merged(self.peers))
+        if self.mtu and self.mtu.value not in ("", "0", "auto", str(document.mtu)):
+            self.refuse(self.mtu, "wg-quick has one MTU for both; write mtu= of [wireguard] alone")
         automatic: dict[int, str] = {}
         routes = []
         for route in self.routes:
