@@ -173,10 +173,10 @@ def test_the_second_change_waits() -> None:
 
 
 def test_tables_and_ways() -> None:
-    assert linux.free_table() == 51820
+    assert linux.free_table("wg0") == 51820
     ip("route add 10.1.0.0/16 dev eth0 table 51820")
     ip("-6 route add fd01::/64 dev eth0 table 51821")
-    assert linux.free_table() == 51822
+    assert linux.free_table("wg0") == 51822
     ip("route add 198.51.100.0/24 dev eth0 mtu 1300")
     assert linux.route_mtu(["192.0.2.9"]) == 1500
     assert linux.route_mtu(["192.0.2.9", "198.51.100.9"]) == 1300

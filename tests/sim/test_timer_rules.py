@@ -453,7 +453,7 @@ def test_c075_many_deadlines_at_once_are_looked_at_in_slices() -> None:
     assert max(after - before for before, after in pairwise([0, *slices])) <= 20
 
 
-def test_c20_after_a_sleep_no_key_is_left_and_the_next_packet_begins_a_handshake() -> None:
+def test_after_a_sleep_no_key_is_left_and_the_next_packet_begins_a_handshake() -> None:
     """Whatever was in flight: a handshake goes on with the next retry."""
     world, alice, bob, _ = connected()
     for _ in alice.device.wipe():

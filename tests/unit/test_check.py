@@ -348,3 +348,28 @@ def test_the_command(
     assert main(["check", "--json", str(tmp_path / "none.conf")]) == 1
     [row] = json.loads(capsys.readouterr().out)
     assert row["level"] == "error" and "cannot read" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("table", "networks", "notes"),
+    [
+        ("auto", "0.0.0.0/1, 128.0.0.0/1", ["0.0.0.0/1 and 128.0.0.0/1 go around the tunnel"]),
+        ("auto", "8000::/1, ::/1", ["::/1 and 8000::/1 go around the tunnel"]),
+        ("auto", "0.0.0.0/1, 128.0.0.0/2", []),
+        ("auto", "0.0.0.0/0, 0.0.0.0/1, 128.0.0.0/1", []),
+        ("123", "0.0.0.0/1, 128.0.0.0/1", []),
+    ],
+)
+def test_a_full_tunnel_in_halves_is_open_without_its_daemon(
+    table: str, networks: str, notes: list[str]
+) -> None:
+    file = CLEAN.replace("PostUp", f"Table = {table}\nPostUp").partition("[Peer]")[0]
+    of_halves = [
+        one
+        for one in check(f"{file}[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = {networks}\n")
+        if "while its daemon is dead" in one.reason
+    ]
+    assert [one.level for one in of_halves] == ["note"] * len(notes)
+    for one, note in zip(of_halves, notes, strict=True):
+        assert one.reason.startswith(note)
+        assert one.remedy.endswith("keeps it shut")

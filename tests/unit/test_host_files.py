@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from wiresnake.errors import HostError
-from wiresnake.host import dns, firewall, programs, state
+from wiresnake.host import dns, firewall, linux, programs, rtnetlink, state
 from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.state import State
+from wiresnake.host.steps import BLOCK_METRIC, UNREACHABLE
+from wiresnake.netlink import number
+
+UNICAST = 1
 
 GUARD = Guard(4, 51820, ("10.0.0.1", "10.0.0.2"))
 NETWORK = Network(
@@ -251,3 +257,61 @@ def test_what_a_program_prints_need_not_be_utf8() -> None:
     found = programs.output("printf", r"-A INPUT --comment caf\351\n")
     assert found == "-A INPUT --comment caf\udce9\n"
     programs.run("grep", "-qaP", r"caf\xe9", text=found)
+
+
+class Tables:
+    """What linux.free_table asks of the kernel."""
+
+    def __init__(self, routes: dict[int, list[int]], rules: tuple[int, ...]) -> None:
+        self.routes, self.rules = routes, rules
+
+    def __enter__(self) -> "Tables":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def all(self, kind: int, body: bytes) -> list[memoryview]:
+        if body[0] != socket.AF_INET:
+            return []
+        if kind == rtnetlink.GET_RULE:
+            return [memoryview(bytes(12) + number(15, table)) for table in self.rules]
+        (table,) = struct.unpack("=I", body[-4:])
+        metric = number(6, BLOCK_METRIC)
+        return [
+            memoryview(struct.pack("8BI", 2, 0, 0, 0, 0, 3, 0, kind, 0) + metric)
+            for kind in self.routes.get(table, [])
+        ]
+
+
+@pytest.mark.parametrize(
+    ("records", "routes", "rules", "free"),
+    [
+        ({}, {}, (), 51820),
+        ({}, {51820: [UNICAST, UNREACHABLE]}, (), 51821),
+        # What stock wg-quick leaves of a tunnel of ours, with a record of its own or without.
+        ({}, {51820: [UNREACHABLE]}, (254,), 51820),
+        ({"wg1": 51820}, {51820: [UNREACHABLE]}, (), 51820),
+        # What holds back the traffic of a tunnel whose daemon is dead: another's, and its own.
+        ({}, {51820: [UNREACHABLE]}, (254, 51820), 51821),
+        ({"wg0": 51820}, {51820: [UNREACHABLE]}, (), 51821),
+        ({"wg0": 51820}, {}, (), 51821),
+        ({"wg1": 51820}, {51820: [UNREACHABLE]}, (51820,), 51820),
+        ({"wg1": 51825}, {51825: [UNREACHABLE]}, (51825,), 51825),
+        ({"wg1": 51825}, {51825: [UNICAST]}, (51825,), 51820),
+        ({"wg0": 51820, "wg1": 51820}, {51820: [UNREACHABLE]}, (51820,), 51821),
+    ],
+)
+def test_c06_a_table_that_holds_anothers_traffic_back_is_not_free(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: dict[str, int],
+    routes: dict[int, list[int]],
+    rules: tuple[int, ...],
+    free: int,
+) -> None:
+    for name, mark in records.items():
+        with state.lock(name, print):
+            state.write(name, State(7, Network(1420, policy=Policy(mark, (4,)))))
+    monkeypatch.setattr(linux, "RouteNetlink", lambda: Tables(routes, rules))
+    assert linux.free_table("wg1") == free

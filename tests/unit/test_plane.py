@@ -715,7 +715,7 @@ def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
             assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)
 
 
-def test_c19_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
+def test_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
     """Nor are sockets: the next try finds nothing in its way."""
     plane = Plane()
     _, tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -13,7 +13,7 @@ from wiresnake._native import Endpoint
 from wiresnake.quick import config, hooks
 from wiresnake.quick.applied import Applied
 from wiresnake.quick.hooks import HookFailed, Variables
-from wiresnake.quick.resolve import later
+from wiresnake.quick.resolve import later, resolver
 
 TEXT = b"""[Interface]
 Address = 10.9.0.1/24, fd00::1/64
@@ -118,6 +118,15 @@ def test_before_a_pre_up_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError, match="no resolver"):
         later("vpn.example.org", "no-such-service")
     assert asked == ["0.0.0.0"]
+
+
+def test_of_several_addresses_it_is_one_with_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver prefers IPv6 where, past a tunnel that is shut, there is none."""
+    found = [(0, 0, 0, "", ("2001:db8::1", 7, 0, 0)), (0, 0, 0, "", ("192.0.2.7", 7))]
+    monkeypatch.setattr("wiresnake.quick.resolve.socket.getaddrinfo", lambda *_, **__: found)
+    assert resolver(0, lambda one: ":" not in one)("vpn", "7") == Endpoint("192.0.2.7", 7)
+    assert resolver(0, lambda _: False)("vpn", "7") == Endpoint("2001:db8::1", 7)
+    assert resolver()("vpn", "7") == Endpoint("2001:db8::1", 7)
 
 
 def test_what_the_shell_is_told_is_one_line() -> None:

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -232,6 +233,37 @@ def test_a_peer_that_moves_all_the_time_is_asked_for_now_and_then(
             routes.moved(1)
             await asyncio.sleep(0.01)
         assert 2 <= len(kernel.asked) <= 2 + (time.monotonic() - begin) / 0.1
+
+    play(monkeypatch, scene)
+
+
+def test_what_moves_while_there_are_no_sockets_may_move_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plane posts a move again once its bit is clear, which `take_source` does."""
+
+    async def scene(routes: Routes, plane: PretendedPlane, kernel: PretendedKernel) -> None:
+        plane.endpoints = {1: PretendedEndpoint(WAY)}
+        taken = list[int]()
+        monkeypatch.setattr(routes, "_flow", lambda: None)
+        monkeypatch.setattr(plane, "take_source", taken.append)
+        routes.moved(1)
+        assert (taken, kernel.asked) == ([1], [])
+
+    play(monkeypatch, scene)
+
+
+def test_many_peers_make_no_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(routes: Routes, plane: PretendedPlane, kernel: PretendedKernel) -> None:
+        plane.endpoints = {1: PretendedEndpoint(WAY)}
+        clock = iter(range(0, 1000, 100))
+        monkeypatch.setattr(module, "time", Mock(thread_time=lambda: next(clock)))
+        monkeypatch.setattr(module, "_LONGEST_REST", 0.2)
+        routes.hear(NEW_RULE)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.1)
+        routes.hear(NEW_RULE)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.4)
+        assert len(kernel.asked) == 2, "the second change is heard after the longest rest"
 
     play(monkeypatch, scene)
 

@@ -394,7 +394,7 @@ async def bound(tunnel: Tunnel) -> None:
     raise AssertionError("not in 5 s")
 
 
-def test_c12_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
+def test_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
@@ -424,7 +424,7 @@ def test_c12_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is
     play(monkeypatch, scene)
 
 
-def test_c12_a_change_that_costs_the_sockets_gets_them_back(
+def test_a_change_that_costs_the_sockets_gets_them_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No thread could be made for the new port: the old one is bound anew."""
@@ -468,6 +468,29 @@ def test_a_panic_of_rust_is_a_defect_like_any_other(monkeypatch: pytest.MonkeyPa
         tunnel._link_changed(True, 1420)
         await asyncio.gather(*tunnel._changes)
         assert said == ["index out of range", "tick", "start"]
+
+    play(monkeypatch, scene)
+
+
+@pytest.mark.parametrize("call", ["take_events", "take_message", "set_timer", "clear_timer"])
+def test_a_panic_in_a_call_of_the_loop_costs_that_call(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
+        handled = list[int]()
+        monkeypatch.setattr(tunnel._device, "handle", lambda kind, peer, at: handled.append(peer))
+        monkeypatch.setattr(plane, "clear_timer", lambda: None)
+        whole = getattr(plane, call)
+        monkeypatch.setattr(plane, call, Mock(side_effect=PanicException(call)))
+        monkeypatch.setattr(tunnel._device, "next_deadline", lambda: (1 << 62, ""))
+        tunnel._tick()
+        assert set(said) == {call}
+        monkeypatch.setattr(plane, call, whole)
+        armed = list[int | None]()
+        monkeypatch.setattr(plane, "set_timer", armed.append)
+        plane.post((0, 5))
+        tunnel._tick()
+        assert handled == [5] and armed == [1 << 62], "events come, and the timer runs"
 
     play(monkeypatch, scene)
 

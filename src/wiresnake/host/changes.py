@@ -27,6 +27,7 @@ from wiresnake.host.rtnetlink import RouteNetlink
 from wiresnake.host.signals import Signals
 from wiresnake.host.state import Former, State
 from wiresnake.host.steps import (
+    BlockStep,
     DeleteStep,
     FirewallStep,
     NetlinkStep,
@@ -109,6 +110,24 @@ class Change:
                 # A full disk must not keep an interface up: another `down` finds what is left.
                 self._warn(f"{error.strerror}: going on without a record")
             self._carry_out(steps)
+
+    @contextlib.contextmanager
+    def opened(self, note: Say) -> Iterator[None]:
+        """Traffic goes around a tunnel whose daemon is dead while this is entered, for what is only
+        known there; `note` is told so before. Then what held it back is there again, as it is where
+        the whole change fails."""
+        outlived = linux.remains(self.interface, self._marks)
+        outlived = replace(outlived, dns=self._name_servers(outlived.dns, None))
+        steps = plan(self.interface, outlived, None, mark_valid=True)
+        if steps:
+            note(f"until that is done, traffic goes around {self.interface}")
+        at = len(self._done)
+        with self._signals.held():
+            self._carry_out(steps)
+        yield
+        with self._signals.held():
+            self._carry_out([step.inverse() for step in reversed(steps)])
+            del self._done[at:]
 
     def plan(self, wanted: Network | None) -> list[Step]:
         """What `to` would do."""
@@ -275,7 +294,7 @@ class Change:
         first = group[0]
         if isinstance(first, ProgramStep):
             self._run(first)
-        elif isinstance(first, RuleStep) or linux.exists(self.interface):
+        elif isinstance(first, (RuleStep, BlockStep)) or linux.exists(self.interface):
             for at, error in _request(self.interface, group).items():
                 step = group[at]
                 adds = isinstance(step, Toggle) and step.add
@@ -308,6 +327,13 @@ def begin(
                 change._signals.ignore()
                 change._roll_back()
                 raise
+
+
+def held_back(interface: str) -> int:
+    """The mark that goes past what outlived the interface and holds its traffic back; 0 if nothing
+    does, or it is there."""
+    found = state.read(interface)
+    return max(found.marks, default=0) if found and not linux.exists(interface) else 0
 
 
 def leftovers(interface: str) -> Network | None:

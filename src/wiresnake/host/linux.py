@@ -6,11 +6,12 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, count
 from typing import NamedTuple
 
 from wiresnake import netlink
 from wiresnake.errors import HostError
-from wiresnake.host import dns, firewall, rtnetlink
+from wiresnake.host import dns, firewall, rtnetlink, state
 from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Network, Policy, Route, Rule
 from wiresnake.host.rtnetlink import FAMILIES, RouteNetlink, address_text, pack_prefix
 from wiresnake.host.steps import BLOCK_METRIC, BOOT, UNREACHABLE
@@ -81,18 +82,47 @@ def delete(interface: str) -> None:
     _carry_out(request, f"ip link delete dev {interface}")
 
 
-def free_table(first: int = 51820) -> int:
-    """The first table from there without a route of either version, except a block that was left:
-    stock wg-quick takes down a tunnel of ours, but knows none."""
+def free_table(interface: str, first: int = 51820) -> int:
+    """A table without use for the interface's default routes: one that it left itself, else the
+    first one from there.
+
+    In use is a table with a route of either version, one that another interface's record names,
+    and one with a block that a rule leads to: that holds back the traffic of a tunnel whose daemon
+    is dead. A block alone is what stock wg-quick, which knows none, leaves of a tunnel of ours.
+    """
+    record = state.read(interface)
+    own = record.marks if record else frozenset[int]()
     with RouteNetlink() as kernel:
-        table = first
-        while any(
-            not _is_block(route)
-            for version in (4, 6)
-            for route in _routes(kernel, version, number(15, table))
-        ):
-            table += 1
-        return table
+        taken = state.marks_of_others(interface)
+        held = {*_led_to(kernel)} - own
+        for table in chain(sorted(own), count(first)):
+            routes = [
+                route for version in (4, 6) for route in _routes(kernel, version, number(15, table))
+            ]
+            if (
+                table not in taken
+                and all(map(_is_block, routes))
+                and not (routes and table in held)
+            ):
+                return table
+    raise AssertionError("tables do not end")
+
+
+def holder(mark: int, interface: str) -> str | None:
+    """Another interface, which is gone and whose traffic a table of this number holds back."""
+    name = state.marks_of_others(interface).get(mark)
+    if name is None or exists(name):
+        return None
+    policy = remains(name, (mark,)).policy
+    return name if policy and policy.rules else None
+
+
+def _led_to(kernel: RouteNetlink) -> Iterator[int]:
+    """The tables that any rule leads to."""
+    for version in (4, 6):
+        header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+        for body in kernel.all(rtnetlink.GET_RULE, header):
+            yield unsigned(fields(body[12:]).get(15, body[4:5]))
 
 
 def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:

@@ -86,6 +86,17 @@ def read(interface: str) -> State | None:
         raise _failure(error) from None
 
 
+def marks_of_others(interface: str) -> dict[int, str]:
+    """The marks, which are tables too, that records of other interfaces name; each with one."""
+    names = {
+        file.stem
+        for folder in (DIRECTORY, SECOND)
+        for file in folder.glob("*.json")
+        if file.stem != interface
+    }
+    return {mark: name for name in sorted(names) if (found := read(name)) for mark in found.marks}
+
+
 def write(interface: str, state: State | None) -> None:
     """Replaces the file as one; None removes it. Without any folder there is no record."""
     if state is None:

@@ -29,7 +29,7 @@ def down(argument: str, say: Say, note: Say) -> None:
         applied.forget(interface)
         return
     with killed.begin(interface, say, note) as change:
-        assert_wireguard(interface)
+        _assert_ours(interface)
         hooks.run(wishes.pre_down, interface, wishes.variables, say)
         if wishes.to_save:
             _save(interface, *wishes.to_save, say)
@@ -39,6 +39,23 @@ def down(argument: str, say: Say, note: Say) -> None:
         applied.forget(interface)
     # What they do stays done: there is no way back to the interface.
     hooks.run(wishes.post_down, interface, wishes.variables, say)
+
+
+def _assert_ours(interface: str) -> None:
+    """HostError if it is no WireGuard interface; with the remedy, where it has the name of one of
+    ours, whose traffic is still held back."""
+    try:
+        assert_wireguard(interface)
+    except HostError as error:
+        known = state.read(interface)
+        if known is None or known.index in (0, linux.index(interface)) or not known.marks:
+            raise
+        what = (
+            f"{error.strerror}: it was made by somebody else since the daemon died, and traffic is"
+            f" still held back. Remove it (`ip link delete dev {interface}') or rename it, then"
+            f" `wiresnake down {interface}' once more"
+        )
+        raise HostError(error.errno, what) from None
 
 
 def _find(argument: str, note: Say) -> tuple[str, _Wishes]:

@@ -60,6 +60,7 @@ def problems(interface: Section | None, peers: list[Section], comments: bool) ->
     yield from _of_owners(interface, allowed)
     yield from _of_nets(allowed)
     yield from _of_loops(interface, peers, allowed)
+    yield from _of_halves(interface, allowed)
 
 
 def on_host(
@@ -264,6 +265,19 @@ def _addresses(interface: Section) -> set[Prefix]:
             except ConfigError:
                 continue  # It has been reported.
     return found
+
+
+def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
+    """A full tunnel in halves has the main table's routes, which go with the interface."""
+    if interface.value("table").lower() not in ("", "auto"):
+        return
+    there = {one.network: one for one in allowed}
+    for halves in ("0.0.0.0/1", "128.0.0.0/1"), ("::/1", "8000::/1"):
+        whole = halves[0].replace("/1", "/0")
+        if there.keys() >= {*halves} and whole not in there:
+            reason = f"{' and '.join(halves)} go around the tunnel while its daemon is dead"
+            remedy = f"{whole} instead keeps it shut"
+            yield there[halves[0]].place, Problem("note", reason, remedy)
 
 
 def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed]) -> Found:

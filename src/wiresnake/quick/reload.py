@@ -167,7 +167,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     if base and file.has_mark and base.fwmark == found.device.fwmark:
         mark = state.fwmark
     if marked and not mark:
-        mark = linux.free_table()
+        mark = linux.free_table(interface)
     mtu = file.mtu
     guessed = mtu is None and (record is None or record.mtu is None)
     if guessed or (base and record and mtu == record.mtu):

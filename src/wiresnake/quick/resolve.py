@@ -19,20 +19,24 @@ _PERMANENT = {
 }
 
 
-def resolver() -> Callable[[str, str], Endpoint]:
+def resolver(
+    most: int = sys.maxsize, has_way: Callable[[str], bool] = lambda _: True
+) -> Callable[[str, str], Endpoint]:
     """Looks a host up, and once more while that may help: WG_ENDPOINT_RESOLUTION_RETRIES times,
-    or `infinity`, with delays of 1 s and more. Each name is looked up once."""
+    or `infinity`, but at `most` so often, with delays of 1 s and more. Each name is looked up
+    once. Of several addresses it is the first that `has_way`: the resolver, which sorts them, sees
+    a tunnel that is shut and not the way past it."""
     text = os.environ.get("WG_ENDPOINT_RESOLUTION_RETRIES", "15")
     if text != "infinity" and not re.fullmatch("[0-9]{1,9}", text):
         raise ConfigError(f"WG_ENDPOINT_RESOLUTION_RETRIES={text}: it takes a number or infinity")
-    retries = sys.maxsize if text == "infinity" else int(text)
+    retries = most if text == "infinity" else min(most, int(text))
 
     @cache
     def resolve(host: str, port: str) -> Endpoint:
         delay, left = 1.0, retries
         while True:
             try:
-                return _look_up(host, port)
+                return _look_up(host, port, has_way)
             except socket.gaierror as error:
                 if error.errno in _PERMANENT or not left:
                     raise
@@ -54,13 +58,15 @@ def later(host: str, port: str) -> Endpoint:
     return _look_up("0.0.0.0" if "%" in host else host, port)
 
 
-def _look_up(host: str, port: str) -> Endpoint:
-    """The first address; a number needs no resolver."""
+def _look_up(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:
+    """The first address that has a way, else the first; a number needs no resolver."""
     if port.isdecimal() and port.isascii():
         try:
             return Endpoint(host, int(port))
         except (ValueError, OverflowError):
             pass
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)[0][4]
+    all_of_them = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)
+    ways = (one[4] for one in all_of_them if has_way(str(one[4][0]).partition("%")[0]))
+    found = next(ways, all_of_them[0][4])
     scope = int(found[3]) if len(found) == 4 else 0
     return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)

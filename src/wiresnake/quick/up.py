@@ -5,12 +5,14 @@ import os
 import time
 
 from wiresnake.config import conf
+from wiresnake.config.conf import Resolve
 from wiresnake.config.uapi import wipe
 from wiresnake.control.extensions import read_report
 from wiresnake.control.interface import Interface, open_interface
 from wiresnake.control.state import InterfaceState
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.host import changes, linux
+from wiresnake.host.changes import Change
 from wiresnake.host.model import Network
 from wiresnake.model import DeviceChange
 from wiresnake.quick import applied, backend, config, desired, hooks, killed, loops, peers, stanzas
@@ -19,18 +21,20 @@ from wiresnake.quick.config import QuickConfig
 from wiresnake.quick.hooks import Say
 from wiresnake.quick.resolve import later, resolver
 from wiresnake.quick.save import assert_savable
-from wiresnake.quick.stanzas import Stanza
-from wiresnake.quick.values import numeric_host
 
 _PATIENCE = 1.0
 """Seconds for a daemon's socket."""
+_SHORT_RETRIES = 2
+"""Of a name, while traffic goes around a tunnel whose daemon is dead: two seconds, and what the
+resolver itself takes. More have a point only at boot, when nothing is held back yet."""
 
 
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
     """Returns the interface's name. HostError, ConfigError or HookFailed if it cannot be.
 
     The file is read, and names in it are resolved, before anything is touched; but with PreUp,
-    names are only resolved once its commands have run, which may be what makes them known.
+    names are only resolved once its commands have run, which may be what makes them known. What has
+    held traffic back since the daemon of this interface died stays until the next one is up.
     """
     interface, path = config.find(argument)
     file = config.load(path)
@@ -49,17 +53,19 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         desired.table_number(file.table, path)
     parts = stanzas.read(file.wg)
     said = peers.said(file.wg, parts)
-    _let_resolve(interface, parts, say, note)
-    resolve = resolver()
-    device_change = conf.parse(file.wg, later if file.pre_up else resolve, name=path, append=True)
+    past = changes.held_back(interface)
+    wait = file.pre_up or past
+    device_change = conf.parse(file.wg, later if wait else resolver(), name=path, append=True)
     variables = hooks.Variables.of(file, path)
     with killed.begin(interface, say, note) as change:
         if linux.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
+        if past and not file.pre_up:
+            device_change = _resolved(file, path, change, past, note)
         taken = backend.create(change, choice, say, note)
         if file.pre_up:
             hooks.run(file.pre_up, interface, variables, say)
-            device_change = conf.parse(file.wg, resolve, name=path, append=True)
+            device_change = _resolved(file, path, change, past, note)
         wipe(file.wg)
         device = open_interface(interface)
         say(f"wg addconf {interface} /dev/fd/63")
@@ -67,8 +73,9 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         state = device.read()
         allowed = {one for peer in state.peers for one in peer.allowed_ips}
         mark = state.fwmark
-        if not mark and desired.needs_mark(file, allowed):
-            mark = set_mark(device, say)
+        if desired.needs_mark(file, allowed):
+            _assert_unheld(mark, interface)
+            mark = mark or set_mark(device, say)
         mtu = file.mtu or desired.guess_mtu(state)
         network = desired.network(file, allowed, mtu=mtu, mark=mark, path=path)
         if lost := desired.lost(file, network):
@@ -86,14 +93,26 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         )
 
 
-def _let_resolve(interface: str, parts: list[Stanza], say: Say, note: Say) -> None:
-    """What has held traffic back since the daemon of this interface died stays until the next one
-    is up; but a name may be known only around the tunnel."""
-    hosts = (part.endpoint.rpartition(":")[0].strip("[]") for part in parts if part.endpoint)
-    if linux.exists(interface) or all(map(numeric_host, hosts)):
-        return
-    if killed.mend(interface, say, note):
-        note(f"an endpoint is a name: until {interface} is up, traffic goes around it")
+def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say) -> DeviceChange:
+    """With the names of endpoints looked up.
+
+    `past`: the mark that goes past what outlived the interface and holds its traffic back, else 0.
+    Names are then asked for without opening it, as name servers on this host and in its own
+    networks can be reached. What these do not know may be known only around the tunnel: then it is
+    open for as long as a few attempts take.
+    """
+
+    def parse(resolve: Resolve) -> DeviceChange:
+        return conf.parse(file.wg, resolve, name=path, append=True)
+
+    if not past:
+        return parse(resolver())
+    try:
+        return parse(resolver(0, lambda address: linux.route_device(address, past) is not None))
+    except ConfigError as error:
+        note(str(error))
+    with change.opened(note):
+        return parse(resolver(_SHORT_RETRIES))
 
 
 def _await_socket(state: InterfaceState) -> None:
@@ -135,9 +154,20 @@ def _warn_of_loops(
         note(found)
 
 
+def _assert_unheld(mark: int, interface: str) -> None:
+    """HostError for the mark of a tunnel whose daemon is dead: what holds back its traffic would
+    be this interface's, and go with it."""
+    if other := linux.holder(mark, interface):
+        raise HostError(
+            errno.EBUSY,
+            f"FwMark {mark} holds back the traffic of {other}, whose daemon is dead: `wiresnake up"
+            f" {other}' or `wiresnake down {other}' first, or choose another FwMark",
+        )
+
+
 def set_mark(device: Interface, say: Say) -> int:
     """Gives the device the mark that wg-quick would choose: the number of a table without use."""
-    mark = linux.free_table()
+    mark = linux.free_table(device.name)
     say(f"wg set {device.name} fwmark {mark}")
     device.change(DeviceChange(fwmark=mark))
     return mark

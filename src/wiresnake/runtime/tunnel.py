@@ -249,7 +249,7 @@ class Tunnel:
                     await take_turns()
             except DEFECTS as error:
                 first = first or error
-            self._arm()
+            self._survive(self._arm)
         if first is not None:
             context = {"message": "the device failed", "exception": first}
             self._loop.call_exception_handler(context)
@@ -292,18 +292,23 @@ class Tunnel:
         """Takes events and messages for `_SLICE`; the timer comes at once for the rest."""
         if self._tun.fd < 0:
             return
+        self._backlog = False
+        self._survive(self._take)
+        self._survive(self._arm)
+
+    def _take(self) -> None:
         at = now()
         until = at.boot + _SLICE
         self._events.extend(self._plane.take_events())
-        self._backlog = True
-        while self._backlog and at.boot < until:
+        more = True
+        while more and at.boot < until:
             if self._events:
                 self._survive(self._handle, *self._events.popleft(), at)
             if message := self._plane.take_message():
                 self._survive(self._device.receive, *message, at)
-            self._backlog = bool(message or self._events)
+            more = bool(message or self._events)
             at = now()
-        self._arm()
+        self._backlog = more
 
     def _handle(self, kind: int, peer: int, at: Now) -> None:
         if kind == Event.TUN_LOST:
@@ -322,7 +327,7 @@ class Tunnel:
         self._device.handle(kind, peer, at)
 
     def _tick(self) -> None:
-        self._plane.clear_timer()
+        self._survive(self._plane.clear_timer)
         self._deadline = None
         self._survive(self._device.tick, now())
         self._drain()
@@ -339,8 +344,8 @@ class Tunnel:
         next_deadline = (1, "") if self._backlog else self._device.next_deadline()
         deadline = next_deadline[0] if next_deadline else None
         if deadline != self._deadline:
-            self._deadline = deadline
             self._plane.set_timer(deadline)
+            self._deadline = deadline
 
     def _lost(self) -> None:
         if not self.closed.done():
