@@ -121,6 +121,9 @@ def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterato
                 continue
             formatter = parser._get_formatter()
             words = formatter._format_action_invocation(action)
+            if options and action.nargs != 0:  # Python 3.13 names the value once.
+                value = formatter._format_args(action, action.dest.upper())
+                words = ", ".join(f"{option} {value}" for option in action.option_strings)
             yield from (".TP", f".B {_text(words)}", _text(formatter._expand_help(action)))
 
 

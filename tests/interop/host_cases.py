@@ -9,6 +9,7 @@ import fcntl
 import functools
 import itertools
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -84,7 +85,8 @@ def look(firewall: str) -> str:
         found.append(output("nft", "list", "ruleset"))
     else:
         saved = output("iptables-save") + output("ip6tables-save")
-        found.append("".join(line for line in saved.splitlines(True) if line[0] != "#"))
+        kept = "".join(line for line in saved.splitlines(True) if line[0] != "#")
+        found.append(re.sub(r"\[\d+:\d+\]", "", kept))
     found += (f"{path.name}: {path.read_text()}" for path in sorted(NAME_SERVERS.iterdir()))
     found += (path.read_text() for path in sorted(state.DIRECTORY.glob("*")))
     return "\n".join(found)

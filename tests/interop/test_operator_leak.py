@@ -95,7 +95,7 @@ def uplink(make_host: MakeHost) -> Iterator[Uplink]:
         yield one
 
 
-def test_c06_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
+def test_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
     uplink: Uplink, tmp_path: Path
 ) -> None:
     host, file = uplink.host, tmp_path / "wg0.conf"
@@ -158,7 +158,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return file
 
 
-def test_c06_another_full_tunnel_leaves_what_holds_a_dead_ones_traffic(
+def test_another_full_tunnel_leaves_what_holds_a_dead_ones_traffic(
     make_host: MakeHost, tmp_path: Path
 ) -> None:
     """Neither its up nor its down; and each one's own up takes over what it left itself."""
@@ -229,7 +229,7 @@ def answer(names: socket.socket, known: bytes, address: str) -> None:
             names.sendto(reply + (record if name == known else b""), client)
 
 
-def test_c06_a_dead_tunnel_is_open_for_names_known_around_it_and_shut_again(
+def test_a_dead_tunnel_is_open_for_names_known_around_it_and_shut_again(
     uplink: Uplink, make_host: MakeHost, tmp_path: Path
 ) -> None:
     host, outside = uplink.host, make_host("outside")

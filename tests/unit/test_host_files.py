@@ -302,7 +302,7 @@ class Tables:
         ({"wg0": 51820, "wg1": 51820}, {51820: [UNREACHABLE]}, (51820,), 51821),
     ],
 )
-def test_c06_a_table_that_holds_anothers_traffic_back_is_not_free(
+def test_a_table_that_holds_anothers_traffic_back_is_not_free(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     records: dict[str, int],

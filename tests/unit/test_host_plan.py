@@ -300,7 +300,7 @@ def test_what_outlived_its_interface_goes_without_it(network: Network) -> None:
 
 
 @given(networks(), networks())
-def test_c06_from_the_end_of_a_daemon_to_the_next_up_nothing_goes_around_a_tunnel(
+def test_from_the_end_of_a_daemon_to_the_next_up_nothing_goes_around_a_tunnel(
     first: Network, second: Network
 ) -> None:
     """Of those versions of which both are full tunnels, by whatever mark."""

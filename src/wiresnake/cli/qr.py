@@ -114,7 +114,7 @@ def _code(text: str) -> "QRCode":
 
     data = text.encode("utf-8", "surrogateescape")
     try:
-        return segno.make_qr(data, error="l", boost_error=True)
+        return segno.make_qr(data, error="l", boost_error=True, mode="byte")
     except segno.DataOverflowError:
         raise ConfigError(
             f"{len(data)} bytes are too many for a QR code, which holds {_LARGEST} at most; leave"
