@@ -116,6 +116,8 @@ impl Inbound {
         if let Some(inner) = deliver {
             let packet = &mut packet[..inner];
             ip::decapsulate_ecn(packet, received.tos);
+            #[cfg(test)]
+            crate::panics::plant("merge", packet);
             let tun = &self.tun;
             self.coalescer.add(packet, &mut |frame| tun.write(frame));
         }
@@ -155,6 +157,8 @@ impl Inbound {
     fn look_at(&mut self, datagram: &[u8], source: &Endpoint, now: u64) {
         let shared = &self.shared;
         let waiting = lock(&shared.messages).len();
+        #[cfg(test)]
+        crate::panics::plant("gate", datagram);
         let verdict = lock(&shared.gate).check(datagram, &source.remote, now, waiting);
         match verdict {
             Verdict::Queue if shared.expects(datagram) => {

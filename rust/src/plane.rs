@@ -582,8 +582,11 @@ mod tests {
         let rig = Rig::new(true);
         rig.receive(0, "before");
         assert_eq!(rig.received(), b"before");
-        for counter in [1, 3] {
-            rig.receive(counter, "open");
+        for (counter, place) in [(1, "open"), (3, "gate"), (5, "merge"), (7, "write")] {
+            match place {
+                "gate" => assert!(rig.wire.send(b"no data: gate").is_ok()),
+                _ => rig.receive(counter, place),
+            }
             // A datagram that comes in one call with it is lost, too.
             while rig.panics() == 0 {
                 std::thread::yield_now();

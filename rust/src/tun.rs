@@ -73,6 +73,8 @@ impl Tun {
     /// Some kernels take the offloads but not a merged frame: it goes as the packets that it was
     /// made of, and for a while no more are merged.
     pub fn write(&self, frame: &mut [u8]) {
+        #[cfg(test)]
+        crate::panics::plant("write", frame);
         let refused = write(&self.fd, &frame[self.skip()..]) == Err(Errno::INVAL);
         if !refused || !is_merged(frame) {
             return;
