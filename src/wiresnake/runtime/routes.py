@@ -43,7 +43,8 @@ _REST, _LONGEST_REST = 0.2, 2.0
 _SHARE = 10
 """After the questions it is deaf for ten times the processor time that they took, for 0.2 s at
 least and 2 s at most: where routes change all the time, they take a tenth of a processor with up
-to 5,000 peers, and more with more, so that another way out is never found later than that."""
+to 5,000 peers, and more with more. Another way out is found after the rest and the round of
+questions that follows it. What `moved` asks for has no such share."""
 _TOGETHER = 100
 """Peers asked for at once, in 3 ms."""
 
