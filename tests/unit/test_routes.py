@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import socket
 import struct
 import time
@@ -249,6 +250,24 @@ def test_what_moves_while_there_are_no_sockets_may_move_again(
         monkeypatch.setattr(plane, "take_source", taken.append)
         routes.moved(1)
         assert (taken, kernel.asked) == ([1], [])
+
+    play(monkeypatch, scene)
+
+
+def test_many_that_move_leave_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(routes: Routes, plane: PretendedPlane, kernel: PretendedKernel) -> None:
+        plane.endpoints = {
+            peer: PretendedEndpoint((THERE, HERE, 3, Hold.UNASKED, peer)) for peer in range(300)
+        }
+        clock = itertools.count(0, 0.01)  # Each hundred takes 10 ms.
+        monkeypatch.setattr(module, "time", Mock(thread_time=lambda: next(clock)))
+        for peer in plane.endpoints:
+            routes.moved(peer)
+        begin = time.monotonic()
+        while len(plane.held) < 300:
+            assert time.monotonic() - begin < 5
+            await asyncio.sleep(0.005)
+        assert time.monotonic() - begin >= 0.1 + 0.1, "a rest before the rest, then of ten times"
 
     play(monkeypatch, scene)
 

@@ -411,6 +411,7 @@ def test_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
             pause >= 0.02 * 2**number for number, pause in enumerate(pauses)
         )
         assert caplog.text.count("is up without a socket, trying again: UDP port 0 is in use") == 1
+        assert caplog.text.count("has its socket now") == 1
         # Once there are sockets, and once the link is down, nothing is tried any more.
         binds.refusals = 100
         tunnel._link_changed(False, 1420)

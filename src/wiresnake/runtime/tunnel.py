@@ -219,6 +219,9 @@ class Tunnel:
             if self._bind_error != known:
                 why = reason(error)
                 _log.error("%s is up without a socket, trying again: %s", self._tun.name, why)
+        else:
+            if known:  # As loud as the line that it answers.
+                _log.error("%s has its socket now", self._tun.name)
 
     def _bind_later(self, error: Defect, pause: float = _FIRST_PAUSE) -> None:
         self._bind_error = getattr(error, "errno", None) or errno.EIO
