@@ -218,6 +218,8 @@ def answer(names: socket.socket, known: bytes, address: str) -> None:
     with contextlib.suppress(OSError):
         while True:
             query, client = names.recvfrom(1000)
+            if not query:  # It was shut down.
+                return
             end = query.index(b"\0", 12) + 5
             name, kind = query[12 : end - 4], query[end - 4 : end - 2]
             record = b""

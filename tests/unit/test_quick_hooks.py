@@ -66,9 +66,15 @@ def test_what_the_caller_exported_is_no_way_to_the_children(
 def test_a_process_of_another_interface_is_let_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number may have been that of one that has ended."""
     ended: list[tuple[int, int]] = []
-    words = ["-c", "import time; time.sleep(60)", "events", "--hooks", "/x/wg0.conf", "wg0"]
-    with subprocess.Popen([sys.executable, *words]) as process:
+    script = "import sys; print(flush=True); sys.stdin.read()"
+    words = ["-c", script, "events", "--hooks", "/x/wg0.conf", "wg0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *words], stdin=pipe, stdout=pipe) as process:
         try:
+            # `Popen` returns once the program's files are closed, a moment before the kernel knows
+            # its words: until then /proc has none.
+            assert process.stdout is not None
+            process.stdout.readline()
             with monkeypatch.context() as patched:
                 patched.setattr(os, "kill", lambda *call: ended.append(call))
                 record = Applied(events=process.pid)
