@@ -21,7 +21,7 @@ help: ## List the targets
 setup: packages $(STAMPS)/native $(STAMPS)/wireguard-go ## Bring all that building and testing need
 
 demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: under a minute
-	wiresnake demo
+	python -m lab.demo
 
 test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
 	$(call PYTEST)
@@ -89,7 +89,7 @@ wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 
 clean: ## Remove all that was built or set up here
 	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests bench mutants conformance \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+	find src lab tests bench mutants conformance \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 
 packages:
 	@tools/setup packages

@@ -15,8 +15,8 @@ from bench import handshakes, instructions, null, operator, record, report, scal
 from bench.plan import Part, Plan
 from bench.record import Record
 from bench.subjects import DAEMONS, LABELS, NULL, ROOT, STOCK, subjects, version
-from wiresnake.cli import lab
-from wiresnake.cli.lab import LabError
+from lab import hosts
+from lab.hosts import LabError
 
 PARTS: tuple[Part, ...] = (
     scenarios.PART,
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             print("bench: needs root, for network namespaces: sudo make bench", file=sys.stderr)
             return 1
-        if missing := lab.missing_programs(*PROGRAMS):
+        if missing := hosts.missing_programs(*PROGRAMS):
             print(f"bench: missing: {', '.join(missing)}: tools/setup packages", file=sys.stderr)
             return 1
         kept = _run(arguments)

@@ -17,8 +17,8 @@ from wiresnake_conformance import oracle
 from bench.plan import Part, Plan
 from bench.record import Record
 from bench.subjects import WIREGUARD_GO, WIRESNAKE, Subject
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, LabError
+from lab import hosts
+from lab.hosts import Host, LabError
 
 SCENARIO = "handshakes"
 PEERS = 500
@@ -100,24 +100,24 @@ def measure(
         pid = responder(subject, a, b, initiators.config())
         with sender(a) as udp:
             exchange(udp, turns[0], 0, outstanding)
-            used, began = lab.cpu_seconds(pid), time.monotonic()
+            used, began = hosts.cpu_seconds(pid), time.monotonic()
             exchange(udp, counted, len(turns[0]), outstanding)
             took = time.monotonic() - began
-            used = lab.cpu_seconds(pid) - used
+            used = hosts.cpu_seconds(pid) - used
     return {"handshakes": len(counted) / took, "handshake_cpu": used / len(counted) * 1000}
 
 
 def responder(subject: Subject, a: Host, b: Host, config: str) -> int:
     """The daemon on `b`, configured and up, for initiators on `a`; returns its pid."""
-    devices = lab.cable(a, b)
-    lab.address(a, devices[0], "192.0.2.1/24")
-    lab.address(b, devices[1], f"{DEVICE}/24")
+    devices = hosts.cable(a, b)
+    hosts.address(a, devices[0], "192.0.2.1/24")
+    hosts.address(b, devices[1], f"{DEVICE}/24")
     route(a, b)
     b.run(*subject.command, "wg0", env=subject.env)
     (pid,) = b.processes(subject.program)
     b.run("wg setconf wg0 /dev/stdin", text=config, timeout=120)
     b.run("ip link set wg0 mtu 1420 up")
-    lab.await_tunnel(b, port=PORT)
+    hosts.await_tunnel(b, port=PORT)
     return pid
 
 
@@ -129,7 +129,7 @@ def route(a: Host, b: Host) -> None:
 
 def sender(host: Host) -> socket.socket:
     """One socket; each datagram names the address of `SOURCES` that it comes from."""
-    udp = lab.udp_socket(host, socket.AF_INET)
+    udp = hosts.udp_socket(host, socket.AF_INET)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
     udp.setblocking(False)
     return udp

@@ -13,8 +13,8 @@ from pathlib import Path
 from bench.plan import Part, Plan
 from bench.record import FAILURES, Record
 from bench.subjects import ROOT, WIRESNAKE, Subject
-from wiresnake.cli import lab
-from wiresnake.cli.lab import LabError
+from lab import hosts
+from lab.hosts import LabError
 
 SCENARIOS = {
     "seal 1420 B": ("seal", 1420),
@@ -59,9 +59,9 @@ def measure(program: Path, step: str, size: int) -> Mapping[str, float]:
 
 def build() -> Path:
     """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
-    if lab.missing_programs("valgrind"):
+    if hosts.missing_programs("valgrind"):
         raise LabError("valgrind is missing: apt-get install valgrind")
-    return executable(lab.tool(_BUILD, ROOT / "rust/Cargo.toml"))
+    return executable(hosts.tool(_BUILD, ROOT / "rust/Cargo.toml"))
 
 
 def executable(messages: str) -> Path:
@@ -75,7 +75,7 @@ def executable(messages: str) -> Path:
 def count(program: Path, step: str, size: int, packets: int) -> int:
     """The instructions of a whole run."""
     command = "valgrind --tool=callgrind --callgrind-out-file=/dev/null --log-fd=1"
-    return collected(lab.tool(command, program, step, str(size), str(packets)))
+    return collected(hosts.tool(command, program, step, str(size), str(packets)))
 
 
 def collected(report: str) -> int:

@@ -18,8 +18,8 @@ from bench.plan import Part, Plan
 from bench.record import FAILURES, Record
 from bench.subjects import COMMANDS, PYTHON, STOCK, WIRESNAKE, Subject
 from bench.tunnel import Network
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, LabError
+from lab import hosts
+from lab.hosts import Host, LabError
 
 ONE, MANY = "show 1 peer", "show 10k peers"
 UP, RELOAD = "up and down 1k peers", "reload 1 of 10k peers"
@@ -94,7 +94,7 @@ def show(host: Host, subject: Subject) -> Mapping[str, float]:
     """What is shown to people, to scripts, and as JSON, which stock does not have."""
     if subject.name == PYTHON:
         return {"show": times(host, *_PASS)[0]}
-    command = lab.words(f"{_SHOW[subject.name]} show wg0")
+    command = hosts.words(f"{_SHOW[subject.name]} show wg0")
     took, above = times(host, *command)
     figures = {"show": took, "show_dump": times(host, *command, "dump")[0]}
     if subject.name == WIRESNAKE:
@@ -153,10 +153,10 @@ def served(subject: Subject) -> Iterator[tuple[Network, str]]:
     """A client's tunnel to a server of 10,000 more peers, each with a route; and the server's file
     with one peer changed. Stock's is brought up without wg-quick, which takes minutes for that."""
     with Host("a") as a, stock_host("b") as b:
-        devices = lab.cable(a, b)
+        devices = hosts.cable(a, b)
         for number, (host, device) in enumerate(zip((a, b), devices, strict=True), start=1):
-            lab.address(host, device, f"192.0.2.{number}/24")
-        keys = lab.keypair(), lab.keypair()
+            hosts.address(host, device, f"192.0.2.{number}/24")
+        keys = hosts.keypair(), hosts.keypair()
         client = f"[Peer]\nPublicKey = {keys[0][1]}\nAllowedIPs = 10.9.0.1/32\n"
         peers = client + scale.idle(RELOADED)
         head = f"[Interface]\nPrivateKey = {keys[1][0]}\nListenPort = 51820\n"
@@ -167,7 +167,7 @@ def served(subject: Subject) -> Iterator[tuple[Network, str]]:
         else:
             b.run(Path(_DAEMON), "wg0")
             b.run("wg setconf wg0 /dev/stdin", text=head + peers, timeout=90)
-            lab.address(b, "wg0", "10.9.0.2/24")
+            hosts.address(b, "wg0", "10.9.0.2/24")
             b.run("ip link set wg0 mtu 1420 up")
             inner = re.findall(r"10\.6\d\.\S+/32", peers)
             batch = "".join(f"route add {each} dev wg0\n" for each in inner)
@@ -179,9 +179,9 @@ def served(subject: Subject) -> Iterator[tuple[Network, str]]:
             "Endpoint = 192.0.2.2:51820\n"
         )
         a.run("wg setconf wg0 /dev/stdin", text=text)
-        lab.address(a, "wg0", "10.9.0.1/24")
+        hosts.address(a, "wg0", "10.9.0.1/24")
         a.run("ip link set wg0 mtu 1420 up")
-        lab.await_tunnel(a, b)
+        hosts.await_tunnel(a, b)
         a.run("ping -q -c 1 -w 8 10.9.0.2", timeout=10)
         yield Network(a, b, devices, ()), head + address + changed(peers)
 
@@ -199,7 +199,7 @@ def changed(peers: str) -> str:
 
 
 def interface(more: str = "") -> str:
-    return f"[Interface]\nPrivateKey = {lab.keypair()[0]}\nListenPort = 51820\n{more}"
+    return f"[Interface]\nPrivateKey = {hosts.keypair()[0]}\nListenPort = 51820\n{more}"
 
 
 def write(host: Host, text: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.figures import FIGURES
 from bench.subjects import ROOT, Subject
+from lab import hosts
+from lab.hosts import LabError
 from wiresnake._native import cipher
-from wiresnake.cli import lab
-from wiresnake.cli.lab import LabError
 
 FOLDER = ROOT / "bench/results"
 FAILURES = (
@@ -110,6 +110,6 @@ def _failure(subject: Subject, scenario: str, number: int, error: Exception) -> 
 def _commit() -> str:
     """The commit, and a plus where files differ from it."""
     try:
-        return lab.tool("git -C", ROOT, "describe", "--always", "--dirty=+")
+        return hosts.tool("git -C", ROOT, "describe", "--always", "--dirty=+")
     except (LabError, OSError):
         return "unknown"

@@ -28,8 +28,8 @@ from bench.plan import Part, Plan
 from bench.record import FAILURES, Record
 from bench.subjects import WIREGUARD_GO, WIRESNAKE, Subject
 from bench.tunnel import FAR, Network, network
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, LabError
+from lab import hosts
+from lab.hosts import Host, LabError
 
 THOUSANDS = {"10k peers": 10_000, "100k peers": 100_000}
 LIMIT = {WIREGUARD_GO: 65_000}
@@ -60,7 +60,7 @@ def peers(subject: Subject, count: int) -> int:
 
 def configure(subject: Subject, count: int) -> Mapping[str, float]:
     """One daemon with that many idle peers: configured, brought up, listed."""
-    config = f"[Interface]\nPrivateKey = {lab.keypair()[0]}\nListenPort = 51820\n" + idle(count)
+    config = f"[Interface]\nPrivateKey = {hosts.keypair()[0]}\nListenPort = 51820\n" + idle(count)
     with Host("b") as b:
         b.run(*subject.command, "wg0", env=subject.env)
         (pid,) = b.processes(subject.program)
@@ -199,7 +199,7 @@ def active(net: Network) -> Iterator[None]:
     handshakes.route(net.a, net.b)
     net.b.run("wg addconf wg0 /dev/stdin", text=initiators.peers())
     net.b.run("ip route add 10.64.0.0/10 dev wg0")
-    with handshakes.sender(net.a) as udp, lab.udp_socket(net.b, socket.AF_INET, DISCARD):
+    with handshakes.sender(net.a) as udp, hosts.udp_socket(net.b, socket.AF_INET, DISCARD):
         initiated = initiators.initiate(0)
         messages = [initiating.message for initiating in initiated]
         most = min(handshakes.OUTSTANDING.values())

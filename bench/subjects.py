@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wiresnake.cli import lab
+from lab import hosts
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".tools"
@@ -77,7 +77,7 @@ def subjects() -> tuple[list[Subject], dict[str, str]]:
     for subject, remedy in _ALL:
         if not subject.command:
             present.append(subject)
-        elif not shutil.which(subject.command[0], path=lab.program_path()):
+        elif not shutil.which(subject.command[0], path=hosts.program_path()):
             absent[subject.name] = f"{subject.program} is missing: {remedy}"
         elif subject.name == NULL and not (NULL_TREE / "wiresnake").exists():
             absent[subject.name] = remedy
@@ -88,5 +88,5 @@ def subjects() -> tuple[list[Subject], dict[str, str]]:
 
 def version(program: str) -> str:
     """The word with digits in the first line that `--version` prints."""
-    first = lab.tool("sh -c", 'exec "$0" --version 2>&1', program).partition("\n")[0]
+    first = hosts.tool("sh -c", 'exec "$0" --version 2>&1', program).partition("\n")[0]
     return next((word for word in first.split() if any(map(str.isdigit, word))), first)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.tunnel import FAR, Network
-from wiresnake.cli import lab
-from wiresnake.cli.lab import LabError
+from lab import hosts
+from lab.hosts import LabError
 
 _IPERF_PORT = 5201
 _SOCKPERF_PORT = 11111
@@ -30,9 +30,9 @@ _PATIENCE = 10
 
 def tcp(net: Network, seconds: float, options: str = "", far: str = FAR) -> dict[str, float]:
     """Gbit/s that arrived, all streams and both directions together, and what they cost."""
-    tunnel, total = sum(map(lab.cpu_seconds, net.pids)), _busy()
+    tunnel, total = sum(map(hosts.cpu_seconds, net.pids)), _busy()
     end = _iperf(net, f"-t {seconds} {options}", far, seconds)
-    tunnel, total = sum(map(lab.cpu_seconds, net.pids)) - tunnel, _busy() - total
+    tunnel, total = sum(map(hosts.cpu_seconds, net.pids)) - tunnel, _busy() - total
     directions = [end[name] for name in end if name.startswith("sum_received")]
     gigabytes = sum(direction["bytes"] for direction in directions) / 1e9
     figures = {
@@ -83,7 +83,7 @@ def ping_pong(net: Network, seconds: float) -> dict[str, float]:
     """Round trips of 64 bytes, one at a time."""
     server = net.b.start(f"sockperf server -i {FAR} -p {_SOCKPERF_PORT}")
     try:
-        lab.wait_for("sockperf", lambda: lab.listens(net.b, _SOCKPERF_PORT, "udp"))
+        hosts.wait_for("sockperf", lambda: hosts.listens(net.b, _SOCKPERF_PORT, "udp"))
         said = net.a.run(
             f"sockperf ping-pong -i {FAR} -p {_SOCKPERF_PORT} -m 64 -t {max(1, round(seconds))}"
             " --full-rtt",
@@ -175,7 +175,7 @@ def _listener(net: Network) -> Iterator[None]:
     """An iperf3 for one client. It would wait for ever for one that failed, so it is ended."""
     listener = net.b.start(f"iperf3 -s -1 -p {_IPERF_PORT}")
     try:
-        lab.wait_for("iperf3 to listen", lambda: lab.listens(net.b, _IPERF_PORT))
+        hosts.wait_for("iperf3 to listen", lambda: hosts.listens(net.b, _IPERF_PORT))
         yield
     finally:
         listener.stop()

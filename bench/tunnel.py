@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.subjects import Subject
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 FAR = "10.9.0.2"
 FAR6 = "fd09::2"
@@ -33,11 +33,11 @@ class Network:
 def network(subject: Subject) -> Iterator[Network]:
     """A cable of 1500 bytes, within it a tunnel of 1420; all of it gone at the end."""
     with Host("a") as a, Host("b") as b:
-        devices = lab.cable(a, b)
+        devices = hosts.cable(a, b)
         pids = _tunnel(subject, a, b, devices) if subject.command else ()
         for index, host in enumerate((a, b)):
             device = "wg0" if pids else devices[index]
-            lab.address(host, device, f"10.9.0.{index + 1}/24", f"fd09::{index + 1}/64")
+            hosts.address(host, device, f"10.9.0.{index + 1}/24", f"fd09::{index + 1}/64")
         for far in (FAR, FAR6):
             # The first packet brings up the session. Not every daemon keeps what waits for that.
             a.run("ping -q -c 1 -w 8", far, timeout=10)
@@ -72,10 +72,10 @@ def jumbo(net: Network) -> Iterator[None]:
 
 
 def _tunnel(subject: Subject, a: Host, b: Host, devices: tuple[str, str]) -> tuple[int, ...]:
-    keys = [lab.keypair(), lab.keypair()]
+    keys = [hosts.keypair(), hosts.keypair()]
     pids = []
     for index, host in enumerate((a, b)):
-        lab.address(host, devices[index], f"192.0.2.{index + 1}/24")
+        hosts.address(host, devices[index], f"192.0.2.{index + 1}/24")
         host.run(*subject.command, "wg0", env=subject.env)
         pids.append(_daemon(subject, host))
         text = (
@@ -85,13 +85,13 @@ def _tunnel(subject: Subject, a: Host, b: Host, devices: tuple[str, str]) -> tup
         )
         host.run("wg setconf wg0 /dev/stdin", text=text)
         host.run("ip link set wg0 mtu 1420 up")
-    lab.await_tunnel(a, b)
+    hosts.await_tunnel(a, b)
     return tuple(pids)
 
 
 def _daemon(subject: Subject, host: Host) -> int:
     """The pid. For a moment the process that went to the background has a parent by that name."""
-    lab.wait_for(f"one {subject.program}", lambda: len(host.processes(subject.program)) == 1)
+    hosts.wait_for(f"one {subject.program}", lambda: len(host.processes(subject.program)) == 1)
     (pid,) = host.processes(subject.program)
     return pid
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wiresnake.cli.lab import program_path
+from lab.hosts import program_path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,9 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell ignores Ctrl-C for what it runs in the background, and so would all that tests start.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell ignores Ctrl-C for what it runs in the background, and nohup ignores SIGHUP: so would
+    # all that tests start.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     config.addinivalue_line("markers", "slow: waits for real time to pass, a minute or more")
     config.addinivalue_line(
         "markers", "alone: measures time, processors or memory: `make test` runs nothing beside it"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from interop.harness import unavailable
 
-from wiresnake.cli import lab
+from lab import hosts
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "packaging/data/share/man/man8").glob("*.8"))
@@ -42,7 +42,7 @@ def test_what_is_out_of_date_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tool", ["mandoc -T lint -W warning", "man -l --warnings=w -E UTF-8"])
 def test_they_are_good_roff(tool: str) -> None:
     program, *options = tool.split()
-    if lab.missing_programs(program):
+    if hosts.missing_programs(program):
         unavailable(f"{program} is missing: apt-get install mandoc man-db groff")
     for page in PAGES:  # `man` takes one at a time
         done = subprocess.run(

@@ -13,9 +13,10 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
-from wiresnake.cli import help, wiresnaked
-from wiresnake.cli.arguments import EXIT_CODES
+from wiresnake.arguments import EXIT_CODES
+from wiresnake.cli import help
 from wiresnake.cli.commands import COMMANDS, module_of
+from wiresnake.daemon.main import parser as daemon_parser
 
 PAGES = Path("packaging/data/share/man/man8")
 DATE = "2026-11-23"
@@ -44,7 +45,7 @@ FILES = {
 def pages() -> Iterator[tuple[str, str]]:
     """Every page's name and text."""
     yield "wiresnake.8", _overview()
-    yield "wiresnaked.8", _page(wiresnaked.parser(), "a WireGuard interface in userspace")
+    yield "wiresnaked.8", _page(daemon_parser(), "a WireGuard interface in userspace")
     for group in COMMANDS.values():
         for word, (_, summary) in group.items():
             module = module_of(word)

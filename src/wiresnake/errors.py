@@ -1,5 +1,13 @@
 """What the user can get wrong. A hostile or broken peer never raises: its packets are nothing."""
 
+from typing import Final, TypeAlias
+
+from wiresnake._native import PanicException
+
+Defect: TypeAlias = Exception | PanicException
+DEFECTS: Final = (Exception, PanicException)
+"""For an `except` that survives a defect, in Rust too: a panic there is no Exception."""
+
 
 class WiresnakeError(Exception):
     """Base of all errors of this package: says what, where, and what to do."""

@@ -93,6 +93,13 @@ class Stranger(NamedTuple):
     """In ns of CLOCK_BOOTTIME."""
 
 
+class Dns(NamedTuple):
+    """Name servers by address, and the domains in which they are asked for short names."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
     """What a device is, without its peers."""

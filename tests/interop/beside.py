@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wiresnake.cli.lab import Host
+from lab.hosts import Host
 
 OURS = Path(sys.executable).parent / "wiresnake"
 FIELDS = (

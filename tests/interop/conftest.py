@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 CLONE_NEWNS = 0x00020000
 
@@ -24,7 +24,9 @@ def machine() -> Iterator[None]:
     """
     if os.geteuid() != 0:
         unavailable("needs root, for network namespaces: sudo make test")
-    if missing := lab.missing_programs("ip", "wg", "wg-quick", "ping", "nsenter", "nft", "setpriv"):
+    if missing := hosts.missing_programs(
+        "ip", "wg", "wg-quick", "ping", "nsenter", "nft", "setpriv"
+    ):
         unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
     libc = ctypes.CDLL(None, use_errno=True)
     here = os.getcwd()
@@ -32,8 +34,8 @@ def machine() -> Iterator[None]:
     with open("/proc/self/ns/mnt", "rb") as namespace:
         if libc.unshare(CLONE_NEWNS):
             unavailable(f"mount namespaces are refused here: {os.strerror(ctypes.get_errno())}")
-        subprocess.run(lab.words("mount --make-rprivate /"), check=True)
-        subprocess.run(lab.words("mount -t tmpfs -o mode=755 tmpfs /run"), check=True)
+        subprocess.run(hosts.words("mount --make-rprivate /"), check=True)
+        subprocess.run(hosts.words("mount -t tmpfs -o mode=755 tmpfs /run"), check=True)
         try:
             yield
         finally:

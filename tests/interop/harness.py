@@ -17,8 +17,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 ROOT = Path(__file__).parents[2]
 PORT = 51820
@@ -53,7 +53,7 @@ class Implementation:
     hint: str
 
     def need(self) -> None:
-        if not lab.missing_programs(self.program):
+        if not hosts.missing_programs(self.program):
             return
         unavailable(f"{self.name} is missing: {self.hint}")
 
@@ -89,7 +89,7 @@ class End:
 
     def __post_init__(self) -> None:
         if not self.private:
-            self.private, self.public = lab.keypair()
+            self.private, self.public = hosts.keypair()
 
     def wg(self, *words: str, text: str | None = None) -> str:
         return self.host.run("wg", *words, text=text).stdout
@@ -115,13 +115,13 @@ class End:
     def up(self) -> None:
         """Addresses with their network, so that the other end is on the link."""
         for version, length in ((4, 24), (6, 64)):
-            lab.address(self.host, self.interface, f"{self.inner[version]}/{length}")
+            hosts.address(self.host, self.interface, f"{self.inner[version]}/{length}")
         self.host.run(f"ip link set {self.interface} mtu 1420 up")
 
 
 def ends(left: Host, right: Host, *, mtu: int = 1500) -> tuple[End, End]:
     """Two hosts on a cable, with addresses, without a tunnel as yet."""
-    return on_cable(left, right, lab.cable(left, right, mtu=mtu))
+    return on_cable(left, right, hosts.cable(left, right, mtu=mtu))
 
 
 def on_cable(left: Host, right: Host, devices: tuple[str, str]) -> tuple[End, End]:
@@ -129,7 +129,7 @@ def on_cable(left: Host, right: Host, devices: tuple[str, str]) -> tuple[End, En
     made = []
     for number, (host, device) in enumerate(zip((left, right), devices, strict=True), start=1):
         outer = {4: f"192.0.2.{number}", 6: f"2001:db8::{number}"}
-        lab.address(host, device, f"{outer[4]}/24", f"{outer[6]}/64")
+        hosts.address(host, device, f"{outer[4]}/24", f"{outer[6]}/64")
         made.append(End(host, device, outer, {4: f"10.9.0.{number}", 6: f"fd09::{number}"}))
     return made[0], made[1]
 
@@ -180,16 +180,16 @@ def tunnel(
 
 def join(a: End, host: Host, implementation: Implementation) -> End:
     """A third end, on a cable of its own to `a`; each knows where the other is."""
-    near, far = lab.cable(a.host, host)
-    lab.address(a.host, near, "198.51.100.1/24")
-    lab.address(host, far, "198.51.100.3/24")
+    near, far = hosts.cable(a.host, host)
+    hosts.address(a.host, near, "198.51.100.1/24")
+    hosts.address(host, far, "198.51.100.3/24")
     c = End(host, far, {4: "198.51.100.3"}, {4: "10.9.0.3", 6: "fd09::3"})
     implementation.start(host)
     c.wg("setconf", c.interface, "/dev/stdin", text=configuration(c, a))
     c.up()
     section = configuration(a, c, outer=4).partition("[Peer]")
     a.wg("addconf", a.interface, "/dev/stdin", text="[Peer]" + section[2])
-    lab.await_tunnel(host)
+    hosts.await_tunnel(host)
     return c
 
 
@@ -197,19 +197,19 @@ def configure(
     a: End, b: End, *, outer: int = 4, psk: bool = False, allowed: str | None = None
 ) -> None:
     """Configures both ends with stock `wg` and brings their interfaces up."""
-    shared = lab.tool("wg genpsk") if psk else None
+    shared = hosts.tool("wg genpsk") if psk else None
     for end, other, version in ((a, b, outer), (b, a, None)):
         text = configuration(end, other, outer=version, psk=shared, allowed=allowed)
         end.wg("setconf", end.interface, "/dev/stdin", text=text)
         end.up()
     for end in (a, b):
-        lab.await_tunnel(end.host, port=end.port)
+        hosts.await_tunnel(end.host, port=end.port)
 
 
 def move(end: End, version: int) -> None:
     """To another address, then to another port. The old address is gone: nobody can use it."""
     length = 24 if version == 4 else 64
-    lab.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
+    hosts.address(end.host, end.device, f"{NEW_OUTER[version]}/{length}")
     end.host.run(f"ip address delete {end.outer[version]}/{length} dev {end.device}")
     end.wg("set", end.interface, "listen-port", str(NEW_PORT))
     end.outer[version], end.port = NEW_OUTER[version], NEW_PORT
@@ -218,7 +218,7 @@ def move(end: End, version: int) -> None:
 def move_interface(interface: str, source: Host, target: Host) -> None:
     """From a host's network into another's; the daemon stays, and so do its sockets."""
     # In no host's process namespace: there the target's pid would be another.
-    lab.tool(f"nsenter --target {source.pid} --net ip link set {interface} netns {target.pid}")
+    hosts.tool(f"nsenter --target {source.pid} --net ip link set {interface} netns {target.pid}")
 
 
 def memory(pid: int) -> int:
@@ -314,7 +314,7 @@ def assert_udp(a: End, b: End, version: int = 4) -> None:
     A busy machine may lose a few: all its virtual cables share one short queue a processor.
     """
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
-    sender, receiver = (lab.udp_socket(end.host, family) for end in (a, b))
+    sender, receiver = (hosts.udp_socket(end.host, family) for end in (a, b))
     sent = [os.urandom(size) for size in (1, *[1000] * 100, 1500, 20_000, 60_000)]
     received: list[bytes] = []
     with sender, receiver:
@@ -496,7 +496,7 @@ def as_user(host: Host, mode: str) -> list[str]:
                 break
     for folder, parts in closed.items():
         host.run("sh -c", OPEN_FOLDER.format(closed=folder, needed=" ".join(parts)))
-    command = lab.words(f"setpriv --reuid {USER} --regid {USER} --clear-groups")
+    command = hosts.words(f"setpriv --reuid {USER} --regid {USER} --clear-groups")
     if host.run(*command, sys.executable, "-c", "import wiresnake", check=False).returncode:
         unavailable("an ordinary user cannot read this tree: its files are closed to others")
     return command

@@ -20,9 +20,10 @@ from pathlib import Path
 from unittest import mock
 
 from wiresnake.errors import HostError
-from wiresnake.host import changes, linux, state
-from wiresnake.host.model import Dns, Network, Policy, Route
-from wiresnake.host.steps import ProgramStep, Step
+from wiresnake.model import Dns
+from wiresnake.network import journal, observe, transaction
+from wiresnake.network.model import Network, Policy, Route
+from wiresnake.network.steps import ProgramStep, Step
 
 NAME_SERVERS = Path("/run/name-servers")
 ROUTES = tuple(Route(f"10.{number}.0.0/16") for number in range(100, 110)) + tuple(
@@ -88,7 +89,7 @@ def look(firewall: str) -> str:
         kept = "".join(line for line in saved.splitlines(True) if line[0] != "#")
         found.append(re.sub(r"\[\d+:\d+\]", "", kept))
     found += (f"{path.name}: {path.read_text()}" for path in sorted(NAME_SERVERS.iterdir()))
-    found += (path.read_text() for path in sorted(state.DIRECTORY.glob("*")))
+    found += (path.read_text() for path in sorted(journal.DIRECTORY.glob("*")))
     return "\n".join(found)
 
 
@@ -101,7 +102,7 @@ def output(*command: str, text: str = "") -> str:
 def refuse(step: int) -> Iterator[list[int]]:
     """That step fails: the kernel refuses it alone of its batch, a program has half done it. Yields
     how often it happened."""
-    request, run = changes._request, changes.Change._run
+    request, run = transaction._request, transaction.Change._run
     begun = 0
     happened: list[int] = []
 
@@ -114,7 +115,7 @@ def refuse(step: int) -> Iterator[list[int]]:
         assert not request(interface, [*steps[:at], *steps[at + 1 :]])
         return {at: OSError(errno.EIO, "injected")}
 
-    def fail_run(self: changes.Change, one: ProgramStep) -> None:
+    def fail_run(self: transaction.Change, one: ProgramStep) -> None:
         nonlocal begun
         run(self, one)
         begun += 1
@@ -123,8 +124,8 @@ def refuse(step: int) -> Iterator[list[int]]:
             raise HostError(errno.EIO, "injected")
 
     with (
-        mock.patch.object(changes, "_request", refuse_request),
-        mock.patch.object(changes.Change, "_run", fail_run),
+        mock.patch.object(transaction, "_request", refuse_request),
+        mock.patch.object(transaction.Change, "_run", fail_run),
     ):
         yield happened
 
@@ -132,7 +133,7 @@ def refuse(step: int) -> Iterator[list[int]]:
 @contextlib.contextmanager
 def stop_before(group: int, signals: tuple[int, ...]) -> Iterator[list[int]]:
     """A signal, each in turn, comes before that call of the kernel or of a program."""
-    groups = changes._groups
+    groups = transaction._groups
     happened: list[int] = []
 
     def watched(steps: Iterable[Step]) -> Iterator[list[Step]]:
@@ -146,13 +147,13 @@ def stop_before(group: int, signals: tuple[int, ...]) -> Iterator[list[int]]:
             happened.append(group)
             os.kill(os.getpid(), signals[group % len(signals)])
 
-    with mock.patch.object(changes, "_groups", watched):
+    with mock.patch.object(transaction, "_groups", watched):
         yield happened
 
 
 def change(wanted: Network | None) -> None:
-    with changes.begin("wg0", tell, complain) as one:
-        if not linux.exists("wg0") and wanted:
+    with transaction.begin("wg0", tell, complain) as one:
+        if not observe.exists("wg0") and wanted:
             one.do("ip tuntap add dev wg0 mode tun", lambda: LINKS.append(Link()), delete)
         one.to(wanted, file="/etc/wireguard/wg0.conf", backend="user")
     if wanted is None:
@@ -160,7 +161,7 @@ def change(wanted: Network | None) -> None:
 
 
 def delete() -> None:
-    linux.delete("wg0")
+    observe.delete("wg0")
     close()
 
 
@@ -200,7 +201,7 @@ def undone(first: Network | None, wanted: Network | None, firewall: str) -> int:
 
 def undone_from(before: str, wanted: Network | None, fault: Faults, firewall: str) -> int:
     for step in itertools.count():
-        with changes.begin("wg0") as one:
+        with transaction.begin("wg0") as one:
             if wanted is None and step == len(one.plan(None)) - 1:
                 return step  # What deletes the interface is never undone.
         with fault(step) as happened:
@@ -225,19 +226,19 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
         killed = in_a_child(step, wanted)
         if gone:
             with contextlib.suppress(HostError):
-                linux.delete("wg0")
-        deleted = wanted is None and not linux.exists("wg0")
-        assert (changes.leftovers("wg0") is not None) == (killed and not deleted)
+                observe.delete("wg0")
+        deleted = wanted is None and not observe.exists("wg0")
+        assert (transaction.leftovers("wg0") is not None) == (killed and not deleted)
         if step % 2 or not killed:
             # What a whole change made outlives its interface until it is taken away.
-            changes.mend("wg0", tell, complain)
+            transaction.mend("wg0", tell, complain)
         else:
-            with changes.begin("wg0", tell, complain):
+            with transaction.begin("wg0", tell, complain):
                 pass  # Whatever comes next mends it.
-        assert changes.leftovers("wg0") is None
+        assert transaction.leftovers("wg0") is None
         if killed and not gone and not deleted:
             assert_as(before, firewall, f"killed before step {step}")
-        if linux.exists("wg0"):
+        if observe.exists("wg0"):
             change(None)
         close()
         assert_as(nothing, firewall, f"killed before step {step}, and all gone")

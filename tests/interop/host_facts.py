@@ -26,8 +26,10 @@ from interop.host_cases import (
 )
 
 from wiresnake.errors import HostError
-from wiresnake.host import changes, dns, linux, programs, state
-from wiresnake.host.model import Dns, Network, Policy, Route
+from wiresnake.linux import programs
+from wiresnake.model import Dns
+from wiresnake.network import dns, journal, observe, transaction
+from wiresnake.network.model import Network, Policy, Route
 
 MAKES_ITS_OWN = ("test_a_read_only_proc_sys",)
 DEFAULT = Network(1400, ("10.9.0.1/24",), (Route("0.0.0.0/0", 51820),), Policy(51820, (4,)))
@@ -51,7 +53,7 @@ def refused(wanted: Network) -> str:
 
 def warnings(wanted: Network) -> list[str]:
     found: list[str] = []
-    with changes.begin("wg0", tell, found.append) as one:
+    with transaction.begin("wg0", tell, found.append) as one:
         one.to(wanted)
     change(None)
     return found
@@ -63,7 +65,7 @@ def test_the_kernels_refusal_names_its_step() -> None:
     said = refused(Network(1400, (), routes))
     assert said.startswith("ip -4 route add 10.3.0.0/16 dev wg0: File exists: eth0 leads to"), said
     assert "out of AllowedIPs; or write its halves, 10.3.0.0/17, 10.3.128.0/17" in said
-    assert linux.routed_by()["10.3.0.0/16"] == "eth0"
+    assert observe.routed_by()["10.3.0.0/16"] == "eth0"
     ip("route delete 10.3.0.0/16 dev eth0")
 
 
@@ -72,7 +74,7 @@ def test_the_undoing_does_not_bury_the_reason() -> None:
     ip("route add 10.3.0.0/16 dev eth0")
     said: list[str] = []
     routes = tuple(Route(f"10.{number}.0.0/16") for number in range(1, 4))
-    with suppress(HostError), changes.begin("wg0", said.append, complain) as one:
+    with suppress(HostError), transaction.begin("wg0", said.append, complain) as one:
         one.to(Network(1400, ("10.9.0.1/24",), routes))
     assert said[-2:] == ["ip -4 route add 10.3.0.0/16 dev wg0", "undoing what was done"], said
     ip("route delete 10.3.0.0/16 dev eth0")
@@ -90,24 +92,24 @@ def test_an_interface_that_went_away() -> None:
     """Its daemon died: the next change removes what outlived it."""
     nothing = snapshot("nft").partition("wg0:")[0]
     change(RICH)
-    linux.delete("wg0")
-    assert changes.mend("wg0", tell, complain)
+    observe.delete("wg0")
+    assert transaction.mend("wg0", tell, complain)
     assert snapshot("nft").partition("wg0:")[0].splitlines()[:2] == nothing.splitlines()[:2]
     for line in ("rule", "-6 rule"):
         assert "51820" not in ip(line)
     assert "wg-quick" not in output("nft", "list", "ruleset")
-    assert not list(state.DIRECTORY.iterdir())
+    assert not list(journal.DIRECTORY.iterdir())
     assert dns.read("wg0") == Dns()
 
 
 def test_what_wg_quick_had_made_is_what_a_killed_reload_comes_back_to() -> None:
     change(RICH)
-    for file in state.DIRECTORY.iterdir():
+    for file in journal.DIRECTORY.iterdir():
         file.unlink()
     before = snapshot("nft")
     for call in (1, 12):
         assert in_a_child(call, OTHER)
-        assert changes.mend("wg0", tell, complain)
+        assert transaction.mend("wg0", tell, complain)
         assert_as(before, "nft", f"killed before call {call}")
     change(None)
 
@@ -119,7 +121,7 @@ def test_nobody_reads_what_is_said() -> None:
         raise BrokenPipeError
 
     before = snapshot("nft")
-    with suppress(HostError), refuse(30), changes.begin("wg0", broken, broken) as one:
+    with suppress(HostError), refuse(30), transaction.begin("wg0", broken, broken) as one:
         one.to(RICH)
     assert_as(before, "nft", "nobody reads")
 
@@ -141,14 +143,14 @@ def test_another_tunnel_keeps_its_rules() -> None:
     second = Link("wg1")
     other = Network(1400, (), (Route("0.0.0.0/0", 51821),), Policy(51821, (4,)))
     change(DEFAULT)
-    with changes.begin("wg1") as one:
+    with transaction.begin("wg1") as one:
         one.to(other)
     both = ip("rule").splitlines()
     assert [line.split(":")[1].split()[-1] for line in both[1:5]] == ["0", "51821", "0", "51820"]
     change(None)
     left = ip("rule").splitlines()
     assert left == [*both[:3], *both[5:]], left
-    with changes.begin("wg1") as one:
+    with transaction.begin("wg1") as one:
         one.to(None)
     assert ip("rule") == before
     second.close()
@@ -157,7 +159,7 @@ def test_another_tunnel_keeps_its_rules() -> None:
 def test_the_second_change_waits() -> None:
     child = os.fork()
     if not child:
-        with changes.begin("wg0"):
+        with transaction.begin("wg0"):
             Path("/run/holds").touch()
             time.sleep(0.2)
         os._exit(0)
@@ -165,31 +167,31 @@ def test_the_second_change_waits() -> None:
         time.sleep(0.005)
     said: list[str] = []
     started = time.monotonic()
-    with changes.begin("wg0", warn=said.append):
+    with transaction.begin("wg0", warn=said.append):
         assert time.monotonic() - started > 0.05
     assert said == [f"process {child} is changing wg0: waiting for it"]
     os.waitpid(child, 0)
-    assert not list(state.DIRECTORY.iterdir())
+    assert not list(journal.DIRECTORY.iterdir())
 
 
 def test_tables_and_ways() -> None:
-    assert linux.free_table("wg0") == 51820
+    assert observe.free_table("wg0") == 51820
     ip("route add 10.1.0.0/16 dev eth0 table 51820")
     ip("-6 route add fd01::/64 dev eth0 table 51821")
-    assert linux.free_table("wg0") == 51822
+    assert observe.free_table("wg0") == 51822
     ip("route add 198.51.100.0/24 dev eth0 mtu 1300")
-    assert linux.route_mtu(["192.0.2.9"]) == 1500
-    assert linux.route_mtu(["192.0.2.9", "198.51.100.9"]) == 1300
+    assert observe.route_mtu(["192.0.2.9"]) == 1500
+    assert observe.route_mtu(["192.0.2.9", "198.51.100.9"]) == 1300
     ip("link set eth0 mtu 1480")
-    assert linux.route_mtu(["192.0.2.9"]) == 1480
-    assert linux.route_mtu([]) == 1480, "the default route's device"
-    assert linux.route_device("198.51.100.1") == "eth0"
-    assert linux.route_device("2001:db8::1") is None
+    assert observe.route_mtu(["192.0.2.9"]) == 1480
+    assert observe.route_mtu([]) == 1480, "the default route's device"
+    assert observe.route_device("198.51.100.1") == "eth0"
+    assert observe.route_device("2001:db8::1") is None
 
 
 def test_networks_in_use() -> None:
-    assert {"192.0.2.0/24", "198.51.100.0/24", "10.1.0.0/16", "fd01::/64"} <= {*linux.routed()}
-    assert not {"0.0.0.0/0", "::/0"} & {*linux.routed()}
+    assert {"192.0.2.0/24", "198.51.100.0/24", "10.1.0.0/16", "fd01::/64"} <= {*observe.routed()}
+    assert not {"0.0.0.0/0", "::/0"} & {*observe.routed()}
 
 
 def test_a_thousand_routes_are_few_calls() -> None:

@@ -27,8 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab.hosts import Host, address, cable, program_path
 
 INTERNET = "203.0.113.1"
 
@@ -151,7 +150,7 @@ def matches(expected: list[str], said: list[str]) -> bool:
 def run(page: Page, programs: Path) -> None:
     with contextlib.ExitStack() as stack:
         hosts = _build(stack, page.places)
-        path = f"{programs}:/run/bin:{lab.program_path()}"
+        path = f"{programs}:/run/bin:{program_path()}"
         environment = {"PATH": path, "HOME": "/run/home"}
         for step in page.steps:
             host = hosts[step.host]
@@ -171,7 +170,7 @@ def _build(stack: contextlib.ExitStack, places: list[Place]) -> dict[str, Host]:
     hosts = {place.name: stack.enter_context(Host(place.name)) for place in places}
     router = stack.enter_context(Host("router"))
     router.run("sysctl -q -w net.ipv4.ip_forward=1")
-    lab.address(router, "lo", f"{INTERNET}/32")
+    address(router, "lo", f"{INTERNET}/32")
     table = [f"{place.address} {' '.join((place.name, *place.names))}" for place in places]
     known = "\n".join(["127.0.0.1 localhost", f"{INTERNET} www.example.net", *table, ""])
     for place in places:
@@ -179,10 +178,10 @@ def _build(stack: contextlib.ExitStack, places: list[Place]) -> dict[str, Host]:
         (homes / place.name).mkdir()
         host.run("sh -c", PRIVATE.format(homes=homes, name=place.name), text=known)
         gateway = hosts.get(place.behind, router)
-        near, far = lab.cable(host, gateway)
+        near, far = cable(host, gateway)
         network = ip_interface(f"{place.address}/24").network
         above = str(network[1] if place.behind else network[254])
-        lab.address(host, near, f"{place.address}/24")
-        lab.address(gateway, far, f"{above}/24")
+        address(host, near, f"{place.address}/24")
+        address(gateway, far, f"{above}/24")
         host.run(f"ip route add default via {above}")
     return hosts

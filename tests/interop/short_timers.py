@@ -6,7 +6,7 @@ way, and the tests' own.
 
 import sys
 
-from wiresnake.cli import wiresnaked
+from wiresnake.daemon import main
 from wiresnake.protocol.constants import SECOND, Timing
 
 TIMING = Timing(
@@ -17,4 +17,4 @@ TIMING = Timing(
 )
 
 if __name__ == "__main__":
-    wiresnaked.run(sys.argv[1], timing=TIMING)
+    main.run(sys.argv[1], timing=TIMING)

@@ -19,8 +19,8 @@ from interop.harness import (
     unavailable,
 )
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, Process
+from lab import hosts
+from lab.hosts import Host, Process
 
 pytestmark = pytest.mark.alone
 
@@ -82,7 +82,7 @@ def await_full(end: End) -> None:
         assert found is not None, shown
         return int(found[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20}[found[2]]
 
-    lab.wait_for("a queue", lambda: queued() > 1 << 20)
+    hosts.wait_for("a queue", lambda: queued() > 1 << 20)
     last = -1
     while (now := queued()) > last:
         last = now
@@ -123,7 +123,7 @@ def test_a_slow_road_does_not_hold_up_another_peer(
 def test_floods_to_nobody_leave_the_others_alone(make_host: MakeHost, ours: Implementation) -> None:
     """Of packets that are staged for a session that never comes, and of those without a peer."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    _, public = lab.keypair()
+    _, public = hosts.keypair()
     a.wg("set", "wg0", "peer", public, "endpoint", "192.0.2.77:9", "allowed-ips", f"{NOBODY}/32")
     a.host.run("ip route add 10.77.0.0/24 dev wg0")
     assert_pings(a, b)
@@ -148,7 +148,7 @@ def test_sigterm_is_heard_in_a_flood(
     make_host: MakeHost, ours: Implementation, target: str
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    _, public = lab.keypair()
+    _, public = hosts.keypair()
     a.wg("set", "wg0", "peer", public, "endpoint", "192.0.2.77:9", "allowed-ips", f"{NOBODY}/32")
     a.host.run("ip route add 10.77.0.0/24 dev wg0")
     assert_pings(a, b)

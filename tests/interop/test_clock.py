@@ -10,7 +10,7 @@ ASLEEP = 5_000_000
 ASK = """
 import select, time
 from wiresnake._native import Plane
-from wiresnake.runtime.tunnel import now
+from wiresnake.tunnel.tunnel import now
 plane = Plane()
 peer = plane.add_peer()
 plane.send(peer, b"stamped")

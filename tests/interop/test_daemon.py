@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path("/var/run/wireguard")
-DAEMON = [sys.executable, "-m", "wiresnake.cli.wiresnaked"]
+DAEMON = [sys.executable, "-m", "wiresnake.daemon.main"]
 KEY = "40" * 32
 PEER = "11" * 32
 
@@ -473,7 +473,8 @@ def test_descriptors_are_taken_over(home: Namespace) -> None:
     name = unique("w")
     opener = f"""
 import os
-from wiresnake.runtime import tun, uapi_server
+from wiresnake.daemon import uapi_server
+from wiresnake.linux import tun
 device, listener = tun.create({name!r}), uapi_server.listen({name!r})
 for fd in device.fd, listener.fileno():
     os.set_inheritable(fd, True)
@@ -770,8 +771,8 @@ def test_c078_what_may_lead_elsewhere_is_heard(home: Namespace) -> None:
     watcher = """
 import asyncio, subprocess
 from unittest.mock import Mock
-from wiresnake.runtime import routes
-from wiresnake.runtime.routes import Flow, Routes
+from wiresnake.tunnel import routes
+from wiresnake.tunnel.routes import Flow, Routes
 def ip(words):
     subprocess.run(["ip", *words.split()], check=True)
 async def main():

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from interop.harness import MakeHost, as_user, unavailable
 
-from wiresnake.cli import lab
+from lab import hosts
 
-DEMO = str(Path(sys.executable).with_name("wiresnake"))
+DEMO = (sys.executable, "-m", "lab.demo")
+ROOT = {"PYTHONPATH": str(Path(__file__).parents[2])}
+"""`make demo` runs in that folder, these tests' hosts in '/'."""
+PROGRAM = str(Path(sys.executable).with_name("wiresnake"))
 
 
 @pytest.mark.alone  # It counts the pings that a busy machine loses.
@@ -21,10 +24,10 @@ def test_demo(make_host: MakeHost, user: bool) -> None:
     host = make_host()
     become = as_user(host, "666") if user else []
     if user:
-        namespaces = lab.words("unshare --user --map-root-user true")
+        namespaces = hosts.words("unshare --user --map-root-user true")
         if host.run(*become, *namespaces, check=False).returncode:
             unavailable("user namespaces are closed here: sysctl kernel.unprivileged_userns_clone")
-    done = host.run(*become, DEMO, "demo", check=False, timeout=60)
+    done = host.run(*become, *DEMO, env=ROOT, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"throughput +[0-9.]+ Gbit/s", done.stdout)
     assert re.search(r"stranger +0 answers to 30 datagrams", done.stdout)
@@ -40,21 +43,21 @@ def test_demo(make_host: MakeHost, user: bool) -> None:
 def test_demo_cleans_up_when_ended(
     make_host: MakeHost, tmp_path: Path, number: signal.Signals
 ) -> None:
-    demo = make_host().start(DEMO, "demo", env={"TMPDIR": str(tmp_path)})
-    lab.wait_for("the demo's files", lambda: any(tmp_path.glob("*/server/wg0.conf")))
+    demo = make_host().start(*DEMO, env=ROOT | {"TMPDIR": str(tmp_path)})
+    hosts.wait_for("the demo's files", lambda: any(tmp_path.glob("*/server/wg0.conf")))
     code, said = demo.stop(number, 20)
     assert code == 1
-    assert said.endswith("wiresnake demo: interrupted; nothing is left behind.\n")
+    assert said.endswith("make demo: interrupted; nothing is left behind.\n")
     assert not any(tmp_path.iterdir())
 
 
 def test_demo_with_a_closed_device_node(make_host: MakeHost) -> None:
     host = make_host()
-    done = host.run(*as_user(host, "600"), DEMO, "demo", check=False)
+    done = host.run(*as_user(host, "600"), *DEMO, env=ROOT, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("wiresnake demo: /dev/net/tun is closed to you: run this as root")
+    assert done.stderr.startswith("make demo: /dev/net/tun is closed to you: run this as root")
 
 
 def test_help_and_version() -> None:
     for option in ("--help", "--version"):
-        assert "wiresnake" in subprocess.check_output([DEMO, option], text=True)
+        assert "wiresnake" in subprocess.check_output([PROGRAM, option], text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from interop.harness import unavailable
 
-from wiresnake.runtime import generation
+from wiresnake.linux import generation
 
 TRIGGER = Path("/sys/class/mem/null/uevent")
 

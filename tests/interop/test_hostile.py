@@ -24,8 +24,8 @@ from interop.harness import (
 )
 from sim.forge import with_macs
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 LONGEST = 65507
 VICTIM, STRANGER = {4: "198.51.100.1", 6: "2001:db8:1::1"}, {4: "198.51.100.2", 6: "2001:db8:1::2"}
@@ -93,14 +93,14 @@ class Attack:
 def attack(make_host: MakeHost, ours: Implementation) -> Iterator[Attack]:
     friend, victim = tunnel(make_host("friend"), make_host("victim"), ours, ours)
     stranger = make_host("stranger")
-    near, far = lab.cable(victim.host, stranger, mtu=65535)
-    lab.address(victim.host, near, f"{VICTIM[4]}/24", f"{VICTIM[6]}/64")
-    lab.address(stranger, far, f"{STRANGER[4]}/24", f"{STRANGER[6]}/64")
+    near, far = hosts.cable(victim.host, stranger, mtu=65535)
+    hosts.address(victim.host, near, f"{VICTIM[4]}/24", f"{VICTIM[6]}/64")
+    hosts.address(stranger, far, f"{STRANGER[4]}/24", f"{STRANGER[6]}/64")
     road = Wiretap(friend.host, friend.device)
     assert_pings(friend, victim)
     data = [p.payload for p in road.packets() if p.target == victim.outer[4] and p.payload[0] == 4]
     road.close()
-    sockets = {version: lab.udp_socket(stranger, family) for version, family in FAMILY.items()}
+    sockets = {version: hosts.udp_socket(stranger, family) for version, family in FAMILY.items()}
     made = Attack(
         victim,
         friend,

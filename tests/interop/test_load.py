@@ -23,7 +23,7 @@ from interop.harness import (
 )
 from sim.forge import with_macs
 
-from wiresnake.cli import lab
+from lab import hosts
 
 pytestmark = pytest.mark.alone
 RATE, SECONDS, SOURCES = 5000, 3, 8
@@ -54,14 +54,14 @@ def initiations(public: str, count: int) -> list[bytes]:
 def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:
     friend, victim = tunnel(make_host("friend"), make_host("victim"), ours, ours)
     stranger = make_host("stranger")
-    near, far = lab.cable(victim.host, stranger)
-    lab.address(victim.host, near, f"{VICTIM}/24")
-    lab.address(stranger, far, f"{STRANGER}/24")
+    near, far = hosts.cable(victim.host, stranger)
+    hosts.address(victim.host, near, f"{VICTIM}/24")
+    hosts.address(stranger, far, f"{STRANGER}/24")
     assert_pings(friend, victim)
     program = Path(ours.program).name
     (pid,) = victim.host.processes(program)
     messages = initiations(victim.public, RATE * SECONDS)
-    sockets = [lab.udp_socket(stranger, socket.AF_INET) for _ in range(SOURCES)]
+    sockets = [hosts.udp_socket(stranger, socket.AF_INET) for _ in range(SOURCES)]
     before = memory(pid)
     tap = Wiretap(stranger, far)
     count = SECONDS * 50
@@ -78,14 +78,14 @@ def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implem
     (old,) = friend.host.processes(program)
     lost = count_pings(pings.wait(10)[1])
     os.kill(old, signal.SIGTERM)
-    lab.wait_for("the friend's end", lambda: not Path(f"/proc/{old}").exists())
+    hosts.wait_for("the friend's end", lambda: not Path(f"/proc/{old}").exists())
     ours.start(friend.host)
     text = configuration(friend, victim, outer=4)
     friend.wg("setconf", "wg0", "/dev/stdin", text=text)
     friend.up()
-    lab.await_tunnel(friend.host)
+    hosts.await_tunnel(friend.host)
     friend.host.start("ping -n -q -i 0.2 -c 40", victim.inner[4])
-    lab.wait_for("an honest handshake", friend.handshake)
+    hosts.wait_for("an honest handshake", friend.handshake)
 
     answers = [packet.payload for packet in tap.packets() if packet.source == VICTIM]
     tap.close()
@@ -123,7 +123,7 @@ def test_memory_is_bounded_whatever_comes(make_host: MakeHost, ours: Implementat
         for size in (1300, 49 * 1300)
     ]
     until = time.monotonic() + 5
-    with lab.udp_socket(b.host, socket.AF_INET) as out:
+    with hosts.udp_socket(b.host, socket.AF_INET) as out:
         while time.monotonic() < until:
             for message in garbage:
                 out.sendto(message, (a.outer[4], a.port))

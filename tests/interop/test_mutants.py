@@ -9,7 +9,7 @@ SAYS = "print(f\"wiresnaked {version('wiresnake')}\")"
 FAULT = Fault(
     "other-words",
     "the version is a lie",
-    (Edit("src/wiresnake/cli/wiresnaked.py", SAYS, 'print("a lie")'),),
+    (Edit("src/wiresnake/daemon/main.py", SAYS, 'print("a lie")'),),
     ("nothing",),
 )
 

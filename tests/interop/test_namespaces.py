@@ -18,8 +18,8 @@ from interop.harness import (
     unavailable,
 )
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 
 def moved(make_host: MakeHost, ours: Implementation) -> tuple[End, End, Host]:
@@ -54,12 +54,12 @@ def test_moved_interface_follows_its_link(make_host: MakeHost, ours: Implementat
     assert_pings(inner, b)
     inner.host.run("ip link set wg0 down")
     inner.host.run("ip link set wg0 mtu 1300 up")
-    lab.address(inner.host, "wg0", f"{inner.inner[6]}/64")  # the kernel took it when down
+    hosts.address(inner.host, "wg0", f"{inner.inner[6]}/64")  # the kernel took it when down
     assert_pings(inner, b)
     assert_tcp(inner, b)
     inner.host.run("ip link delete wg0")
     program = Path(ours.program).name
-    lab.wait_for("the daemon to end", lambda: not outside.processes(program))
+    hosts.wait_for("the daemon to end", lambda: not outside.processes(program))
     assert outside.output("wg show interfaces") == ""
 
 
@@ -75,7 +75,7 @@ ip link delete wg0
 """
 
 
-NAMESPACES = lab.words("unshare --user --map-root-user --net --mount")
+NAMESPACES = hosts.words("unshare --user --map-root-user --net --mount")
 
 
 def test_without_root(make_host: MakeHost, ours: Implementation) -> None:

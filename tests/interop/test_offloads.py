@@ -31,9 +31,9 @@ from interop.harness import (
 )
 from interop.test_uapi_extensions import state
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
-from wiresnake.runtime.offloads import Offload, choose
+from lab import hosts
+from lab.hosts import Host
+from wiresnake.linux.offloads import Offload, choose
 
 # <linux/sockios.h>, <linux/ethtool.h>
 SIOCETHTOOL = 0x8946
@@ -132,7 +132,7 @@ class Flow:
 
     def await_progress(self, size: int = 1 << 20) -> None:
         before = self.received
-        lab.wait_for("bytes of the stream", lambda: self.received > before + size)
+        hosts.wait_for("bytes of the stream", lambda: self.received > before + size)
 
     def end(self) -> None:
         self._ended.set()
@@ -230,7 +230,7 @@ def test_the_route_to_one_peer_narrows(make_host: MakeHost, ours: Implementation
             assert longest(to_c) > SUPER
         wide.await_progress()
         a.host.run(route)
-        lab.wait_for("super-packets again", lambda: longest(a) > SUPER)
+        hosts.wait_for("super-packets again", lambda: longest(a) > SUPER)
         narrow.await_progress()
 
 
@@ -273,7 +273,7 @@ def test_super_packets_on_a_given_route(make_host: MakeHost, ours: Implementatio
     """Their checksums hold the last address of a source route and not the one in the header."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, allowed="0.0.0.0/0")
     last = "10.9.0.22"
-    lab.address(b.host, "lo", f"{last}/32")
+    hosts.address(b.host, "lo", f"{last}/32")
     for device in ("all", "wg0"):
         b.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")
         a.host.run(f"sysctl -q -w net.ipv4.conf.{device}.accept_source_route=1")

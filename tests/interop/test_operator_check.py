@@ -6,7 +6,7 @@ from corpus import BAD, GOOD, OURS
 from interop.harness import OURS as WIRESNAKED
 from interop.harness import MakeHost
 
-from wiresnake.quick.check import check
+from wiresnake.conffile.check import check
 
 EVERY_FILE = """
 for file in *.conf; do

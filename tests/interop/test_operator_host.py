@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from interop.harness import ROOT, MakeHost, unavailable
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 PYTHON = Path(sys.executable)
 
@@ -27,7 +27,7 @@ FORGETFUL = RESOLVCONF.replace("cat /run", "true /run")
 
 def prepare(host: Host, firewall: str, resolvconf: str = RESOLVCONF) -> dict[str, str]:
     """A host with another tunnel's rules, a firewall, and a resolvconf that keeps files."""
-    if missing := lab.missing_programs("iptables", "ip6tables"):
+    if missing := hosts.missing_programs("iptables", "ip6tables"):
         unavailable(f"missing programs, run `make setup` as root: {', '.join(missing)}")
     script = f"""
         mkdir /run/bin /run/name-servers
@@ -50,7 +50,7 @@ def prepare(host: Host, firewall: str, resolvconf: str = RESOLVCONF) -> dict[str
     """
     host.run("sh -ec", script, "sh", resolvconf)
     modules = f"{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"
-    return {"PATH": f"/run/bin:{lab.program_path()}", "PYTHONPATH": modules}
+    return {"PATH": f"/run/bin:{hosts.program_path()}", "PYTHONPATH": modules}
 
 
 @pytest.mark.parametrize("firewall", ["nft", "iptables"])

@@ -12,13 +12,13 @@ from threading import Event, Thread
 import pytest
 from interop.harness import OURS, WIRESNAKE, MakeHost, unavailable
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 OUTSIDE = {4: "198.51.100.1", 6: "2001:db8:99::1"}
 ENDPOINT = "203.0.113.9"
-PRIVATE, _ = lab.keypair()
-_, PUBLIC = lab.keypair()
+PRIVATE, _ = hosts.keypair()
+_, PUBLIC = hosts.keypair()
 FILE = f"""[Interface]
 PrivateKey = {PRIVATE}
 Address = 10.9.0.1/24, fd09::1/64
@@ -38,7 +38,7 @@ class Uplink:
         self.host = host
         self._stop = Event()
         host.run("ip link add eth0 type veth peer name eth1")
-        lab.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
+        hosts.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
         for device in ("eth0", "eth1"):
             host.run(f"ip link set {device} up")
         for version, gateway in ((4, "192.0.2.254"), (6, "2001:db8::fe")):
@@ -89,7 +89,7 @@ class Uplink:
 
 @pytest.fixture
 def uplink(make_host: MakeHost) -> Iterator[Uplink]:
-    if missing := lab.missing_programs("nft"):
+    if missing := hosts.missing_programs("nft"):
         unavailable(f"missing programs: {', '.join(missing)}")
     with Uplink(make_host()) as one:
         yield one
@@ -121,7 +121,7 @@ def test_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
     for again in ("up", "up", "down"):
         (daemon,) = host.processes("wiresnaked")
         os.kill(daemon, signal.SIGKILL)
-        lab.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
+        hosts.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
         stays("its daemon is dead", none)
         for version, address in OUTSIDE.items():
             way = host.run(f"ip -{version} route get {address}", check=False)
@@ -135,7 +135,7 @@ def test_a_daemon_that_is_killed_leaves_nothing_in_the_clear(
     # An `up` that fails in the end, and a reload of what is not there, change nothing.
     file.write_text(FILE.replace("[Peer]", "PostUp = exit 3\n[Peer]"))
     assert "exit 3" in run("up", "--backend", "user", check=False)
-    lab.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
+    hosts.wait_for("the interface's end", lambda: not host.processes("wiresnaked"))
     assert "is not a WireGuard interface" in run("reload", check=False)
     stays("an up that failed", none)
     run("down")
@@ -148,7 +148,7 @@ def kill_daemon(host: Host, interface: str) -> None:
     for daemon in host.processes("wiresnaked"):
         if interface in Path(f"/proc/{daemon}/cmdline").read_text().split("\0"):
             os.kill(daemon, signal.SIGKILL)
-    lab.wait_for("its end", lambda: host.run(f"ip link show {interface}", check=False).returncode)
+    hosts.wait_for("its end", lambda: host.run(f"ip link show {interface}", check=False).returncode)
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -162,7 +162,7 @@ def test_another_full_tunnel_leaves_what_holds_a_dead_ones_traffic(
     make_host: MakeHost, tmp_path: Path
 ) -> None:
     """Neither its up nor its down; and each one's own up takes over what it left itself."""
-    if missing := lab.missing_programs("nft"):
+    if missing := hosts.missing_programs("nft"):
         unavailable(f"missing programs: {', '.join(missing)}")
     host = make_host()
     dead, other = (
@@ -235,11 +235,11 @@ def test_a_dead_tunnel_is_open_for_names_known_around_it_and_shut_again(
     uplink: Uplink, make_host: MakeHost, tmp_path: Path
 ) -> None:
     host, outside = uplink.host, make_host("outside")
-    lab.tool(f"nsenter --target {host.pid} --net ip link set eth1 netns {outside.pid}")
+    hosts.tool(f"nsenter --target {host.pid} --net ip link set eth1 netns {outside.pid}")
     outside.run("ip link set lo up")
     outside.run("ip link set eth1 address 02:00:00:00:00:01 up")
-    lab.address(outside, "eth1", "192.0.2.254/24")
-    lab.address(outside, "lo", "203.0.113.53/32")
+    hosts.address(outside, "eth1", "192.0.2.254/24")
+    hosts.address(outside, "lo", "203.0.113.53/32")
     for name, text in (
         ("hosts", f"{ENDPOINT} near.example\n"),
         ("resolv.conf", "nameserver 203.0.113.53\noptions timeout:1 attempts:1\n"),

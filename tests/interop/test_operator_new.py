@@ -4,8 +4,8 @@ from pathlib import Path
 
 from interop.harness import WIRESNAKE, MakeHost, assert_answered
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 BEYOND = {4: "203.0.113.9", 6: "2001:db8:ffff::9"}
 
@@ -19,7 +19,7 @@ def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> Non
     connect(server, phone, 1)
     connect(server, laptop, 2)
     connect(server, beyond, 3)
-    lab.address(beyond, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
+    hosts.address(beyond, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
     server.run(f"ip route add {BEYOND[4]} via 192.0.3.2")
     server.run(f"ip route add {BEYOND[6]} via 2001:db8:3::2")
     for tool in ("iptables", "ip6tables"):
@@ -37,7 +37,7 @@ def test_a_server_and_two_peers_talk(make_host: MakeHost, tmp_path: Path) -> Non
     wiresnake(server, "new peer laptop --endpoint 192.0.2.1 --no-qr", *options)
     for host, file in files.items():
         wiresnake(host, "up", file)
-    lab.await_tunnel(server)
+    hosts.await_tunnel(server)
     inner = {host: addresses(host) for host in files} | {server: addresses(server, "wg0")}
     for version in (4, 6):
         for host in files:
@@ -74,7 +74,7 @@ def test_peers_reach_each_other_alone(make_host: MakeHost, tmp_path: Path) -> No
         more = ("--allowed", "10.7.0.0/24,fd07::/64,192.0.3.0/24", "--endpoint", end, "-o", file)
         wiresnake(server, f"new peer {host.name}", *options, *more)
         wiresnake(host, "up", file)
-    lab.await_tunnel(server)
+    hosts.await_tunnel(server)
     beyond.run("ip route add 10.7.0.0/24 via 192.0.3.1")
     for version, laptops in ((4, "10.7.0.3"), (6, "fd07::3")):
         assert_answered(phone, addresses(server, "wg0")[version])
@@ -98,7 +98,7 @@ def test_a_host_that_can_neither_filter_nor_forward(make_host: MakeHost, tmp_pat
     for name in ("nft", "iptables", "ip6tables"):
         (useless / name).write_text("#!/bin/sh\necho Operation not supported >&2; exit 1\n")
         (useless / name).chmod(0o755)
-    environment = {"PATH": f"{useless}:{lab.program_path()}"}
+    environment = {"PATH": f"{useless}:{hosts.program_path()}"}
     done = server.run(f"{WIRESNAKE} up", path, env=environment)
     assert "wg0: peers reach this host alone" in done.stderr
     server.run(f"{WIRESNAKE} down", path, env=environment)
@@ -115,9 +115,9 @@ def drop_by_nft(host: Host) -> None:
 
 def connect(server: Host, host: Host, number: int) -> None:
     """A cable with 192.0.NUMBER.1 at the server's end and .2 at the other, and IPv6 alike."""
-    near, far = lab.cable(server, host)
-    lab.address(server, near, f"192.0.{number}.1/24", f"2001:db8:{number}::1/64")
-    lab.address(host, far, f"192.0.{number}.2/24", f"2001:db8:{number}::2/64")
+    near, far = hosts.cable(server, host)
+    hosts.address(server, near, f"192.0.{number}.1/24", f"2001:db8:{number}::1/64")
+    hosts.address(host, far, f"192.0.{number}.2/24", f"2001:db8:{number}::2/64")
 
 
 def wiresnake(host: Host, command: str, *more: str | Path) -> str:

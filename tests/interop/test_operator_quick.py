@@ -13,12 +13,12 @@ from subprocess import CompletedProcess
 import pytest
 from interop.harness import OURS, RESOLVCONF, WIRESNAKE, unavailable
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
-PRIVATE, PUBLIC = lab.keypair()
-_, OTHER = lab.keypair()
-THIRD = lab.keypair()[1]
+PRIVATE, PUBLIC = hosts.keypair()
+_, OTHER = hosts.keypair()
+THIRD = hosts.keypair()[1]
 
 FORGETFUL = RESOLVCONF.replace("-l)", "-l) exit ;; -L)")
 """Many a container's or router's takes -a and -d alone."""
@@ -77,7 +77,7 @@ class Machine:
         self, command: str, *more: str, check: bool = True, env: Mapping[str, str] | None = None
     ) -> CompletedProcess[str]:
         theirs = "wg-quick" in self.program
-        rest = "/usr/bin:/bin" if theirs and self.hidden else lab.program_path()
+        rest = "/usr/bin:/bin" if theirs and self.hidden else hosts.program_path()
         variables = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
         variables |= {"PATH": f"{self.tools}:{rest}", **(env or {})}
         if command == "up" and not theirs:
@@ -97,7 +97,7 @@ class Machine:
         return found
 
     def gone(self) -> None:
-        lab.wait_for("the daemon's end", lambda: not self.host.processes("wiresnaked"))
+        hosts.wait_for("the daemon's end", lambda: not self.host.processes("wiresnaked"))
 
 
 def without_block(network: dict[str, str]) -> dict[str, str]:
@@ -159,13 +159,13 @@ def pair(
     machine: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Machine, Machine]]:
     """Stock wg-quick and ours, in two hosts that are the same."""
-    if missing := lab.missing_programs("iptables", "wg-quick", "nft"):
+    if missing := hosts.missing_programs("iptables", "wg-quick", "nft"):
         unavailable(f"missing programs: {', '.join(missing)}")
     tools = tmp_path_factory.mktemp("tools")
     (tools / "resolvconf").write_text(RESOLVCONF)
     (tools / "resolvconf").chmod(0o755)
     for name in TOOLS.split():
-        found = shutil.which(name, path=lab.program_path())
+        found = shutil.which(name, path=hosts.program_path())
         assert found
         (tools / name).symlink_to(found)
     with Host("stock", kernel_wireguard=False) as a, Host("ours", kernel_wireguard=False) as b:
@@ -175,12 +175,12 @@ def pair(
             folder.chmod(0o700)
             machines.append(Machine(host, program, folder / "wg0.conf", tools))
             host.run("ip link add eth0 type veth peer name eth1")
-            lab.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
+            hosts.address(host, "eth0", "192.0.2.1/24", "2001:db8::1/64")
             for device in ("eth0", "eth1"):
                 host.run(f"ip link set {device} up")
             host.run("ip route add default via 192.0.2.254")
             host.run("ip route add 203.0.113.0/24 via 192.0.2.253 mtu 1400")
-        lab.wait_for(
+        hosts.wait_for(
             "link-local addresses",
             lambda: all(m.host.output("ip -6 address show tentative") == "" for m in machines),
         )
@@ -241,7 +241,7 @@ def test_a_reload_leads_where_an_up_would(pair: tuple[Machine, Machine]) -> None
 @pytest.fixture
 def without_nft(pair: tuple[Machine, Machine]) -> Iterator[tuple[Machine, Machine]]:
     """Hosts where wg-quick has to take iptables."""
-    nft = shutil.which("nft", path=lab.program_path())
+    nft = shutil.which("nft", path=hosts.program_path())
     assert nft
     for machine in pair:
         machine.host.run("mount --bind /dev/null", nft)
@@ -311,7 +311,7 @@ def test_a_resolvconf_that_knows_no_list(pair: tuple[Machine, Machine]) -> None:
         assert ours.host.output("ls /run/wiresnake") == ""
     finally:
         resolvconf.chmod(0o755)
-        ours.host.run("resolvconf -d wg0", env={"PATH": f"{ours.tools}:{lab.program_path()}"})
+        ours.host.run("resolvconf -d wg0", env={"PATH": f"{ours.tools}:{hosts.program_path()}"})
         resolvconf.write_text(RESOLVCONF)
     ours.gone()
     assert ours.network() == before
@@ -577,7 +577,7 @@ def test_a_port_that_is_taken(pair: tuple[Machine, Machine]) -> None:
     _, ours = pair
     before = ours.network()
     ours.write(f"{KEY}{ONE}PostUp = touch /run/never\n{FULL}")
-    taken = lab.udp_socket(ours.host, socket.AF_INET, 51820)
+    taken = hosts.udp_socket(ours.host, socket.AF_INET, 51820)
     done = ours("up", check=False)
     taken.close()
     assert done.returncode == 1
@@ -639,10 +639,10 @@ def test_an_interrupted_up(
     _, ours = pair
     before = ours.network()
     ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostUp = touch /run/there; sleep 20\n{FULL}")
-    tools = {"PATH": f"{ours.tools}:{lab.program_path()}"}
+    tools = {"PATH": f"{ours.tools}:{hosts.program_path()}"}
     running = ours.host.start(WIRESNAKE, "up", "--backend", "user", ours.file, env=tools)
     there = "test -e /run/there"
-    lab.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode)
+    hosts.wait_for("PostUp", lambda: not ours.host.run(there, check=False).returncode)
     ours.host.run("rm /run/there")
     os.kill(running.pid, number)
     if number == signal.SIGKILL:
@@ -675,7 +675,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     credential = tmp_path / "wg0.conf"
     credential.touch(mode=0o600)
 
-    def start() -> lab.Process:
+    def start() -> hosts.Process:
         credential.write_text(f"{KEY}{ONE}{FULL}")
         command = "up --foreground --backend user wg0"
         running = ours.host.start(WIRESNAKE, *command.split(), env=env)
@@ -699,7 +699,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert "mtu 1300" in ours.host.output("ip link show wg0")
     # It is told to stop in the midst of a reload, which waits here for somebody.
     other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
-    lab.wait_for("flock and its child", lambda: len(ours.host.processes("sleep")) == 2)
+    hosts.wait_for("flock and its child", lambda: len(ours.host.processes("sleep")) == 2)
     os.kill(running.pid, signal.SIGHUP)
     assert manager.recv(200).startswith(b"RELOADING=1\n")
     os.kill(running.pid, signal.SIGTERM)

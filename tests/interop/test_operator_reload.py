@@ -26,9 +26,9 @@ from interop.harness import (
     move,
 )
 
-from wiresnake.cli import lab
+from lab import hosts
 
-EXTRA = lab.keypair()[1]
+EXTRA = hosts.keypair()[1]
 
 
 @dataclass
@@ -74,7 +74,7 @@ def make_site(make_host: MakeHost, tmp_path: Path) -> Callable[..., Site]:
         OURS.start(peer.host)
         peer.wg("setconf", "wg0", "/dev/stdin", text=configuration(peer, us))
         peer.up()
-        lab.await_tunnel(peer.host)
+        hosts.await_tunnel(peer.host)
         site = Site(us, peer, tmp_path / "wg0.conf")
         site.text(allowed=allowed)
         site.quick("up")
@@ -142,7 +142,7 @@ def test_the_difference_can_be_read(make_site: Callable[..., Site]) -> None:
     assert site.quick("reload", "--diff").returncode == 0
     reloaded, device = site.network(), site.device()
     site.quick("down")
-    lab.wait_for("the daemon's end", lambda: not site.us.host.processes("wiresnaked"))
+    hosts.wait_for("the daemon's end", lambda: not site.us.host.processes("wiresnaked"))
     site.quick("up")
     site_local = re.compile("fe80::[0-9a-f:]+|[0-9]+: wg0|link/none.*")
     assert [site_local.sub("", one) for one in site.network()] == [
@@ -159,7 +159,7 @@ def test_all_or_nothing(make_site: Callable[..., Site]) -> None:
     before, device = site.network(), site.device()
     more = f"[Peer]\nPublicKey = {EXTRA}\nAllowedIPs = 10.77.0.0/16"
     outer = site.peer.outer[4]
-    taken = lab.udp_socket(site.us.host, socket.AF_INET, 4600)
+    taken = hosts.udp_socket(site.us.host, socket.AF_INET, 4600)
     for allowed, settings, said in (
         ("10.9.0.0/24, fd09::/64", "MTU = 20\nListenPort = 4500", "mtu 20"),
         (
@@ -201,7 +201,7 @@ def test_an_interrupted_reload(make_site: Callable[..., Site], tmp_path: Path) -
     slow = "-a) test ! -e /run/slow || sleep 20; "
     (tools / "resolvconf").write_text(RESOLVCONF.replace("-a) ", slow))
     (tools / "resolvconf").chmod(0o755)
-    env = {"PATH": f"{tools}:{lab.program_path()}"}
+    env = {"PATH": f"{tools}:{hosts.program_path()}"}
 
     def reload(*words: str) -> CompletedProcess[str]:
         return host.run(WIRESNAKE, "reload", *words, site.file, env=env, check=False)
@@ -232,7 +232,7 @@ def test_an_interrupted_reload(make_site: Callable[..., Site], tmp_path: Path) -
     for number in (signal.SIGINT, signal.SIGKILL):
         host.run("touch /run/slow")
         running = host.start(WIRESNAKE, "reload", site.file, env=env)
-        lab.wait_for("resolvconf", lambda: host.processes("sleep"))
+        hosts.wait_for("resolvconf", lambda: host.processes("sleep"))
         os.kill(running.pid, number)
         host.run("rm /run/slow")
         for pid in host.processes("sleep"):
@@ -294,7 +294,7 @@ def test_a_peer_that_roamed_stays_where_it_is(make_site: Callable[..., Site]) ->
     site = make_site(allowed="10.9.0.0/24, fd09::/64")
     assert_pings(site.us, site.peer)
     move(site.peer, 4)
-    lab.wait_for("the peer's new port", lambda: lab.listens(site.peer.host, NEW_PORT, "udp"))
+    hosts.wait_for("the peer's new port", lambda: hosts.listens(site.peer.host, NEW_PORT, "udp"))
     site.peer.host.run("ping -c 1 -W 3", site.us.inner[4])
     moved = site.us.peer_endpoint()
     assert moved == f"{NEW_OUTER[4]}:{NEW_PORT}"
@@ -312,7 +312,7 @@ def test_what_wg_quick_brought_up(make_site: Callable[..., Site]) -> None:
     site = make_site(allowed="10.9.0.0/24, fd09::/64")
     host = site.us.host
     site.quick("down")
-    lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
+    hosts.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
     before = site.network()
     env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": OURS.program}
     site.text(allowed="0.0.0.0/0")
@@ -327,15 +327,15 @@ def test_what_wg_quick_brought_up(make_site: Callable[..., Site]) -> None:
     assert site.network() == before
 
 
-PRIVATE = lab.keypair()[0]
-PHONE, TABLET, SECRET = lab.keypair()[1], lab.keypair()[1], lab.tool("wg genpsk")
+PRIVATE = hosts.keypair()[0]
+PHONE, TABLET, SECRET = hosts.keypair()[1], hosts.keypair()[1], hosts.tool("wg genpsk")
 
 
 @dataclass
 class Alone:
     """One host whose file names a peer, and which hears nobody."""
 
-    host: lab.Host
+    host: hosts.Host
     file: Path
 
     def write(self, *head: str, more: str = "") -> None:
@@ -347,7 +347,7 @@ class Alone:
     @property
     def env(self) -> dict[str, str]:
         """With a resolvconf."""
-        return {"PATH": f"{self.file.parent}:{lab.program_path()}"}
+        return {"PATH": f"{self.file.parent}:{hosts.program_path()}"}
 
     def __call__(self, *words: str | Path, check: bool = True) -> CompletedProcess[str]:
         words = (*words, self.file) if words[0] != "new" else (*words, "--server", self.file)
@@ -500,7 +500,7 @@ def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
         assert "10.9.9.9/32" in "\n".join(alone.look())
         alone("down")
         host.run("rm -f /run/x /run/records/wg0")
-        lab.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
+        hosts.wait_for("the daemon's end", lambda: not host.processes("wiresnaked"))
 
 
 def test_what_was_saved_is_the_files_from_then_on(alone: Alone) -> None:

@@ -12,13 +12,13 @@ from interop.harness import OURS, WIRESNAKE, MakeHost
 from prometheus_client.parser import text_string_to_metric_families
 from unit.test_streams import CLOSED, ENVIRONMENTS, NAME, SHOWN, locales
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 __all__ = ["locales"]
 
-PRIVATE, PUBLIC = lab.keypair()
-THEIRS, OTHER = lab.keypair()
+PRIVATE, PUBLIC = hosts.keypair()
+THEIRS, OTHER = hosts.keypair()
 CONFIGURATION = b"""[Interface]
 PrivateKey = %s
 Address = 10.9.0.1/32
@@ -75,7 +75,7 @@ def test_names_come_out_as_they_stand_in_the_file(
     with open(path, "wb") as file:
         file.write(CONFIGURATION)
     os.chmod(path, 0o600)
-    environment = {"PATH": f"{WIRESNAKE.parent}:{lab.program_path()}", "LOCPATH": str(locales)}
+    environment = {"PATH": f"{WIRESNAKE.parent}:{hosts.program_path()}", "LOCPATH": str(locales)}
     script = tmp_path / "script"
     words = b" ".join(b"'%s'" % word for word in (path, OTHER.encode(), NAME))
     script.write_bytes(b"cd %s; set -- %s\n%s" % (os.fsencode(tmp_path), words, COMMANDS))
@@ -129,7 +129,7 @@ def test_closed_streams(host: Host, tmp_path: Path, closed: str) -> None:
         assert failed.stdout == ""
     finally:
         _shell(host, "ip link delete wg1; ip link delete wg0")
-        lab.wait_for("the daemons' end", lambda: not host.processes("wiresnaked"))
+        hosts.wait_for("the daemons' end", lambda: not host.processes("wiresnaked"))
 
 
 def _shell(host: Host, script: str) -> "subprocess.CompletedProcess[str]":

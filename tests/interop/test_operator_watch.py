@@ -32,9 +32,9 @@ from interop.harness import (
 from prometheus_client.parser import text_string_to_metric_families
 from sim import forge
 
+from lab import hosts
+from lab.hosts import Host, Process
 from wiresnake._native import PrivateKey
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, Process
 from wiresnake.protocol.noise import tai64n
 
 RUNNER = Path(__file__).with_name("short_timers.py")
@@ -74,12 +74,12 @@ def pair(make_host: MakeHost, ours: Implementation) -> Iterator[Tunnel]:
     a, b = ends(make_host("a"), make_host("b"))
     for end in (a, b):
         daemon = end.host.start(Path(sys.executable), RUNNER, "wg0")
-        lab.wait_for("the daemon", Path(f"/proc/{daemon.pid}/root/run/wireguard/wg0.sock").exists)
+        hosts.wait_for("the daemon", Path(f"/proc/{daemon.pid}/root/run/wireguard/wg0.sock").exists)
     tunnel = Tunnel(a, b)
     tunnel.reset()
     for end in (a, b):
         end.up()
-        lab.await_tunnel(end.host)
+        hosts.await_tunnel(end.host)
     yield tunnel
 
 
@@ -119,7 +119,7 @@ def test_why_on_this_host(pair: Tunnel) -> None:
     assert f"10.9.0.2/32 of {b.public}" in said
     assert "ENETUNREACH" not in said
 
-    finds(a, lab.keypair()[1], "no_such_peer")
+    finds(a, hosts.keypair()[1], "no_such_peer")
 
     a.wg("set", "wg0", "peer", b.public, "allowed-ips", f"{b.inner[4]}/32,10.77.0.0/24")
     assert "no route to 10.77.0.1" in finds(a, "10.77.0.1", "not_routed")
@@ -194,14 +194,14 @@ def test_why_of_a_peer_that_reaches_this_host_alone(pair: Tunnel) -> None:
 def test_why_of_a_wrong_server_key(pair: Tunnel) -> None:
     """The commonest mistake of all, and the server's end alone can be sure."""
     a, b = pair.a, pair.b
-    _, wrong = lab.keypair()
+    _, wrong = hosts.keypair()
     a.wg("set", "wg0", "peer", b.public, "remove")
     a.wg("set", "wg0", "peer", wrong, "endpoint", b.endpoint(4), "allowed-ips", "10.9.0.2/32")
     pair.knock()
     said = finds(a, wrong, "udp_filtered")
     assert "PublicKey here is not its own" in said
     assert f"must print {wrong}" in said
-    b.wg("set", "wg0", "peer", lab.keypair()[1], "allowed-ips", "10.77.0.1/32")
+    b.wg("set", "wg0", "peer", hosts.keypair()[1], "allowed-ips", "10.77.0.1/32")
     assert "Handshakes do arrive at UDP port 51820" in finds(b, a.public, "no_endpoint")
 
 
@@ -226,7 +226,7 @@ def test_why_of_what_comes_back(pair: Tunnel) -> None:
     pair.knock()
     finds(a, b.public, "no_answer")
 
-    pair.reset(psk=lab.tool("wg genpsk"))
+    pair.reset(psk=hosts.tool("wg genpsk"))
     pair.knock()
     assert "This end has one for it." in finds(a, b.public, "key_or_psk_differs")
     finds(b, a.public, "answers_lost")
@@ -241,7 +241,7 @@ def test_why_of_what_comes_back(pair: Tunnel) -> None:
 
     pair.reset()
     b.wg("set", "wg0", "peer", a.public, "endpoint", a.endpoint(4))
-    private, public = lab.keypair()
+    private, public = hosts.keypair()
     a.wg("set", "wg0", "private-key", "/dev/stdin", text=private)
     pair.knock(a)
     pair.knock(b)
@@ -255,10 +255,10 @@ def test_why_of_a_clock_that_was_set_back(make_host: MakeHost, ours: Implementat
     ours.start(a.host)
     a.wg("setconf", "wg0", "/dev/stdin", text=configuration(a, b, outer=4))
     a.up()
-    lab.await_tunnel(a.host)
+    hosts.await_tunnel(a.host)
     private = PrivateKey.from_base64(b.private.encode())
     assert private is not None
-    with lab.udp_socket(b.host, socket.AF_INET, b.port) as out:
+    with hosts.udp_socket(b.host, socket.AF_INET, b.port) as out:
         for index, seconds in enumerate((2_000_000_000, 1_900_000_000, 1_900_000_060), 1):
             stamp, ephemeral = tai64n(seconds * 10**9), PrivateKey.generate()
             message = forge.initiation(private, b64decode(a.public), ephemeral, stamp, index)[1]
@@ -302,7 +302,7 @@ def test_events_and_hooks(pair: Tunnel) -> None:
     told = b.host.start(WIRESNAKE, "events", "--json", "wg0", "--config", "/run/hooks.conf")
     plain = a.host.start(WIRESNAKE, "events")
     hooks = b.host.start(WIRESNAKE, "events", "--hooks", "/run/hooks.conf", "wg0")
-    lab.wait_for("three that listen", lambda: _subscribers(a.host) + _subscribers(b.host) == 3)
+    hosts.wait_for("three that listen", lambda: _subscribers(a.host) + _subscribers(b.host) == 3)
     assert_pings(a, b)
     old = a.endpoint(4)
     events = [json.loads(line) for line in lines(told, 2)]
@@ -334,7 +334,7 @@ def test_events_and_hooks(pair: Tunnel) -> None:
     (gone,) = (json.loads(line) for line in lines(told, 1))
     assert (gone["event"], gone["reason"]) == ("disconnected", "removed")
     log = f"up laptop connected {old} wg0\ndown {a.public} wg0\n"
-    lab.wait_for("OnDown", lambda: b.host.run("cat /run/log", check=False).stdout == log)
+    hosts.wait_for("OnDown", lambda: b.host.run("cat /run/log", check=False).stdout == log)
     a.host.run("ip link delete wg0")
     b.host.run("ip link delete wg0")
     assert plain.wait(5)[0] == 0, "it ends with the interface"
@@ -351,7 +351,7 @@ def test_hooks_end_with_their_process(pair: Tunnel) -> None:
     a.host.run("tee /run/hooks.conf", text=HOOKS.format(public=b.public))
     hooks = a.host.start(WIRESNAKE, "events", "--hooks", "/run/hooks.conf", "wg0")
     up = f"up laptop connected {b.endpoint(4)} wg0\n"
-    lab.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == up)
+    hosts.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == up)
     assert hooks.stop()[0] == 0
     assert a.host.output("cat /run/log") == f"{up}down {b.public} wg0\n"
 
@@ -370,14 +370,14 @@ def test_up_starts_the_hooks_and_names_the_peers(make_host: MakeHost, ours: Impl
         end.host.run(WIRESNAKE, "up", "--backend", "user", "/run/wg0.conf")
     (process,) = a.host.processes("--hooks")
     assert_pings(a, b)
-    lab.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == "up\n")
+    hosts.wait_for("OnUp", lambda: a.host.run("cat /run/log", check=False).stdout == "up\n")
     a.host.run("sed -i s/down/later/ /run/wg0.conf")
     a.host.run(WIRESNAKE, "reload", "/run/wg0.conf")
     assert a.host.processes("--hooks") == [process]
     assert why(a, "far")["name"] == "far"
     a.host.run(WIRESNAKE, "down", "/run/wg0.conf")
-    lab.wait_for("OnDown", lambda: a.host.output("cat /run/log") == "up\nlater\n")
-    lab.wait_for("its end", lambda: not a.host.processes("--hooks"))
+    hosts.wait_for("OnDown", lambda: a.host.output("cat /run/log") == "up\nlater\n")
+    hosts.wait_for("its end", lambda: not a.host.processes("--hooks"))
 
 
 def _subscribers(host: Host) -> int:
@@ -388,9 +388,9 @@ def _subscribers(host: Host) -> int:
 
 def test_events_end_quietly(pair: Tunnel) -> None:
     told = pair.a.host.start(WIRESNAKE, "events", "wg0")
-    lab.wait_for("a subscriber", lambda: _subscribers(pair.a.host) == 1)
+    hosts.wait_for("a subscriber", lambda: _subscribers(pair.a.host) == 1)
     assert told.stop(signal.SIGINT) == (0, "")
-    lab.wait_for("no subscriber", lambda: _subscribers(pair.a.host) == 0)
+    hosts.wait_for("no subscriber", lambda: _subscribers(pair.a.host) == 0)
     told = pair.a.host.start("bash -c", f"set -o pipefail; {WIRESNAKE} events | head -n 1")
     for _ in range(20):  # A connection is no subscription yet.
         assert_pings(pair.a, pair.b)
@@ -442,7 +442,7 @@ def test_metrics_are_what_prometheus_reads(pair: Tunnel) -> None:
     assert "wireguard_received_bytes_total" in a.host.output("cat /run/x.prom")
 
     server = a.host.start(WIRESNAKE, "metrics", "wg0", "--listen", "9586")
-    lab.wait_for("the server", lambda: lab.listens(a.host, 9586))
+    hosts.wait_for("the server", lambda: hosts.listens(a.host, 9586))
     served = a.host.inside(lambda: _http(9586))
     assert "200 OK" in served
     assert 'wireguard_sent_bytes_total{allowed_ips="10.9.0.2/32,fd09::2/128"' in served
@@ -479,7 +479,7 @@ def test_monitor(pair: Tunnel) -> None:
             header = terminal.text.rpartition("health")[2]
             return "handshake" in header and "endpoint" not in header
 
-        lab.wait_for("fewer columns", narrow)
+        hosts.wait_for("fewer columns", narrow)
         traffic.stop()
         terminal.write("q")
         assert terminal.code() == 0
@@ -494,7 +494,7 @@ class Terminal:
     def __init__(self, host: Host, *command: str) -> None:
         self.fd, far = pty.openpty()
         self.resize(120)
-        enter = lab.words(f"nsenter --target {host.pid} --net --mount --root --")
+        enter = hosts.words(f"nsenter --target {host.pid} --net --mount --root --")
         environment = os.environ | {"TERM": "xterm-256color"}
         for size in ("COLUMNS", "LINES"):  # They would count more than the terminal's own.
             environment.pop(size, None)
@@ -552,7 +552,7 @@ def test_a_daemon_that_tells_nothing_is_watched(make_host: MakeHost, ours: Imple
     for end, other, outer in ((a, b, None), (b, a, 4)):
         end.wg("setconf", "wg0", "/dev/stdin", text=configuration(end, other, outer=outer))
         end.up()
-        lab.await_tunnel(end.host)
+        hosts.await_tunnel(end.host)
     told = a.host.start(WIRESNAKE, "events", "--json", "wg0")
     (notice,) = lines(told, 1)
     assert notice == "wiresnake: wg0 tells no events: watching, by a look every second"

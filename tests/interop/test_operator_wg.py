@@ -24,8 +24,8 @@ from interop.beside import (
 )
 from interop.harness import ROOT, Implementation, MakeHost
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 TUNNEL = f"""[Interface]
 PrivateKey = {PRIVATE}
@@ -59,8 +59,8 @@ def beside(make_host: MakeHost, ours: Implementation) -> Beside:
 
 def shake_hands(host: Host, program: str | Path = "wg", config: str = TUNNEL) -> str:
     """A tunnel from wg0 to wg1 within one host; both have had a handshake. wg1's public key."""
-    private, other = lab.keypair()
-    own = lab.tool("wg pubkey", text=PRIVATE)
+    private, other = hosts.keypair()
+    own = hosts.tool("wg pubkey", text=PRIVATE)
     text = f"""[Interface]
 PrivateKey = {private}
 ListenPort = 5001
@@ -75,7 +75,7 @@ AllowedIPs = 10.9.1.0/24
         host.run(f"ip link set {name} up")
     host.run("ip address add 10.9.0.9/24 dev wg0")
     host.run("ping -c 1 -W 0.1 10.9.0.1", check=False)  # boringtun begins with a packet
-    lab.wait_for(
+    hosts.wait_for(
         "a handshake of wg1",
         lambda: not host.output("wg show wg1 latest-handshakes").endswith("\t0\n"),
         10,
@@ -268,7 +268,7 @@ def test_json(beside: Beside) -> None:
     assert json.loads(beside.host.output(OURS, "show", "interfaces", "--json")) == (
         beside.host.output("wg show interfaces").split()
     )
-    own = lab.tool("wg pubkey", text=PRIVATE)
+    own = hosts.tool("wg pubkey", text=PRIVATE)
     whole = show("wg0")["wg0"]
     peers = whole.pop("peers")
     assert whole == {
@@ -303,7 +303,7 @@ def test_json(beside: Beside) -> None:
 def test_show_imports_little(beside: Beside) -> None:
     """What takes 10 ms and more is imported only when it is needed."""
     code = (
-        "import sys; from wiresnake.cli.wiresnake import main; main(['show', 'wg0']);"
+        "import sys; from wiresnake.cli.main import main; main(['show', 'wg0']);"
         "print(*{'argparse','asyncio','dataclasses','ipaddress','json','pyroute2','subprocess',"
         "'logging'} & set(sys.modules))"
     )
@@ -346,13 +346,13 @@ def test_those_who_do_not_speak_as_wg_hears(
     host = make_host()
     host.run(Path(other.program), "--disable-drop-privileges", "wg0")
     ours.start(host, "wg1")
-    lab.wait_for(
+    hosts.wait_for(
         "its socket",
         lambda: host.run("test -S /run/wireguard/wg0.sock", check=False).returncode == 0,
     )
     public = shake_hands(host, OURS, TUNNEL.replace("FwMark = 0x1ff\n", ""))
     state = json.loads(host.output(OURS, "show", "wg0", "--json"))["wg0"]
-    assert state["publicKey"] == lab.tool("wg pubkey", text=PRIVATE)
+    assert state["publicKey"] == hosts.tool("wg pubkey", text=PRIVATE)
     assert abs(time.time() - state["peers"][public]["latestHandshake"]) < 30
     peers = state["peers"]
     assert "endpoint" not in peers[FIRST], "that of the peer before it is not its own"

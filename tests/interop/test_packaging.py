@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from interop.harness import ROOT, MakeHost, unavailable
 
-from wiresnake.cli import completion, lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
+from wiresnake.cli import completion
 
 UNITS = ROOT / "packaging/data/lib/systemd/system"
 INSTALLED = """
@@ -28,7 +29,7 @@ cp /lib/systemd/system/wg-quick* /run/units
 @pytest.fixture
 def systemd(make_host: MakeHost) -> Host:
     """A host with our units beside those of wireguard-tools."""
-    if lab.missing_programs("systemd-analyze"):
+    if hosts.missing_programs("systemd-analyze"):
         unavailable("systemd-analyze is missing: apt-get install systemd")
     host = make_host()
     program = Path(sys.executable).with_name("wiresnake")
@@ -74,7 +75,7 @@ def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
         made.settimeout(10)
         return made
 
-    (private, _), (_, public) = lab.keypair(), lab.keypair()
+    (private, _), (_, public) = hosts.keypair(), hosts.keypair()
     systemd.run("mount -t tmpfs -o mode=700 tmpfs /etc/wireguard")
     text = f"[Interface]\nPrivateKey = {private}\nAddress = 10.9.0.1/24\n"
     text += f"[Peer]\n# friendly_name = laptop\nPublicKey = {public}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interop.harness import Implementation, MakeHost, assert_pings, assert_tcp, configure, ends
 
-from wiresnake.cli import lab
+from lab import hosts
 
 READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
 
@@ -18,14 +18,14 @@ def test_a_read_only_proc_sys(make_host: MakeHost, ours: Implementation) -> None
     assert a.host.run("sysctl -w net.ipv4.conf.all.send_redirects=0", check=False).returncode
     daemon = a.host.start(Path(ours.program), "-f", a.interface, env={"LOG_LEVEL": "verbose"})
     path = Path(f"/proc/{a.host.pid}/root/run/wireguard/{a.interface}.sock")
-    lab.wait_for("the daemon's socket", path.exists)
+    hosts.wait_for("the daemon's socket", path.exists)
     configure(a, b)
     assert_pings(a, b)
     a.host.run("ip link set wg0 down")
     a.host.run("ip link set wg0 mtu 1380")
     a.host.run("ip link set wg0 up")
-    lab.await_tunnel(a.host)
-    lab.address(a.host, "wg0", f"{a.inner[6]}/64")  # it went with the link
+    hosts.await_tunnel(a.host)
+    hosts.address(a.host, "wg0", f"{a.inner[6]}/64")  # it went with the link
     assert_pings(a, b)
     assert_tcp(a, b, size=1 << 20)
     (pid,) = a.host.processes(Path(ours.program).name)

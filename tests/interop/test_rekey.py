@@ -16,7 +16,7 @@ from interop.harness import (
     ends,
 )
 
-from wiresnake.cli import lab
+from lab import hosts
 
 RUNNER = str(Path(__file__).with_name("short_timers.py"))
 
@@ -26,7 +26,7 @@ def begin(a: End, b: End, other: Implementation | None) -> None:
     for end in (a, b) if other is None else (a,):
         daemon = end.host.start(Path(sys.executable), RUNNER, "wg0")
         socket = f"/proc/{daemon.pid}/root/run/wireguard/wg0.sock"
-        lab.wait_for("the daemon's socket", Path(socket).exists)
+        hosts.wait_for("the daemon's socket", Path(socket).exists)
     if other is not None:
         other.start(b.host)
     configure(a, b)

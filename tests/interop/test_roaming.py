@@ -14,7 +14,7 @@ from interop.harness import (
     tunnel,
 )
 
-from wiresnake.cli import lab
+from lab import hosts
 
 
 def moves_unharmed(mover: End, other: End, version: int) -> None:
@@ -23,7 +23,7 @@ def moves_unharmed(mover: End, other: End, version: int) -> None:
     running = [
         end.host.start(command, far.inner[4]) for end, far in ((mover, other), (other, mover))
     ]
-    lab.wait_for("traffic", lambda: mover.handshake() > 0)
+    hosts.wait_for("traffic", lambda: mover.handshake() > 0)
     move(mover, version)
     for process in running:
         pings = count_pings(process.wait(20)[1])
@@ -70,7 +70,7 @@ def test_c078_answers_from_the_address_that_was_asked(
     """A host with several addresses must not answer from another: a firewall would drop that."""
     a, b = tunnel(make_host("a"), make_host("b"), peer, ours, outer=version)
     asked = replace(b, outer={4: "192.0.2.202", 6: "2001:db8::202"})
-    lab.address(b.host, b.device, f"{asked.outer[4]}/24", f"{asked.outer[6]}/64")
+    hosts.address(b.host, b.device, f"{asked.outer[4]}/24", f"{asked.outer[6]}/64")
     a.wg("set", "wg0", "peer", b.public, "endpoint", asked.endpoint(version))
     assert_pings(a, b)
     assert a.peer_endpoint() == asked.endpoint(version)

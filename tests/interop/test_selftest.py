@@ -33,8 +33,8 @@ from interop.harness import (
 )
 from sim.forge import LOW_ORDER_POINTS
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 outer = pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 LENGTH = {4: 24, 6: 64}
@@ -146,7 +146,7 @@ def test_case_04_roaming(make_host: MakeHost, ours: Implementation) -> None:
     for version, inner, port in ((4, 6, 9999), (6, 4, 9998), (6, 6, 9997), (4, 4, 9996)):
         moved = {4: "192.0.2.99", 6: "2001:db8::99"}[version]
         if moved != a.outer[version]:
-            lab.address(a.host, a.device, f"{moved}/{LENGTH[version]}")
+            hosts.address(a.host, a.device, f"{moved}/{LENGTH[version]}")
             old = f"{a.outer[version]}/{LENGTH[version]}"
             a.host.run(f"ip address delete {old} dev {a.device}")
             a.outer[version] = moved
@@ -163,9 +163,9 @@ def test_case_05_a_foreign_source_is_dropped_yet_roams(
     """A packet whose inner source belongs to a more specific peer; its datagram is authentic."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     a.wg("set", "wg0", "peer", b.public, "allowed-ips", "10.9.0.0/24")
-    _, stranger = lab.keypair()
-    target = lab.udp_socket(a.host, socket.AF_INET, 1111)
-    sender = lab.udp_socket(b.host, socket.AF_INET)
+    _, stranger = hosts.keypair()
+    target = hosts.udp_socket(a.host, socket.AF_INET, 1111)
+    sender = hosts.udp_socket(b.host, socket.AF_INET)
     with target, sender:
 
         def arrives(wait: float = 1) -> bool:
@@ -191,7 +191,7 @@ def test_case_06_another_private_key(make_host: MakeHost, ours: Implementation) 
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, psk=True)
     assert_ping(a.host, b.inner[4])
     psk = b.show("preshared-keys")[0][1]
-    private, public = lab.keypair()
+    private, public = hosts.keypair()
     a.wg("set", "wg0", "private-key", "/dev/stdin", text=private)
     words = f"preshared-key /dev/stdin allowed-ips {a.inner[4]}/32 peer".split()
     b.wg("set", "wg0", "peer", public, *words, a.public, "remove", text=psk)
@@ -233,16 +233,16 @@ def test_case_07_a_routing_loop(make_host: MakeHost, ours: Implementation) -> No
     move_interface("wg0", middle.host, left.host)
     left.up()
     right.up()
-    lab.await_tunnel(middle.host, right.host)
+    hosts.await_tunnel(middle.host, right.host)
     near, far = nested(left, right)
     for end in (near, far):
         ours.start(end.host, "wg1")
     configure(near, far, outer=6)
     assert_pings(near, far)
     move_interface("wg1", left.host, middle.host)
-    lab.address(middle.host, "wg1", f"{near.inner[4]}/24")
+    hosts.address(middle.host, "wg1", f"{near.inner[4]}/24")
     middle.host.run("ip link set wg1 mtu 1340 up")
-    lab.await_tunnel(left.host, port=5)
+    hosts.await_tunnel(left.host, port=5)
     assert_ping(middle.host, far.inner[4])
 
     def sent() -> int:
@@ -260,8 +260,8 @@ def test_case_07_a_routing_loop(make_host: MakeHost, ours: Implementation) -> No
     assert ping(middle.host, far.inner[4], count=10, interval=0.002, wait=0.2).received == 0
     assert sent() - before > 70_000, "no loop"
     middle.wg("set", "wg0", "peer", right.public, "endpoint", right.endpoint(4))
-    lab.wait_for("pings", lambda: ping(middle.host, far.inner[4], count=1, wait=0.2).received)
-    lab.wait_for("the end of the loop", stands_still)
+    hosts.wait_for("pings", lambda: ping(middle.host, far.inner[4], count=1, wait=0.2).received)
+    hosts.wait_for("the end of the loop", stands_still)
     assert all(memory(pid) < old + (16 << 10) for pid, old in zip(pids, used, strict=True))
 
 
@@ -276,14 +276,14 @@ class Behind:
 
 def behind_nat(make_host: MakeHost, ours: Implementation) -> Behind:
     client, router, server = (make_host(name) for name in ("client", "router", "server"))
-    near, inside = lab.cable(client, router)
-    outside, far = lab.cable(router, server)
+    near, inside = hosts.cable(client, router)
+    outside, far = hosts.cable(router, server)
     a = End(client, near, {4: "192.168.1.100"}, {4: "10.9.0.1", 6: "fd09::1"})
     b = End(server, far, {4: "10.0.0.100"}, {4: "10.9.0.2", 6: "fd09::2"})
-    lab.address(client, near, f"{a.outer[4]}/24")
-    lab.address(router, inside, "192.168.1.1/24")
-    lab.address(router, outside, "10.0.0.1/24")
-    lab.address(server, far, f"{b.outer[4]}/24")
+    hosts.address(client, near, f"{a.outer[4]}/24")
+    hosts.address(router, inside, "192.168.1.1/24")
+    hosts.address(router, outside, "10.0.0.1/24")
+    hosts.address(server, far, f"{b.outer[4]}/24")
     client.run("ip route add default via 192.168.1.1")
     router.run("sysctl -q -w net.ipv4.ip_forward=1")
     translate(router, "192.168.1.0/24", "10.0.0.0/24", "10.0.0.1")
@@ -341,10 +341,10 @@ def test_case_10_an_endpoint_inside_the_own_tunnel(
     ours.start(b.host, "wg1")
     words = f"private-key /dev/stdin listen-port 5 peer {a.public} allowed-ips 10.11.0.1/32"
     b.wg("set", "wg1", *words.split(), text=onion.private)
-    lab.address(b.host, "wg1", "10.11.0.2/24")
+    hosts.address(b.host, "wg1", "10.11.0.2/24")
     b.host.run("ip link set wg1 up")
-    lab.await_tunnel(b.host, port=5)
-    lab.address(a.host, "wg0", "10.11.0.1/24")
+    hosts.await_tunnel(b.host, port=5)
+    hosts.address(a.host, "wg0", "10.11.0.1/24")
     words = f"peer {onion.public} allowed-ips 10.11.0.2/32 endpoint"
     a.wg("set", "wg0", *words.split(), onion.endpoint(4))
     assert_ping(a.host, "10.11.0.2")
@@ -368,10 +368,10 @@ def test_case_11_policy_routing(make_host: MakeHost, ours: Implementation) -> No
     whose way to the peer is IPv4 alone, though it has a default route for IPv6 too."""
     site = behind_nat(make_host, ours)
     client, server = site.client, site.server
-    lab.address(client.host, client.device, "fc00::9/96")
+    hosts.address(client.host, client.device, "fc00::9/96")
     client.host.run("ip -6 route add default via fc00::1")
     beyond = {4: "192.168.99.7", 6: "2001:db8:abab::1111"}
-    lab.address(server.host, "wg0", f"{beyond[4]}/32", f"{beyond[6]}/128")
+    hosts.address(server.host, "wg0", f"{beyond[4]}/32", f"{beyond[6]}/128")
     words = f"fwmark 51820 peer {server.public} allowed-ips {beyond[4]},{beyond[6]}"
     client.wg("set", "wg0", *words.split())
     for version in (4, 6):
@@ -411,7 +411,7 @@ def test_case_13_a_source_that_is_gone_is_replaced(
         a.wg("set", "wg0", "peer", b.public, "endpoint", b.endpoint(version))
         assert_ping(a.host, b.inner[4])
         old = f"{a.outer[version]}/{LENGTH[version]}"
-        lab.address(a.host, a.device, f"{new}/{LENGTH[version]}")
+        hosts.address(a.host, a.device, f"{new}/{LENGTH[version]}")
         a.host.run(f"ip address delete {old} dev {a.device}")
         a.outer[version] = new
         assert_ping(a.host, b.inner[4])
@@ -423,9 +423,9 @@ def test_case_14_answers_come_from_the_address_that_was_asked(
 ) -> None:
     """Be it of another IP version, or of an interface to which no route leads."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    lab.address(b.host, b.device, "192.0.2.202/24", "2001:db8::202/64")
-    aside, _ = lab.cable(b.host, b.host)
-    lab.address(b.host, aside, "10.50.0.1/24")
+    hosts.address(b.host, b.device, "192.0.2.202/24", "2001:db8::202/64")
+    aside, _ = hosts.cable(b.host, b.host)
+    hosts.address(b.host, aside, "10.50.0.1/24")
     a.host.run(f"ip route add 10.50.0.0/24 dev {a.device}")
     asked = [b.outer[4], b.outer[6], "192.0.2.202", "2001:db8::202", "10.50.0.1"]
     for one in [*asked, *asked[::-1]]:
@@ -442,8 +442,8 @@ def test_case_15_a_better_route_takes_over(make_host: MakeHost, ours: Implementa
     The kernel looks up the route for every packet; ours hears of a new one, a moment after `ip`.
     """
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
-    second, _ = lab.cable(a.host, b.host)
-    lab.address(a.host, second, "192.0.2.3/24")
+    second, _ = hosts.cable(a.host, b.host)
+    hosts.address(a.host, second, "192.0.2.3/24")
     for device in (a.device, second):
         a.host.run(f"ip -4 route flush dev {device}")
     road = "ip route add 192.0.2.0/24"
@@ -456,7 +456,7 @@ def test_case_15_a_better_route_takes_over(make_host: MakeHost, ours: Implementa
         assert_ping(a.host, b.inner[4])
         return b.peer_endpoint() == f"192.0.2.3:{PORT}"
 
-    lab.wait_for("the better route", moved)
+    hosts.wait_for("the better route", moved)
 
 
 @pytest.fixture
@@ -504,9 +504,9 @@ def test_case_17_a_missing_interface(lone: Host) -> None:
 
 
 def test_case_17_keys_are_set_read_back_and_cleared(lone: Host) -> None:
-    private, _ = lab.keypair()
-    _, peer = lab.keypair()
-    psk = lab.tool("wg genpsk")
+    private, _ = hosts.keypair()
+    _, peer = hosts.keypair()
+    psk = hosts.tool("wg genpsk")
     lone.run("wg set wg0 private-key /dev/stdin peer", peer, text=private)
     lone.run("wg set wg0 peer", peer, "preshared-key", "/dev/stdin", text=psk)
     assert show(lone, "private-key") == [[private]]
@@ -518,7 +518,7 @@ def test_case_17_keys_are_set_read_back_and_cleared(lone: Host) -> None:
 
 def test_case_17_the_own_key_is_no_peer(lone: Host) -> None:
     """Neither one that is there when the key becomes the own, nor one that is added later."""
-    (first, _), (second, peer) = lab.keypair(), lab.keypair()
+    (first, _), (second, peer) = hosts.keypair(), hosts.keypair()
     lone.run("wg set wg0 peer", peer)
     assert show(lone, "peers") == [[peer]]
     lone.run("wg set wg0 private-key /dev/stdin", text=second)
@@ -540,7 +540,7 @@ def test_case_17_a_private_key_is_clamped(lone: Host) -> None:
 
 def test_case_18_overlapping_allowed_ips(lone: Host) -> None:
     """One peer is given networks inside each other, then one of these alone, then nothing."""
-    _, peer = lab.keypair()
+    _, peer = hosts.keypair()
     for nets in (
         "0.0.0.0/0,10.0.0.0/8,100.0.0.0/10,172.16.0.0/12,192.168.0.0/16",
         "0.0.0.0/0",
@@ -557,10 +557,10 @@ def test_case_18_overlapping_allowed_ips(lone: Host) -> None:
 def test_case_18_nothing_is_sent_to_keys_of_low_order(lone: Host) -> None:
     """With them every shared secret is zero. An honest peer beside them hears us at once."""
     low_order = [base64.b64encode(point).decode() for point in LOW_ORDER_POINTS]
-    private, _ = lab.keypair()
-    _, honest = lab.keypair()
+    private, _ = hosts.keypair()
+    _, honest = hosts.keypair()
     lone.run("wg set wg0 private-key /dev/stdin", text=private)
-    sockets = [lab.udp_socket(lone, socket.AF_INET) for _ in range(2)]
+    sockets = [hosts.udp_socket(lone, socket.AF_INET) for _ in range(2)]
     for keys, one in (low_order, sockets[0]), ((honest,), sockets[1]):
         one.settimeout(2)
         endpoint = f"127.0.0.1:{one.getsockname()[1]}"

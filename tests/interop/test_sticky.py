@@ -15,8 +15,8 @@ from interop.harness import (
     ping,
 )
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 version = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 
@@ -38,7 +38,7 @@ def test_c078_changes_elsewhere_forget_nothing(
     """The client's firewall lets in what answers, and it asked the second of two addresses."""
     client, server = ends(make_host("client"), make_host("server"))
     asked = {4: "192.0.2.77", 6: "2001:db8::77"}[version]
-    lab.address(server.host, server.device, f"{asked}/{LENGTH[version]}")
+    hosts.address(server.host, server.device, f"{asked}/{LENGTH[version]}")
     for end in (client, server):
         ours.start(end.host)
     server.outer[version] = asked
@@ -69,15 +69,15 @@ def two_uplinks(make_host: MakeHost, ours: Implementation, version: int) -> tupl
     near, far = make_host("near"), make_host("far")
     for host in (near, far):
         host.run("sysctl -q -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0")
-    cables = [lab.cable(near, far) for _ in range(2)]
+    cables = [hosts.cable(near, far) for _ in range(2)]
     ip = f"ip -{version}"
     for number, ((up, down), pattern) in enumerate(zip(cables, UPLINKS[version], strict=True), 1):
-        lab.address(near, up, f"{pattern.format(2)}/{LENGTH[version]}")
-        lab.address(far, down, f"{pattern.format(1)}/{LENGTH[version]}")
+        hosts.address(near, up, f"{pattern.format(2)}/{LENGTH[version]}")
+        hosts.address(far, down, f"{pattern.format(1)}/{LENGTH[version]}")
         gateway = f"via {pattern.format(1)} dev {up}"
         near.run(f"{ip} route add default {gateway} metric {number}00")
         near.run(f"{ip} route add default {gateway} table {number}")
-    lab.address(far, "lo", f"{FAR[version]}/{32 if version == 4 else 128}")
+    hosts.address(far, "lo", f"{FAR[version]}/{32 if version == 4 else 128}")
     for end in (near, far):
         ours.start(end)
     a = End(
@@ -166,7 +166,7 @@ def test_c078_a_rule_or_a_mark_leads_elsewhere(
     else:
         client.host.run(f"ip -{version} rule add to {FAR[version]} lookup 2")
     client.outer[version] = UPLINKS[version][1].format(2)
-    lab.wait_for("the other way", lambda: server.peer_endpoint() == client.endpoint(version), 1)
+    hosts.wait_for("the other way", lambda: server.peer_endpoint() == client.endpoint(version), 1)
     time.sleep(0.3)
     assert server.peer_endpoint() == client.endpoint(version)
     assert count_pings(running.wait(20)[1]).lost == 0

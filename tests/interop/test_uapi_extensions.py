@@ -24,8 +24,8 @@ from interop.harness import (
     tunnel,
 )
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 GET_KEYS = set(
     """private_key listen_port fwmark public_key preshared_key protocol_version endpoint tx_bytes
@@ -148,7 +148,7 @@ def test_what_goes_on_is_told_and_stock_sees_nothing_new(
         assert (roamed["old_endpoint"], roamed["endpoint"]) == (old, b.endpoint(4))
         assert a.peer_endpoint() == b.endpoint(4)
 
-        lab.address(b.host, "wg0", "10.66.0.1/32")
+        hosts.address(b.host, "wg0", "10.66.0.1/32")
         ping(b.host, a.inner[4], "-I", "10.66.0.1", wait=0.2)
         rejected = next_of(events, "rejected_source")
         # One that has just roamed is told of once a second: more may have come by then.
@@ -190,7 +190,7 @@ def test_what_is_wrong_is_told(make_host: MakeHost, ours: Implementation) -> Non
             found[:] = state(a.host)
             return any(key in part for part in found)
 
-        lab.wait_for(key, said)
+        hosts.wait_for(key, said)
         return found
 
     def configure(end: End, other: End, psk: str | None = None) -> None:
@@ -203,7 +203,7 @@ def test_what_is_wrong_is_told(make_host: MakeHost, ours: Implementation) -> Non
     assert device["unknown_initiator_endpoint"] == b.endpoint(4)
     assert int(device["unknown_initiations"]) >= 1
 
-    psk = lab.tool("wg genpsk").strip()
+    psk = hosts.tool("wg genpsk").strip()
     configure(a, b, psk)
     _, peer = again(b, a, "unconfirmed_responses")
     assert int(peer["unconfirmed_responses"]) >= 1
@@ -215,7 +215,7 @@ def test_what_is_wrong_is_told(make_host: MakeHost, ours: Implementation) -> Non
     assert_answered(a.host, b.inner[4])
     assert peer["session"] == "live" and "bad_responses" not in peer
 
-    a.wg("set", "wg0", "private-key", "/dev/stdin", text=lab.keypair()[0])
+    a.wg("set", "wg0", "private-key", "/dev/stdin", text=hosts.keypair()[0])
     device, _ = again(b, a, "invalid_mac1")
     assert device["invalid_mac1_endpoint"] == b.endpoint(4)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from interop.harness import Implementation, MakeHost
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 PRIVATE = "iBDNaTKqCSVpZRkHZRJzpzIFmK8sgfcuTGMA4X7qmlg="
 PSK = "OYzhGDKKnJRwaYlDvOpIX0GqOSHYJJ4VrQfVhqMkm8Y="
@@ -18,7 +18,7 @@ FIRST, SECOND, THIRD = (
     "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
     "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=",
 )
-PUBLIC = lab.tool("wg pubkey", text=PRIVATE) if not lab.missing_programs("wg") else ""
+PUBLIC = hosts.tool("wg pubkey", text=PRIVATE) if not hosts.missing_programs("wg") else ""
 
 INTERFACE = f"""[Interface]
 ListenPort = 51820
@@ -164,7 +164,7 @@ def test_interfaces(device: Device, ours: Implementation) -> None:
     ours.start(device.host, "wg-second_1.x")
     assert sorted(device.wg("show", "interfaces").split()) == ["wg-second_1.x", "wg0"]
     device.host.run("ip link delete wg0")
-    lab.wait_for(
+    hosts.wait_for(
         "the deleted interface to vanish from the list",
         lambda: device.wg("show", "interfaces") == "wg-second_1.x\n",
     )
@@ -249,7 +249,7 @@ def test_c103_own_key_as_peer_is_ignored(device: Device) -> None:
 def test_busy_port_is_an_error_and_keeps_the_old(full: Device) -> None:
     """wireguard-go then has no socket at all (compat 2c): ours keeps the tunnel alive."""
     full.host.run("ip link set wg0 up")
-    taken = lab.udp_socket(full.host, socket.AF_INET, 51999)
+    taken = hosts.udp_socket(full.host, socket.AF_INET, 51999)
     with taken:
         assert "Address already in use" in full.refused("set", "wg0", "listen-port", "51999")
     assert full.show("listen-port") == ["51820"]

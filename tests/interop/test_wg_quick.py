@@ -20,8 +20,8 @@ from interop.harness import (
     network,
 )
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 # Addresses that only the far end has, and only the tunnel leads to.
 BEYOND = {4: "203.0.113.9", 6: "2001:db8:ffff::9"}
@@ -68,7 +68,7 @@ def make_site(make_host: MakeHost, ours: Implementation, tmp_path: Path) -> Make
         text = configuration(peer, us)
         peer.wg("setconf", "wg0", "/dev/stdin", text=text)
         peer.up()
-        lab.address(peer.host, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
+        hosts.address(peer.host, "lo", f"{BEYOND[4]}/32", f"{BEYOND[6]}/128")
         quick = Quick(us.host, tmp_path / "wg0.conf", ours)
         section = f"[Interface]\nAddress = {us.inner[4]}/24, {us.inner[6]}/64\n{settings}"
         whole = configuration(us, peer, outer=4, allowed=allowed, extra="PersistentKeepalive = 25")
@@ -80,7 +80,7 @@ def make_site(make_host: MakeHost, ours: Implementation, tmp_path: Path) -> Make
 
 def assert_gone(site: Site, before: list[str]) -> None:
     host = site.us.host
-    lab.wait_for(
+    hosts.wait_for(
         "the daemon to end",
         lambda: not host.processes(Path(site.quick.implementation.program).name),
     )
@@ -189,7 +189,7 @@ def test_dns(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site("10.9.0.0/24", "DNS = 10.9.0.53, fd09::53, example.net\n")
     host = site.us.host
     host.run("sh -c", f"real=$(command -v resolvconf) || exit 0; mount --bind {stub} $real")
-    path = {"PATH": f"{lab.program_path()}:{tmp_path}"}
+    path = {"PATH": f"{hosts.program_path()}:{tmp_path}"}
     site.quick("up", env=path)
     site.quick("down", env=path)
     assert log.read_text() == (

@@ -19,7 +19,7 @@ from interop.harness import (
     tunnel,
 )
 
-from wiresnake.cli import lab
+from lab import hosts
 
 version = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 INITIATION, RESPONSE, DATA = 1, 2, 4
@@ -198,7 +198,7 @@ def test_c078_the_source_sticks_until_its_address_goes(
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, outer=version)
     asked = replace(b, outer=OTHER)
-    lab.address(b.host, b.device, f"{OTHER[version]}/{LENGTH[version]}")
+    hosts.address(b.host, b.device, f"{OTHER[version]}/{LENGTH[version]}")
     a.wg("set", "wg0", "peer", b.public, "endpoint", asked.endpoint(version))
     tap = HeaderTap(b.host, b.device)
 
@@ -230,7 +230,7 @@ def test_c057_c071_a_keepalive_is_32_bytes(make_host: MakeHost, ours: Implementa
         seen.extend(of_kind(tap.outer(), DATA))
         return bool(seen)
 
-    lab.wait_for("a keepalive", came)
+    hosts.wait_for("a keepalive", came)
     tap.close()
     assert {(one.source, one.tos, len(one.payload)) for one in seen} == {(a.outer[4], 0, 32)}
     assert struct.unpack_from("<I", seen[0].payload)[0] == DATA

@@ -10,7 +10,7 @@ from kernel.harness import Lasting, connect
 from kernel.uml import Uml, missing_parts
 from wiresnake_conformance.machine import Watch
 
-from wiresnake.cli.lab import Host
+from lab.hosts import Host
 
 __all__ = ["machine", "make_host", "ours"]
 

@@ -18,8 +18,8 @@ from interop.harness import End, Implementation, Wiretap, configure, on_cable
 from kernel.uml import Uml
 from sim.forge import with_macs
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 FOLDER = Path(__file__).parent
 PYTHON = [sys.executable, "-IS"]
@@ -81,7 +81,7 @@ class Lasting:
         self.tap = OuterTap(our.host, our.device)
         command = f"ping -n -q -c {self.COUNT} -i {self.INTERVAL} -W 5"
         self.pings = [self.begins.host.start(command, self.answers.inner[4])]
-        lab.wait_for("the first handshake", self.begins.handshake)
+        hosts.wait_for("the first handshake", self.begins.handshake)
         self.handshake = self.begins.handshake()
         self.pings.append(self.answers.host.start(command, self.begins.inner[6]))
 
@@ -107,7 +107,7 @@ class Packets:
         """What comes in from the beginning of the block is in the list at its end."""
         before = self._taps()
         catcher = self.host.start(*self.script, "catch", self.device)
-        lab.wait_for("the catcher", lambda: self._taps() > before)
+        hosts.wait_for("the catcher", lambda: self._taps() > before)
         packets: list[bytes] = []
         try:
             yield packets

@@ -14,8 +14,8 @@ from kernel.harness import (
 )
 from kernel.uml import Uml
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host
+from lab import hosts
+from lab.hosts import Host
 
 OTHER = "192.0.2.50"
 
@@ -53,7 +53,7 @@ def handshake_under_load(begins: End, answers: End, tap: OuterTap) -> list[Outer
         return any(one.kind == RESPONSE for one in seen)
 
     ping = begins.host.start("ping -n -q -c 300 -i 0.1", answers.inner[4])
-    lab.wait_for("a handshake under load", done, 60)
+    hosts.wait_for("a handshake under load", done, 60)
     ping.stop()
     return seen
 
@@ -78,13 +78,13 @@ def test_linux_gets_a_cookie_from_us(
 ) -> None:
     our, their = connect(make_host("ours"), kernel, ours, first="theirs")
     stranger = make_host("stranger")
-    near, far = lab.cable(our.host, stranger)
-    lab.address(our.host, near, "198.51.100.1/24")
-    lab.address(stranger, far, "198.51.100.2/24")
-    out = lab.udp_socket(stranger, socket.AF_INET)
+    near, far = hosts.cable(our.host, stranger)
+    hosts.address(our.host, near, "198.51.100.1/24")
+    hosts.address(stranger, far, "198.51.100.2/24")
+    out = hosts.udp_socket(stranger, socket.AF_INET)
     tap = OuterTap(our.host, our.device)
     with out, Flood(out, ("198.51.100.1", our.port), our.public, rate=15000):
-        lab.wait_for("a cookie", lambda: hears(out))
+        hosts.wait_for("a cookie", lambda: hears(out))
         seen = handshake_under_load(their, our, tap)
     assert_cookie_was_paid(seen, their, our)
     assert_pings(our, their)
@@ -93,11 +93,11 @@ def test_linux_gets_a_cookie_from_us(
 
 def test_we_get_a_cookie_from_linux(kernel: Uml, make_host: MakeHost, ours: Implementation) -> None:
     our, their = connect(make_host("ours"), kernel, ours, first="ours")
-    lab.address(our.host, our.device, f"{OTHER}/24")
+    hosts.address(our.host, our.device, f"{OTHER}/24")
     tap = OuterTap(our.host, our.device)
     out = flooder(our.host)
     with out, Flood(out, (their.outer[4], their.port), their.public, rate=10000):
-        lab.wait_for("a cookie", lambda: hears(out))
+        hosts.wait_for("a cookie", lambda: hears(out))
         seen = handshake_under_load(our, their, tap)
     assert_cookie_was_paid(seen, our, their)
     assert_pings(our, their)

@@ -4,7 +4,7 @@ from interop.harness import End, Implementation, MakeHost
 from kernel.harness import Packets, connect, inner_packet, ip_packet
 from kernel.uml import Uml
 
-from wiresnake.cli import lab
+from lab import hosts
 
 SOURCE = {4: "10.9.0.50", 6: "fd09::50"}
 NOBODY = {4: "10.9.0.99", 6: "fd09::99"}
@@ -90,9 +90,9 @@ def test_what_cannot_be_sent_is_answered(
     kernel: Uml, make_host: MakeHost, ours: Implementation
 ) -> None:
     our, their = connect(make_host("ours"), kernel, ours)
-    stranger = lab.keypair()[1]
+    stranger = hosts.keypair()[1]
     for end in (our, their):
-        lab.address(end.host, end.interface, f"{SOURCE[4]}/24", f"{SOURCE[6]}/64")
+        hosts.address(end.host, end.interface, f"{SOURCE[4]}/24", f"{SOURCE[6]}/64")
         allowed = f"{NOWHERE[4]}/32,{NOWHERE[6]}/128"
         end.wg("set", end.interface, "peer", stranger, "allowed-ips", allowed)
         end.host.run("sysctl -q -w net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")

@@ -12,10 +12,10 @@ from interop.harness import (
 )
 from kernel.uml import Uml
 
-from wiresnake.cli import lab
+from lab import hosts
 
 FILE = "/run/quick/wg0.conf"
-EXTRA = lab.keypair()[1]
+EXTRA = hosts.keypair()[1]
 NETWORK = """ip -4 rule; ip -6 rule; ip -o address; ip -o link
 ip -4 route show table all; ip -6 route show table all"""
 
@@ -27,7 +27,7 @@ def test_up_reload_and_down(kernel: Uml, make_host: MakeHost, ours: Implementati
     ours.start(host)
     our.wg("setconf", "wg0", "/dev/stdin", text=configuration(our, theirs))
     our.up()
-    lab.await_tunnel(host)
+    hosts.await_tunnel(host)
 
     def write(allowed: str, settings: str = "", more: str = "") -> None:
         text = configuration(theirs, our, outer=4, allowed=allowed, extra=more)
@@ -43,7 +43,7 @@ def test_up_reload_and_down(kernel: Uml, make_host: MakeHost, ours: Implementati
         return re.sub(r"expires \d+sec", "", kernel.output("sh -c", NETWORK))
 
     addresses = "ip -6 address show tentative"
-    lab.wait_for("link-local addresses", lambda: not kernel.output(addresses))
+    hosts.wait_for("link-local addresses", lambda: not kernel.output(addresses))
     before = network()
     write("10.9.0.0/24, fd09::/64")
     said = quick("up", "--backend", "auto")

@@ -9,7 +9,7 @@ from kernel.harness import connect
 from kernel.uml import Uml
 from prometheus_client.parser import text_string_to_metric_families
 
-from wiresnake.cli import lab
+from lab import hosts
 
 WIRESNAKE = Path(sys.executable).with_name("wiresnake")
 
@@ -29,11 +29,11 @@ def test_a_kernels_device_is_watched(
     answer = why()
     assert answer["reason"] == "no_endpoint"
     assert str(answer["not_known"]).startswith("A device of the kernel does not tell")
-    lab.wait_for("the watcher", lambda: "watching" in kernel.output("cat /tmp/notice"))
+    hosts.wait_for("the watcher", lambda: "watching" in kernel.output("cat /tmp/notice"))
 
     assert_pings(our, their)
     assert why()["reason"] == "talking"
-    lab.wait_for("events", lambda: "connected" in kernel.output("cat /tmp/events"))
+    hosts.wait_for("events", lambda: "connected" in kernel.output("cat /tmp/events"))
 
     text = kernel.run(WIRESNAKE, "metrics").stdout
     families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -44,10 +44,10 @@ def test_a_kernels_device_is_watched(
     assert handshake.value == their.handshake()
 
     kernel.run(f"wg set wg0 peer {our.public} endpoint 192.0.2.1:9")
-    lab.wait_for("a roamed peer", lambda: "roamed" in kernel.output("cat /tmp/events"))
+    hosts.wait_for("a roamed peer", lambda: "roamed" in kernel.output("cat /tmp/events"))
     kernel.run("ip link set wg0 down")
     assert why()["reason"] == "interface_down"
-    lab.wait_for("the end of it", lambda: "disconnected" in kernel.output("cat /tmp/events"))
+    hosts.wait_for("the end of it", lambda: "disconnected" in kernel.output("cat /tmp/events"))
     kernel.run("ip link delete wg0")
     assert events.wait(30)[0] == 0
     told = [json.loads(line) for line in kernel.output("cat /tmp/events").splitlines()]

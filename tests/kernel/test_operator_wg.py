@@ -20,7 +20,7 @@ from interop.beside import (
 from kernel.harness import LINUX, PYTHON
 from kernel.uml import Uml
 
-from wiresnake.cli import lab
+from lab import hosts
 
 PEERS = 2_000
 ALLOWED_IPS = 1_000
@@ -96,7 +96,7 @@ while True:
         one.sendall(b"listen_port=77\\nerrno=0\\n\\n")
 """
     daemon = kernel.start(*PYTHON, "-c", listen)
-    lab.wait_for(
+    hosts.wait_for(
         "its sockets",
         lambda: not kernel.run("test -S /run/wireguard/user.sock", check=False).returncode,
     )
@@ -112,8 +112,8 @@ while True:
 
 def _shake_hands(beside: Beside) -> None:
     """wg0 and wg1 are each other's peers, over the loopback."""
-    private, public = lab.keypair()
-    own = lab.tool("wg pubkey", text=PRIVATE)
+    private, public = hosts.keypair()
+    own = hosts.tool("wg pubkey", text=PRIVATE)
     for number, key, other in ((0, private, own), (1, PRIVATE, public)):
         text = f"""[Interface]
 PrivateKey = {key}
@@ -126,7 +126,7 @@ PersistentKeepalive = 25
 """
         beside.host.run(OURS, "addconf", f"wg{number}", "/dev/stdin", text=text)
         beside.host.run(f"ip link set wg{number} up")
-    lab.wait_for(
+    hosts.wait_for(
         "a handshake",
         lambda: f"{own}\t0" not in beside.host.output("wg show wg0 latest-handshakes"),
         20,

@@ -12,7 +12,7 @@ from kernel.harness import (
 )
 from kernel.uml import Uml
 
-from wiresnake.cli import lab
+from lab import hosts
 
 first = pytest.mark.parametrize("first", ["ours", "theirs"])
 
@@ -43,7 +43,7 @@ def test_a_preshared_key_on_one_end_only(
 ) -> None:
     our, their = connect(make_host("ours"), kernel, ours, first=first)
     begins, answers = (our, their) if first == "ours" else (their, our)
-    key = lab.tool("wg genpsk")
+    key = hosts.tool("wg genpsk")
     our.wg("set", "wg0", "peer", their.public, "preshared-key", "/dev/stdin", text=key)
     assert ping(begins.host, answers.inner[4]).received == 0
     assert not begins.handshake()

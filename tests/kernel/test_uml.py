@@ -9,7 +9,7 @@ from pathlib import Path
 from interop.harness import ROOT
 from kernel.uml import LINUX
 
-from wiresnake.cli import lab
+from lab import hosts
 
 TOOL = ROOT / "tools/uml"
 
@@ -32,10 +32,11 @@ def test_a_command_and_its_exit_code(inner_kernel: None, tmp_path: Path) -> None
 def test_hosts_of_our_own_inside(inner_kernel: None) -> None:
     """Namespaces, cables and this project's Python work in there as they do here."""
     code = (
-        "from wiresnake.cli import lab\n"
-        "with lab.Host('a') as a, lab.Host('b') as b:\n"
-        "    for number, (host, device) in enumerate(zip((a, b), lab.cable(a, b)), start=1):\n"
-        "        lab.address(host, device, f'192.0.2.{number}/24')\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from lab import hosts\n"
+        "with hosts.Host('a') as a, hosts.Host('b') as b:\n"
+        "    for number, (host, device) in enumerate(zip((a, b), hosts.cable(a, b)), start=1):\n"
+        "        hosts.address(host, device, f'192.0.2.{number}/24')\n"
         "        host.run('ip link add wg0 type wireguard')\n"
         "    print(a.output('ping -q -c1 -W2 192.0.2.2'))\n"
     )
@@ -55,7 +56,7 @@ def test_the_kernel_ends_with_its_owner(inner_kernel: None) -> None:
         assert owner.stdout.readline() == b"up\n"
         assert kernels() - before
         owner.send_signal(signal.SIGKILL)
-    lab.wait_for("the kernel's end", lambda: not kernels() - before)
+    hosts.wait_for("the kernel's end", lambda: not kernels() - before)
 
 
 def kernels() -> set[str]:

@@ -19,7 +19,7 @@ from kernel.harness import (
 )
 from kernel.uml import Uml
 
-from wiresnake.cli.lab import Host
+from lab.hosts import Host
 
 VERSIONS = (4, 6)
 NOT_ECT, ECT1, ECT0, CE = range(4)

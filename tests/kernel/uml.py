@@ -1,6 +1,6 @@
 """A Linux kernel of our own, with WireGuard in it: User-Mode Linux on the machine's root.
 
-It is one ordinary process in a host of its own (`wiresnake.cli.lab`), so it ends with that host,
+It is one ordinary process in a host of its own (`lab.hosts`), so it ends with that host,
 whatever happens to us. Inside run the machine's own programs: its root file system is there for
 reading, with memory on top for writing. `tools/uml` runs one command in such a kernel.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from kernel.agent import EXIT, FRAME, PORT, STDERR, STDOUT
 
-from wiresnake.cli import lab
-from wiresnake.cli.lab import Host, LabError, Process
+from lab import hosts
+from lab.hosts import Host, LabError, Process
 
 ROOT = Path(__file__).parents[2]
 LINUX = ROOT / ".tools/uml/linux"
@@ -70,7 +70,7 @@ class Uml(Host):
         # Its memory is a file in TMPDIR, gone with the host.
         shell = f"TMPDIR=/run exec {' '.join(line)} >/run/console 2>&1 </dev/null"
         self._linux = super().start("sh -c", shell)
-        lab.wait_for("the inner kernel", self._is_up, BOOT_SECONDS)
+        hosts.wait_for("the inner kernel", self._is_up, BOOT_SECONDS)
 
     def _is_up(self) -> bool:
         if self._linux.popen.poll() is not None:
@@ -91,7 +91,7 @@ class Uml(Host):
         env: Mapping[str, str] | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        words = lab.words(*command)
+        words = hosts.words(*command)
         call = Call(self, words, text=text, env=env)
         try:
             code, output, errors = call.result(timeout)
@@ -104,7 +104,7 @@ class Uml(Host):
         return subprocess.CompletedProcess(words, code, output, errors)
 
     def start(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Process:
-        return Running(Call(self, lab.words(*command), env=env))
+        return Running(Call(self, hosts.words(*command), env=env))
 
     def cable(self, number: int, host: Host) -> tuple[str, str]:
         """Hands the far end of cable `number` to a host; returns both devices' names, now up."""
@@ -115,7 +115,7 @@ class Uml(Host):
         # The device opens its tap as it comes up; from then on the tap may move. A packet before
         # the tap is up would be an error that ends the device's sending for good.
         self.run("sh -c", f"{silent}=1 && ip link set {near} up")
-        lab.tool(
+        hosts.tool(
             f"nsenter --net=/proc/{self.pid}/ns/net ip link set cable{number}"
             f" name {far} netns {host.pid}"
         )

@@ -9,11 +9,11 @@ from sim.test_roaming import ELSEWHERE, connected, seal
 from sim.world import Node, World, introduce, preshared_key, private_key
 
 from wiresnake._native import Endpoint
-from wiresnake.config.uapi import write_device_state, write_peer_state
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.noise import tai64n
 from wiresnake.protocol.plane import Event
+from wiresnake.uapi.configuration import write_device_state, write_peer_state
 
 MILLISECOND = SECOND // 1000
 GIVES_UP = 100 * SECOND

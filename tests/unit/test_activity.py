@@ -2,8 +2,8 @@
 
 import pytest
 
-from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.devices.activity import Activity, Meter
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 WALL = 1_800_000_000.0
 PEER = PeerState("A=", None, None, (), (0, 0), 0, 0, 0)

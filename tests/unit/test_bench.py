@@ -13,7 +13,7 @@ from bench.plan import Plan
 from bench.ratios import Spread, ratios, values
 from bench.record import Record, Result
 from bench.subjects import Subject
-from wiresnake.cli.lab import LabError
+from lab.hosts import LabError
 
 STREAM = "TCP 1 stream"
 

@@ -10,7 +10,7 @@ from bench import operator, report, scale, traffic
 from bench.record import Record, Result
 from bench.subjects import COMMANDS
 from bench.tunnel import Network
-from wiresnake.cli.lab import LabError
+from lab.hosts import LabError
 
 
 def test_one_peer_changes() -> None:

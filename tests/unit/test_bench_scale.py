@@ -13,7 +13,7 @@ from wiresnake_conformance import oracle
 from bench import instructions, scale
 from bench.handshakes import Initiators, inner_address, responds_to, source_address
 from bench.tunnel import FAR
-from wiresnake.cli.lab import LabError
+from lab.hosts import LabError
 
 
 def test_initiations_of_a_later_turn_are_newer_and_no_index_comes_twice() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, PrivateKey
-from wiresnake.cli.wiresnake import main
-from wiresnake.config.conf import parse, settle
+from wiresnake.cli.main import main
+from wiresnake.conffile import files, values
+from wiresnake.conffile.check import check, check_on_host
+from wiresnake.conffile.wg import parse, settle
 from wiresnake.errors import ConfigError
-from wiresnake.quick import files, values
-from wiresnake.quick.check import check, check_on_host
 
 
 def found(text: str) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import wiresnaked
-from wiresnake.runtime.offloads import Offload
+from wiresnake.daemon import main
+from wiresnake.linux.offloads import Offload
 
 ASK = "from wiresnake._native import cipher; print(*cipher())"
 HERE = Path(__file__).parent
@@ -51,10 +51,10 @@ def test_a_wrong_value_is_refused_in_words(name: str, why: str) -> None:
 def test_the_log_says_that_the_own_cipher_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(wiresnaked, "cipher", lambda: ("ring", True))
+    monkeypatch.setattr(main, "cipher", lambda: ("ring", True))
     monkeypatch.setenv("WIRESNAKE_OFFLOADS", "none,+gro")
     caplog.set_level("INFO")
-    assert wiresnaked._machine() == {Offload.GRO}
+    assert main._machine() == {Offload.GRO}
     started, failed = caplog.records
     assert started.getMessage() == "cipher: ring; offloads that may be used: gro"
     assert failed.levelname == "ERROR" and "the own cipher fails" in failed.getMessage()

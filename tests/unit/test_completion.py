@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import pytest
 from interop.harness import unavailable
 
+from wiresnake.arguments import Parser
 from wiresnake.cli import commands, completion
-from wiresnake.cli.arguments import Parser
 
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
@@ -152,7 +152,8 @@ SHELLS = {
 }
 FAKE = f"""#!{sys.executable}
 import json, sys
-from wiresnake.cli import completion, streams
+from wiresnake.cli import completion
+from wiresnake.linux import streams
 streams.prepare()
 completion._KINDS["PEER"] = lambda taken: iter([(one, "peer") for one in {list(NAMES.values())!r}])
 if sys.argv[1] == "completion":

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
-from wiresnake.config.conf import parse
+from wiresnake.conffile.wg import parse
 from wiresnake.errors import ConfigError
 from wiresnake.model import CLEAR, DeviceChange, Prefix
 

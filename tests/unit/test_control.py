@@ -7,14 +7,14 @@ import struct
 import pytest
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
-from wiresnake.control import kernel, older
-from wiresnake.control.generic import Message
-from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.control.text import zone_text
-from wiresnake.control.uapi import parse_state, write_change
+from wiresnake.devices import compatibility, kernel
+from wiresnake.devices.uapi_client import parse_state, write_change
 from wiresnake.errors import HostError
+from wiresnake.linux.genetlink import Message
+from wiresnake.linux.netlink import attributes
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
-from wiresnake.netlink import attributes
+from wiresnake.text import zone_text
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 SECRET = b"\x40" * 32
 KEY, OTHER = b"\x11" * 32, b"\x22" * 32
@@ -177,7 +177,7 @@ def test_older_words_for_what_is_removed() -> None:
             PeerChange(OTHER, update_only=True, persistent_keepalive=5),
         )
     )
-    [peer] = older.without_news(change, state).peers
+    [peer] = compatibility.without_news(change, state).peers
     assert peer.replace_allowed_ips
     assert peer.allowed_ips == prefixes("10.1.0.0/16", "10.2.0.0/16")
 
@@ -193,7 +193,7 @@ def test_boringtun_gets_whole_peers_one_by_one() -> None:
             PeerChange(OTHER, remove=True),
         ),
     )
-    head, gone, again, other = older.anew(change, live(before))
+    head, gone, again, other = compatibility.anew(change, live(before))
     assert head == DeviceChange(fwmark=1)
     assert gone == DeviceChange(peers=(PeerChange(KEY, remove=True),))
     [peer] = again.peers

@@ -11,13 +11,13 @@ from unittest.mock import Mock
 import pytest
 
 from wiresnake._native import PanicException
-from wiresnake.cli import wiresnaked
+from wiresnake.daemon import main
 
 SCRIPT = """
 import logging, sys
-from wiresnake.cli import wiresnaked
-wiresnaked._SYSTEM_LOG, wiresnaked._KERNEL_LOG = sys.argv[1:]
-wiresnaked._start_logging("wg%0")
+from wiresnake.daemon import main
+main._SYSTEM_LOG, main._KERNEL_LOG = sys.argv[1:]
+main._start_logging("wg%0")
 logging.getLogger("x").error("went wrong: %s", "\u00fc")
 logging.getLogger("x").info("went well")
 """
@@ -58,9 +58,9 @@ def test_a_panic_that_python_met_is_logged_once_with_its_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     untold = ["a panic at src/gate.rs:1:2: ups"]
-    monkeypatch.setattr(wiresnaked, "panics", lambda: [untold.pop()] if untold else [])
+    monkeypatch.setattr(main, "panics", lambda: [untold.pop()] if untold else [])
     caplog.set_level(logging.ERROR)
     for _ in range(3):
         context = {"message": "the device failed", "exception": PanicException("ups")}
-        wiresnaked._log_failure(Mock(), context)
+        main._log_failure(Mock(), context)
     assert [record.message for record in caplog.records] == ["a panic at src/gate.rs:1:2: ups"]

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from wiresnake.control.extensions import DeviceReport, PeerReport
-from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.diagnosis import forwarding, telling, words
+from wiresnake.conffile.labels import Notes
+from wiresnake.devices.reports import DeviceReport, PeerReport
+from wiresnake.diagnosis import forwarding, render, units
 from wiresnake.diagnosis.facts import Facts, Forwarding, Lookup, Probe, Way
 from wiresnake.diagnosis.rules import diagnose
 from wiresnake.diagnosis.target import Named, Target, find, nearest
 from wiresnake.diagnosis.verdict import Verdict
 from wiresnake.errors import ConfigError
-from wiresnake.quick.names import Notes
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 NOW = 1_800_000_000
 KEY, OTHER, STRANGER = (letter * 43 + "=" for letter in "ABC")
@@ -424,23 +424,21 @@ def test_the_nearest_allowed_ips_are_named() -> None:
 def test_text_and_json() -> None:
     asked = CASES["key_or_psk_differs"]
     verdicts = diagnose(asked)
-    text = telling.as_text(asked, verdicts, "phone")
+    text = render.as_text(asked, verdicts, "phone")
     assert text.startswith("It answers, but its answers do not open")
     assert f"wg0, phone ({KEY}):" in text
     assert "does not tell" not in text
     assert all(len(line) <= 100 for line in text.splitlines())
-    answer = json.loads(telling.as_json(asked, verdicts, "phone"))
+    answer = json.loads(render.as_json(asked, verdicts, "phone"))
     assert (answer["reason"], answer["talking"]) == ("key_or_psk_differs", False)
     assert (answer["interface"], answer["public_key"], answer["name"]) == ("wg0", KEY, "phone")
 
 
 def test_it_says_what_cannot_be_known() -> None:
     asked = CASES["no_answer, of the kernel"]
-    assert "A device of the kernel does not tell" in telling.as_text(asked, diagnose(asked), "")
+    assert "A device of the kernel does not tell" in render.as_text(asked, diagnose(asked), "")
     foreign = facts(None, device=None)
-    assert "This interface's daemon does not tell" in telling.as_text(
-        foreign, diagnose(foreign), ""
-    )
+    assert "This interface's daemon does not tell" in render.as_text(foreign, diagnose(foreign), "")
 
 
 ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSEWHERE)
@@ -497,4 +495,4 @@ def test_nobody_and_several_are_mistakes() -> None:
      (11_400, "3 h 10 min"), (360_000, "4 d 4 h")],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert units.duration(seconds) == text

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake.cli.wiresnake import main
-from wiresnake.dialects import catalogue, wg_quick
-from wiresnake.dialects.catalogue import Text
-from wiresnake.dialects.document import Document, LeftOut, Peer
+from wiresnake.cli.main import main
+from wiresnake.conffile.check import check
+from wiresnake.conffile.dialects import catalogue, wg_quick
+from wiresnake.conffile.dialects.catalogue import Text
+from wiresnake.conffile.dialects.document import Document, LeftOut, Peer
 from wiresnake.errors import ConfigError
-from wiresnake.quick.check import check
 
 KEY = st.binary(min_size=32, max_size=32).map(lambda data: base64.b64encode(data).decode())
 SOME_KEY = KEY.filter(lambda key: any(base64.b64decode(key)))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from wiresnake._native import Endpoint
-from wiresnake.config import conf
+from wiresnake.conffile import files, wg, wg_quick
 from wiresnake.errors import ConfigError
-from wiresnake.quick import config, files, names
+from wiresnake.lifecycle import labels_file
 
 PRIVATE = base64.b64encode(b"\x40" * 32).decode()
 PUBLIC = base64.b64encode(b"\x11" * 32).decode()
@@ -57,15 +57,15 @@ def test_a_wide_file_has_one_message(name: str, tmp_path: Path) -> None:
     said = f"this file is {name}, not UTF-8; convert it: iconv -f {name} -t UTF-8"
     path = written(tmp_path / "wg0.conf", WIDE[name](TEXT))
     readers: list[Callable[[], object]] = [
-        lambda: conf.parse(bytearray(WIDE[name](WG)), resolve, name=str(path)),
-        lambda: config.load(str(path)),
+        lambda: wg.parse(bytearray(WIDE[name](WG)), resolve, name=str(path)),
+        lambda: wg_quick.load(str(path)),
         lambda: files.load(path),
     ]
     for reader in readers:
         with pytest.raises(ConfigError) as caught:
             reader()
         assert str(caught.value) == f"{path}:1:1: {said}"
-    assert names.NotesFile(path).read() == {}
+    assert labels_file.NotesFile(path).read() == {}
     assert run("check", path) == (1, f"{path}:1:1: error: {said}\n")
     for words in (("import", path), ("qr", path), ("export", "--to", "android", path)):
         assert run(*words) == (1, f"wiresnake: {path}:1:1: {said}\n")
@@ -84,19 +84,19 @@ def test_a_wide_file_has_one_message(name: str, tmp_path: Path) -> None:
 )
 def test_a_carriage_return_alone_is_a_line(change: Callable[[str], str], tmp_path: Path) -> None:
     path = written(tmp_path / "wg0.conf", change(TEXT).encode())
-    parsed = conf.parse(bytearray(change(WG).encode()), resolve)
+    parsed = wg.parse(bytearray(change(WG).encode()), resolve)
     assert [peer.public_key for peer in parsed.peers] == [b"\x11" * 32]
-    file = config.load(str(path))
+    file = wg_quick.load(str(path))
     assert file.addresses == ("10.9.0.1/24",)
     assert [peer.name for peer in file.peers] == ["phone"]
-    assert names.NotesFile(path).read()[PUBLIC].name == "phone"
+    assert labels_file.NotesFile(path).read()[PUBLIC].name == "phone"
     assert run("check", path) == (0, "")
     code, said = run("import", path)
     assert code == 0 and said.split() == TEXT.split()
     with pytest.raises(ConfigError, match=r"^wg0\.conf:7:1: bad value of 'AllowedIPs'"):
-        conf.parse(bytearray(change(WG).replace("/32", "/33").encode()), resolve, name="wg0.conf")
+        wg.parse(bytearray(change(WG).replace("/32", "/33").encode()), resolve, name="wg0.conf")
 
 
 def test_a_short_file_is_none_of_these() -> None:
     for text in (b"", b"\0", b"[", b"\xff", b"\0\0\0\0", b"[Interface]"):
-        assert conf.encoding(text) == ""
+        assert wg.encoding(text) == ""

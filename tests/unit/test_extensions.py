@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake.control import extensions, uapi
-from wiresnake.control.extensions import parse_event, parse_report, read_report, subscribe
+from wiresnake.devices import reports, uapi_client
+from wiresnake.devices.reports import parse_event, parse_report, read_report, subscribe
 from wiresnake.errors import HostError
 
 HEX = bytes(range(32)).hex()
@@ -103,7 +103,7 @@ def test_nonsense_is_nothing_or_a_value_error(parts: list[tuple[str, str, str]])
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    monkeypatch.setattr(uapi, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_client, "DIRECTORY", tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "wg0.sock"))
         listener.listen()
@@ -159,6 +159,6 @@ def test_nonsense_is_said(daemon: socket.socket) -> None:
 def test_a_daemon_that_hangs_is_said(
     daemon: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uapi, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(uapi_client, "_TIMEOUT", 0.05)
     with pytest.raises(HostError, match="wg0: its daemon does not answer"):
-        extensions.read_report("wg0")
+        reports.read_report("wg0")

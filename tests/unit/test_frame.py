@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import commands, help, program, progress, wiresnake
-from wiresnake.cli.arguments import EXIT_CODES, Parser
+from wiresnake.arguments import EXIT_CODES, Parser
+from wiresnake.cli import commands, help, invoked_as, main, progress
 from wiresnake.errors import ConfigError, HostError
 
 PROGRAM = Path(sys.executable).with_name("wiresnake")
@@ -33,7 +33,7 @@ def run(*argv: str, name: Path = PROGRAM, **environment: str) -> tuple[int, str,
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
-    """Calls `wiresnake demo`, whose module raises that error."""
+    """Calls `wiresnake check`, whose module raises that error."""
 
     def call(error: BaseException) -> int:
         class Module:
@@ -41,8 +41,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
             def main(argv: list[str]) -> int:
                 raise error
 
-        monkeypatch.setattr(wiresnake, "module_of", lambda word: Module)
-        return wiresnake.main(["demo"])
+        monkeypatch.setattr(main, "module_of", lambda word: Module)
+        return main.main(["check"])
 
     return call
 
@@ -90,10 +90,10 @@ def test_help_names_every_command() -> None:
 
 
 def test_help_of_one_command() -> None:
-    said = [run("help", "demo"), run("demo", "--help"), run("demo", "-h")]
+    said = [run("help", "check"), run("check", "--help"), run("check", "-h")]
     assert said[0] == said[1] == said[2]
-    assert said[0][:2] == (0, said[0][1]) and said[0][1].startswith("usage: wiresnake demo")
-    assert run("help", "dmo")[0] == 1
+    assert said[0][:2] == (0, said[0][1]) and said[0][1].startswith("usage: wiresnake check")
+    assert run("help", "chek")[0] == 1
 
 
 @pytest.mark.parametrize("word", [word for word, _ in ALL])
@@ -119,7 +119,7 @@ def test_version() -> None:
 
 
 def test_by_the_names_of_stock(tmp_path: Path) -> None:
-    for name in program.STOCK:
+    for name in invoked_as.STOCK:
         (tmp_path / name).symlink_to(PROGRAM)
     wg, quick = tmp_path / "wg", tmp_path / "wg-quick"
     tools, version, *_ = run("--version", name=wg)[1].split()
@@ -139,9 +139,9 @@ def test_an_empty_word_is_no_command() -> None:
 
 def test_a_wrong_command_line_is_1_and_one_line() -> None:
     """argparse would say 2, which is what `reload --diff` says of changes."""
-    code, said, complaint = run("demo", "--nonsense")
+    code, said, complaint = run("check", "--nonsense")
     assert (code, said, complaint.count("\n")) == (1, "", 1)
-    assert complaint.startswith("wiresnake demo: ") and "`wiresnake demo --help`" in complaint
+    assert complaint.startswith("wiresnake check: ") and "`wiresnake check --help`" in complaint
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_memory_is_protected_before_a_secret_is_read() -> None:
     """Until then nothing of a subcommand is imported."""
     script = """
 import ctypes, sys
-from wiresnake.cli import wiresnake
+from wiresnake.cli import main
 def module_of(word):
     print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), "wiresnake.cli.show" in sys.modules)
     sys.exit(0)
-wiresnake.module_of = module_of
-wiresnake.main(["show"])
+main.module_of = module_of
+main.main(["show"])
 """
     said = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert said == "0 False\n"

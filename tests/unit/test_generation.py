@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wiresnake.runtime import generation
-from wiresnake.runtime.generation import GenerationWatch, tells_of_a_new_generation
+from wiresnake.linux import generation
+from wiresnake.linux.generation import GenerationWatch, tells_of_a_new_generation
 
 PATH = b"/devices/LNXSYSTM:00/LNXSYBUS:00/QEMUVGID:00"
 EVENT = b"change@%b\0ACTION=change\0DEVPATH=%b\0SUBSYSTEM=acpi\0NEW_VMGENID=1\0SEQNUM=4711\0" % (

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from wiresnake.errors import HostError
-from wiresnake.host import dns, firewall, linux, programs, rtnetlink, state
-from wiresnake.host.model import Dns, Guard, Network, Policy, Route, Rule
-from wiresnake.host.state import State
-from wiresnake.host.steps import BLOCK_METRIC, UNREACHABLE
-from wiresnake.netlink import number
+from wiresnake.linux import programs, rtnetlink
+from wiresnake.linux.netlink import number
+from wiresnake.model import Dns
+from wiresnake.network import dns, firewall, journal, observe
+from wiresnake.network.journal import State
+from wiresnake.network.model import Guard, Network, Policy, Route, Rule
+from wiresnake.network.steps import BLOCK_METRIC, UNREACHABLE
 
 UNICAST = 1
 
@@ -33,8 +35,8 @@ NETWORK = Network(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wiresnake"
-    monkeypatch.setattr(state, "DIRECTORY", folder)
-    monkeypatch.setattr(state, "SECOND", tmp_path / "second")
+    monkeypatch.setattr(journal, "DIRECTORY", folder)
+    monkeypatch.setattr(journal, "SECOND", tmp_path / "second")
     return folder
 
 
@@ -43,17 +45,17 @@ def test_a_folder_that_cannot_be_made_has_a_second(
 ) -> None:
     """A root that is read-only. What a change wrote before it became so is found all the same."""
     folder.parent.joinpath("file").touch()
-    monkeypatch.setattr(state, "DIRECTORY", folder.parent / "file" / "wiresnake")
+    monkeypatch.setattr(journal, "DIRECTORY", folder.parent / "file" / "wiresnake")
     warned: list[str] = []
-    with state.lock("wg0", warned.append):
-        state.write("wg0", State(7, NETWORK))
-        assert [path.name for path in sorted(state.SECOND.iterdir())] == ["wg0.json", "wg0.lock"]
-    assert state.SECOND.stat().st_mode & 0o777 == 0o700
-    monkeypatch.setattr(state, "DIRECTORY", folder)
-    assert state.read("wg0") == State(7, NETWORK)
-    with state.lock("wg0", warned.append):
-        state.write("wg0", None)
-    assert state.read("wg0") is None
+    with journal.lock("wg0", warned.append):
+        journal.write("wg0", State(7, NETWORK))
+        assert [path.name for path in sorted(journal.SECOND.iterdir())] == ["wg0.json", "wg0.lock"]
+    assert journal.SECOND.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(journal, "DIRECTORY", folder)
+    assert journal.read("wg0") == State(7, NETWORK)
+    with journal.lock("wg0", warned.append):
+        journal.write("wg0", None)
+    assert journal.read("wg0") is None
     assert not warned
 
 
@@ -61,45 +63,45 @@ def test_without_a_folder_there_is_no_record(folder: Path, monkeypatch: pytest.M
     """It is said, with the remedy, and no more than that."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     warned: list[str] = []
-    with state.lock("wg0", warned.append):
-        state.write("wg0", State(7, NETWORK))
-    assert state.read("wg0") is None
+    with journal.lock("wg0", warned.append):
+        journal.write("wg0", State(7, NETWORK))
+    assert journal.read("wg0") is None
     assert len(warned) == 1 and "--tmpfs /run/wiresnake" in warned[0]
 
 
 def test_a_state_is_read_as_it_was_written(folder: Path) -> None:
-    with state.lock("wg0", print):
+    with journal.lock("wg0", print):
         for one in (
             State(7, NETWORK, "/etc/wireguard/wg0.conf", "kernel"),
             State(0, None, changing=True, to=NETWORK, ours=False),
         ):
-            state.write("wg0", one)
-            assert state.read("wg0") == one
+            journal.write("wg0", one)
+            assert journal.read("wg0") == one
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "wg0.json").stat().st_mode & 0o777 == 0o600
-    state.write("wg0", None)
-    assert state.read("wg0") is None
+    journal.write("wg0", None)
+    assert journal.read("wg0") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"index": 1}', '{"index": []}'])
 def test_a_broken_state_is_none(folder: Path, text: str) -> None:
     folder.mkdir()
     (folder / "wg0.json").write_text(text)
-    assert state.read("wg0") is None
+    assert journal.read("wg0") is None
 
 
 def test_a_lock_leaves_no_file(folder: Path) -> None:
-    with state.lock("wg0", print):
+    with journal.lock("wg0", print):
         assert list(folder.iterdir())
     assert not list(folder.iterdir())
 
 
 def test_a_lock_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "PATIENCE", 0.0)
+    monkeypatch.setattr(journal, "PATIENCE", 0.0)
     with (
-        state.lock("wg0", lambda _: None),
+        journal.lock("wg0", lambda _: None),
         pytest.raises(OSError, match="still changing wg0"),
-        state.lock("wg0", lambda _: None),
+        journal.lock("wg0", lambda _: None),
     ):
         raise AssertionError("two have it")
 
@@ -107,12 +109,12 @@ def test_a_lock_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.Mon
 def test_a_hook_does_not_wait_for_its_own_interface(folder: Path) -> None:
     """`PostUp = wiresnake reload %i`: it would wait for `up`, and that for it."""
     code = (
-        "import pathlib; from wiresnake.host import state\n"
-        f"state.DIRECTORY = pathlib.Path({str(folder)!r})\n"
-        "with state.lock('wg0', print): pass"
+        "import pathlib; from wiresnake.network import journal\n"
+        f"journal.DIRECTORY = pathlib.Path({str(folder)!r})\n"
+        "with journal.lock('wg0', print): pass"
     )
     shell = ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code]
-    with state.lock("wg0", print):
+    with journal.lock("wg0", print):
         done = subprocess.run(shell, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
     assert f"process {os.getpid()} is changing wg0 and runs this as its hook" in done.stderr
@@ -122,16 +124,16 @@ def test_a_full_disk_leaves_the_state_as_it_was(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir()
-    state.write("wg0", State(7, None))
+    journal.write("wg0", State(7, None))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(HostError) as caught:
-        state.write("wg0", State(8, NETWORK))
+        journal.write("wg0", State(8, NETWORK))
     assert caught.value.strerror == f"{folder}: No space left on device"
-    assert state.read("wg0") == State(7, None)
+    assert journal.read("wg0") == State(7, None)
     assert [path.name for path in folder.iterdir()] == ["wg0.json"]
 
 
@@ -311,7 +313,7 @@ def test_a_table_that_holds_anothers_traffic_back_is_not_free(
     free: int,
 ) -> None:
     for name, mark in records.items():
-        with state.lock(name, print):
-            state.write(name, State(7, Network(1420, policy=Policy(mark, (4,)))))
-    monkeypatch.setattr(linux, "RouteNetlink", lambda: Tables(routes, rules))
-    assert linux.free_table("wg1") == free
+        with journal.lock(name, print):
+            journal.write(name, State(7, Network(1420, policy=Policy(mark, (4,)))))
+    monkeypatch.setattr(observe, "RouteNetlink", lambda: Tables(routes, rules))
+    assert observe.free_table("wg1") == free

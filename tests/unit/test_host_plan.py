@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wiresnake.host.linux import covered, own_rules
-from wiresnake.host.model import MAIN_TABLE, Block, Dns, Guard, Network, Policy, Route, Rule
-from wiresnake.host.plan import blocks, guards, in_kernels_order, plan, rules
-from wiresnake.host.steps import (
+from wiresnake.model import Dns
+from wiresnake.network.model import MAIN_TABLE, Block, Guard, Network, Policy, Route, Rule
+from wiresnake.network.observe import covered, own_rules
+from wiresnake.network.plan import blocks, guards, in_kernels_order, plan, rules
+from wiresnake.network.steps import (
     AddressStep,
     BlockStep,
     DeleteStep,

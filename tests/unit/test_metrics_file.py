@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from wiresnake.cli import metrics
-from wiresnake.cli.wiresnake import main
+from wiresnake.cli.main import main
+from wiresnake.conffile.files import New, save
 from wiresnake.errors import HostError
-from wiresnake.quick.files import New, save
 
 OLD, NEW = b"old 1\n" * 20_000, b"new 1\n" * 20_000
 

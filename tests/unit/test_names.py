@@ -2,10 +2,12 @@
 
 import pytest
 
-from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.dialects import ini, wg_quick
-from wiresnake.host.model import Network
-from wiresnake.quick import config, names, save
+from wiresnake.conffile import labels, wg_quick
+from wiresnake.conffile.dialects import ini
+from wiresnake.conffile.dialects.wg_quick import read
+from wiresnake.lifecycle import save
+from wiresnake.network.model import Network
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 TEXT = """\ufeff[Interface]
 PrivateKey = SECRET=
@@ -32,10 +34,10 @@ AllowedIPs = 10.0.0.9/32
 
 
 def test_read() -> None:
-    assert names.read(TEXT) == {
-        "AAA=": names.Notes("AAA=", "OnePlus 6T", "vpn.example.org:51820"),
-        "BBB=": names.Notes("BBB=", "anna", "", ("echo %i # up", "true"), ("echo down",)),
-        "CCC=": names.Notes("CCC=", "[31mred"),
+    assert labels.read(TEXT) == {
+        "AAA=": labels.Notes("AAA=", "OnePlus 6T", "vpn.example.org:51820"),
+        "BBB=": labels.Notes("BBB=", "anna", "", ("echo %i # up", "true"), ("echo down",)),
+        "CCC=": labels.Notes("CCC=", "[31mred"),
     }
 
 
@@ -59,7 +61,7 @@ def test_read() -> None:
 )
 def test_comments(comment: str, name: str) -> None:
     text = f"[Peer]\n# {comment}\nPublicKey = AAA=\n"
-    assert names.read(text)["AAA="].name == name
+    assert labels.read(text)["AAA="].name == name
 
 
 KEY = "uAsDu/OcWfga3bdYBLmjfoE8kCgVt2uPyy8qqnIdLEA="
@@ -89,12 +91,12 @@ def test_one_meaning_for_every_reader(lines: str, name: str) -> None:
     text = f"[Interface]\n# friendly_name = not a peer\n[Peer]\n{lines}[peer]\n"
     whole = f"{text}PublicKey = {KEY[::-1][1:]}=\n"
     shown = name.replace("\udce4", "\ufffd")
-    assert names.read(whole)[KEY].name == shown
-    file = config.parse(bytearray(whole, "utf-8", "surrogateescape"), "wg0.conf")
+    assert labels.read(whole)[KEY].name == shown
+    file = wg_quick.parse(bytearray(whole, "utf-8", "surrogateescape"), "wg0.conf")
     assert [peer.name for peer in file.peers if peer.public_key == KEY and peer.name] == (
         [shown] if name else []
     )
-    document, _ = wg_quick.read(text.removesuffix("[peer]\n"), "wg0.conf")
+    document, _ = read(text.removesuffix("[peer]\n"), "wg0.conf")
     assert [peer.name for peer in document.peers] == [name]
     sections = ini.read(text.replace("\r", ""), "wg0.netdev")
     assert sections[1].name == name
@@ -102,7 +104,7 @@ def test_one_meaning_for_every_reader(lines: str, name: str) -> None:
     peer = PeerState(KEY, None, None, (), (0, 0), 0, 0, 0)
     state = InterfaceState("wg0", "user", None, None, 0, 0, (peer,))
     saved = "\n".join(save.lines(file, Network(1420), state))
-    assert names.read(saved)[KEY].name == shown
+    assert labels.read(saved)[KEY].name == shown
     for line in lines.splitlines():
         named = line.strip().startswith("#") and "friendly_" in line.lower()
         assert (line.strip() in saved.splitlines()) or not named, "to the byte"

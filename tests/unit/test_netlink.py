@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import PrivateKey
-from wiresnake.control.generic import Message
 from wiresnake.errors import HostError
-from wiresnake.host.rtnetlink import GET_LINK, GET_ROUTE, RouteNetlink
-from wiresnake.netlink import (
+from wiresnake.linux.genetlink import Message
+from wiresnake.linux.netlink import (
     Netlink,
     Refused,
     Request,
@@ -25,6 +24,7 @@ from wiresnake.netlink import (
     number,
     unsigned,
 )
+from wiresnake.linux.rtnetlink import GET_LINK, GET_ROUTE, RouteNetlink
 
 NO_LINK = bytes(16)
 

@@ -18,15 +18,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wiresnake._native import PrivateKey
+from wiresnake.cli import main as cli_main
 from wiresnake.cli import new as cli_new
-from wiresnake.cli import qr, wiresnake
-from wiresnake.cli.wiresnake import main
-from wiresnake.control import interface
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.cli import qr
+from wiresnake.cli.main import main
+from wiresnake.conffile import files, forwarding, generate, labels, lines, wg_quick
+from wiresnake.conffile.check import check
+from wiresnake.conffile.files import New, save
+from wiresnake.devices import interface
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import config, files, forwarding, lines, names, new
-from wiresnake.quick.check import check
-from wiresnake.quick.files import New, save
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 Run = Callable[..., int]
 
@@ -98,7 +99,7 @@ def test_servers_do_not_meet(run: Run, tmp_path: Path) -> None:
         assert run(f"server --name wg{number}") == 0
     paths = sorted((tmp_path / "etc").iterdir())
     assert [values(path)["ListenPort"] for path in paths] == [str(51820 + n) for n in range(5)]
-    claimed = [network for path in paths for network in new.networks(path.read_text())]
+    claimed = [network for path in paths for network in generate.networks(path.read_text())]
     assert len(claimed) == 10
     assert len(set(claimed)) == 10
 
@@ -107,11 +108,11 @@ def test_free_networks_avoid_what_is_taken() -> None:
     """All of 10.0.0.0/8 is taken but for one /24, which is hardly ever found; or for half."""
     half = [ipaddress.ip_network("10.0.0.0/9"), ipaddress.ip_network("fd00::/9")]
     for _ in range(50):
-        four, six = new.free_networks(half)
+        four, six = generate.free_networks(half)
         assert four.ip in ipaddress.ip_network("10.128.0.0/9")
         assert six.ip in ipaddress.ip_network("fd80::/9")
     with pytest.raises(ConfigError, match="--address"):
-        new.free_networks([ipaddress.ip_network("10.0.0.0/8")])
+        generate.free_networks([ipaddress.ip_network("10.0.0.0/8")])
 
 
 def test_nat_is_undone_as_a_whole(run: Run, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_chain_that_refuses_is_said(
         (ruleset("filter_FORWARD", "drop", reject), False),
         (ruleset("FORWARD", "accept", reject), False),
     ):
-        monkeypatch.setattr("wiresnake.host.programs.output", lambda *_, text=text: text)
+        monkeypatch.setattr("wiresnake.linux.programs.output", lambda *_, text=text: text)
         assert run("server --address 10.5.0.1/24 --force") == 0
         out = capsys.readouterr().out
         assert (said in out) == ("--zone=trusted --add-interface=wg0" in out) == refused
@@ -233,7 +234,7 @@ def test_peers_reach_each_other_and_nothing_else(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
-    monkeypatch.setattr("wiresnake.host.programs.output", lambda *_: None)
+    monkeypatch.setattr("wiresnake.linux.programs.output", lambda *_: None)
     assert run("server --address 10.5.0.1/24,fd05::1/64") == 0
     assert "Peers reach this host and each other; with --nat" in capsys.readouterr().out
     text = (tmp_path / "etc/wg0.conf").read_text()
@@ -352,17 +353,17 @@ def test_names_are_taken_once(run: Run, tmp_path: Path, capsys: pytest.CaptureFi
 def test_holes_are_filled_and_wide_peers_respected() -> None:
     text = START + "Address = 10.0.0.1/24\nAddress = fd00::5/120\n"
     text += OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30, 0.0.0.0/0, fd00::/122\n"
-    pair = new.peer("a", text, file="x")
+    pair = generate.peer("a", text, file="x")
     assert pair.addresses == ("10.0.0.64/32", "fd00::40/128"), "the same number in both"
-    again = new.peer("b", pair.server, file="x")
+    again = generate.peer("b", pair.server, file="x")
     assert again.addresses == ("10.0.0.65/32", "fd00::41/128")
     text = text.replace("/120", "/126").replace("fd00::/122", "fd00::6")
-    pair = new.peer("a", text, file="x")
+    pair = generate.peer("a", text, file="x")
     assert pair.addresses == ("10.0.0.3/32", "fd00::7/128"), "but for a network that is full"
     only = START + "Address = 10.0.0.1/24\n" + OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30\n"
     found = []
     for name in "ab":
-        pair = new.peer(name, only, file="x")
+        pair = generate.peer(name, only, file="x")
         only = pair.server
         found.append(pair.addresses)
     assert found == [("10.0.0.3/32",), ("10.0.0.8/32",)], "holes are filled"
@@ -371,9 +372,9 @@ def test_holes_are_filled_and_wide_peers_respected() -> None:
 def test_a_full_network_ends_with_an_error() -> None:
     text = START + "Address = 10.0.0.1/29\n"
     for name in "abcde":
-        text = new.peer(name, text, file="x").server
+        text = generate.peer(name, text, file="x").server
     with pytest.raises(ConfigError, match="no free address is left in 10"):
-        new.peer("f", text, file="x")
+        generate.peer("f", text, file="x")
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ def test_a_full_network_ends_with_an_error() -> None:
     ],
 )
 def test_endpoints(endpoint: str, expected: str) -> None:
-    assert new.with_port(endpoint, "7") == expected
+    assert generate.with_port(endpoint, "7") == expected
 
 
 def test_two_commands_at_once(run: Run, tmp_path: Path) -> None:
@@ -521,12 +522,12 @@ def test_what_the_interface_has_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     taken = [ipaddress.ip_network(one) for one in ("10.0.0.2/32", "10.0.0.5/32", "10.0.0.0/24")]
     found = []
     for name in "ab":
-        pair = new.peer(name, text, file="x", taken=taken)
+        pair = generate.peer(name, text, file="x", taken=taken)
         text = pair.server
         found.append(pair.addresses)
     assert found == [("10.0.0.3/32",), ("10.0.0.6/32",)]
     with pytest.raises(ConfigError, match=r"10.0.0.5 is taken"):
-        new.peer("c", text, file="x", taken=taken, addresses=["10.0.0.5"])
+        generate.peer("c", text, file="x", taken=taken, addresses=["10.0.0.5"])
 
 
 def test_a_running_server_is_asked(
@@ -540,13 +541,13 @@ def test_a_running_server_is_asked(
     monkeypatch.setattr(cli_new, "_here", lambda: [ipaddress.ip_network("10.0.0.3/32")])
     monkeypatch.setattr(interface, "open_interface", lambda _: SimpleNamespace(read=lambda: state))
     called: list[list[str]] = []
-    whole = wiresnake.main
+    whole = cli_main.main
 
     def note(argv: list[str]) -> int:
         called.append(argv)
         return 0
 
-    monkeypatch.setattr(wiresnake, "main", note)
+    monkeypatch.setattr(cli_main, "main", note)
     assert whole(["new", "peer", "phone", "--no-qr", "--reload"]) == 0
     phone = values(tmp_path / "phone.conf")
     assert phone["Address"] == "10.0.0.4/32"
@@ -569,7 +570,7 @@ def test_a_phone_has_any_name(
     assert "For an interface of Linux rename" in capsys.readouterr().out
     assert main(["new", "peer", unicodedata.normalize("NFC", name), "--no-qr"]) == 1
     assert "already" in capsys.readouterr().err, "the same name, however it was typed"
-    [notes] = names.read(path.read_text()).values()
+    [notes] = labels.read(path.read_text()).values()
     assert notes.name == name
     assert values(tmp_path / f"{name}.conf")["Address"] == "10.0.0.2/32"
     assert check(path.read_text()) == []
@@ -673,14 +674,14 @@ def test_a_peer_is_taken_out(above: str, below: str, left: str) -> None:
     key = base64.b64encode(b"\x07" * 32).decode()
     text = FOREIGN.format(above=above, below=below, key=key).replace("\n\n\n", "\n\n")
     for peer in ("phone", key):
-        rest, gone = new.without(text, peer, file="x")
+        rest, gone = generate.without(text, peer, file="x")
         assert gone == key
         assert rest.startswith("[Interface]\nAddress = 10.0.0.1/24\n# endpoint = vpn.example\n")
         assert rest.endswith(left.lstrip("\n")), rest
         assert "10.0.0.2" not in rest
         assert "phone" not in rest
     with pytest.raises(ConfigError, match="has no peer 'tablet'"):
-        new.without(text, "tablet", file="x")
+        generate.without(text, "tablet", file="x")
 
 
 def test_remove(
@@ -750,7 +751,7 @@ def test_a_servers_key_is_no_phones(
 def test_what_is_told_to_the_next_peer(text: str, found: dict[str, str]) -> None:
     """One reader for `new` and for `save`."""
     assert lines.told(text.encode()) == found
-    assert config.parse(bytearray(text.encode()), "x").told == found
+    assert wg_quick.parse(bytearray(text.encode()), "x").told == found
 
 
 def test_comments_that_are_saved_are_no_reason_for_a_warning() -> None:

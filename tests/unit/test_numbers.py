@@ -7,17 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from wiresnake._native import Endpoint
-from wiresnake.config import conf
-from wiresnake.config.uapi import SetParser, UapiError
-from wiresnake.control import kernel
-from wiresnake.control.text import zone_text
+from wiresnake.conffile import wg, wg_quick
+from wiresnake.conffile.values import problems
+from wiresnake.devices import kernel
 from wiresnake.errors import ConfigError
-from wiresnake.host import firewall
-from wiresnake.host.model import Guard, Route, Rule
-from wiresnake.host.steps import RouteStep, RuleStep
+from wiresnake.lifecycle import desired_network
 from wiresnake.model import DeviceChange
-from wiresnake.quick import config, desired
-from wiresnake.quick.values import problems
+from wiresnake.network import firewall
+from wiresnake.network.model import Guard, Route, Rule
+from wiresnake.network.steps import RouteStep, RuleStep
+from wiresnake.text import zone_text
+from wiresnake.uapi.configuration import SetParser, UapiError
 
 KEY = b"\x11" * 32
 NUMBERS = (0, 1, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, 1 << 64)
@@ -35,7 +35,7 @@ def file(line: str) -> DeviceChange:
     section = "Peer" if line.startswith("Persistent") else "Interface"
     key = f"PublicKey={base64.b64encode(KEY).decode()}\n" if section == "Peer" else ""
     text = bytearray(f"[{section}]\n{key}{line}\n", "ascii")
-    return conf.parse(text, lambda host, port: Endpoint(host, int(port)), append=True)
+    return wg.parse(text, lambda host, port: Endpoint(host, int(port)), append=True)
 
 
 def keepalive(change: DeviceChange) -> object:
@@ -53,8 +53,11 @@ FIELDS: dict[str, tuple[int, Callable[[str], object]]] = {
     "file fwmark, hexadecimal": (32, lambda text: file(f"FwMark={int(text):#x}").fwmark),
     "file port": (16, lambda text: file(f"ListenPort={text}").listen_port),
     "file keepalive": (16, lambda text: keepalive(file(f"PersistentKeepalive={text}"))),
-    "table": (32, lambda text: int(text) and desired.table_number(text, "wg0.conf")),
-    "MTU": (16, lambda text: config.parse(bytearray(f"[Interface]\nMTU={text}", "ascii"), "").mtu),
+    "table": (32, lambda text: int(text) and desired_network.table_number(text, "wg0.conf")),
+    "MTU": (
+        16,
+        lambda text: wg_quick.parse(bytearray(f"[Interface]\nMTU={text}", "ascii"), "").mtu,
+    ),
     "scope": (32, lambda text: Endpoint("fe80::1", 1, int(text)).scope),
     "endpoint's port": (16, lambda text: Endpoint("192.0.2.1", int(text)).port),
 }

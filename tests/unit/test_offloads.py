@@ -3,7 +3,7 @@
 import pytest
 
 from wiresnake.errors import ConfigError
-from wiresnake.runtime.offloads import ALL, Offload, choose
+from wiresnake.linux.offloads import ALL, Offload, choose
 
 MODERN = "6.18.44"
 

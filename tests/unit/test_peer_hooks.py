@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.control.events import Detail, Event, Kind
-from wiresnake.quick.names import Notes
-from wiresnake.quick.peer_hooks import PeerHooks
+from wiresnake.conffile.labels import Notes
+from wiresnake.lifecycle.peer_hooks import PeerHooks
+from wiresnake.uapi.events import Detail, Event, Kind
 
 
 class Ran:

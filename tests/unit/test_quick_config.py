@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint
-from wiresnake.config import conf
+from wiresnake.conffile import wg, wg_quick
+from wiresnake.conffile.wg_quick import PeerExtra, QuickConfig
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.host.model import Dns, Policy, Route
-from wiresnake.quick import config, desired
-from wiresnake.quick.config import PeerExtra, QuickConfig
+from wiresnake.lifecycle import desired_network
+from wiresnake.model import Dns
+from wiresnake.network.model import Policy, Route
 
 SECRET = base64.b64encode(b"\x40" * 32).decode()
 PUBLIC = base64.b64encode(b"\x11" * 32).decode()
@@ -52,7 +53,7 @@ AllowedIPs = 10.9.0.0/16
 
 
 def read(text: str) -> QuickConfig:
-    return config.parse(bytearray(text.encode()), "wg0.conf")
+    return wg_quick.parse(bytearray(text.encode()), "wg0.conf")
 
 
 def resolve(host: str, port: str) -> Endpoint:
@@ -72,7 +73,7 @@ def test_a_whole_file() -> None:
         PeerExtra(PUBLIC, "the office", ("echo up # really",), ("echo down",), office),
         PeerExtra(OTHER, "below", comments=("# friendly_name = below",)),
     )
-    change = conf.parse(file.wg, resolve)
+    change = wg.parse(file.wg, resolve)
     assert [peer.public_key for peer in change.peers] == [b"\x11" * 32, b"\x22" * 32]
     assert SECRET not in repr(file)
 
@@ -94,14 +95,14 @@ def test_what_makes_no_difference(change: Callable[[str], str]) -> None:
         assert getattr(one, name) == getattr(other, name)
     peers = [[peer._replace(comments=()) for peer in file.peers] for file in (one, other)]
     assert peers[0] == peers[1]
-    assert conf.parse(one.wg, resolve).peers == conf.parse(other.wg, resolve).peers
+    assert wg.parse(one.wg, resolve).peers == wg.parse(other.wg, resolve).peers
 
 
 def test_what_iproute2_takes() -> None:
     file = read("[Interface]\nAddress = 10.1/16, 10.2.0.1, 10.3.0.1/255.255.255.0\nMTU = 0x578\n")
     assert file.addresses == ("10.1.0.0/16", "10.2.0.1/32", "10.3.0.1/24")
     assert file.mtu == 1400
-    assert desired.table_number("0", "wg0.conf") == 254
+    assert desired_network.table_number("0", "wg0.conf") == 254
 
 
 def test_search_domains_alone_are_ignored() -> None:
@@ -149,7 +150,7 @@ def test_a_mistake_of_wg_keeps_its_place() -> None:
     """Lines that only wg-quick reads are still counted."""
     file = read("[Interface]\nAddress = 10.0.0.1\nPostUp = x\n  Colour = blue\n")
     with pytest.raises(ConfigError, match=r"wg0.conf:4:3: unknown key 'Colour'"):
-        conf.parse(file.wg, resolve, name="wg0.conf")
+        wg.parse(file.wg, resolve, name="wg0.conf")
 
 
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x00"), max_size=30)
@@ -200,21 +201,21 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.touch(mode=0o600)
     link = tmp_path / "home.conf"
     link.symlink_to(path)
-    assert config.find(str(path)) == ("wg0", str(path))
-    assert config.find(str(link)) == ("home", str(path)), "the name is that of the link"
+    assert wg_quick.find(str(path)) == ("wg0", str(path))
+    assert wg_quick.find(str(link)) == ("home", str(path)), "the name is that of the link"
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert config.find("wg0") == ("wg0", str(path))
+    assert wg_quick.find("wg0") == ("wg0", str(path))
     with pytest.raises(HostError, match=r"nowhere\.conf' does not exist"):
-        config.find("nowhere")
+        wg_quick.find("nowhere")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HostError, match=r"wg0\.conf\.conf' .*; the file here is \./wg0\.conf"):
-        config.find("wg0.conf")
+        wg_quick.find("wg0.conf")
     for name in ("wg0.txt", "a name.conf", "sixteen-letters-.conf"):
         (tmp_path / name).touch()
         with pytest.raises(
             ConfigError, match=r"must be a valid interface name, followed by \.conf"
         ):
-            config.find(str(tmp_path / name))
+            wg_quick.find(str(tmp_path / name))
 
 
 def test_everybody_can_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +224,7 @@ def test_everybody_can_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for folder, file, warns in ((0o755, 0o644, True), (0o700, 0o644, False), (0o755, 0o600, False)):
         os.chmod(tmp_path, folder)
         path.chmod(file)
-        config.load(str(path))
+        wg_quick.load(str(path))
         said = capsys.readouterr().err
         assert said == (f"Warning: `{path}' is world accessible\n" if warns else "")
 
@@ -234,8 +235,8 @@ ALLOWED = ("10.7.0.0/16", "10.0.0.9/32", "0.0.0.0/0", "fd00::5/128", "::/0")
 def test_routes_of_a_table() -> None:
     def routes(table: str, *allowed: str) -> tuple[Route, ...]:
         file = read(f"[Interface]\nAddress = 10.0.0.1/24, fd00::1/64\nTable = {table}\n")
-        network = desired.network(file, allowed, mtu=1420, mark=7, path="wg0.conf")
-        assert (network.policy is not None) == desired.needs_mark(file, allowed)
+        network = desired_network.network(file, allowed, mtu=1420, mark=7, path="wg0.conf")
+        assert (network.policy is not None) == desired_network.needs_mark(file, allowed)
         return network.routes
 
     assert routes("off", *ALLOWED) == ()
@@ -252,7 +253,7 @@ def test_routes_of_a_table() -> None:
 
 def test_a_policy_of_the_versions_that_need_it() -> None:
     file = read("[Interface]\n")
-    both = desired.network(file, ["::/0", "0.0.0.0/0"], mtu=1420, mark=7)
+    both = desired_network.network(file, ["::/0", "0.0.0.0/0"], mtu=1420, mark=7)
     assert both.policy == Policy(7, (4, 6))
-    assert desired.network(file, ["0.0.0.0/0"], mtu=1420, mark=7).policy == Policy(7, (4,))
-    assert not desired.needs_mark(file, ["0.0.0.0/1", "128.0.0.0/1"])
+    assert desired_network.network(file, ["0.0.0.0/0"], mtu=1420, mark=7).policy == Policy(7, (4,))
+    assert not desired_network.needs_mark(file, ["0.0.0.0/1", "128.0.0.0/1"])

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from wiresnake._native import Endpoint
-from wiresnake.quick import config, hooks
-from wiresnake.quick.applied import Applied
-from wiresnake.quick.hooks import HookFailed, Variables
-from wiresnake.quick.resolve import later, resolver
+from wiresnake.conffile import wg_quick
+from wiresnake.lifecycle import hooks
+from wiresnake.lifecycle.applied import Applied
+from wiresnake.lifecycle.hooks import HookFailed, Variables
+from wiresnake.lifecycle.resolve import later, resolver
 
 TEXT = b"""[Interface]
 Address = 10.9.0.1/24, fd00::1/64
@@ -27,7 +28,7 @@ SaveConfig = true
 def said(command: str, path: Path, text: bytes = TEXT) -> str:
     """What a hook of that file writes to $OUT, the file's own variables around it."""
     os.environ["OUT"] = str(path / "out")
-    file = config.parse(bytearray(text), "wg0.conf")
+    file = wg_quick.parse(bytearray(text), "wg0.conf")
     variables = Variables.of(file, "/etc/wireguard/wg0.conf")
     hooks.run([command], "wg0", variables, lambda _: None)
     return (path / "out").read_text()
@@ -116,7 +117,7 @@ def test_before_a_pre_up_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -
         raise OSError("no resolver")
 
     asked: list[str] = []
-    monkeypatch.setattr("wiresnake.quick.resolve.socket.getaddrinfo", look_up)
+    monkeypatch.setattr("wiresnake.lifecycle.resolve.socket.getaddrinfo", look_up)
     for name in ("vpn.example.org", "fe80::1%eth9", "127.1"):
         assert later(name, "7") == Endpoint("0.0.0.0", 7)
     assert later("192.0.2.7", "51820") == Endpoint("192.0.2.7", 51820)
@@ -129,7 +130,7 @@ def test_before_a_pre_up_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -
 def test_of_several_addresses_it_is_one_with_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver prefers IPv6 where, past a tunnel that is shut, there is none."""
     found = [(0, 0, 0, "", ("2001:db8::1", 7, 0, 0)), (0, 0, 0, "", ("192.0.2.7", 7))]
-    monkeypatch.setattr("wiresnake.quick.resolve.socket.getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("wiresnake.lifecycle.resolve.socket.getaddrinfo", lambda *_, **__: found)
     assert resolver(0, lambda one: ":" not in one)("vpn", "7") == Endpoint("192.0.2.7", 7)
     assert resolver(0, lambda _: False)("vpn", "7") == Endpoint("2001:db8::1", 7)
     assert resolver()("vpn", "7") == Endpoint("2001:db8::1", 7)

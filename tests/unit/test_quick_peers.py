@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from wiresnake._native import Endpoint, PresharedKey
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.conffile import peer_sections
 from wiresnake.errors import ConfigError
+from wiresnake.lifecycle import reload
+from wiresnake.lifecycle.others import Others, digest
+from wiresnake.lifecycle.peer_diff import Difference, compare, said, whole
 from wiresnake.model import CLEAR, PeerChange, Prefix
-from wiresnake.quick import reload, stanzas
-from wiresnake.quick.others import Others, digest
-from wiresnake.quick.peers import Difference, compare, said, whole
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 
 def key(number: int) -> str:
@@ -214,7 +215,7 @@ def told(text: str, *peers: PeerState, before: str | None, **more: Any) -> Told:
     record = None
     if before is not None:
         wg = bytearray(before.encode())
-        record = said(wg, stanzas.read(wg))
+        record = said(wg, peer_sections.read(wg))
     only = more.pop("only", frozenset())
     others = Others(record, **more)
     state = InterfaceState("wg0", "user", None, None, 51820, 0, peers)
@@ -370,7 +371,7 @@ def test_many_are_said_in_one_line() -> None:
 
 def test_a_record_holds_no_secret() -> None:
     wg = bytearray(peer(A, f"PresharedKey = {SECRET}", "AllowedIPs = 10.0.0.1").encode())
-    found = said(wg, stanzas.read(wg))
+    found = said(wg, peer_sections.read(wg))
     assert SECRET not in str(found)
     assert found[A].preshared_key == digest(SECRET.encode()) != ""
     assert found[A].allowed_ips == ("10.0.0.1/32",)

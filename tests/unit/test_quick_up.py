@@ -4,10 +4,10 @@ import errno
 
 import pytest
 
-from wiresnake.control.extensions import DeviceReport, Report
-from wiresnake.control.state import InterfaceState
+from wiresnake.devices.reports import DeviceReport, Report
 from wiresnake.errors import HostError
-from wiresnake.quick import up
+from wiresnake.lifecycle import up
+from wiresnake.uapi.snapshot import InterfaceState
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresnake.netlink import Refused, Request, attribute, fields, number, unsigned
-from wiresnake.runtime import routes as module
-from wiresnake.runtime.routes import (
+from wiresnake.linux.netlink import Refused, Request, attribute, fields, number, unsigned
+from wiresnake.tunnel import routes as module
+from wiresnake.tunnel.routes import (
     Answer,
     Flow,
     Hold,

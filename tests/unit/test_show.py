@@ -5,8 +5,9 @@ import json
 import pytest
 
 from wiresnake.cli.show_text import FIELDS, as_json, pretty, script
-from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.control.text import read_endpoint, write_config, write_endpoint
+from wiresnake.conffile.write import write_config
+from wiresnake.text import read_endpoint, write_endpoint
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 PRIVATE, PUBLIC, PSK, FIRST, SECOND = (f"{letter * 42}A=" for letter in "RUSFX")
 NOW = 1_700_000_000

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from wiresnake.runtime import sleep
+from wiresnake.linux import sleep
 
 
 def test_a_sleep_is_told_from_a_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.cli import demo, wiresnake
-from wiresnake.host import programs
-from wiresnake.quick import hooks
-from wiresnake.quick.applied import Applied
+from wiresnake.cli import main
+from wiresnake.lifecycle import hooks
+from wiresnake.lifecycle.applied import Applied
+from wiresnake.linux import programs
 
 PROGRAM = Path(sys.executable).with_name("wiresnake")
 SHADOWS = (
@@ -23,7 +23,7 @@ AS_A_USER = """
 import os, sys
 os.geteuid = lambda: 1000
 sys.argv = [sys.argv[1], "strip", "./x.conf"]
-from wiresnake.cli.wiresnake import main
+from wiresnake.cli.main import main
 sys.exit(main())
 """
 SUDO = """#!/bin/sh
@@ -39,7 +39,7 @@ def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "downloads"
     (folder / "wiresnake/cli").mkdir(parents=True)
     names = [f"{name}.py" for name in SHADOWS]
-    names += ["wiresnake/__init__.py", "wiresnake/cli/__init__.py", "wiresnake/cli/wiresnake.py"]
+    names += ["wiresnake/__init__.py", "wiresnake/cli/__init__.py", "wiresnake/cli/main.py"]
     for name in names:
         (folder / name).write_text(f"open({str(tmp_path / 'caught')!r}, 'a').write({name!r})\n")
     for name in ("sudo", "bash", "nft", "iptables", "resolvconf", "nothing-else"):
@@ -70,7 +70,7 @@ def test_our_own_command(poisoned: Path, path: str) -> None:
 
 def test_it_is_this_very_package(tmp_path: Path) -> None:
     """Also where it is found by PYTHONPATH alone, as in a checkout, or in a user's folder."""
-    ask = "from wiresnake.host import programs; print(*programs.ourselves(), sep='\\0', end='')"
+    ask = "from wiresnake.linux import programs; print(*programs.ourselves(), sep='\\0', end='')"
     said = subprocess.check_output([sys.executable, "-S", "-c", ask], text=True, env=ELSEWHERE)
     command = said.split("\0")
     assert command[-1] == ELSEWHERE["PYTHONPATH"]
@@ -78,7 +78,7 @@ def test_it_is_this_very_package(tmp_path: Path) -> None:
     assert b"as wg" in subprocess.check_output([*bare, "wiresnake", "help"], cwd=tmp_path)
 
 
-ELSEWHERE = {"PYTHONPATH": str(Path(wiresnake.__file__).parents[2])}
+ELSEWHERE = {"PYTHONPATH": str(Path(main.__file__).parents[2])}
 
 
 @pytest.mark.parametrize("name", ["wiresnake", "wg-quick"])
@@ -111,10 +111,7 @@ def test_the_program_itself(poisoned: Path) -> None:
     assert_safe(poisoned, PROGRAM, "strip", "./x.conf", **other)  # It starts anew in UTF-8.
 
 
-def test_what_runs_hooks_of_peers_and_the_demo(
-    poisoned: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both are started by that command."""
+def test_what_runs_hooks_of_peers(poisoned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 
     class Started:
@@ -125,23 +122,17 @@ def test_what_runs_hooks_of_peers_and_the_demo(
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", Started)
         hooks.restart_events(Applied(hooks=(("key", ("true",), ()),)), "/x/wg0.conf", "wg0")
-    with monkeypatch.context() as patched:
-        done = subprocess.CompletedProcess[str]([], 0, "", "")
-        patched.setattr(subprocess, "run", lambda *_, **__: done)
-        patched.setattr(os, "execvp", lambda _, command: started.append(command))
-        demo._become_root_in_a_namespace()
-    for command, words in zip(started, (["events", "--hooks"], ["demo"]), strict=True):
-        at = command.index(sys.executable)
-        mine = programs.ourselves()
-        assert command[at : at + len(mine)] == mine
-        assert command[at + len(mine) :][1 : 1 + len(words)] == words
-        assert_safe(poisoned, *command[at:][: len(mine)], "wiresnake", "help", words[0])
+    (command,) = started
+    mine = programs.ourselves()
+    assert command[: len(mine)] == mine
+    assert command[len(mine) :][1:3] == ["events", "--hooks"]
+    assert_safe(poisoned, *mine, "wiresnake", "help", "events")
 
 
 def test_nothing_else_starts_python() -> None:
     """One place says how, `programs.ourselves`; `streams` repeats the command line that it has."""
     starts = re.compile(r'sys\.executable,|"python3?"')
-    package = Path(wiresnake.__file__).parents[1]
+    package = Path(main.__file__).parents[1]
     found = {path.name for path in package.rglob("*.py") if starts.search(path.read_text())}
     assert found == {"programs.py", "streams.py"}
 
@@ -162,7 +153,7 @@ def test_programs_are_looked_for_in_absolute_folders(
         monkeypatch.delenv("PATH")
     else:
         monkeypatch.setenv("PATH", path)
-    assert wiresnake.main(["strip", "./x.conf"]) == 0
+    assert main.main(["strip", "./x.conf"]) == 0
     assert os.environ["PATH"] == kept
     assert programs.find("nothing-else") is None
 

@@ -14,7 +14,9 @@ import pytest
 from interop.harness import unavailable
 
 from wiresnake._native import PrivateKey
-from wiresnake.cli import qr, streams, wiresnaked
+from wiresnake.cli import qr
+from wiresnake.daemon import main
+from wiresnake.linux import streams
 
 PROGRAM = os.fsencode(Path(sys.executable).with_name("wiresnake"))
 NAME = "Zoë\u2019s Händy 東京".encode() + b" la\xe4tin1"
@@ -151,7 +153,7 @@ def test_a_qr_code_for_a_terminal_without_blocks() -> None:
 def test_what_was_closed_is_open_in_every_child(closed: str) -> None:
     """Else the next file that a program opens takes the place of its output."""
     script = (
-        "import subprocess, sys; from wiresnake.cli import streams; streams.prepare()\n"
+        "import subprocess, sys; from wiresnake.linux import streams; streams.prepare()\n"
         "look = 'for n in 0 1 2; do [ -e /proc/$$/fd/$n ] || exit 9; done; exit 7'\n"
         "sys.exit(subprocess.run(['sh', '-c', look]).returncode)"
     )
@@ -185,7 +187,7 @@ def test_an_inherited_descriptor_is_above_them() -> None:
         kept = os.dup(0)
         try:
             os.dup2(file.fileno(), 0)
-            found = wiresnaked._descriptor({"WG_TUN_FD": "0"}, "WG_TUN_FD")
+            found = main._descriptor({"WG_TUN_FD": "0"}, "WG_TUN_FD")
         finally:
             os.dup2(kept, 0)
             os.close(kept)

@@ -3,7 +3,7 @@
 import pytest
 
 from wiresnake.errors import ConfigError
-from wiresnake.runtime.tun import check_name
+from wiresnake.linux.tun import check_name
 
 
 @pytest.mark.parametrize("name", ["wg0", "a", "x" * 15, "wg-0_1.5=+", "...", "\u00fc"])

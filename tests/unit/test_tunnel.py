@@ -15,14 +15,14 @@ import pytest
 
 from wiresnake._native import Endpoint, PanicException, PresharedKey, cipher
 from wiresnake.errors import HostError
+from wiresnake.linux import udp
+from wiresnake.linux.offloads import ALL, Offload
+from wiresnake.linux.tun import Tun
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.peer import Peer
 from wiresnake.protocol.plane import Event
-from wiresnake.runtime import tunnel as module
-from wiresnake.runtime import udp
-from wiresnake.runtime.offloads import ALL, Offload
-from wiresnake.runtime.tun import Tun
-from wiresnake.runtime.tunnel import Tunnel
+from wiresnake.tunnel import tunnel as module
+from wiresnake.tunnel.tunnel import Tunnel
 
 
 class NotingPlane:

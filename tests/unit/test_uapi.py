@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, Plane, PresharedKey, PrivateKey
-from wiresnake.config.uapi import (
+from wiresnake.model import (
+    CLEAR,
+    DeviceChange,
+    DeviceStatus,
+    Note,
+    PeerChange,
+    Prefix,
+    Stranger,
+)
+from wiresnake.uapi.configuration import (
     Question,
     SetParser,
     UapiError,
@@ -18,15 +27,6 @@ from wiresnake.config.uapi import (
     write_event,
     write_machine_state,
     write_peer_state,
-)
-from wiresnake.model import (
-    CLEAR,
-    DeviceChange,
-    DeviceStatus,
-    Note,
-    PeerChange,
-    Prefix,
-    Stranger,
 )
 
 KEY = "11" * 32

@@ -13,13 +13,13 @@ from typing import cast
 
 import pytest
 
+from wiresnake.daemon import uapi_server
+from wiresnake.daemon.uapi_server import UapiServer, adopt
 from wiresnake.errors import HostError
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.peer import Observer
-from wiresnake.runtime import uapi_server
-from wiresnake.runtime.events import Events
-from wiresnake.runtime.tunnel import Tunnel
-from wiresnake.runtime.uapi_server import UapiServer, adopt
+from wiresnake.tunnel.events import Events
+from wiresnake.tunnel.tunnel import Tunnel
 
 
 class RefusingTunnel:

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from wiresnake.errors import HostError
-from wiresnake.runtime import udp
+from wiresnake.linux import udp
 
 IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, UDP_GRO = 8, 10, 23, 104
 IPV6_AUTOFLOWLABEL = 70

@@ -1,8 +1,8 @@
 """Events derived from looks at a device: pure, with a clock of the test's."""
 
-from wiresnake.control.events import Event
-from wiresnake.control.state import InterfaceState, PeerState
-from wiresnake.control.watching import SECOND, Watcher
+from wiresnake.devices.poller import SECOND, Watcher
+from wiresnake.uapi.events import Event
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 START = 1_800_000_000 * SECOND
 HOME, ROAD = "192.0.2.1:51820", "198.51.100.9:4711"

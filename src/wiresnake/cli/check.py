@@ -6,10 +6,10 @@ import stat
 import sys
 from pathlib import Path
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
+from wiresnake.conffile import files
+from wiresnake.conffile.check import Finding, check, check_on_host
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import files
-from wiresnake.quick.check import Finding, check, check_on_host
 
 
 def parser(command: str) -> Parser:
@@ -86,12 +86,12 @@ def main(argv: list[str]) -> int:
 
 def _on_host(path: Path, text: str) -> list[Finding]:
     """What goes wrong as this host is; a file elsewhere may be for another host."""
-    from wiresnake.host import linux
+    from wiresnake.network import observe
 
     if os.path.dirname(os.path.realpath(path)) != os.path.realpath(files.FOLDER):
         return check_on_host(text, path.stem, {})
     try:
-        return check_on_host(text, path.stem, linux.routed_by())
+        return check_on_host(text, path.stem, observe.routed_by())
     except OSError:
         return []
 

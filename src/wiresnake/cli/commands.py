@@ -34,11 +34,10 @@ COMMANDS = {
         "new": ("new", "a working pair of configurations: server or peer"),
         "remove": ("remove", "take a peer off a server"),
         "qr": ("qr", "a configuration as a QR code"),
-        "import": ("dialect", "read the file of another WireGuard"),
-        "export": ("dialect", "write a file for another WireGuard"),
+        "import": ("convert", "read the file of another WireGuard"),
+        "export": ("convert", "write a file for another WireGuard"),
     },
     "more": {
-        "demo": ("demo", "two hosts, a tunnel, real traffic, roaming: under a minute"),
         "completion": ("completion", "the words of this command, for a shell"),
     },
 }

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
 from wiresnake.cli.commands import COMMANDS, module_of
-from wiresnake.cli.program import STOCK
+from wiresnake.cli.invoked_as import STOCK
 from wiresnake.errors import WiresnakeError
 
 FILES = ":"
@@ -194,7 +194,7 @@ def _values(action: argparse.Action, taken: list[str]) -> Iterator[tuple[str, st
 
 
 def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
-    from wiresnake.control.interface import interface_names
+    from wiresnake.devices.interface import interface_names
 
     with contextlib.suppress(WiresnakeError, OSError):
         for name in interface_names():
@@ -211,7 +211,7 @@ def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
 
 def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
     """Of the interface that the line names, or of all."""
-    from wiresnake.control.interface import interface_names, open_interface
+    from wiresnake.devices.interface import interface_names, open_interface
 
     with contextlib.suppress(WiresnakeError, OSError):
         for name in interface_names():
@@ -222,8 +222,8 @@ def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
 
 def _named(taken: list[str]) -> Iterator[tuple[str, str]]:
     """Peers by their friendly names; one without a name by its key."""
-    from wiresnake.control.interface import interface_names
-    from wiresnake.quick.names import of_interface
+    from wiresnake.devices.interface import interface_names
+    from wiresnake.lifecycle.labels_file import of_interface
 
     with contextlib.suppress(WiresnakeError, OSError):
         names = interface_names()

@@ -14,12 +14,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
 
 if TYPE_CHECKING:
-    from wiresnake.control.events import Event
-    from wiresnake.control.following import Following
-    from wiresnake.quick.names import Notes
+    from wiresnake.conffile.labels import Notes
+    from wiresnake.devices.event_stream import Following
+    from wiresnake.uapi.events import Event
 
 _EPILOG = """\
 One line an event: time, interface, the peer's friendly name or public key, what happened, details.
@@ -91,13 +91,13 @@ def main(argv: list[str]) -> int:
 
 
 def _print_all(arguments: argparse.Namespace) -> None:
-    from wiresnake.control.interface import interface_names, none_found
-    from wiresnake.quick import names
+    from wiresnake.devices.interface import interface_names, none_found
+    from wiresnake.lifecycle import labels_file
 
     interfaces = arguments.interfaces or interface_names()
     if not interfaces:
         raise none_found()
-    files = {name: names.of_interface(name, arguments.config) for name in interfaces}
+    files = {name: labels_file.of_interface(name, arguments.config) for name in interfaces}
     followed = {name: _follow(name) for name in interfaces}
     form = _as_json if arguments.json else _as_line
     for event in _joined([following.events for following in followed.values()]):
@@ -106,8 +106,8 @@ def _print_all(arguments: argparse.Namespace) -> None:
 
 
 def _run_hooks(interface: str, path: Path) -> None:
-    from wiresnake.quick.names import of_interface
-    from wiresnake.quick.peer_hooks import PeerHooks
+    from wiresnake.lifecycle.labels_file import of_interface
+    from wiresnake.lifecycle.peer_hooks import PeerHooks
 
     hooks = PeerHooks(interface, of_interface(interface, path).of, _report)
     following = _follow(interface)
@@ -125,7 +125,7 @@ def _run_hooks(interface: str, path: Path) -> None:
 
 
 def _follow(interface: str) -> "Following":
-    from wiresnake.control.following import follow
+    from wiresnake.devices.event_stream import follow
 
     following = follow(interface)
     if following.watching:

@@ -3,7 +3,7 @@
 import sys
 
 from wiresnake.cli.commands import COMMANDS, module_of
-from wiresnake.cli.program import STOCK
+from wiresnake.cli.invoked_as import STOCK
 
 STOCK_VERSION = "v1.0.20260223"
 """The release of wireguard-tools whose behaviour ours is compared with."""

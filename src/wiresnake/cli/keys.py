@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from wiresnake._native import PresharedKey, PrivateKey
-from wiresnake.cli.program import program
-from wiresnake.control.text import base64_text
+from wiresnake.cli.invoked_as import program
+from wiresnake.text import base64_text
 
 if TYPE_CHECKING:
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
 _WARNING = """\
 Warning: writing to world accessible file.
@@ -88,7 +88,7 @@ def _refuse(what: str) -> int:
 
 
 def parser(command: str) -> "Parser":
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
     return Parser(
         prog=f"wiresnake {command}",

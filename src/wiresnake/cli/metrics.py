@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
 from wiresnake.errors import HostError
 
 _PORT = 9586
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
 def _export(arguments: argparse.Namespace) -> None:
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-    from wiresnake.cli.figures import Exporter
+    from wiresnake.cli.exporter import Exporter
 
     lasting = arguments.listen is not None
     exporter = Exporter(arguments.interfaces, arguments.config, lasting=lasting)

@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
 from wiresnake.cli.progress import progress
-from wiresnake.control.activity import Activity, Meter
-from wiresnake.control.interface import interface_names, none_found, read_state
-from wiresnake.control.state import InterfaceState
-from wiresnake.diagnosis.words import duration, size
+from wiresnake.devices.activity import Activity, Meter
+from wiresnake.devices.interface import interface_names, none_found, read_state
+from wiresnake.diagnosis.units import duration, size
 from wiresnake.errors import HostError
-from wiresnake.quick import names
+from wiresnake.lifecycle import labels_file
+from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -93,7 +93,7 @@ class View:
         self._chosen = interfaces
         self._config = config
         self._meters: dict[str, Meter] = {}
-        self._files: dict[str, names.NotesFile] = {}
+        self._files: dict[str, labels_file.NotesFile] = {}
         self.seen: dict[str, tuple[InterfaceState, list[Activity]]] = {}
 
     def look(self) -> None:
@@ -109,7 +109,7 @@ class View:
             meter = self._meters.setdefault(name, Meter())
             seen[name] = state, meter.look(state, time.time(), time.monotonic())
             if name not in self._files:
-                self._files[name] = names.of_interface(name, self._config)
+                self._files[name] = labels_file.of_interface(name, self._config)
         if not seen:
             raise gone
         self.seen = seen

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from wiresnake.cli import streams
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
+from wiresnake.conffile import files, generate
+from wiresnake.conffile.files import New
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.quick import files, new
-from wiresnake.quick.files import New
+from wiresnake.linux import streams
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ def _server(arguments: argparse.Namespace) -> int:
     path: Path = arguments.dir / f"{name}.conf"
     with _made(path.parent), locked(path.parent):
         others = [_text(one) for one in sorted(path.parent.glob("*.conf")) if one != path]
-        taken = [network for text in others for network in new.networks(text)]
+        taken = [network for text in others for network in generate.networks(text)]
         addresses = _listed(arguments.address, ipaddress.ip_interface)
         addresses = addresses or _free_networks([*taken, *_here()])
         for one in addresses:
@@ -161,9 +161,11 @@ def _server(arguments: argparse.Namespace) -> int:
                 raise ConfigError(f"{one} is a network; give an address in it: {first}")
             if any(one.version == net.version and one.network.overlaps(net) for net in taken):
                 raise ConfigError(f"{one} overlaps another configuration's; choose another")
-        ports = {new.listen_port(text) for text in others}
-        port = arguments.port or next(n for n in range(new.DEFAULT_PORT, 65536) if n not in ports)
-        text = new.server(
+        ports = {generate.listen_port(text) for text in others}
+        port = arguments.port or next(
+            n for n in range(generate.DEFAULT_PORT, 65536) if n not in ports
+        )
+        text = generate.server(
             name,
             addresses,
             port,
@@ -199,7 +201,7 @@ def _say_what_refuses(name: str, prefixes: Sequence[str]) -> None:
 
 def _peer(arguments: argparse.Namespace) -> int:
     name = unicodedata.normalize("NFC", arguments.name)  # However it was typed, it is one name.
-    new.assert_name(name)
+    generate.assert_name(name)
     path = files.find(arguments.server)
     output: Path = arguments.output or Path(f"{name}.conf")
     if not files.exists(path) and path.parent.is_dir():
@@ -210,7 +212,7 @@ def _peer(arguments: argparse.Namespace) -> int:
     allowed = [str(network) for network in _listed(arguments.allowed, ipaddress.ip_network)]
     with locked(path.parent):
         up = is_up(path)
-        pair = new.peer(
+        pair = generate.peer(
             name,
             files.load(path),
             file=str(path),
@@ -239,7 +241,7 @@ def _peer(arguments: argparse.Namespace) -> int:
         if not files.is_name(output.stem):
             print(f"A phone takes that name. For an interface of Linux rename {output}: to 1 to 15")
             print("letters, digits, _=+.-, and .conf.")
-        if arguments.full_tunnel and not new.masquerades(pair.server):
+        if arguments.full_tunnel and not generate.masquerades(pair.server):
             print(f"The peer sends everything here, and {path} has no NAT: without a firewall on")
             print("this host that masquerades, it reaches nothing else. See `new server --nat`.")
     if arguments.reload and up:
@@ -248,7 +250,7 @@ def _peer(arguments: argparse.Namespace) -> int:
         if arguments.reload:
             say_not_up(path)
         print(f"the server knows the peer after: wiresnake {command(path, up)}")
-        if up and new.saves(pair.server):
+        if up and generate.saves(pair.server):
             print("Before it goes down: with SaveConfig = true that would forget the peer.")
     return 0
 
@@ -284,15 +286,15 @@ def command(server: Path, up: bool) -> str:
 def reload(server: Path, peers: Sequence[str]) -> int:
     """Applies to the running interface what its file says of these peers, by their public keys,
     and nothing else. Its exit code."""
-    from wiresnake.cli import wiresnake
+    from wiresnake.cli import main
 
     only = (word for key in peers for word in ("--only", key))
-    return wiresnake.main(["reload", *only, _argument(server)])
+    return main.main(["reload", *only, _argument(server)])
 
 
-def _in_use(interface: str) -> list[new.Network]:
+def _in_use(interface: str) -> list[generate.Network]:
     """What a running interface's peers have, and this host: no new peer may get it."""
-    from wiresnake.control.interface import open_interface
+    from wiresnake.devices.interface import open_interface
 
     try:
         peers = open_interface(interface).read().peers
@@ -323,19 +325,19 @@ def _listed(arguments: list[str], read: Callable[[str], T]) -> list[T]:
     return found
 
 
-def _here() -> list[new.Network]:
+def _here() -> list[generate.Network]:
     """The networks of this host's addresses and routes."""
-    from wiresnake.host import linux
+    from wiresnake.network import observe
 
     try:
-        return [ipaddress.ip_network(one) for one in linux.routed()]
+        return [ipaddress.ip_network(one) for one in observe.routed()]
     except OSError:
         return []
 
 
-def _free_networks(taken: list[new.Network]) -> list[new.Interface]:
+def _free_networks(taken: list[generate.Network]) -> list[generate.Interface]:
     """Without the IPv6 one where Linux runs without IPv6, and would refuse the address."""
-    four, six = new.free_networks(taken)
+    four, six = generate.free_networks(taken)
     return [four, six] if os.path.exists("/proc/net/if_inet6") else [four]
 
 

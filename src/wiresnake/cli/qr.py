@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wiresnake.cli import streams
-from wiresnake.cli.arguments import Parser
-from wiresnake.cli.dialect import exported
+from wiresnake.arguments import Parser
+from wiresnake.cli.convert import exported
+from wiresnake.conffile import files, generate
 from wiresnake.errors import ConfigError
-from wiresnake.quick import files, new
+from wiresnake.linux import streams
 
 if TYPE_CHECKING:
     from segno import QRCode
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     picture: Path | None = arguments.png or arguments.svg
     path = files.find(arguments.file)
     text = files.load(path)
-    if new.is_servers(text) and not arguments.force:
+    if generate.is_servers(text) and not arguments.force:
         raise ConfigError(
             f"{path} is a server's own: whoever scans its private key is the server. A phone gets"
             " keys and a code of its own by `wiresnake new peer NAME`; --force shows this one"

@@ -6,8 +6,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from wiresnake.cli.arguments import Parser
-from wiresnake.cli.program import program
+from wiresnake.arguments import Parser
+from wiresnake.cli.invoked_as import program
 from wiresnake.cli.progress import clear, progress
 from wiresnake.errors import WiresnakeError
 
@@ -133,20 +133,20 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     if command == "strip":
         return _strip(argument)
     if command == "up":
-        from wiresnake.quick.up import up
+        from wiresnake.lifecycle.up import up
 
         interface = up(argument, arguments.backend, _say, _note)
         return _stay(interface, argument) if arguments.foreground else 0
     if command == "down":
-        from wiresnake.quick.down import down
+        from wiresnake.lifecycle.down import down
 
         down(argument, _say, _note)
     elif command == "save":
-        from wiresnake.quick.save import save_present
+        from wiresnake.lifecycle.save import save_present
 
         save_present(argument, _say, _note)
     elif arguments.diff:
-        from wiresnake.quick.reload import Wish, difference
+        from wiresnake.lifecycle.reload import Wish, difference
 
         with progress(f"comparing {argument}"):
             wish = Wish(arguments.keep, tuple(arguments.only))
@@ -154,7 +154,7 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     else:
-        from wiresnake.quick.reload import Wish, reload
+        from wiresnake.lifecycle.reload import Wish, reload
 
         # Not of `up` and `down`: a hook may ask something on this terminal.
         with progress(f"reloading {argument}"):
@@ -163,9 +163,9 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
 
 def _stay(interface: str, argument: str) -> int:
-    from wiresnake.quick.down import down
-    from wiresnake.quick.reload import reload
-    from wiresnake.quick.service import stay
+    from wiresnake.lifecycle.down import down
+    from wiresnake.lifecycle.reload import reload
+    from wiresnake.lifecycle.service import stay
 
     def try_reload() -> None:
         try:
@@ -179,10 +179,10 @@ def _stay(interface: str, argument: str) -> int:
 
 
 def _strip(argument: str) -> int:
-    from wiresnake.config.uapi import wipe
-    from wiresnake.quick import config
+    from wiresnake.conffile import wg_quick
+    from wiresnake.uapi.configuration import wipe
 
-    file = config.load(config.find(argument)[1])
+    file = wg_quick.load(wg_quick.find(argument)[1])
     text = file.stripped()
     try:
         sys.stdout.buffer.write(text)
@@ -196,7 +196,7 @@ def _strip(argument: str) -> int:
 
 def _as_root(argv: "Sequence[str]") -> int:
     """Starts anew with sudo, as wg-quick does."""
-    from wiresnake.host.programs import ourselves
+    from wiresnake.linux.programs import ourselves
 
     sudo = shutil.which("sudo")
     if sudo is None:

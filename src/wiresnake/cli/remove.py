@@ -2,11 +2,11 @@
 
 import errno
 
+from wiresnake.arguments import Parser
 from wiresnake.cli import new as making
-from wiresnake.cli.arguments import Parser
+from wiresnake.conffile import files, generate
+from wiresnake.conffile.files import New
 from wiresnake.errors import HostError
-from wiresnake.quick import files, new
-from wiresnake.quick.files import New
 
 
 def parser(command: str) -> Parser:
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     if not files.exists(path) and path.parent.is_dir():
         raise HostError(errno.ENOENT, f"there is no {path}; --server names another")
     with making.locked(path.parent):
-        text, key = new.without(files.load(path), arguments.peer, file=str(path))
+        text, key = generate.without(files.load(path), arguments.peer, file=str(path))
         files.save(New(path, text, replace=True))
     print(f"removed {arguments.peer} from {path}", flush=True)
     up = making.is_up(path)
@@ -48,6 +48,6 @@ def main(argv: list[str]) -> int:
         making.say_not_up(path)
     if up:
         print(f"it can use the tunnel until: wiresnake {making.command(path, up)}")
-        if new.saves(text):
+        if generate.saves(text):
             print("Before it goes down: with SaveConfig = true that would bring it back.")
     return 0

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.cli import secret_files, stock_texts
-from wiresnake.cli.program import program
-from wiresnake.config import conf
-from wiresnake.config.uapi import wipe
-from wiresnake.control.interface import explain, open_interface
-from wiresnake.control.state import InterfaceState
+from wiresnake.cli.invoked_as import program
+from wiresnake.conffile import wg
+from wiresnake.devices.interface import explain, open_interface
 from wiresnake.errors import ConfigError, HostError
+from wiresnake.lifecycle import peer_diff
+from wiresnake.lifecycle.resolve import resolver
 from wiresnake.model import DeviceChange
-from wiresnake.quick import peers
-from wiresnake.quick.resolve import resolver
+from wiresnake.uapi.configuration import wipe
+from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
 _DEVICE_WORDS = {"listen-port": "ListenPort", "fwmark": "FwMark", "private-key": "PrivateKey"}
 _PEER_WORDS = {
@@ -74,7 +74,7 @@ class _PeerWords:
 
 
 def _from_words(words: list[str]) -> DeviceChange:
-    reader = conf.Reader(_resolve)
+    reader = wg.Reader(_resolve)
     reader.feed(bytearray(b"[Interface]"), 0)
     extras: list[_PeerWords] = []
     at = 0
@@ -111,7 +111,7 @@ def _from_words(words: list[str]) -> DeviceChange:
     )
 
 
-def _feed(reader: conf.Reader, word: str, key: str, value: str) -> None:
+def _feed(reader: wg.Reader, word: str, key: str, value: str) -> None:
     """Gives the reader a word and its value as the line of a file."""
     line = bytearray(f"{key}=", "ascii")
     body = _key_file(word, value) if word in _SECRETS else bytearray(os.fsencode(value))
@@ -119,7 +119,7 @@ def _feed(reader: conf.Reader, word: str, key: str, value: str) -> None:
     wipe(body)
     try:
         reader.feed(line, 0)
-    except conf.Mistake as mistake:
+    except wg.Mistake as mistake:
         what = stock_texts.bad_value(key.lower(), value, mistake.__context__)
         hint = f"{word}: {mistake}" if value else f"{word} takes a value"
         raise _Refused(f"{what}\nwiresnake: {hint}") from None
@@ -159,7 +159,7 @@ def _from_file(command: str, name: str, path: str) -> DeviceChange:
         if command == "syncconf":
             change = _difference(text, _state(name), path)
         else:
-            change = conf.parse(text, _resolve, name=path, append=command == "addconf")
+            change = wg.parse(text, _resolve, name=path, append=command == "addconf")
         for _, line in _lines(text):
             if (key := _key(line)) in ("allowedips", "listenport"):
                 _warn(key, line[len(key) + 1 :].decode())
@@ -180,7 +180,7 @@ def _state(name: str) -> InterfaceState:
 
 def _difference(text: bytearray, state: InterfaceState, path: str) -> DeviceChange:
     """What makes the interface that of the file; of the interface itself only what it names."""
-    found = peers.compare(text, state, {}, _resolve, name=path)
+    found = peer_diff.compare(text, state, {}, _resolve, name=path)
     given = {_key(line) for _, line in _lines(text)}
     private, port, mark = found.device.private_key, found.device.listen_port, found.device.fwmark
     if isinstance(private, PrivateKey) and private.public == _public(state):
@@ -194,14 +194,14 @@ def _difference(text: bytearray, state: InterfaceState, path: str) -> DeviceChan
 
 
 def _public(state: InterfaceState) -> bytes | None:
-    return conf.public_key(state.public_key) if state.public_key else None
+    return wg.public_key(state.public_key) if state.public_key else None
 
 
 def _explain(error: ConfigError, text: bytearray, path: str) -> str:
     """First what `wg` says, then where it is and what to do."""
     mistake = error.__context__
     ours = f"wiresnake: {error}"
-    if not isinstance(mistake, conf.Mistake):
+    if not isinstance(mistake, wg.Mistake):
         return ours
     if mistake.line:
         return f"A peer is missing a public key\nInvalid configuration\n{ours}"
@@ -253,7 +253,7 @@ def _resolve(host: str, port: str) -> Endpoint:
 
 
 @cache
-def _resolver() -> conf.Resolve:
+def _resolver() -> wg.Resolve:
     """Made once a name is looked up, as `wg` reads the environment then."""
     try:
         return resolver()
@@ -278,7 +278,7 @@ _USAGE = {
 
 
 def parser(command: str) -> "Parser":
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
     made = Parser(
         prog=f"wiresnake {command}",

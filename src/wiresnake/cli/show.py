@@ -8,15 +8,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from wiresnake.cli.program import program
+from wiresnake.cli.invoked_as import program
 from wiresnake.cli.show_text import FIELDS, as_json, pretty, script
-from wiresnake.control.interface import explain, interface_names, open_interface
-from wiresnake.control.state import InterfaceState
-from wiresnake.control.text import write_config
+from wiresnake.conffile.write import write_config
+from wiresnake.devices.interface import explain, interface_names, open_interface
 from wiresnake.errors import HostError
+from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
 
 def main(argv: list[str]) -> int:
@@ -106,7 +106,7 @@ _USAGE = {
 
 
 def parser(command: str) -> "Parser":
-    from wiresnake.cli.arguments import Parser
+    from wiresnake.arguments import Parser
 
     made = Parser(
         prog=f"wiresnake {command}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _BOLD, _RED, _GREEN, _YELLOW, _CYAN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
 _RESET = "\x1b[0m"

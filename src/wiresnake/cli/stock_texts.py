@@ -3,9 +3,9 @@
 import re
 import socket
 
+from wiresnake.conffile.lines import shown
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
-from wiresnake.quick.lines import shown
 
 _SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
 _HIDDEN = ("privatekey", "presharedkey")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wiresnake.cli.arguments import Parser
+from wiresnake.arguments import Parser
 from wiresnake.cli.progress import clear, progress
 from wiresnake.errors import HostError, WiresnakeError
 
@@ -61,26 +61,26 @@ def main(argv: list[str]) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from wiresnake.diagnosis import telling
+    from wiresnake.conffile.labels import displayed
+    from wiresnake.diagnosis import render
     from wiresnake.diagnosis.gather import gather
     from wiresnake.diagnosis.rules import diagnose
     from wiresnake.diagnosis.target import find
-    from wiresnake.quick.names import displayed
 
     with progress(f"looking into {arguments.peer}"):
         target = find(displayed(arguments.peer), _interfaces(arguments.interface, arguments.config))
         facts = gather(target)
     verdicts = diagnose(facts)
-    tell = telling.as_json if arguments.json else telling.as_text
+    tell = render.as_json if arguments.json else render.as_text
     print(tell(facts, verdicts, target.name))
     return TALKING if verdicts[0].talking else NOT_TALKING
 
 
 def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
     """The one that is chosen, or all that can be read."""
-    from wiresnake.control.interface import interface_names, none_found, read_state
+    from wiresnake.devices.interface import interface_names, none_found, read_state
     from wiresnake.diagnosis.target import Named
-    from wiresnake.quick import names
+    from wiresnake.lifecycle import labels_file
 
     gone = none_found()
     found = []
@@ -93,7 +93,7 @@ def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
                 clear()
                 print(f"wiresnake: {name} is left out: {error.strerror}", file=sys.stderr)
             continue
-        found.append(Named(state, names.of_interface(name, config).all()))
+        found.append(Named(state, labels_file.of_interface(name, config).all()))
     if not found:
         raise gone
     return found

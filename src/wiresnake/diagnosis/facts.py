@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from wiresnake.control.extensions import DeviceReport, PeerReport
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.devices.reports import DeviceReport, PeerReport
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 SESSION_SECONDS = 180
 """A session is rejected once it is as old."""

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from wiresnake.diagnosis.facts import Forwarding
-from wiresnake.host import programs
+from wiresnake.linux import programs
 
 _SAVES = {
     4: ("iptables-save", "iptables-legacy-save"),

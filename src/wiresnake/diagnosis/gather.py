@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wiresnake.control.extensions import read_report
-from wiresnake.control.link import is_up
-from wiresnake.control.state import PeerState
-from wiresnake.diagnosis import world
+from wiresnake.devices.reports import read_report
+from wiresnake.diagnosis import probes
 from wiresnake.diagnosis.facts import Facts, Probe, Way, host_of
 from wiresnake.diagnosis.forwarding import forwarding
 from wiresnake.diagnosis.target import Target
+from wiresnake.linux.link import is_up
+from wiresnake.uapi.snapshot import PeerState
 
 _WAYS = 4
 """Of so many allowed IPs the routes are asked for."""
@@ -48,14 +48,14 @@ def _ask_around(facts: Facts) -> Facts:
     mark = facts.state.fwmark
     named = host_of(facts.file_endpoint)
     if named and not _is_address(named):
-        facts = replace(facts, lookup=world.resolve(named))
+        facts = replace(facts, lookup=probes.resolve(named))
     if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
         return facts
     host, port = host_of(facts.endpoint), int(facts.endpoint.rpartition(":")[2])
-    way = world.way_to(host, mark)
+    way = probes.way_to(host, mark)
     probed: Probe | None = None
     if not way.error and way.device != facts.state.name:
-        probed = world.probe(host, port, mark)
+        probed = probes.probe(host, port, mark)
     return replace(facts, endpoint_way=way, probe=probed)
 
 
@@ -69,7 +69,7 @@ def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:
     targets: Sequence[str] = (
         [address] if address else [_inside(text) for text in peer.allowed_ips[:_WAYS]]
     )
-    return tuple(world.way_to(target) for target in targets)
+    return tuple(probes.way_to(target) for target in targets)
 
 
 def _inside(prefix: str) -> str:

@@ -4,34 +4,34 @@ They stand in the order in which a packet would fail: this host's interface and 
 way out, then what came back. The rules of "here" and "there" are pure functions of the facts.
 """
 
-from wiresnake.diagnosis import here, there
+from wiresnake.diagnosis import local_rules, remote_rules
 from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.verdict import Rule, Verdict
 
 RULES: tuple[Rule, ...] = (
-    here.interface_down,
-    here.no_private_key,
-    here.no_peer,
-    here.not_routed,
-    there.rejected_sources,
-    there.not_forwarded,
-    there.talking,
-    here.clock_unset,
-    there.psk_differs,
-    here.unresolved,
-    here.endpoint_in_tunnel,
-    here.cannot_send,
-    here.no_route,
-    here.no_socket,
-    there.clock_behind,
-    there.stranger,
-    there.answers_lost,
-    here.no_endpoint,
-    there.endpoint_moved,
-    here.no_inner_route,
-    there.under_load,
-    there.no_answer,
-    there.idle,
+    local_rules.interface_down,
+    local_rules.no_private_key,
+    local_rules.no_peer,
+    local_rules.not_routed,
+    remote_rules.rejected_sources,
+    remote_rules.not_forwarded,
+    remote_rules.talking,
+    local_rules.clock_unset,
+    remote_rules.psk_differs,
+    local_rules.unresolved,
+    local_rules.endpoint_in_tunnel,
+    local_rules.cannot_send,
+    local_rules.no_route,
+    local_rules.no_socket,
+    remote_rules.clock_behind,
+    remote_rules.stranger,
+    remote_rules.answers_lost,
+    local_rules.no_endpoint,
+    remote_rules.endpoint_moved,
+    local_rules.no_inner_route,
+    remote_rules.under_load,
+    remote_rules.no_answer,
+    remote_rules.idle,
 )
 _ALONE = frozenset(
     ("talking", "idle", "interface_down", "no_such_peer", "not_in_allowed_ips", "no_answer")

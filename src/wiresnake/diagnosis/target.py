@@ -4,10 +4,10 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from wiresnake.control.state import InterfaceState, PeerState
+from wiresnake.conffile.labels import Notes
 from wiresnake.diagnosis.facts import host_of
 from wiresnake.errors import ConfigError
-from wiresnake.quick.names import Notes
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

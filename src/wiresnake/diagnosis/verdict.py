@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wiresnake.diagnosis.facts import Facts
-from wiresnake.diagnosis.words import ago, duration, size, times
+from wiresnake.diagnosis.units import ago, duration, size, times
 
 RECENT_MS = 180_000
 """What happened within the age of a session."""

@@ -9,12 +9,13 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from wiresnake._native import Endpoint, PrivateKey, SharedSecret
+from wiresnake.errors import DEFECTS, Defect
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix, Stranger
 from wiresnake.protocol import noise
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.messages import CookieReply, Initiation, Response
 from wiresnake.protocol.peer import Observer, Peer, Surroundings
-from wiresnake.protocol.plane import DEFECTS, Defect, Entropy, Event, Plane
+from wiresnake.protocol.plane import Entropy, Event, Plane
 from wiresnake.protocol.timers import Now
 
 T = TypeVar("T")

@@ -6,13 +6,9 @@ Python is busy (counters, replay window, limits, session slots, roaming); it dec
 """
 
 from enum import IntEnum
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from wiresnake._native import Endpoint, PanicException, PrivateKey, Session
-
-Defect = Exception | PanicException
-DEFECTS: Final = (Exception, PanicException)
-"""For an `except` that survives a defect, in Rust too: a panic there is no Exception."""
+from wiresnake._native import Endpoint, PrivateKey, Session
 
 
 class Event(IntEnum):

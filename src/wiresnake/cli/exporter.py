@@ -1,0 +1,159 @@
+"""The figures that `wiresnake metrics` gives to Prometheus."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from wiresnake.devices.interface import interface_names, read_state
+from wiresnake.devices.reports import DeviceReport, PeerReport, Report, read_report
+from wiresnake.errors import HostError
+from wiresnake.lifecycle import labels_file
+from wiresnake.linux.link import is_up
+from wiresnake.uapi.snapshot import InterfaceState
+
+
+class _Figure(NamedTuple):
+    name: str
+    help: str
+    value: Callable[[PeerReport], int]
+
+
+_LIVE = (_Figure("session_live", "There is a session", lambda one: one.session == "live"),)
+_PASSING = (
+    _Figure("initiations", "Sent since the last handshake", lambda one: one.initiations),
+    _Figure(
+        "bad_responses",
+        "Responses that did not open, since the last handshake",
+        lambda one: one.bad_responses,
+    ),
+    _Figure(
+        "unconfirmed_responses",
+        "Responses sent since the last handshake",
+        lambda one: one.unconfirmed_responses,
+    ),
+    _Figure("staged_packets", "Packets that wait for a session", lambda one: one.staged),
+)
+"""Left out while they are zero, as they nearly always are: a third of all series."""
+_COUNTERS = (
+    _Figure(
+        "stale_initiations",
+        "Initiations with a timestamp that is not newer",
+        lambda one: one.stale_initiations,
+    ),
+    _Figure(
+        "rejected_sources",
+        "Packets from none of the peer's allowed IPs",
+        lambda one: one.rejected_sources,
+    ),
+    _Figure("send_errors", "The kernel refused to send", lambda one: one.send_errors),
+    _Figure("cookie_replies", "The peer was under load", lambda one: one.cookie_replies),
+)
+_DEVICE: dict[str, tuple[str, Callable[[DeviceReport], int]]] = {
+    "unknown_initiations": (
+        "Initiations by keys that are no peer's",
+        lambda one: one.unknown_initiations,
+    ),
+    "invalid_mac1": ("Handshake messages for another key", lambda one: one.invalid_mac1),
+    "no_peer_packets": (
+        "Packets for addresses that are in no allowed IPs",
+        lambda one: one.no_peer_packets,
+    ),
+}
+
+
+class _Seen(NamedTuple):
+    """One interface now."""
+
+    state: InterfaceState
+    report: Report | None
+    names: dict[str, str]
+
+
+class Exporter:
+    """A collector of prometheus_client: each `collect` looks at the interfaces anew."""
+
+    def __init__(self, interfaces: list[str], config: Path | None, *, lasting: bool) -> None:
+        self._chosen = interfaces
+        self._config = config
+        self._lasting = lasting
+        self._files: dict[str, labels_file.NotesFile] = {}
+
+    def read(self) -> list[_Seen]:
+        """HostError if there are interfaces and none of them can be read."""
+        seen: list[_Seen] = []
+        problem: HostError | None = None
+        for name in self._chosen or interface_names():
+            try:
+                state, report = read_state(name), read_report(name)
+            except HostError as error:
+                problem = error
+                continue
+            if name not in self._files:
+                self._files[name] = labels_file.of_interface(name, self._config)
+            notes = self._files[name].all()
+            seen.append(_Seen(state, report, {key: one.name for key, one in notes.items()}))
+        if problem and not seen:
+            raise problem
+        return seen
+
+    def collect(self) -> Iterator[Metric]:
+        """While it lasts there is nothing of interfaces that have gone; else HostError."""
+        try:
+            seen = self.read()
+        except HostError:
+            if not self._lasting:
+                raise
+            seen = []
+        yield from _of_every_wireguard(seen)
+        yield from _of_ours(seen)
+
+
+def _of_every_wireguard(seen: list[_Seen]) -> Iterator[Metric]:
+    labels = ("interface", "public_key", "allowed_ips", "friendly_name")
+    sent = CounterMetricFamily("wireguard_sent_bytes", "Bytes sent to the peer", labels=labels)
+    received = CounterMetricFamily(
+        "wireguard_received_bytes", "Bytes received from the peer", labels=labels
+    )
+    handshake = GaugeMetricFamily(
+        "wireguard_latest_handshake_seconds",
+        "UNIX timestamp seconds of the last handshake",
+        labels=labels,
+    )
+    up = GaugeMetricFamily("wiresnake_up", "The interface is up", labels=labels[:1])
+    peers = GaugeMetricFamily("wiresnake_peers", "Peers of the interface", labels=labels[:1])
+    for state, _, named in seen:
+        up.add_metric((state.name,), is_up(state.name))
+        peers.add_metric((state.name,), len(state.peers))
+        for peer in state.peers:
+            key = peer.public_key
+            who = (state.name, key, ",".join(peer.allowed_ips), named.get(key, ""))
+            sent.add_metric(who, peer.sent)
+            received.add_metric(who, peer.received)
+            handshake.add_metric(who, peer.latest_handshake[0])
+    yield from (sent, received, handshake, up, peers)
+
+
+def _of_ours(seen: list[_Seen]) -> Iterator[Metric]:
+    """What only devices with a report have."""
+    reports = [(one.state.name, one.report, one.names) for one in seen if one.report]
+    for name, (said, count) in _DEVICE.items():
+        metric = CounterMetricFamily(f"wiresnake_{name}", said, labels=("interface",))
+        for interface, report, _ in reports:
+            metric.add_metric((interface,), count(report.device))
+        yield metric
+    for kind, figures in (
+        (GaugeMetricFamily, _LIVE),
+        (GaugeMetricFamily, _PASSING),
+        (CounterMetricFamily, _COUNTERS),
+    ):
+        for name, said, value in figures:
+            labels = ("interface", "public_key", "friendly_name")
+            family = kind(f"wiresnake_{name}", said, labels=labels)
+            for interface, report, named in reports:
+                for key, peer in report.peers.items():
+                    number = value(peer)
+                    if number or figures is not _PASSING:
+                        family.add_metric((interface, key, named.get(key, "")), number)
+            yield family

@@ -1,0 +1,80 @@
+"""All dialects by name: how each is recognised, read and written."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from wiresnake.conffile.dialects import networkd, networkmanager, wg_quick
+from wiresnake.conffile.dialects.document import Document, LeftOut
+from wiresnake.errors import ConfigError
+
+FROM = ("wg-quick", "android", "apple", "windows", "amneziawg", "networkd", "networkmanager")
+TO = ("wg-quick", "android", "apple", "windows", "networkd", "networkmanager")
+_APPS = {"android": "Android", "apple": "Apple's app", "windows": "Windows"}
+
+
+class Text(NamedTuple):
+    """A file that was read; its text may hold secrets."""
+
+    path: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Text({self.path!r})"
+
+
+class Read(NamedTuple):
+    document: Document
+    name: str
+    """The interface's, as the file or the file's name says it."""
+    left: list[tuple[str, LeftOut]]
+    """With the file that it was left out of."""
+
+
+def recognise(texts: list[Text]) -> str:
+    """The dialect by what stands in the files."""
+    whole = "\n".join(one.text for one in texts)
+    if re.search(r"(?m)^\s*\[(NetDev|WireGuard|WireGuardPeer)\]", whole):
+        return "networkd"
+    if re.search(r"(?m)^\s*\[(connection|wireguard)\]", whole):
+        return "networkmanager"
+    return "wg-quick"  # The apps' are parts of it, with keys that are known to be theirs.
+
+
+def read(dialect: str, texts: list[Text]) -> Read:
+    """ConfigError with file:line:column."""
+    if dialect == "networkd":
+        return _networkd(texts)
+    if len(texts) != 1:
+        raise ConfigError(f"a configuration of {dialect} is one file; give one at a time")
+    [(path, text)] = texts
+    name = Path(path).stem
+    if dialect == "networkmanager":
+        document, own, left = networkmanager.read(path, text)
+        return Read(document, own or name, [(path, one) for one in left])
+    document, left = wg_quick.read(text, path)
+    if dialect == "windows" and document.hooks:
+        document, more = wg_quick.without_hooks(document, "a command for Windows")
+        left += more
+    return Read(document, name, [(path, one) for one in left])
+
+
+def _networkd(texts: list[Text]) -> Read:
+    netdevs = [one for one in texts if re.search(r"(?m)^\s*\[NetDev\]", one.text)]
+    others = [one for one in texts if one not in netdevs]
+    if len(netdevs) != 1 or len(others) > 1:
+        raise ConfigError("give networkd's .netdev file, and with it its .network file")
+    document, name, left = networkd.read(netdevs[0], others[0] if others else None)
+    return Read(document, name or Path(netdevs[0].path).stem, left)
+
+
+def write(dialect: str, document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
+    """The files by their names. ConfigError if the dialect takes no such configuration."""
+    if dialect == "networkd":
+        return networkd.write(document, name)
+    if dialect == "networkmanager":
+        return networkmanager.write(document, name)
+    left: list[LeftOut] = []
+    if dialect in _APPS:
+        document, left = wg_quick.for_app(document, _APPS[dialect])
+    return {f"{name}.conf": wg_quick.write(document)}, left

@@ -1,0 +1,418 @@
+"""NetworkManager's keyfiles, .nmconnection (nm-settings-keyfile(5))."""
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+from wiresnake.conffile.dialects import ini
+from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, canonical, merged
+from wiresnake.conffile.dialects.ini import Entry, Section
+from wiresnake.conffile.dialects.routes import Route, with_routes
+from wiresnake.conffile.dialects.wg_quick import without_hooks
+from wiresnake.errors import ConfigError
+
+_PEER = "wireguard-peer."
+_OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp", "zone"))
+"""Of [connection]: what is read, or is NetworkManager's own affair."""
+_DETAILS = {
+    "connection": frozenset(
+        (
+            *("permissions", "autoconnect-priority", "autoconnect-retries", "autoconnect-slaves"),
+            *("autoconnect-ports", "read-only", "stable-id", "llmnr", "mdns", "lldp", "metered"),
+            *("gateway-ping-timeout", "ip-ping-timeout", "wait-activation-delay", "auth-retries"),
+            *("wait-device-timeout", "mud-url", "multi-connect", "down-on-poweroff"),
+        )
+    ),
+    "ip": frozenset(
+        (
+            *("dns-options", "ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode"),
+            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "auto-route-ext-gw"),
+            *("temp-valid-lifetime", "temp-preferred-lifetime", "link-local"),
+        )
+    ),
+}
+"""Keys that are lost without changing what the tunnel does; those of automatic addresses say
+nothing of a tunnel at all. What is neither here nor read changes it, or may."""
+_AUTOMATIC = ("dhcp-", "ra-")
+"""What begins so is of automatic addresses, whatever NetworkManager will add to it."""
+_SILENT = frozenset(
+    ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
+)
+_SECTIONS = frozenset(("proxy", "user", "match", "hostname", "802-1x"))
+"""With nothing of the tunnel's."""
+_ABSENT = "wg-quick has nothing like it; write by hand what it is for, and remove the line"
+
+
+def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
+    """The file by its name."""
+    bare, left = without_hooks(document, "NetworkManager runs no commands of a connection")
+    if document.save:
+        left.append(LeftOut(0, "SaveConfig", "NetworkManager keeps connections itself"))
+    table = document.table.lower()
+    if table not in ("", "off", "main", "254") and not table.isdecimal():
+        left.append(LeftOut(0, "Table", "NetworkManager knows tables by their number only"))
+        bare = replace(bare, table="")
+    versions = {_version(address) for address in document.addresses}
+    if {_version(server) for server in document.dns} - versions or (
+        document.search and not versions
+    ):
+        why = "NetworkManager asks servers only over an IP version that has an Address"
+        left.append(LeftOut(0, "DNS", why))
+        kept = tuple(server for server in bare.dns if _version(server) in versions)
+        bare = replace(bare, dns=kept, search=bare.search if versions else ())
+    return {f"{name}.nmconnection": "\n".join([*_lines(bare, name), ""])}, left
+
+
+def _lines(document: Document, name: str) -> Iterator[str]:
+    yield from ("[connection]", f"id={name}", "type=wireguard", f"interface-name={name}")
+    yield from ("autoconnect=false", "", "[wireguard]")
+    if document.private_key:
+        yield f"private-key={document.private_key}"
+    if document.listen_port:
+        yield f"listen-port={document.listen_port}"
+    if document.fwmark:
+        yield f"fwmark={document.fwmark}"
+    if document.mtu:
+        yield f"mtu={document.mtu}"
+    if document.table.lower() == "off":
+        yield "peer-routes=false"
+    if document.table and document.default:
+        yield from ("ip4-auto-default-route=0", "ip6-auto-default-route=0")
+    for peer in document.peers:
+        yield from ("", f"[{_PEER}{peer.public_key}]")
+        if peer.name:
+            yield f"# friendly_name = {peer.name}"
+        if peer.endpoint:
+            yield f"endpoint={peer.endpoint}"
+        if peer.preshared_key:
+            yield from (f"preshared-key={peer.preshared_key}", "preshared-key-flags=0")
+        if peer.keepalive:
+            yield f"persistent-keepalive={peer.keepalive}"
+        if peer.allowed_ips:
+            yield f"allowed-ips={';'.join(peer.allowed_ips)};"
+    for version in (4, 6):
+        yield from ("", f"[ipv{version}]")
+        yield from _ip(document, version)
+
+
+def _ip(document: Document, version: int) -> Iterator[str]:
+    addresses = [one for one in document.addresses if _version(one) == version]
+    networks = (one for peer in document.peers for one in peer.allowed_ips)
+    # Without IPv6 on the interface it would go by the tunnel's side, not into it.
+    empty = "link-local" if version == 6 and any(":" in one for one in networks) else "disabled"
+    yield f"method={'manual' if addresses else empty}"
+    yield from (f"address{number}={one}" for number, one in enumerate(addresses, 1))
+    table = {"main": "254"}.get(document.table.lower(), document.table)
+    if table.isdecimal():
+        yield f"route-table={table}"
+    if not addresses:
+        return
+    servers = [one for one in document.dns if _version(one) == version]
+    if servers:
+        # As wg-quick's: these servers alone, while the tunnel is up.
+        yield from (f"dns={';'.join(servers)};", "dns-priority=-50")
+    if document.search:
+        yield f"dns-search={';'.join(document.search)};"
+
+
+def _version(address: str) -> int:
+    return ipaddress.ip_interface(address).version
+
+
+def read(name: str, text: str) -> tuple[Document, str, list[LeftOut]]:
+    """What the file says, the interface's name, and what was left out; ConfigError with
+    `name`:line:column."""
+    reader = _Reader(name)
+    for section in ini.read(text, name):
+        reader.feed(section)
+    if not reader.wireguard:
+        raise ConfigError(f"{name}:1:1: not type=wireguard; give the file of a tunnel")
+    return reader.finish(), reader.name, reader.left
+
+
+@dataclass
+class _Family:
+    """What [ipv4] or [ipv6] says of routes."""
+
+    table: str = "main"
+    metric: int = 0
+    never_default: bool = False
+    auto_default: bool | None = None
+    off: bool = False
+    gateways: list[Entry] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Reader:
+    file: str
+    name: str = ""
+    wireguard: bool = False
+    document: Document = field(default_factory=Document)
+    peers: list[Peer] = field(default_factory=list)
+    families: dict[int, _Family] = field(default_factory=lambda: {4: _Family(), 6: _Family()})
+    routes: list[Route] = field(default_factory=list)
+    peer_routes: bool = True
+    exclusive: bool = False
+    """The servers are to be asked for all names."""
+    asked: Entry | None = None
+    """The first line with servers."""
+    mtu: Entry | None = None
+    """IPv6's own."""
+    left: list[LeftOut] = field(default_factory=list)
+
+    def leave(self, entry: Entry, why: str = "wg-quick has nothing like it") -> None:
+        """A detail."""
+        self.left.append(LeftOut(entry.line, entry.key, why))
+
+    def refuse(self, entry: Entry, why: str = _ABSENT) -> None:
+        """Without it the tunnel would do something else."""
+        self.left.append(LeftOut(entry.line, entry.key, why, changes=True))
+
+    def _canonical(self, name: str, entry: Entry, value: str) -> str:
+        try:
+            return canonical(name, value)
+        except ConfigError as error:
+            raise ConfigError(f"{self.file}:{entry.line}:1: {error}") from None
+
+    def feed(self, section: Section) -> None:
+        if section.title == "connection":
+            self._connection(section)
+        elif section.title == "wireguard":
+            self._wireguard(section)
+        elif section.title.startswith(_PEER):
+            self._peer(section)
+        elif section.title in ("ipv4", "ipv6"):
+            for entry in section.entries:
+                self._ip(entry, int(section.title[-1]))
+        elif section.entries:
+            why = "no section of a WireGuard connection"
+            changes = section.title not in _SECTIONS
+            self.left.append(LeftOut(section.line, f"[{section.title}]", why, changes))
+
+    def _connection(self, section: Section) -> None:
+        self.wireguard = section.last("type") == "wireguard"
+        self.name = section.last("interface-name") or section.last("id")
+        for entry in section.entries:
+            if entry.key == "autoconnect":
+                if entry.value != "false":
+                    self.leave(entry, "systemctl enable wiresnake@NAME starts it at boot")
+            elif entry.key in _DETAILS["connection"]:
+                self.leave(entry)
+            elif entry.key not in _OWN:
+                self.refuse(entry)
+        if zone := section.last("zone"):
+            # NetworkManager asks for the zone only where firewalld runs.
+            command = "! firewall-cmd -q --state || firewall-cmd -q --zone={} --{}-interface=%i"
+            zone = shlex.quote(zone)
+            self._hook("PostUp", command.format(zone, "change"))
+            self._hook("PostDown", command.format(zone, "remove"))
+
+    def _hook(self, key: str, command: str) -> None:
+        self.document = replace(self.document, hooks=(*self.document.hooks, (key, command)))
+
+    def _wireguard(self, section: Section) -> None:
+        if not section.last("private-key"):
+            header = Entry(section.line, "private-key", "")
+            self.refuse(header, "the private key is kept outside of the file; write it in")
+        for entry in section.entries:
+            value = entry.value
+            match entry.key:
+                case "private-key":
+                    key = self._canonical("privatekey", entry, value)
+                    self.document = replace(self.document, private_key=key)
+                case "listen-port":
+                    port = int(self._canonical("listenport", entry, value))
+                    self.document = replace(self.document, listen_port=port)
+                case "fwmark":
+                    mark = int(self._canonical("fwmark", entry, value))
+                    self.document = replace(self.document, fwmark=mark)
+                case "mtu":
+                    mtu = int(self._canonical("mtu", entry, value))
+                    self.document = replace(self.document, mtu=mtu)
+                case "peer-routes":
+                    self.peer_routes = not _false(value)
+                case "private-key-flags":
+                    pass
+                case "ip4-auto-default-route" | "ip6-auto-default-route":
+                    wanted = {"0": False, "false": False, "1": True, "true": True}.get(value)
+                    self.families[int(entry.key[2])].auto_default = wanted
+                case _:
+                    self.refuse(entry)
+
+    def _peer(self, section: Section) -> None:
+        header = Entry(section.line, section.title, "")
+        public = self._canonical("publickey", header, section.title.removeprefix(_PEER))
+        peer = Peer(public, section.name)
+        for entry in section.entries:
+            value = entry.value
+            match entry.key:
+                case "endpoint":
+                    peer = replace(peer, endpoint=self._canonical("endpoint", entry, value))
+                case "preshared-key":
+                    psk = self._canonical("presharedkey", entry, value)
+                    peer = replace(peer, preshared_key=psk)
+                case "preshared-key-flags":
+                    # 4 is: none is needed.
+                    if value not in ("0", "4") and not section.last("preshared-key"):
+                        why = "the preshared key is kept outside of the file; write it in"
+                        self.refuse(entry, why)
+                case "persistent-keepalive":
+                    seconds = int(self._canonical("persistentkeepalive", entry, value))
+                    peer = replace(peer, keepalive=seconds)
+                case "allowed-ips":
+                    found = [self._canonical("allowedips", entry, one) for one in _list(value)]
+                    peer = replace(peer, allowed_ips=tuple(found))
+                case _:
+                    self.refuse(entry)
+        self.peers.append(peer)
+
+    def _ip(self, entry: Entry, version: int) -> None:
+        key, value, document = entry.key, entry.value, self.document
+        family = self.families[version]
+        if _numbered(key, "address"):
+            text, comma, _ = value.partition(",")
+            if comma:
+                family.gateways.append(entry)
+            address = self._canonical("address", entry, text.strip())
+            self.document = replace(document, addresses=(*document.addresses, address))
+        elif _numbered(key, "route"):
+            self._route(entry, family)
+        elif key == "gateway":
+            family.gateways.append(entry)
+        elif key == "dns":
+            self.asked = self.asked or entry
+            servers = (*document.dns, *(one for one in map(self._server, _twice(entry)) if one))
+            self.document = replace(document, dns=servers)
+        elif key == "dns-search":
+            family.domains += _list(value)
+        elif key == "dns-priority":
+            self.exclusive |= value.startswith("-")
+        elif key == "route-table":
+            if value.isascii() and value.isdecimal():
+                table = self._canonical("table", entry, value)
+                family.table = "main" if table in ("0", "254") else table
+            else:
+                self.refuse(entry, "no table's number; write one")
+        elif key == "route-metric":
+            if value.isascii() and value.isdecimal() and int(value) < 1 << 32:
+                family.metric = 0 if version == 6 and value == "1024" else int(value)
+            elif value != "-1":
+                self.refuse(entry, "no number; write one")
+        elif key == "never-default":
+            family.never_default = not _false(value)
+        elif key == "method":
+            self._method(entry, family, version)
+        elif key == "mtu" and version == 6:
+            self.mtu = entry
+        elif key in _DETAILS["ip"] or key.startswith(_AUTOMATIC):
+            if key not in _SILENT:
+                self.leave(entry)
+        else:
+            self.refuse(entry)
+
+    def _method(self, entry: Entry, family: _Family, version: int) -> None:
+        if entry.value in ("shared", "link-local") and (entry.value, version) != ("link-local", 6):
+            self.refuse(entry, "wg-quick has static addresses only; write method=manual")
+        elif entry.value not in ("manual", "disabled", "ignore", "link-local"):
+            self.leave(entry, f"a tunnel has no {entry.value} addresses")
+        # NetworkManager then takes the whole of IPv6 from the interface.
+        family.off = version == 6 and entry.value == "disabled"
+
+    def _route(self, entry: Entry, family: _Family) -> None:
+        """`network[,gateway[,metric]]`; packets for a tunnel need no gateway."""
+        network, *rest = (part.strip() for part in entry.value.split(","))
+        metric = rest[1] if len(rest) > 1 else ""
+        try:
+            route = str(ipaddress.ip_network(network, strict=False))
+        except ValueError:
+            route = ""
+        if not route or (metric and not (metric.isascii() and metric.isdecimal())):
+            self.refuse(entry, "no route to a network; write network,gateway,metric")
+            return
+        number = int(metric or family.metric)
+        self.routes.append(Route(route, "", 0 if ":" in route and number == 1024 else number))
+
+    def _server(self, given: tuple[Entry, str]) -> str:
+        entry, text = given
+        bare, name, _ = text.partition("#")
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            self.refuse(entry, "wg-quick knows servers by their bare address only; write that")
+            return ""
+        if name:
+            self.leave(entry, "the server's name, for DNS over TLS; its address was taken")
+        return bare
+
+    def finish(self) -> Document:
+        document = self.document = replace(self.document, peers=merged(self.peers))
+        if self.mtu and self.mtu.value not in ("", "0", "auto", str(document.mtu)):
+            self.refuse(self.mtu, "wg-quick has one MTU for both; write mtu= of [wireguard] alone")
+        automatic: dict[int, str] = {}
+        routes = []
+        for route in self.routes:
+            family = self.families[route.version]
+            if not family.off and not (family.never_default and route.network.endswith("/0")):
+                routes.append(route._replace(table=family.table))
+        for peer in document.peers if self.peer_routes else ():
+            for network in peer.allowed_ips:
+                version = 6 if ":" in network else 4
+                family = self.families[version]
+                default = network.endswith("/0")
+                if family.off or (default and family.never_default):
+                    continue
+                if default and family.auto_default is not False:
+                    automatic[version] = family.table
+                else:
+                    routes.append(Route(network, family.table, family.metric))
+        for version, family in self.families.items():
+            led = version in automatic or any(one.network.endswith("/0") for one in routes)
+            for entry in family.gateways:
+                if family.never_default or led:
+                    self.leave(entry, "a gateway, which a tunnel has none; the address was taken")
+                else:
+                    why = "a gateway makes a default route; remove it, or set never-default=true"
+                    self.refuse(entry, why)
+        self._split_dns(automatic)
+        return with_routes(self.document, routes, automatic=automatic, off=not self.peer_routes)
+
+    def _split_dns(self, automatic: Collection[int]) -> None:
+        """wg-quick sends all names to the servers; what sends only some is resolved's."""
+        document = self.document
+        domains = list(
+            dict.fromkeys(one for each in self.families.values() for one in each.domains)
+        )
+        whole = self.exclusive or {"~", "~."} & set(domains)
+        only = [one for one in domains if one.startswith("~") and one not in ("~", "~.")]
+        if whole or not only or not document.dns:
+            search = (one for one in domains if not one.startswith("~"))
+            self.document = replace(document, search=tuple(search))
+            if document.dns and self.asked and not (whole or automatic):
+                why = "beside other servers; the servers were taken, and alone are asked here"
+                self.leave(self.asked, why)
+            return
+        self.document = replace(document, dns=())
+        self._hook("PostUp", f"resolvectl dns %i {' '.join(document.dns)}")
+        self._hook("PostUp", f"resolvectl domain %i {' '.join(map(shlex.quote, domains))}")
+        if not automatic:
+            self._hook("PostUp", "resolvectl default-route %i false")
+
+
+def _list(value: str) -> list[str]:
+    return [part.strip() for part in value.replace(",", ";").split(";") if part.strip()]
+
+
+def _twice(entry: Entry) -> list[tuple[Entry, str]]:
+    return [(entry, one) for one in _list(entry.value)]
+
+
+def _numbered(key: str, word: str) -> bool:
+    """`address1`; older versions write `addresses1` too."""
+    return re.fullmatch(f"{word}(s|es)?[0-9]+", key) is not None
+
+
+def _false(value: str) -> bool:
+    return value.lower() in ("false", "0", "no", "off")

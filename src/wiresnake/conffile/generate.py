@@ -1,0 +1,465 @@
+"""New configurations: a server with networks of its own, and peers with its next addresses.
+
+Only text and numbers; the caller reads and writes the files.
+"""
+
+import base64
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from wiresnake._native import PresharedKey, PrivateKey
+from wiresnake.conffile import forwarding, labels, lines
+from wiresnake.conffile.check import check
+from wiresnake.conffile.relations import Section, items
+from wiresnake.errors import ConfigError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DEFAULT_PORT = 51820
+_TRIES = 1000
+_LONGEST = 64
+_MOST = 1 << 20
+"""Hosts of a network that are looked at."""
+
+
+def free_networks(taken: Sequence[Network]) -> tuple[Interface, Interface]:
+    """The server's first address in a private IPv4 /24 and in a ULA /64 (RFC 4193), both random,
+    so that two sites that meet one day hardly have the same, and none overlapping `taken`."""
+    for _ in range(_TRIES):
+        four = ipaddress.ip_interface(f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.1/24")
+        if not _overlaps(four.network, taken):
+            break
+    else:
+        raise ConfigError("found no free network in 10.0.0.0/8; choose one with --address")
+    while True:
+        site = bytes([0xFD]) + secrets.token_bytes(5)
+        six = ipaddress.ip_interface((int.from_bytes(site + bytes(9) + b"\x01"), 64))
+        if not _overlaps(six.network, taken):
+            return four, six
+
+
+def _overlaps(network: Network, others: Iterable[Network]) -> bool:
+    return any(network.version == one.version and network.overlaps(one) for one in others)
+
+
+def networks(text: str) -> list[Network]:
+    """All that a file claims: its addresses' networks and what is behind its peers; a default
+    route claims nothing."""
+    server = _Sections(text)
+    found = [interface.network for interface in _interfaces(server.interface)]
+    return [one for one in (*found, *_allowed(server.peers)) if one.prefixlen]
+
+
+def listen_port(text: str) -> int | None:
+    value = _Sections(text).interface.value("listenport")
+    return int(value) if value.isascii() and value.isdecimal() else None
+
+
+def is_servers(text: str) -> bool:
+    """Whether a file is one to be called and never calls: it listens, and knows no endpoint."""
+    sections = _Sections(text)
+    calls = any(one.value("endpoint") for one in sections.peers)
+    return bool(sections.interface.value("listenport")) and not calls
+
+
+def saves(text: str) -> bool:
+    """Whether wg-quick writes the file anew as the interface goes down."""
+    return _Sections(text).interface.value("saveconfig").lower() == "true"
+
+
+def server(
+    name: str,
+    addresses: Sequence[Interface],
+    port: int,
+    *,
+    endpoint: str | None = None,
+    dns: str | None = None,
+    nat: bool = False,
+    forward: bool = False,
+) -> str:
+    """The text of a new server's file. What `peer` needs to know later stands in comments. Peers
+    reach each other if it is to `forward`; with `nat` all that the server reaches."""
+    told = [f"# `wiresnake new peer NAME --server {name}` adds a peer."]
+    if endpoint:
+        told.append(f"# endpoint = {with_port(endpoint, port)}")
+    if dns := _servers(dns):
+        told.append(f"# dns = {dns}")
+    key = _base64(PrivateKey.generate())
+    body = [
+        "[Interface]",
+        f"PrivateKey = {key}",
+        f"Address = {', '.join(map(str, addresses))}",
+        f"ListenPort = {port}",
+    ]
+    if nat:
+        body += forwarding.nat(name, addresses)
+    elif forward:
+        body += forwarding.among_peers(name, addresses)
+    return "\n".join([*told, *body, ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The server's file with the new peer, and the peer's own file."""
+
+    server: str = field(repr=False)
+    peer: str = field(repr=False)
+    addresses: tuple[str, ...]
+    changed: tuple[str, ...]
+    """The public keys that are new in the server's file, or gone."""
+    noted: str = ""
+    """The endpoint, if it is in the server's file for the next peer only from now on."""
+
+
+def assert_name(name: str) -> None:
+    """ConfigError unless it can stand in a comment and name a file. A phone gives its tunnel a name
+    of its own, so that it need not be one of an interface: see `files.is_name`."""
+    shown = labels.displayed(lines.printable(name))
+    plain = shown == name and not name.startswith((".", "-")) and "/" not in name
+    if not name or not plain or len(name.encode()) > _LONGEST:
+        raise ConfigError(
+            f"'{shown}' cannot name a peer: it takes up to {_LONGEST} bytes of any"
+            " letters, without '/', and neither '.' nor '-' or a blank at its beginning"
+        )
+
+
+def masquerades(text: str) -> bool:
+    """Whether a hook of the file speaks of NAT. What a script of its own does is not seen."""
+    hooks = (line.value.lower() for line in lines.read(text) if line.name in lines.HOOKS)
+    return any(word in hook for hook in hooks for word in ("masquerade", "snat"))
+
+
+def peer(
+    name: str,
+    text: str,
+    *,
+    file: str,
+    endpoint: str | None = None,
+    allowed: Sequence[str] = (),
+    addresses: Sequence[str] = (),
+    dns: str | None = None,
+    keepalive: int = 0,
+    preshared: bool = True,
+    taken: Sequence[Network] = (),
+    replaces: bool = False,
+) -> Pair:
+    """Adds a peer to a server's file; all that stands there stays as it is. `taken` is what is in
+    use beside what the file says: it may be behind the interface that it made. `dns` is empty for
+    none, None for what the file notes. With `replaces` the peer of that name gets new keys, and
+    keeps its addresses and all else.
+
+    ConfigError says what is missing in `file`, or what is taken.
+    """
+    for finding in check(text):
+        if finding.level == "error":
+            place = f"{file}:{finding.line}:{finding.column}"
+            raise ConfigError(f"{place}: {finding.reason}; {finding.remedy}")
+    sections = _Sections(text)
+    old = sections.called(name)
+    if replaces and not old:
+        raise ConfigError(f"{file} has no peer '{name}' to replace")
+    if old and not replaces:
+        raise ConfigError(
+            f"{file} has a peer '{name}' already; choose another name, or give it new keys with"
+            " --replace"
+        )
+    private = sections.interface.value("privatekey")
+    own = PrivateKey.from_base64(private.encode()) if private else None
+    if own is None:
+        raise ConfigError(f"{file} has no PrivateKey; `wiresnake new server` makes a whole file")
+    told = sections.told.get("endpoint")
+    endpoint = endpoint or told
+    if not endpoint:
+        raise ConfigError(
+            f"nothing says how peers reach the server: give --endpoint HOST, or write"
+            f" '# endpoint = HOST:PORT' into {file}"
+        )
+    port = sections.interface.value("listenport")
+    endpoint = with_port(endpoint, port)
+    taken = [*_allowed(sections.peers), *taken]
+    if replaces:
+        hosts = _same(old, sections, file)
+    else:
+        hosts = _given(addresses, sections, taken, file) or _next(sections, taken, file)
+    key = PrivateKey.generate()
+    shared = [f"PresharedKey = {_base64(PresharedKey.generate())}"] if preshared else []
+    dns = _servers(sections.told.get("dns") if dns is None else dns)
+    theirs = [
+        "[Interface]",
+        f"PrivateKey = {_base64(key)}",
+        f"Address = {', '.join(hosts)}",
+        *([f"DNS = {dns}"] if dns else []),
+        "",
+        "[Peer]",
+        f"PublicKey = {base64.b64encode(own.public).decode()}",
+        *shared,
+        f"AllowedIPs = {', '.join(allowed or _inside(sections))}",
+        f"Endpoint = {endpoint}",
+        *([f"PersistentKeepalive = {keepalive}"] if keepalive else []),
+        "",
+    ]
+    public = base64.b64encode(key.public).decode()
+    ours = [
+        "[Peer]",
+        f"# friendly_name = {name}",
+        f"PublicKey = {public}",
+        *shared,
+        f"AllowedIPs = {', '.join(hosts)}",
+        "",
+    ]
+    if replaces:
+        text = _with_keys(text, old, f"PublicKey = {public}", shared)
+    else:
+        text += ("\n" if text.endswith("\n") or not text else "\n\n") + "\n".join(ours)
+    if not told:
+        text = _with_endpoint(text, endpoint)
+    changed = (public, *sorted({one.value("publickey") for one in old}))
+    noted = "" if told else endpoint
+    return Pair(text, "\n".join(theirs), tuple(hosts), changed, noted)
+
+
+def without(text: str, peer: str, *, file: str) -> tuple[str, str]:
+    """A server's file without the peer of that name or public key, and its public key.
+
+    With the section goes the comment right above it, and one that ends it. ConfigError if there
+    is none, or more than one.
+    """
+    sections = _Sections(text)
+    found = sections.called(peer)
+    keys = {one.value("publickey") for one in found}
+    if not keys:
+        raise ConfigError(f"{file} has no peer '{peer}'; give its name there or its public key")
+    if len(keys) > 1:
+        raise ConfigError(f"{file} has {len(keys)} peers called '{peer}': give the public key")
+    rows = text.split("\n")
+    for section in reversed(found):
+        begin, end = _extent(rows, section)
+        del rows[begin:end]
+        if begin == len(rows):  # Without the empty lines before what was the last one.
+            while rows and not rows[-1].strip():
+                rows.pop()
+            rows.append("")
+    return "\n".join(rows), keys.pop()
+
+
+def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
+    """The rows of a peer, with the empty ones after it."""
+
+    def is_comment(at: int) -> bool:
+        line = lines.read_line(rows[at], 0, "")
+        told = lines.told(line.text.encode("utf-8", "surrogateescape"))
+        return bool(line.comment) and not line.key and not line.value and not told
+
+    begin = section.header.number - 1
+    end = max([begin, *(line.number - 1 for found in section.lines.values() for line in found)]) + 1
+    while begin and is_comment(begin - 1):
+        begin -= 1
+    after = end
+    while after < len(rows) and is_comment(after):
+        after += 1
+    if after == len(rows) or not rows[after].strip():  # Else it is the next one's.
+        end = after
+    while end < len(rows) and not rows[end].strip():
+        end += 1
+    return begin, end
+
+
+def _with_keys(text: str, peer: Sequence[Section], key: str, shared: Sequence[str]) -> str:
+    """Other keys in the same places; all else of the peer stays."""
+    rows = text.split("\n")
+    gone: set[int] = set()
+    for section in peer:
+        ending = "\r" if rows[section.header.number - 1].endswith("\r") else ""
+        new = [f"{row}{ending}" for row in (key, *shared)]
+        first, *more = (line.number - 1 for line in section.lines["publickey"])
+        more += (line.number - 1 for line in section.lines.get("presharedkey", ()))
+        rows[first] = "\n".join(new)
+        gone.update(more)
+    return "\n".join(row for at, row in enumerate(rows) if at not in gone)
+
+
+def _with_endpoint(text: str, endpoint: str) -> str:
+    """Notes it for the next peer, below the first header."""
+    rows = text.split("\n")
+    header = next(line for line in lines.read(text) if line.header and line.section == "interface")
+    ending = "\r" if header.text != rows[header.number - 1] else ""
+    rows.insert(header.number, f"# endpoint = {endpoint}{ending}")
+    return "\n".join(rows)
+
+
+def with_port(endpoint: str, port: str | int) -> str:
+    """`HOST:PORT` from a host with or without a port, an IPv6 address with or without brackets."""
+    try:
+        address = ipaddress.ip_address(endpoint.strip("[]"))
+    except ValueError:
+        host, colon, number = endpoint.rpartition(":")
+        plain = re.fullmatch(r"[^\s/#]+", endpoint) is not None
+        if plain and host and re.fullmatch("[0-9]{1,5}", number) and 0 < int(number) < 65536:
+            return endpoint
+        if colon or not plain:
+            raise ConfigError(f"'{endpoint}' is no endpoint; give HOST or HOST:PORT") from None
+        host = endpoint
+    else:
+        host = f"[{address}]" if address.version == 6 else str(address)
+    if not port:
+        raise ConfigError(f"the server has no ListenPort; give --endpoint {host}:PORT")
+    return f"{host}:{port}"
+
+
+def _servers(dns: str | None) -> str | None:
+    words = re.split(r"[\s,]+", dns.strip()) if dns else []
+    if any("#" in word or "=" in word for word in words):
+        raise ConfigError(f"'{dns}' is no list of DNS servers; as 10.7.0.1, example.com")
+    return ", ".join(words)
+
+
+class _Sections:
+    """A server's file, cut up."""
+
+    def __init__(self, text: str) -> None:
+        self.interface = Section(lines.Line(1, "", "", False, "", "", False, 1, 1, ""))
+        self.peers: list[Section] = []
+        self._names = {key: notes.name for key, notes in labels.read(text).items()}
+        self.told = lines.told(text.encode("utf-8", "surrogateescape"))
+        opened = self.interface
+        for line in lines.read(text):
+            if line.header and line.section == "peer":
+                opened = Section(line)
+                self.peers.append(opened)
+            elif line.header:
+                opened = self.interface
+            elif line.key:
+                opened.lines.setdefault(line.name, []).append(line)
+
+    def called(self, peer: str) -> list[Section]:
+        """The peers of that name or public key."""
+        keys = {peer, *(key for key, name in self._names.items() if name == peer)}
+        return [one for one in self.peers if one.value("publickey") in keys]
+
+
+def _interfaces(section: Section) -> list[Interface]:
+    found = []
+    for line in section.lines.get("address", ()):
+        for item, _ in items(line):
+            try:
+                found.append(ipaddress.ip_interface(item))
+            except ValueError:
+                continue
+    return found
+
+
+def _allowed(peers: Iterable[Section]) -> list[Network]:
+    found = []
+    for one in peers:
+        for line in one.lines.get("allowedips", ()):
+            for item, _ in items(line):
+                try:
+                    found.append(ipaddress.ip_network(item.removeprefix("+"), strict=False))
+                except ValueError:
+                    continue
+    return found
+
+
+def _inside(sections: _Sections) -> list[str]:
+    """What is behind the tunnel at least: the server's networks."""
+    return list(dict.fromkeys(str(one.network) for one in _interfaces(sections.interface)))
+
+
+def _next(sections: _Sections, taken: Sequence[Network], file: str) -> list[str]:
+    """The first free address of each of the server's networks, the same in all if it can be."""
+    own = _interfaces(sections.interface)
+    wide = {one.network: None for one in own if one.network.num_addresses > 1}
+    if not wide:
+        raise ConfigError(f"{file} has no Address with a network; give the peer's with --address")
+    free = [_Free(network, own, taken) for network in wide]
+    smallest = min(free, key=lambda one: one.network.num_addresses)
+    for number in smallest.numbers():
+        if all(number in one for one in free):
+            return [one.host(number) for one in free]
+    found = []
+    for one in free:
+        first = next((number for number in one.numbers() if number in one), None)
+        if first is None:
+            raise ConfigError(
+                f"no free address is left in {one.network} of {file}; remove a peer, or give one"
+                " of another network with --address"
+            )
+        found.append(one.host(first))
+    return found
+
+
+class _Free:
+    """The numbers of a network's hosts that nobody has."""
+
+    def __init__(
+        self, network: Network, own: Sequence[Interface], taken: Sequence[Network]
+    ) -> None:
+        self.network = network
+        # A peer that has the whole network, a default route say, leaves parts of it to others.
+        inside = [
+            one
+            for one in taken
+            if one.version == network.version and one.prefixlen > network.prefixlen
+        ]
+        self._singles = {one[0] for one in inside if one.num_addresses == 1}
+        self._singles |= {one.ip for one in own}
+        self._wide = [one for one in inside if one.num_addresses > 1]
+
+    def numbers(self) -> Iterator[int]:
+        """Those of all hosts, as many as make sense to be tried."""
+        first = int(self.network.network_address)
+        return (int(host) - first for host in islice(self.network.hosts(), _MOST))
+
+    def __contains__(self, number: int) -> bool:
+        if not number and self.network.num_addresses > 2:
+            return False  # The network itself, and IPv6's anycast address of routers.
+        host = self.network[number]
+        return host not in self._singles and not any(host in one for one in self._wide)
+
+    def host(self, number: int) -> str:
+        host = self.network[number]
+        return f"{host}/{host.max_prefixlen}"
+
+
+def _same(old: Sequence[Section], sections: _Sections, file: str) -> list[str]:
+    """The addresses that a peer has."""
+    inside = [one.network for one in _interfaces(sections.interface)]
+    hosts = [
+        f"{one[0]}/{one.prefixlen}"
+        for one in _allowed(old)
+        if one.num_addresses == 1 and any(one[0] in network for network in inside)
+    ]
+    if not hosts:
+        raise ConfigError(f"{file} gives that peer no address in the server's networks")
+    return hosts
+
+
+def _given(
+    addresses: Sequence[str], sections: _Sections, taken: Sequence[Network], file: str
+) -> list[str]:
+    """Addresses that the user chose; each must be free."""
+    own = {one.ip for one in _interfaces(sections.interface)}
+    found = []
+    for text in addresses:
+        try:
+            host = ipaddress.ip_address(text.partition("/")[0])
+            if ipaddress.ip_interface(text).network.num_addresses > 1 and "/" in text:
+                raise ValueError
+        except ValueError:
+            raise ConfigError(f"'{text}' is no address of one host; write 10.0.0.2") from None
+        if host in own or ipaddress.ip_network(host) in taken:
+            raise ConfigError(f"{host} is taken in {file}; choose another, or leave --address out")
+        found.append(f"{host}/{host.max_prefixlen}")
+    return found
+
+
+def _base64(key: PrivateKey | PresharedKey) -> str:
+    buffer = bytearray(44)
+    key.write_base64(buffer, 0)
+    return buffer.decode()

@@ -1,0 +1,317 @@
+"""What the lines of a wg-quick file mean together: peers that take each other's addresses, a
+tunnel that runs into itself. All of it is accepted, and silently does not what was meant."""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wiresnake._native import PrivateKey
+from wiresnake.conffile import values
+from wiresnake.conffile.lines import Line, squeeze
+from wiresnake.conffile.values import Problem
+from wiresnake.conffile.wg import public_key
+from wiresnake.errors import ConfigError
+from wiresnake.model import Prefix
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Place(NamedTuple):
+    line: int
+    column: int
+
+
+@dataclass
+class Section:
+    """[Interface], however often it comes, or one [Peer]."""
+
+    header: Line
+    lines: dict[str, list[Line]] = field(default_factory=dict)
+    """All of each key, in lower case."""
+
+    def last(self, name: str) -> Line | None:
+        found = self.lines.get(name)
+        return found[-1] if found else None
+
+    def value(self, name: str) -> str:
+        """The one that counts, without whitespace; empty if there is none."""
+        last = self.last(name)
+        return squeeze(last.value) if last else ""
+
+
+Found = Iterator[tuple[Place, Problem]]
+
+
+def problems(interface: Section | None, peers: list[Section], comments: bool) -> Found:
+    """`comments`: whether the file has any that `save` drops."""
+    allowed = list(_allowed(peers))
+    if interface is None:
+        place = _place(peers[0].header) if peers else Place(1, 1)
+        yield place, _warning("no [Interface] with a PrivateKey", _NEW_KEY)
+        interface = Section(Line(1, "", "", False, "", "", False, 1, 1, ""))
+    else:
+        yield from _of_interface(interface, comments)
+        yield from _of_routes(interface, allowed)
+    yield from _of_keys(interface, peers)
+    for peer in peers:
+        yield from _of_peer(peer)
+    yield from _of_owners(interface, allowed)
+    yield from _of_nets(allowed)
+    yield from _of_loops(interface, peers, allowed)
+    yield from _of_halves(interface, allowed)
+
+
+def on_host(
+    interface: Section | None, peers: list[Section], name: str, routed: Mapping[str, str]
+) -> Found:
+    """What does not go together with this host: its routes, and the interface's name."""
+    table = interface.value("table").lower() if interface else ""
+    if table not in ("", "auto", "main", "254"):
+        return
+    own = set(_connected(interface)) if interface else set()
+    for one in _allowed(peers):
+        device = routed.get(one.network)
+        if one.prefix.length and device not in (None, name) and one.prefix not in own:
+            reason = f"{one.network} is reached by {device} here already, not by this tunnel"
+            remedy = "take it out, or write its two halves if all of it is to go into the tunnel"
+            yield one.place, _warning(f"{reason}: `up` may fail", remedy)
+    defaults = [one for one in _allowed(peers) if not one.prefix.length]
+    if defaults and table in ("", "auto") and not re.fullmatch("[a-zA-Z0-9_.-]*", name):
+        reason = f"nft takes no table named after '{name}', as a default route needs: `up` fails"
+        yield defaults[0].place, _warning(reason, "name the interface with letters and digits only")
+
+
+def items(line: Line) -> Iterator[tuple[str, int]]:
+    """The parts of a list and their columns; any other value whole. Empty parts of AllowedIPs
+    are parts too: they are mistakes."""
+    if line.name == "allowedips":
+        at = line.value_column
+        for part in line.value.split(","):
+            yield squeeze(part), at + len(part) - len(part.lstrip())
+            at += len(part) + 1
+    elif line.name in ("address", "dns"):
+        for match in re.finditer(r"[^\s,]+", line.value):
+            yield match[0], line.value_column + match.start()
+    elif line.name in _VERBATIM:
+        yield line.value, line.value_column
+    else:
+        yield squeeze(line.value), line.value_column
+
+
+_VERBATIM = frozenset(
+    ("mtu", "table", "saveconfig", "preup", "postup", "predown", "postdown", "onup", "ondown")
+)
+_NEW_KEY = "add one: `wiresnake genkey` makes a key"
+
+
+class _Allowed(NamedTuple):
+    prefix: Prefix
+    place: Place
+    peer: Section
+
+    @property
+    def network(self) -> str:
+        return f"{ipaddress.ip_address(self.prefix.address)}/{self.prefix.length}"
+
+
+def _allowed(peers: list[Section]) -> Iterator[_Allowed]:
+    for peer in peers:
+        for line in peer.lines.get("allowedips", ()):
+            for item, column in items(line):
+                try:
+                    network = Prefix.parse(item.removeprefix("+"))
+                    yield _Allowed(network, Place(line.number, column), peer)
+                except ConfigError:
+                    continue  # It has been reported.
+
+
+def _place(line: Line) -> Place:
+    return Place(line.number, line.key_column)
+
+
+def _warning(reason: str, remedy: str) -> Problem:
+    return Problem("warning", reason, remedy)
+
+
+def _of_interface(interface: Section, comments: bool) -> Found:
+    if "privatekey" not in interface.lines and not interface.lines.keys() & {"preup", "postup"}:
+        yield _place(interface.header), _warning("no PrivateKey", _NEW_KEY)
+    dns = interface.last("dns")
+    servers = (
+        ":" in item or not item.strip("0123456789.")
+        for line in interface.lines.get("dns", ())
+        for item, _ in items(line)
+    )
+    if dns and dns.value and not any(servers):
+        reason = "DNS has search domains but no server, and so does nothing"
+        yield _place(dns), _warning(reason, "add a server's address")
+    save = interface.last("saveconfig")
+    if save and save.value.lower() == "true" and comments:
+        reason = "SaveConfig drops all comments when the interface goes down, but names of peers"
+        reason += " and what `new` noted"
+        yield _place(save), _warning(reason, "write SaveConfig = false, or no other comments")
+    mtu = interface.last("mtu")
+    six = any(":" in line.value for line in interface.lines.get("address", ()))
+    if mtu and mtu.value.isdecimal() and 576 <= int(mtu.value) < 1280 and six:
+        reason = f"MTU {mtu.value} is below what IPv6 needs, 1280: its addresses will not work"
+        yield _place(mtu), _warning(reason, "write 1280 or more")
+
+
+def _of_routes(interface: Section, allowed: list[_Allowed]) -> Found:
+    table = interface.last("table")
+    if table is None or table.value.lower() != "off":
+        return
+    if interface.lines.keys() & {"preup", "postup"}:
+        return
+    if any(not one.prefix.length for one in allowed):
+        reason = "Table = off: no route leads into the tunnel, not even a default one"
+        yield _place(table), _warning(reason, "remove it, or add routes in PostUp")
+
+
+def _of_keys(interface: Section, peers: list[Section]) -> Found:
+    private = interface.value("privatekey")
+    own = _own_public(private)
+    known: dict[bytes, int] = {}
+    for peer in peers:
+        line = peer.last("publickey")
+        try:
+            public = public_key(peer.value("publickey"))
+        except ValueError:
+            continue
+        assert line is not None
+        if public == own:
+            reason = "this PublicKey is the interface's own: the peer is silently ignored"
+            yield _place(line), _warning(reason, "write the other end's public key")
+        if peer.value("publickey") == private:
+            reason = "PublicKey is the same as PrivateKey"
+            yield _place(line), _warning(reason, "write the other end's: wg pubkey derives it")
+        if public in known:
+            reason = f"the peer of line {known[public]} again: only the AllowedIPs here stay"
+            yield _place(line), _warning(reason, "make one [Peer] of the two")
+        known[public] = line.number
+
+
+def _own_public(private: str) -> bytes | None:
+    try:
+        key = PrivateKey.from_base64(private.encode())
+    except ValueError:
+        return None
+    return key.public if key else None
+
+
+def _of_peer(peer: Section) -> Found:
+    if "publickey" not in peer.lines:
+        problem = Problem("error", "this [Peer] has no PublicKey", "add the other end's")
+        yield _place(peer.header), problem
+    if "allowedips" not in peer.lines:
+        reason = "this [Peer] has no AllowedIPs: nothing goes to it, nothing is taken from it"
+        yield _place(peer.header), _warning(reason, "add the addresses that are behind it")
+    keepalive = peer.last("persistentkeepalive")
+    if keepalive and "endpoint" not in peer.lines and keepalive.value.lower() not in ("off", "0"):
+        reason = "PersistentKeepalive without Endpoint begins only after the peer has called"
+        remedy = "remove it, or add an Endpoint; it belongs to the end behind the NAT"
+        yield _place(keepalive), _warning(reason, remedy)
+
+
+def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
+    addresses = _addresses(interface)
+    owners: dict[Prefix, _Allowed] = {}
+    for one in allowed:
+        before = owners.get(one.prefix)
+        # A peer that comes twice is reported as that.
+        if before and before.peer.value("publickey") != one.peer.value("publickey"):
+            reason = (
+                f"line {before.place.line} has {one.network} too: the last peer silently gets it"
+            )
+            yield one.place, _warning(reason, "give each network to one peer")
+        owners[one.prefix] = one
+        if one.prefix in addresses:
+            reason = f"{one.network} is the interface's own Address: nothing goes to this peer"
+            yield one.place, _warning(reason, "write the peer's address")
+
+
+def _of_nets(allowed: list[_Allowed]) -> Found:
+    """Networks within another peer's: both are right, the longer prefix decides."""
+    owners = {one.prefix: one for one in allowed}
+    lengths = sorted({(len(one.address), one.length) for one in owners}, reverse=True)
+    for one in allowed:
+        address, length = one.prefix
+        for size, shorter in lengths:
+            if size != len(address) or shorter >= length:
+                continue
+            outer = owners.get(_cut(address, shorter))
+            if outer and outer.peer is not one.peer:
+                reason = (
+                    f"{one.network} lies within {outer.network} of line {outer.place.line}:"
+                    " its packets go to this peer"
+                )
+                yield one.place, Problem("note", reason, "nothing to do, if that is meant")
+                break
+
+
+def _cut(address: bytes, length: int) -> Prefix:
+    rest = 8 * len(address) - length
+    return Prefix((int.from_bytes(address) >> rest << rest).to_bytes(len(address)), length)
+
+
+def _addresses(interface: Section) -> set[Prefix]:
+    found = set()
+    for line in interface.lines.get("address", ()):
+        for item, _ in items(line):
+            try:
+                found.add(Prefix.parse(item.partition("/")[0]))
+            except ConfigError:
+                continue  # It has been reported.
+    return found
+
+
+def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
+    """A full tunnel in halves has the main table's routes, which go with the interface."""
+    if interface.value("table").lower() not in ("", "auto"):
+        return
+    there = {one.network: one for one in allowed}
+    for halves in ("0.0.0.0/1", "128.0.0.0/1"), ("::/1", "8000::/1"):
+        whole = halves[0].replace("/1", "/0")
+        if there.keys() >= {*halves} and whole not in there:
+            reason = f"{' and '.join(halves)} go around the tunnel while its daemon is dead"
+            remedy = f"{whole} instead keeps it shut"
+            yield there[halves[0]].place, Problem("note", reason, remedy)
+
+
+def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed]) -> Found:
+    """wg-quick keeps the encrypted datagrams out of a default route only; any other catches
+    them, and so does the network of an Address."""
+    routes = dict.fromkeys(_connected(interface), "the network of Address")
+    if interface.value("table").lower() in ("", "auto"):
+        routes |= {one.prefix: one.network for one in allowed if one.prefix.length}
+    lengths = {prefix.length for prefix in routes}
+    for peer in peers:
+        line = peer.last("endpoint")
+        host = _numeric_endpoint(peer.value("endpoint"))
+        if line is None or host is None:
+            continue
+        around = (Prefix.parse(f"{host}/{n}") for n in lengths if n <= (128 if ":" in host else 32))
+        network = next((routes[prefix] for prefix in around if prefix in routes), None)
+        if network:
+            reason = f"Endpoint is inside {network}, whose route leads into the tunnel itself"
+            remedy = "the endpoint must be an address outside of the tunnel"
+            yield Place(line.number, line.value_column), _warning(reason, remedy)
+
+
+def _connected(interface: Section) -> Iterator[Prefix]:
+    for line in interface.lines.get("address", ()):
+        for item, _ in items(line):
+            try:
+                yield Prefix.parse(item)
+            except ConfigError:
+                continue  # It has been reported.
+
+
+def _numeric_endpoint(text: str) -> str | None:
+    try:
+        host, _ = values.endpoint(text)
+    except ValueError:
+        return None
+    return values.numeric_host(host) if "%" not in host else None

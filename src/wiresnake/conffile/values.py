@@ -1,0 +1,319 @@
+"""What can be wrong with one value of a wg-quick file by itself, key by key."""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from wiresnake._native import PresharedKey, PrivateKey
+from wiresnake.conffile.wg import public_key
+from wiresnake.errors import ConfigError
+from wiresnake.model import Prefix
+
+
+class Problem(NamedTuple):
+    level: Literal["error", "warning", "note"]
+    """A note tells what is as it should be, and easily overlooked."""
+    reason: str
+    remedy: str
+
+
+Problems = Iterator[Problem]
+
+
+def problems(name: str, value: str) -> Problems:
+    """Of one value, or one item of a list; `name` in lower case.
+
+    An error is what nobody accepts; a warning what is accepted and means something else.
+    """
+    yield from _RULES.get(name, _nothing)(value)
+
+
+def port_number(text: str) -> int:
+    """As `wg` reads a port: a number modulo 65536, or the name of a UDP service. ValueError."""
+    try:
+        found = socket.getaddrinfo(None, text, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ValueError("not a port") from None
+    return int(found[0][4][1])
+
+
+def numeric_host(host: str) -> str | None:
+    """The address that a host means without asking anybody, as getaddrinfo reads it."""
+    try:
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return None
+    return str(found[0][4][0])
+
+
+def endpoint(text: str) -> tuple[str, str]:
+    """Host and port, cut as `wg` does: at the bracket, else at the last colon. ValueError."""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or not port.startswith(":"):
+            raise ValueError("no closing bracket, or no port behind it")
+        port = port[1:]
+    else:
+        host, _, port = text.rpartition(":")
+    if not host or not port:
+        raise ValueError("no host, or no port")
+    return host, port
+
+
+def shown(text: str) -> str:
+    """For messages; only what looks like an address or a number: nothing may be a secret."""
+    return f" '{text}'" if re.fullmatch(r"(0x)?[0-9a-fA-F.:/+-]{1,43}", text) else ""
+
+
+def _nothing(_: str) -> Problems:
+    yield from ()
+
+
+def _key(kind: str, command: str, read: Callable[[str], bool]) -> Callable[[str], Problems]:
+    def rule(value: str) -> Problems:
+        try:
+            zero = read(value)
+        except ValueError:
+            yield Problem("error", *_key_shape(kind, command, value))
+            return
+        if zero:
+            yield Problem("warning", f"{kind} is all zeros, which is none", f"make one: {command}")
+
+    return rule
+
+
+def _key_shape(kind: str, command: str, value: str) -> tuple[str, str]:
+    if value[:1] in "\"'\u201c\u2018\u201e":
+        return f"{kind} in quotes", "write it without quotes"
+    if re.fullmatch("[0-9a-fA-F]{64}", value):
+        return f"{kind} is hexadecimal", "write it in base64: xxd -r -p | base64"
+    if len(value) == 43 and "=" not in value:
+        return f"{kind} lacks its last character, '='", "copy all 44 characters"
+    if len(value) != 44:
+        return f"{kind} has {len(value)} characters", f"copy all 44 characters of {command}"
+    return f"{kind} is not the base64 of 32 bytes", f"copy it from {command}"
+
+
+def _private(value: str) -> bool:
+    return PrivateKey.from_base64(value.encode()) is None
+
+
+def _preshared(value: str) -> bool:
+    return PresharedKey.from_base64(value.encode()) is None
+
+
+def _public(value: str) -> bool:
+    return not any(public_key(value))
+
+
+def _listen_port(value: str) -> Problems:
+    yield from _port("ListenPort", value)
+
+
+def _port(what: str, value: str) -> Problems:
+    remedy = "write a port from 1 to 65535"
+    try:
+        number = port_number(value)
+    except ValueError:
+        yield Problem("error", f"{what}{shown(value)} is not a port", remedy)
+        return
+    digits = value.isascii() and value.isdecimal()
+    if digits and int(value) != number:
+        yield Problem("warning", f"{what} {value} wraps around to {number}", remedy)
+
+
+def _fwmark(value: str) -> Problems:
+    if value.lower() == "off":
+        return
+    hexadecimal = re.fullmatch("0x[0-9a-fA-F]+", value)
+    if not (hexadecimal or re.fullmatch("[0-9]+", value)) or (
+        int(value, 16 if hexadecimal else 10) >> 32
+    ):
+        yield Problem("error", f"FwMark{shown(value)} is not a mark", "off, or up to 0xffffffff")
+
+
+def _keepalive(value: str) -> Problems:
+    if value.lower() == "off":
+        return
+    if not re.fullmatch("[0-9]{1,19}", value) or int(value) > 65535:
+        yield Problem(
+            "error",
+            f"PersistentKeepalive{shown(value)} is not a number of seconds",
+            "write off, or 1 to 65535; 25 suits most NATs",
+        )
+
+
+def _allowed_ip(value: str) -> Problems:
+    if not value:
+        yield Problem("error", "an empty item in AllowedIPs", "remove the superfluous comma")
+        return
+    if value.startswith(("+", "-")):
+        reason = "a signed network changes what the peer has, and wg before 2025 refuses it"
+        yield Problem("warning", reason, "write all of the peer's networks, without signs")
+        value = value[1:]
+    try:
+        Prefix.parse(value)
+    except ConfigError:
+        yield Problem(
+            "error",
+            f"not an IP network{shown(value)}",
+            "write address/length, such as 10.0.0.0/24; no dotted masks, no names",
+        )
+        return
+    interface = ipaddress.ip_interface(value)
+    if interface.ip != interface.network.network_address:
+        yield Problem(
+            "warning",
+            f"AllowedIPs {value} has bits set behind its prefix",
+            f"it means {interface.network}; for the one address write {interface.ip}",
+        )
+
+
+def _endpoint(value: str) -> Problems:
+    remedy = "write host:port, or [IPv6 address]:port"
+    try:
+        host, port = endpoint(value)
+    except ValueError as error:
+        yield Problem("error", f"Endpoint has {error}", remedy)
+        return
+    yield from _port("Endpoint's port", port)
+    zone = host.partition("%")
+    numeric = numeric_host(zone[0])
+    if numeric is None:
+        if strange := next((one for one in "/[]" if one in host), None):
+            reason = f"Endpoint has a '{strange}' in its host"
+            yield Problem("error", reason, f"{remedy}; no URL")
+        elif ":" in host or re.fullmatch("[0-9.]+", host):
+            yield Problem("error", f"Endpoint's host{shown(host)} is no address", remedy)
+    elif ":" in zone[0] and not value.startswith("["):
+        reason = f"an IPv6 endpoint without brackets: the last part, {port}, is taken as the port"
+        yield Problem("warning", reason, f"write [{host}]:{port} if that is meant")
+    elif ":" not in numeric and numeric != host:
+        yield Problem("warning", f"Endpoint's host '{host}' means {numeric}", f"write {numeric}")
+
+
+def _address(value: str) -> Problems:
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError:
+        if meant := abbreviated(value):
+            reason = f"Address {value} is short for {meant}"
+            yield Problem("warning", reason, f"write {meant}")
+            return
+        remedy = "write address/length, such as 10.0.0.1/24"
+        yield Problem("error", f"Address{shown(value)} is not an IP address", remedy)
+        return
+    if "/" not in value:
+        bits = interface.ip.max_prefixlen
+        yield Problem(
+            "note",
+            f"Address {value} has no prefix length, which means /{bits}",
+            f"nothing to do, if that is meant; else write {value}/24, or whatever its length is",
+        )
+    elif interface.network.num_addresses > 2 and interface.ip == interface.network.network_address:
+        yield Problem(
+            "warning",
+            f"Address {value} is the network's own, which other systems do not take for a host's",
+            f"write an address in it, such as {interface.ip + 1}/{interface.network.prefixlen}",
+        )
+
+
+def abbreviated(value: str) -> str | None:
+    """iproute2 fills an IPv4 address up with zeros at its end."""
+    host, slash, length = value.partition("/")
+    parts = host.split(".")
+    if not all(part.isascii() and part.isdecimal() for part in parts) or len(parts) > 3:
+        return None
+    try:
+        return str(ipaddress.ip_interface(".".join([*parts, *"000"][:4]) + slash + length))
+    except ValueError:
+        return None
+
+
+def _mtu(value: str) -> Problems:
+    if not re.fullmatch("[0-9]{1,9}|0x[0-9a-fA-F]{1,7}", value):
+        yield Problem("error", f"MTU{shown(value)} is not a number", "write one, such as 1420")
+        return
+    mtu = int(value, 0 if value.startswith("0x") else 10)
+    if mtu < 576:
+        yield Problem(
+            "warning", f"MTU {mtu} is below what IPv4 needs, 576", "1280 to 1420 is usual"
+        )
+    elif mtu > 1440:
+        reason = f"MTU {mtu} and the tunnel's 60 or 80 bytes are more than the usual path, 1500"
+        yield Problem("warning", reason, "write 1420, or remove the line unless the path is wider")
+
+
+def _table(value: str) -> Problems:
+    if value.lower() in ("off", "auto", "main", "local", "default"):
+        return
+    if re.fullmatch("[0-9]+", value):
+        if int(value) >> 32:
+            yield Problem("error", f"Table {value} is too big", "write off, auto or a number")
+        return
+    if value not in _table_names():
+        reason = "Table names a routing table that /etc/iproute2/rt_tables here does not have"
+        yield Problem("warning", reason, "write off, auto or the table's number")
+
+
+def _table_names() -> set[str]:
+    names = set()
+    for path in ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                names |= {
+                    line.split("#")[0].split()[-1] for line in file if line.split("#")[0].strip()
+                }
+        except OSError:
+            continue
+    return names
+
+
+def _save_config(value: str) -> Problems:
+    if value.lower() not in ("true", "false"):
+        yield Problem("error", "SaveConfig is neither true nor false", "write one of them")
+
+
+def _dns(value: str) -> Problems:
+    """wg-quick takes what has a colon or only digits and dots for a server."""
+    if ":" in value or re.fullmatch("[0-9.]+", value):
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            reason = f"DNS{shown(value)} is taken for a server, but is no address"
+            yield Problem("warning", reason, "write an IP address")
+
+
+def _hook(value: str) -> Problems:
+    if "#" in value:
+        yield Problem(
+            "warning",
+            "a '#' in a command, which wg-quick before 2025 takes for a comment",
+            "quote it only if no older wg-quick reads the file, or call a script",
+        )
+    if any(quote in value for quote in "\u201c\u201d\u2018\u2019\u201e"):
+        reason = "typographic quotes in a command, which a shell does not take for quotes"
+        yield Problem("warning", reason, "type \" or '")
+
+
+_RULES: dict[str, Callable[[str], Problems]] = {
+    "privatekey": _key("PrivateKey", "wg genkey", _private),
+    "publickey": _key("PublicKey", "wg pubkey", _public),
+    "presharedkey": _key("PresharedKey", "wg genpsk", _preshared),
+    "listenport": _listen_port,
+    "fwmark": _fwmark,
+    "persistentkeepalive": _keepalive,
+    "allowedips": _allowed_ip,
+    "endpoint": _endpoint,
+    "address": _address,
+    "mtu": _mtu,
+    "table": _table,
+    "saveconfig": _save_config,
+    "dns": _dns,
+    "preup": _hook,
+    "postup": _hook,
+    "predown": _hook,
+    "postdown": _hook,
+}

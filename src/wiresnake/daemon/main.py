@@ -1,0 +1,338 @@
+"""wiresnaked: the daemon, a drop-in for wireguard-go."""
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from wiresnake._native import PanicException, cipher, protect_memory
+from wiresnake.arguments import Parser
+from wiresnake.conffile import wg
+from wiresnake.daemon import uapi_server
+from wiresnake.errors import DEFECTS, ConfigError, HostError, WiresnakeError
+from wiresnake.linux import offloads, streams, tun
+from wiresnake.model import DeviceChange
+from wiresnake.protocol.constants import Timing
+from wiresnake.tunnel.tunnel import Tunnel, panics, resolve
+from wiresnake.uapi import configuration
+
+_EPILOG = """\
+exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
+
+environment:
+  LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error); in the
+                                         background without it, errors go to the system's log
+  WG_PROCESS_FOREGROUND=1                as --foreground
+  WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
+  WIRESNAKE_CIPHER=own|ring              which code encrypts (default: own where the CPU has
+                                         AVX-512 and it passes a self-test, else ring)
+  WIRESNAKE_OFFLOADS=-NAME,+NAME...      without, or with, an offload of the kernel: segment, gro,
+                                         tso, uso, tcp-merge, udp-merge; 'none' first: without all
+                                         others (default: all but those that its release is known
+                                         to get wrong)
+"""
+
+_INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="wiresnaked",
+        description="Run the WireGuard interface IFACE in the background.",
+        epilog=_EPILOG,
+    )
+    made.add_argument("-f", "--foreground", action="store_true", help="do not fork")
+    made.add_argument("--config", metavar="FILE", help="apply this wg configuration file first")
+    made.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    made.add_argument("interface", metavar="IFACE", help=_INTERFACE)
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    streams.prepare()
+    arguments = parser().parse_args(argv)
+    try:
+        tun_fd = _descriptor(os.environ, "WG_TUN_FD")
+        uapi_fd = _descriptor(os.environ, "WG_UAPI_FD")
+    except ValueError as error:
+        return _fail(str(error))
+
+    config = arguments.config and os.path.abspath(arguments.config)  # The daemon moves to /.
+
+    def serve(ready: Callable[[], None]) -> None:
+        run(arguments.interface, config, tun_fd=tun_fd, uapi_fd=uapi_fd, ready=ready)
+
+    if arguments.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1":
+        error_text = _guard(serve, lambda: None)
+        return _fail(error_text) if error_text else 0
+    return _daemonize(serve, keep=[fd for fd in (tun_fd, uapi_fd) if fd is not None])
+
+
+def run(
+    interface: str,
+    config: str | None = None,
+    *,
+    tun_fd: int | None = None,
+    uapi_fd: int | None = None,
+    timing: Timing = Timing(),  # noqa: B008
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs the interface until SIGINT, SIGTERM, or its deletion or that of its socket file.
+
+    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start, or go on.
+    """
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_failure)
+        tunnel = Tunnel(device, timing)
+        try:
+            while changes:
+                # No other reference: the keys in it can be wiped.
+                await tunnel.apply(changes.pop())
+            if uapi_fd is None:
+                listener = uapi_server.listen(device.name)
+            else:
+                listener = uapi_server.adopt(uapi_fd)
+            path = uapi_server.socket_path(device.name)
+            server = uapi_server.UapiServer(tunnel, listener, path)
+            try:
+                stopped = loop.create_future()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.add_signal_handler(number, _settle, stopped)
+                loop.call_soon(ready)
+                gc.freeze()
+                await asyncio.wait(
+                    (stopped, tunnel.closed, server.deleted), return_when=asyncio.FIRST_COMPLETED
+                )
+                if tunnel.closed.done():
+                    tunnel.closed.result()
+            finally:
+                server.close()
+        finally:
+            tunnel.close()
+
+    _start_logging(interface)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    protect_memory()
+    allowed = _machine()
+    changes = [_read_config(config)] if config is not None else []
+    device = tun.create(interface, allowed) if tun_fd is None else tun.adopt(tun_fd, allowed)
+    asyncio.run(serve())
+
+
+def _machine() -> frozenset[offloads.Offload]:
+    """Which offloads may be used here; the log says so, and which cipher is. ConfigError if the
+    environment asks for what there is not."""
+    allowed = offloads.choose(os.uname().release, os.environ.get("WIRESNAKE_OFFLOADS", ""))
+    try:
+        name, own_fails = cipher()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    log = logging.getLogger(__name__)
+    log.info(
+        "cipher: %s; offloads that may be used: %s", name, ", ".join(sorted(allowed)) or "none"
+    )
+    if own_fails:
+        log.error(
+            "the own cipher fails its self-test on this CPU, so ring's runs instead; this is a bug "
+            "of the CPU, of the hypervisor or of wiresnake: please report it"
+        )
+    return allowed
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # 30 ms that only this needs.
+
+        print(f"wiresnaked {version('wiresnake')}")
+        parser.exit()
+
+
+def _daemonize(serve: Callable[[Callable[[], None]], None], keep: list[int]) -> int:
+    """Forks, before any thread or loop exists, and waits until the child's socket answers."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run_child(serve, writer, keep)
+    os.close(writer)
+    report = b""
+    try:
+        while chunk := os.read(reader, 4096):
+            report += chunk
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        return _fail("interrupted")
+    if report == _READY:
+        return 0
+    os.waitpid(child, 0)
+    return _fail(report.decode(errors="replace") or "the daemon ended before it was ready")
+
+
+_READY = b"\0"
+
+
+def _run_child(
+    serve: Callable[[Callable[[], None]], None], writer: int, keep: list[int]
+) -> NoReturn:
+    def ready() -> None:
+        nonlocal writer
+        os.write(writer, _READY)
+        os.close(writer)
+        writer = -1
+
+    code = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1) if "LOG_LEVEL" in os.environ else (0, 1, 2):
+            os.dup2(null, standard)
+        # A lock or a pipe of whoever started us must not live as long as the daemon.
+        kept = sorted({2, writer, *keep})
+        for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, high)
+        report = _guard(serve, ready)
+        code = 1 if report else 0
+        if report and writer >= 0:
+            os.write(writer, report.encode(errors="backslashreplace"))
+        elif report:
+            logging.getLogger(__name__).error("%s", report)
+    finally:
+        os._exit(code)
+
+
+def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None]) -> str:
+    """Runs the daemon; the error that ended it in one line, or nothing."""
+    try:
+        serve(ready)
+    except HostError as error:
+        return error.strerror or str(error)
+    except WiresnakeError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "interrupted"
+    except DEFECTS as error:
+        logging.getLogger(__name__).debug("the daemon failed", exc_info=True)
+        return f"internal error, please report it: {type(error).__name__}: {error}"
+    return ""
+
+
+def _read_config(path: str) -> DeviceChange:
+    """Reads a file of `wg setconf` without leaving a copy of its secrets."""
+    try:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise HostError(errno.EINVAL, f"cannot read {path}: only a regular file will do")
+            text = bytearray(status.st_size)
+            file.readinto(text)
+    except HostError:
+        raise
+    except OSError as error:
+        raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
+    try:
+        return wg.parse(text, resolve, name=path)
+    finally:
+        configuration.wipe(text)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.
+
+
+def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name)
+    if text is None:
+        return None
+    try:
+        fd = configuration.unsigned(text, 31)
+        os.fstat(fd)
+        if fd <= 2:  # There the daemon has /dev/null.
+            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    except (ValueError, OSError):
+        raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
+    return fd
+
+
+_SYSTEM_LOG, _KERNEL_LOG = "/dev/log", "/dev/kmsg"
+_DAEMON = 3 << 3
+"""syslog's facility."""
+
+
+class _SystemLog(logging.Handler):
+    """Writes to syslog or the journal, or where there is neither to the kernel's log. It never
+    waits, and what nobody takes is lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = _DAEMON + (3 if record.levelno >= logging.ERROR else 6)
+        line = f"<{priority}>wiresnaked[{os.getpid()}]: {self.format(record)}"
+        data = line.encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            with socket.socket(socket.AF_UNIX, kind) as one:
+                one.connect(_SYSTEM_LOG)
+                one.send(data)
+                return
+        with contextlib.suppress(OSError):
+            kernel = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(kernel, data)
+            finally:
+                os.close(kernel)
+
+
+def _start_logging(interface: str) -> None:
+    """To stderr; errors must not go to the null device, as that of a daemon may be."""
+    levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
+    name, handlers, when = interface.replace("%", "%%"), None, " %(asctime)s"
+    if os.path.sameopenfile(2, null := os.open(os.devnull, os.O_WRONLY)):
+        handlers, when = [_SystemLog()], ""
+    os.close(null)
+    logging.basicConfig(
+        level=levels.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR),
+        format=f"%(levelname)s: ({name}){when} %(message)s",
+        handlers=handlers,
+    )
+
+
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A defect in a callback is logged in one line and the tunnel lives on: ending the process
+    would let whoever can trigger it end everybody's tunnel."""
+    error = context.get("exception")
+    if isinstance(error, PanicException):
+        # Where it was says more than where it was met; and once is enough.
+        for panic in panics():
+            _log_failure(loop, {"message": panic})
+        return
+    detail = f": {type(error).__name__}: {error}" if error else ""
+    log = logging.getLogger(__name__)
+    verbose = error if log.isEnabledFor(logging.DEBUG) else None
+    log.error("%s%s", context["message"], detail, exc_info=verbose)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(what: str) -> int:
+    print(f"wiresnaked: {what}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What of a file was applied last and cannot be read back from the device: /run/wiresnake.
+
+For root alone to read, as commands may hold secrets. A record of an interface that is gone, by its
+index, counts for nothing.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wiresnake.network import journal
+
+PeerHooks = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+"""Public key, OnUp, OnDown."""
+
+
+class Said(NamedTuple):
+    """What the file said of a peer, but for its endpoint."""
+
+    preshared_key: str = ""
+    """`others.digest` of it; empty if there was none."""
+    keepalive: int = 0
+    allowed_ips: tuple[str, ...] = ()
+
+
+class SaidOfInterface(NamedTuple):
+    """What the file said of the interface itself; None or empty: nothing."""
+
+    public_key: str = ""
+    listen_port: int | None = None
+    fwmark: int | None = None
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Applied:
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """As the file says them, by public key."""
+    mtu: int | None = None
+    """What the file said of it."""
+    hooks: PeerHooks = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save: bool = False
+    """What `down` needs of a file that may have gone by then."""
+    events: int = 0
+    """The process that runs `hooks`."""
+    peers: dict[str, Said] | None = None
+    """Those that the file named, by public key; None in a record of before there was this."""
+    interface: SaidOfInterface | None = None
+
+
+def load(interface: str) -> Applied | None:
+    """None if nobody knows."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        if (path := journal.find(f"{interface}.applied")) is None:
+            return None
+        record = json.loads(path.read_text("utf-8"))
+        if record.pop("index") == socket.if_nametoindex(interface):
+            hooks = tuple((key, tuple(up), tuple(down)) for key, up, down in record.pop("hooks"))
+            for key in ("pre_down", "post_down"):
+                record[key] = tuple(record[key])
+            if (peers := record.get("peers")) is not None:
+                record["peers"] = {
+                    key: Said(secret, keepalive, tuple(allowed))
+                    for key, (secret, keepalive, allowed) in peers.items()
+                }
+            if interface_said := record.get("interface"):
+                key, port, mark, addresses = interface_said
+                record["interface"] = SaidOfInterface(key, port, mark, tuple(addresses))
+            return Applied(**record, hooks=hooks)
+    return None
+
+
+def save(interface: str, applied: Applied) -> None:
+    if (path := journal.place(f"{interface}.applied")) is None:
+        return
+    with open(f"{path}.tmp", "w", encoding="utf-8", opener=_open_privately) as file:
+        json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
+    os.replace(f"{path}.tmp", path)
+
+
+def forget(interface: str) -> None:
+    if path := journal.find(f"{interface}.applied"):
+        path.unlink(missing_ok=True)
+
+
+def _open_privately(path: str, flags: int) -> int:
+    """Hooks may hold a password."""
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,60 @@
+"""Makes an interface: the kernel's, or one of a daemon."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from wiresnake.errors import HostError
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.network import observe
+from wiresnake.network.transaction import Change
+from wiresnake.uapi.snapshot import Backend
+
+Choice = Literal["auto", "kernel", "user"]
+
+
+def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
+    """A step of `change`. `auto` is the kernel's where it has one; `note` tells if not."""
+    name = change.interface
+    if choice != "user":
+        try:
+            change.do(
+                f"ip link add dev {name} type wireguard",
+                lambda: observe.create(name),
+                lambda: delete(name, say),
+            )
+            return "kernel"
+        except HostError as error:
+            if choice == "kernel" or error.errno != errno.EOPNOTSUPP:
+                raise
+            note("This kernel has no WireGuard. Taking the user backend.")
+    program = daemon()
+    change.do(f"{program} {name}", lambda: _start(program, name), lambda: delete(name, say))
+    return "user"
+
+
+def delete(name: str, say: Say) -> None:
+    """Undoes `create`, however far it came; a daemon ends with its interface."""
+    if observe.exists(name):
+        say(f"ip link delete dev {name}")
+        observe.delete(name)
+
+
+def daemon() -> str:
+    """wg-quick's variable names another; ours is beside the running Python, or on PATH."""
+    if named := os.environ.get("WG_QUICK_USERSPACE_IMPLEMENTATION"):
+        return named
+    beside = Path(sys.executable).parent / "wiresnaked"
+    return str(beside) if beside.exists() else "wiresnaked"
+
+
+def _start(program: str, interface: str) -> None:
+    if shutil.which(program) is None:
+        raise HostError(errno.ENOENT, f"there is no program {program!r}")
+    code = subprocess.run([program, interface], stdin=subprocess.DEVNULL).returncode
+    if code:
+        raise HostError(errno.EIO, f"`{program} {interface}' exited with {code}")

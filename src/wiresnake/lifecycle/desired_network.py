@@ -1,0 +1,115 @@
+"""What a file asks of the host's network, as one value."""
+
+import re
+from collections.abc import Iterable
+from glob import glob
+
+from wiresnake.conffile.lines import shown
+from wiresnake.conffile.wg_quick import QuickConfig
+from wiresnake.errors import ConfigError
+from wiresnake.network import observe
+from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network, Policy, Route
+from wiresnake.uapi.snapshot import InterfaceState
+
+_OUTER_HEADERS = 80
+"""Of IPv6, UDP and the message itself."""
+_TABLE_NAMES = (
+    "/usr/share/iproute2/rt_tables",
+    "/usr/lib/iproute2/rt_tables",
+    "/etc/iproute2/rt_tables",
+    "/etc/iproute2/rt_tables.d/*.conf",
+)
+_KNOWN_TABLES = {"default": 253, "main": MAIN_TABLE, "local": 255}
+
+
+def needs_mark(config: QuickConfig, allowed: Iterable[str]) -> bool:
+    """Whether a default route goes through the tunnel by rules, so that the tunnel's own
+    datagrams need a mark to go past it."""
+    return config.table in ("", "auto") and any(map(_is_default, allowed))
+
+
+def guess_mtu(state: InterfaceState) -> int:
+    """wg-quick's: what the ways to the peers carry, less the outer headers.
+
+    The mark is that of the tunnel's own datagrams: without it a default route through the tunnel
+    would be taken for their way.
+    """
+    endpoints = {peer.endpoint for peer in state.peers if peer.endpoint}
+    hosts = {one.rpartition(":")[0].strip("[]").partition("%")[0] for one in endpoints}
+    return observe.route_mtu(sorted(hosts), state.fwmark) - _OUTER_HEADERS
+
+
+def network(
+    config: QuickConfig, allowed: Iterable[str], *, mtu: int, mark: int, path: str = ""
+) -> Network:
+    """The whole of it. `allowed` are all peers' networks, `mark` is the device's own.
+
+    With an MTU that is too small for IPv6 there are no IPv6 addresses: see `lost`.
+    """
+    prefixes = sorted(set(allowed), key=_stock_order, reverse=True)
+    policy = None
+    match config.table:
+        case "off":
+            routes = []
+        case "" | "auto":
+            if any(map(_is_default, prefixes)):
+                versions = sorted({6 if ":" in one else 4 for one in prefixes if _is_default(one)})
+                policy = Policy(mark, tuple(versions))
+            defaults = [Route(one, mark) for one in prefixes if _is_default(one)]
+            others = [one for one in prefixes if not _is_default(one)]
+            reached = observe.covered(others, config.addresses)
+            routes = [Route(one) for one in others if one not in reached] + defaults
+        case name:
+            table = table_number(name, path)
+            routes = [Route(one, table) for one in prefixes]
+    addresses = config.addresses
+    if mtu < IPV6_MTU:
+        if any(":" in route.prefix for route in routes):
+            raise ConfigError(
+                f"{path}: IPv6 needs an MTU of {IPV6_MTU}, and this is {mtu}; raise it (MTU ="
+                f" {IPV6_MTU}), or remove the IPv6 networks from AllowedIPs"
+            )
+        addresses = tuple(one for one in addresses if ":" not in one)
+    return Network(
+        mtu=mtu, addresses=addresses, routes=tuple(routes), policy=policy, dns=config.dns
+    )
+
+
+def lost(config: QuickConfig, network: Network) -> str | None:
+    """What the interface does without, in words for the user."""
+    if gone := [one for one in config.addresses if one not in network.addresses]:
+        return (
+            f"without Address {', '.join(gone)}: IPv6 needs an MTU of {IPV6_MTU}, and this is"
+            f" {network.mtu}"
+        )
+    return None
+
+
+def table_number(name: str, path: str) -> int:
+    """A table's number from what `ip route` takes for one."""
+    try:
+        number = int(name, 0)
+        if 0 <= number < 1 << 32:
+            return number or MAIN_TABLE
+    except ValueError:
+        for pattern in _TABLE_NAMES:
+            for file in glob(pattern):
+                with open(file, encoding="utf-8", errors="replace") as lines:
+                    text = lines.read()
+                if found := re.search(rf"^\s*(\w+)\s+{re.escape(name)}\s*(?:#.*)?$", text, re.M):
+                    return int(found[1], 0)
+        if name in _KNOWN_TABLES:
+            return _KNOWN_TABLES[name]
+    raise ConfigError(
+        f"{path}: there is no routing table {shown(name)!r}; write its number, or name it in"
+        " /etc/iproute2/rt_tables"
+    )
+
+
+def _is_default(prefix: str) -> bool:
+    return prefix.endswith("/0")
+
+
+def _stock_order(prefix: str) -> tuple[int, str]:
+    """The longest first, equals as `sort -nr -k 2 -t /` leaves them."""
+    return int(prefix.rpartition("/")[2]), prefix

@@ -1,0 +1,100 @@
+"""Takes an interface down and undoes what `up` did, or wg-quick's `up`."""
+
+import os
+from typing import NamedTuple
+
+from wiresnake.conffile import files, wg_quick
+from wiresnake.conffile.wg_quick import QuickConfig
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.lifecycle import applied, hooks, recovery
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.lifecycle.save import assert_wireguard, save
+from wiresnake.network import journal, observe
+from wiresnake.uapi.configuration import wipe
+
+
+class _Wishes(NamedTuple):
+    """What is to be done beside removing everything."""
+
+    variables: hooks.Variables
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    to_save: tuple[str, QuickConfig] | None = None
+    """The file."""
+
+
+def down(argument: str, say: Say, note: Say) -> None:
+    """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
+    interface, wishes = _find(argument, note)
+    if recovery.mend(interface, say, note) and not observe.exists(interface):
+        applied.forget(interface)
+        return
+    with recovery.begin(interface, say, note) as change:
+        _assert_ours(interface)
+        hooks.run(wishes.pre_down, interface, wishes.variables, say)
+        if wishes.to_save:
+            _save(interface, *wishes.to_save, say)
+        hooks.stop_events(applied.load(interface), interface)
+        change.dns = wishes.variables.dns
+        change.to(None)
+        applied.forget(interface)
+    # What they do stays done: there is no way back to the interface.
+    hooks.run(wishes.post_down, interface, wishes.variables, say)
+
+
+def _assert_ours(interface: str) -> None:
+    """HostError if it is no WireGuard interface; with the remedy, where it has the name of one of
+    ours, whose traffic is still held back."""
+    try:
+        assert_wireguard(interface)
+    except HostError as error:
+        known = journal.read(interface)
+        if known is None or known.index in (0, observe.index(interface)) or not known.marks:
+            raise
+        what = (
+            f"{error.strerror}: it was made by somebody else since the daemon died, and traffic is"
+            f" still held back. Remove it (`ip link delete dev {interface}') or rename it, then"
+            f" `wiresnake down {interface}' once more"
+        )
+        raise HostError(error.errno, what) from None
+
+
+def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
+    """The interface, and what its file wishes. Whatever became of the file since `up`, the
+    interface comes down: then by what `up` recorded."""
+    interface = os.path.basename(argument).removesuffix(".conf")
+    known = journal.read(interface) if files.is_name(interface) else None
+    try:
+        interface, path = wg_quick.find(argument)
+    except HostError:
+        if known is None or (argument != interface and os.path.realpath(argument) != known.file):
+            raise
+        path = known.file
+    try:
+        file = wg_quick.load(path)
+    except (ConfigError, HostError) as error:
+        record = applied.load(interface)
+        if known is None or (record is None and observe.exists(interface) and not known.changing):
+            raise  # Made by somebody else since.
+        if record and record.save and isinstance(error, ConfigError):
+            raise  # What only the device knows would be lost: it can be saved once that is mended.
+        note(f"{getattr(error, 'strerror', None) or error}; going by what `up` recorded")
+        found = hooks.Variables(path)
+        if known and known.network:
+            network = known.network
+            found = found._replace(addresses=network.addresses, dns=network.dns)
+        if record is None:
+            return interface, _Wishes(found)
+        return interface, _Wishes(found, record.pre_down, record.post_down)
+    wipe(file.wg)
+    found = hooks.Variables.of(file, path)
+    to_save = (path, file) if file.save else None
+    return interface, _Wishes(found, file.pre_down, file.post_down, to_save)
+
+
+def _save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
+    try:
+        save(interface, path, file, say)
+    except HostError as error:
+        what = f"{error.strerror}. To take {interface} down without it, remove SaveConfig there"
+        raise HostError(error.errno, what) from None

@@ -1,0 +1,59 @@
+"""The labels of a running interface's peers, read from the file that brought it up."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from wiresnake.conffile import wg
+from wiresnake.conffile.labels import Notes, read
+from wiresnake.errors import ConfigError
+from wiresnake.network import journal
+
+DIRECTORY = Path("/etc/wireguard")
+
+
+class NotesFile:
+    """The notes of a file that may change while we run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] = ()
+        self._notes: dict[str, Notes] = {}
+
+    def of(self, public_key: str) -> Notes:
+        """What it says of a peer by now."""
+        return self.all().get(public_key) or Notes(public_key)
+
+    def all(self) -> dict[str, Notes]:
+        """What it says by now; what it said before if it cannot be read any more."""
+        with suppress(OSError):
+            self.read()
+        return self._notes
+
+    def read(self) -> dict[str, Notes]:
+        """All of it. OSError if it cannot be read."""
+        status = self._path.stat()
+        stamp = status.st_mtime_ns, status.st_size, status.st_ino
+        if stamp != self._stamp:
+            text = bytearray(self._path.read_bytes())
+            with suppress(ConfigError):  # It names nobody then.
+                wg.settle(text, str(self._path))
+            self._notes = read(text.decode("utf-8", "surrogateescape"))
+            self._stamp = stamp
+        return self._notes
+
+
+def of_interface(interface: str, path: Path | None = None) -> NotesFile:
+    """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
+    then must be there: OSError."""
+    file = NotesFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
+    if path is not None:
+        file.read()
+    return file
+
+
+def _taken(interface: str) -> Path | None:
+    try:
+        found = journal.read(interface)
+    except OSError:  # Only root may look.
+        return None
+    return Path(found.file) if found and found.file else None

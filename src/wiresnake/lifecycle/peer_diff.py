@@ -1,0 +1,363 @@
+"""What must be sent to a device so that its peers are those of a file, and nothing more.
+
+Of 10,000 peers a reload changes one, so most are only compared, as text: names are not resolved
+and keys not parsed for what is already so. Whatever differs, or is written in a way that needs a
+closer look, is read by `config.conf` with all its strictness.
+
+Which endpoint a peer gets is the one thing that a file cannot decide alone, as peers roam. The
+file's is sent if it was edited since it was last applied, so an unchanged file never throws a
+peer back. A host name is looked up again, though, when the peer is not reached where it is now:
+when it has had no handshake within the life of a session.
+"""
+
+import contextlib
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
+from typing import NamedTuple
+
+from wiresnake._native import Endpoint, PresharedKey
+from wiresnake.conffile import peer_sections
+from wiresnake.conffile.peer_sections import Stanza
+from wiresnake.conffile.wg import Resolve, parse, public_key
+from wiresnake.lifecycle.applied import Said
+from wiresnake.lifecycle.others import Others, digest
+from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
+from wiresnake.text import base64_text, write_endpoint
+from wiresnake.uapi.configuration import wipe
+from wiresnake.uapi.snapshot import InterfaceState, PeerState
+
+_SESSION_SECONDS = 180
+_NOTHING = Said()
+
+
+class PeerDifference(NamedTuple):
+    """What becomes of one peer."""
+
+    public_key: str
+    before: PeerState | None
+    change: PeerChange
+    gained: tuple[str, ...] = ()
+    """Allowed IPs."""
+    lost: tuple[str, ...] = ()
+    """If another peer gains them, that peer's change is enough."""
+
+
+class Difference(NamedTuple):
+    device: DeviceChange
+    """What the file says of the interface itself."""
+    peers: tuple[PeerDifference, ...]
+    allowed_ips: frozenset[str]
+    """Of all peers, as they will be, but for those that follow."""
+    undecided: frozenset[str]
+    """Allowed IPs in which the device is to differ from the file: see `others`."""
+    endpoints: dict[str, str]
+    """What the file says, by public key, host names as they are."""
+    said: dict[str, Said]
+    """All else that it says of them."""
+    unsure: tuple[str, ...]
+    """Peers whose endpoint was edited or has roamed, and nothing tells which: it stays."""
+
+
+def compare(
+    wg: bytearray,
+    state: InterfaceState,
+    applied: Mapping[str, str] | None,
+    resolve: Resolve,
+    *,
+    name: str,
+    others: Others | None = None,
+    only: Set[str] = frozenset(),
+) -> Difference:
+    """`applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
+    public keys, all other peers stay what they are, and what the file says of them is not read.
+
+    ConfigError with `name`:line:column.
+    """
+    others = others or Others()
+    live = {peer.public_key: peer for peer in state.peers}
+    parts = peer_sections.read(wg, {one for peer in state.peers for one in peer.allowed_ips})
+    last = {part.public_key: part for part in parts if part.peer}
+    endpoints = {part.public_key: part.endpoint for part in parts if part.peer and part.endpoint}
+    times = Counter(part.public_key for part in parts if part.peer)
+    owner = {one: key for key, part in last.items() for one in part.allowed_ips}
+    wanted: dict[str, set[str]] = {key: set() for key in last}
+    for one, key in owner.items():
+        wanted[key].add(one)
+    judged = {*last, *live} & only if only else {*last, *live}
+    file = said(wg, parts)
+    stays = _judge(others, judged, live, last, wanted, owner, file, wg, named=bool(only))
+
+    roaming = _Roaming(live, applied)
+    rest = bytearray(wg)
+    try:
+        for part in parts:
+            key = part.public_key
+            plain = part.peer and not part.odd and times[key] == 1
+            if (part.peer and key not in judged) or (
+                plain and _is_so(part, wg, live.get(key), wanted[key], roaming, stays)
+            ):
+                lines = wg.count(b"\n", part.begin, part.end)
+                rest[part.begin : part.end] = (b"\n" * lines).rjust(part.end - part.begin)
+        device = parse(rest, resolve, name=name)
+    finally:
+        wipe(rest)
+
+    parsed = _by_key(device.peers)
+    if state.public_key:  # A device takes no peer of its own key.
+        parsed.pop(state.public_key, None)
+        wanted.pop(state.public_key, None)
+    moved = {one for key in parsed for one in wanted[key].difference(_allowed(live.get(key)))}
+    differences = [
+        PeerDifference(
+            key, live[key], PeerChange(public_key(key), remove=True), lost=live[key].allowed_ips
+        )
+        for key in live
+        if key not in last and key in judged and key not in stays.peers
+    ]
+    for key, peer in parsed.items():
+        if key in stays.off:
+            continue
+        if key in stays.secrets:
+            peer = replace(peer, preshared_key=_secret(live[key].preshared_key))
+        if key in stays.keepalives:
+            peer = replace(peer, persistent_keepalive=live[key].persistent_keepalive)
+        if key in live and roaming.stays(key, endpoints.get(key, "")):
+            peer = replace(peer, endpoint=None)
+        differences += _difference(key, peer, live.get(key), wanted[key], moved)
+    # Who gains a network takes it before a list anew drops it from another: no packet is lost.
+    differences.sort(key=lambda one: bool(one.before) and one.change.replace_allowed_ips)
+    allowed = frozenset().union(*wanted.values())
+    undecided = frozenset(others.networks) - (allowed & owner.keys())
+    return Difference(
+        replace(device, peers=()),
+        tuple(differences),
+        allowed - undecided,
+        undecided,
+        endpoints,
+        file,
+        tuple(key for key in roaming.unsure if not _leads_to(endpoints[key], live[key], resolve)),
+    )
+
+
+def said(wg: bytearray, parts: Iterable[Stanza]) -> dict[str, Said]:
+    """What the file says of each peer; of one that comes twice, the later value of each kind."""
+    found: dict[str, Said] = {}
+    with memoryview(wg) as view:
+        for part in parts:
+            if part.peer:
+                secret, keepalive, _ = found.get(part.public_key, _NOTHING)
+                if part.preshared_key:
+                    secret = digest(view[slice(*part.preshared_key)])
+                if part.keepalive != "0" and part.keepalive.isdecimal():
+                    keepalive = int(part.keepalive)
+                found[part.public_key] = Said(secret, keepalive, tuple(part.allowed_ips))
+    return found
+
+
+def whole(peer: PeerState) -> PeerChange:
+    """Makes a peer what it was."""
+    return PeerChange(
+        public_key(peer.public_key),
+        preshared_key=_secret(peer.preshared_key),
+        endpoint=_endpoint(peer.endpoint),
+        persistent_keepalive=peer.persistent_keepalive,
+        replace_allowed_ips=True,
+        allowed_ips=_adding(peer.allowed_ips),
+    )
+
+
+class _Stays:
+    """What stays though the file has it otherwise, by public key."""
+
+    def __init__(self) -> None:
+        self.peers: set[str] = set()
+        self.off: set[str] = set()
+        """Peers of the file."""
+        self.secrets: set[str] = set()
+        self.keepalives: set[str] = set()
+
+    def judge_values(
+        self, others: Others, peer: PeerState, file: Said, part: Stanza, wg: bytearray
+    ) -> None:
+        """Of a peer that the file and the device have."""
+        secret = peer.preshared_key
+        if not _same_secret(wg, part.preshared_key, secret):
+            differs = file.preshared_key != digest((secret or "").encode())
+            if differs and others.keeps_secret(peer, file.preshared_key):
+                self.secrets.add(peer.public_key)
+        differs = file.keepalive != peer.persistent_keepalive
+        if differs and others.keeps_keepalive(peer, file.keepalive):
+            self.keepalives.add(peer.public_key)
+
+
+def _judge(
+    others: Others,
+    judged: Iterable[str],
+    live: Mapping[str, PeerState],
+    last: Mapping[str, Stanza],
+    wanted: dict[str, set[str]],
+    owner: Mapping[str, str],
+    file: Mapping[str, Said],
+    wg: bytearray,
+    named: bool,
+) -> _Stays:
+    """`wanted` becomes what the allowed IPs are to be. Of peers that the user `named`, the file
+    says who is there."""
+    stays = _Stays()
+    for key in judged if others.active else ():
+        peer, part = live.get(key), last.get(key)
+        if peer and part:
+            if len(wanted[key]) != len(peer.allowed_ips) or wanted[key] != {*peer.allowed_ips}:
+                wanted[key] = others.allowed_ips(peer, wanted[key], owner)
+            stays.judge_values(others, peer, file[key], part, wg)
+        elif peer:
+            if not named and others.keeps_peer(peer):
+                stays.peers.add(key)
+        elif not named and others.keeps_off(key, wanted[key]):
+            stays.off.add(key)
+            wanted[key] = set()
+    return stays
+
+
+class _Roaming:
+    """Decides whose endpoint stays what it is."""
+
+    def __init__(self, live: Mapping[str, PeerState], applied: Mapping[str, str] | None) -> None:
+        self._live = live
+        self._applied = applied
+        self._now = time.time()
+        self.unsure: list[str] = []
+
+    def stays(self, key: str, endpoint: str) -> bool:
+        """Whether the file's is not sent to a live peer."""
+        peer = self._live[key]
+        if endpoint in ("", peer.endpoint):
+            return True
+        if peer.endpoint is None:
+            return False
+        reached = self._now - peer.latest_handshake[0] < _SESSION_SECONDS
+        if self._applied is None:
+            if reached and key not in self.unsure:
+                self.unsure.append(key)
+            return reached
+        unchanged = self._applied.get(key) == endpoint
+        return unchanged and (reached or _is_number(endpoint))
+
+
+def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
+    """Whether the file's endpoint is where the peer is, as far as its name can be looked up."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        return write_endpoint(resolve(host.strip("[]"), port)) == peer.endpoint
+    except (OSError, ValueError):
+        return False
+
+
+def _is_so(
+    part: Stanza,
+    wg: bytearray,
+    peer: PeerState | None,
+    wanted: set[str],
+    roaming: _Roaming,
+    stays: _Stays,
+) -> bool:
+    """Whether the device has this peer as it is to have it."""
+    key = part.public_key
+    if peer is None:
+        return key in stays.off
+    return (
+        (key in stays.keepalives or part.keepalive == str(peer.persistent_keepalive))
+        and (key in stays.secrets or _same_secret(wg, part.preshared_key, peer.preshared_key))
+        and wanted == set(peer.allowed_ips)
+        and roaming.stays(part.public_key, part.endpoint)
+    )
+
+
+def _same_secret(wg: bytearray, place: tuple[int, int] | None, secret: str | None) -> bool:
+    if place is None or secret is None:
+        return place is None and secret is None
+    begin, end = place
+    return end - begin == len(secret) and wg.startswith(secret.encode(), begin)
+
+
+def _by_key(peers: Iterable[PeerChange]) -> dict[str, PeerChange]:
+    """One change a peer; of one that comes twice, the later value of each kind."""
+    found: dict[str, PeerChange] = {}
+    for peer in peers:
+        key = base64_text(peer.public_key)
+        if before := found.get(key):
+            peer = replace(
+                peer,
+                preshared_key=peer.preshared_key or before.preshared_key,
+                endpoint=peer.endpoint or before.endpoint,
+                persistent_keepalive=before.persistent_keepalive
+                if peer.persistent_keepalive is None
+                else peer.persistent_keepalive,
+            )
+        found[key] = peer
+    return found
+
+
+def _difference(
+    key: str, peer: PeerChange, before: PeerState | None, wanted: set[str], moved: set[str]
+) -> list[PeerDifference]:
+    """The least change that makes the peer what it is to be, if it is not."""
+    allowed = _allowed(before)
+    gained = tuple(one for one in sorted(wanted) if one not in allowed)
+    lost = tuple(one for one in sorted(allowed) if one not in wanted)
+    if before is None:
+        change = replace(peer, allowed_ips=_adding(gained))
+        return [PeerDifference(key, None, change, gained)]
+    anew = not moved.issuperset(lost)
+    preshared = peer.preshared_key or CLEAR
+    keepalive = peer.persistent_keepalive or 0
+    endpoint = peer.endpoint
+    change = PeerChange(
+        peer.public_key,
+        update_only=True,
+        preshared_key=None if preshared == _secret(before.preshared_key) else preshared,
+        endpoint=None if endpoint == _endpoint(before.endpoint) else endpoint,
+        persistent_keepalive=None if keepalive == before.persistent_keepalive else keepalive,
+        replace_allowed_ips=anew,
+        allowed_ips=_adding(sorted(wanted) if anew else gained),
+    )
+    if change == PeerChange(peer.public_key, update_only=True) and not lost:
+        return []
+    return [PeerDifference(key, before, change, gained, lost)]
+
+
+def _allowed(peer: PeerState | None) -> frozenset[str]:
+    return frozenset(peer.allowed_ips if peer else ())
+
+
+def _adding(prefixes: Iterable[str]) -> tuple[tuple[bool, Prefix], ...]:
+    return tuple((True, Prefix.parse(one)) for one in prefixes)
+
+
+def _secret(text: str | None) -> PresharedKey | Clear:
+    if text is None:
+        return CLEAR
+    return PresharedKey.from_base64(bytearray(text, "ascii")) or CLEAR
+
+
+def _endpoint(text: str | None) -> Endpoint | None:
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    host, _, zone = host.strip("[]").partition("%")
+    scope = 0
+    if zone:
+        import socket
+
+        scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    return Endpoint(host, int(port), scope)
+
+
+def _is_number(endpoint: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]").partition("%")[0])
+        return True
+    return False

@@ -1,0 +1,42 @@
+"""Begins a change, and mends of a killed one the device, too: its mark and port.
+
+With a new mark and the old rules a full tunnel's datagrams would go into the tunnel. Keys and
+peers are left to the next `reload`, as the journal holds no secrets.
+"""
+
+from contextlib import AbstractContextManager
+from functools import partial
+
+from wiresnake.devices.interface import open_interface
+from wiresnake.errors import HostError
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.model import DeviceChange
+from wiresnake.network import transaction
+from wiresnake.network.journal import Former
+from wiresnake.network.transaction import Change
+
+
+def begin(interface: str, say: Say, note: Say) -> AbstractContextManager[Change]:
+    """`changes.begin`."""
+    return transaction.begin(interface, say, note, partial(_restore, interface, say, note))
+
+
+def mend(interface: str, say: Say, note: Say) -> bool:
+    """`changes.mend`."""
+    return transaction.mend(interface, say, note, partial(_restore, interface, say, note))
+
+
+def _restore(interface: str, say: Say, note: Say, former: Former) -> None:
+    """The mark first: the port may be somebody else's by now."""
+    note(f"a change of {interface} was killed: undoing what it left")
+    for word, value, back in (
+        ("fwmark", former.mark, DeviceChange(fwmark=former.mark)),
+        ("listen-port", former.port, DeviceChange(listen_port=former.port)),
+    ):
+        if value is None:
+            continue
+        say(f"wg set {interface} {word} {value}")
+        try:
+            open_interface(interface).change(back)
+        except HostError as error:
+            note(f"could not be undone: {word} {value}: {error.strerror}")

@@ -1,0 +1,381 @@
+"""Makes a running interface what its file says: keys, peers, and all of the host's network.
+
+Only what differs is touched, so that sessions and counters of everybody else live on, and either
+all of it is done or nothing. What a file need not say stays as it is: the port, the mark, the
+private key. A peer's endpoint: `peers`. What others than the file added: `others`.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+from wiresnake._native import PrivateKey
+from wiresnake.conffile import wg_quick
+from wiresnake.conffile.wg import public_key
+from wiresnake.conffile.wg_quick import QuickConfig
+from wiresnake.devices.interface import Interface, open_interface
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.lifecycle import applied, desired_network, hooks, peer_diff, recovery, routing_loops
+from wiresnake.lifecycle.applied import Applied, SaidOfInterface
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.lifecycle.others import Others
+from wiresnake.lifecycle.peer_diff import Difference, PeerDifference
+from wiresnake.lifecycle.resolve import resolver
+from wiresnake.lifecycle.save import assert_wireguard
+from wiresnake.model import CLEAR, DeviceChange, PeerChange
+from wiresnake.network import observe
+from wiresnake.network.journal import Former
+from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network
+from wiresnake.network.transaction import Change
+from wiresnake.text import base64_text, write_endpoint
+from wiresnake.uapi.configuration import wipe
+from wiresnake.uapi.snapshot import InterfaceState
+
+T = TypeVar("T")
+
+
+class Wish(NamedTuple):
+    """How far a reload goes."""
+
+    keep: bool = False
+    """Nothing is taken away that the file does not name."""
+    only: tuple[str, ...] = ()
+    """Names or keys of peers that become what the file says; nothing else changes."""
+
+
+ALL = Wish()
+
+
+def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
+    """HostError or ConfigError: then all is as it was before. `note` takes what is kept though the
+    file does not say so."""
+    interface, path = wg_quick.find(argument)
+    file = wg_quick.load(path)
+    try:
+        with recovery.begin(interface, say, note) as change:
+            todo = _plan(change, file, path, note, wish)
+            _apply(change, todo, path, say)
+            if wish.only:
+                if todo.record:
+                    applied.save(interface, _with_some(todo.record, todo))
+                return
+            record = _record(file, todo, wish)
+            applied.save(interface, hooks.restart_events(record, path, interface))
+    finally:
+        wipe(file.wg)
+
+
+def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str]:
+    """What `reload` would change, a line each, without secrets. `say` takes what is done to mend
+    what a killed change left."""
+    interface, path = wg_quick.find(argument)
+    file = wg_quick.load(path)
+    try:
+        with recovery.begin(interface, say, note) as change:
+            todo = _plan(change, file, path, note, wish)
+            return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
+    finally:
+        wipe(file.wg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    names: dict[str, str]
+    """Of peers that have one: their name and key, by key."""
+    device: Interface
+    state: InterfaceState
+    """Before."""
+    record: Applied | None
+    difference: Difference
+    head: DeviceChange
+    """Of the interface itself, only what changes."""
+    network: Network
+    only: frozenset[str]
+    """The keys of the peers that alone change; empty: all do."""
+
+
+def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
+    """What is to be remembered. A peer that was named once stays so while it is there: it is still
+    to go when nothing keeps it any more."""
+    found, old = todo.difference, todo.record
+    record = hooks.record(file, found.endpoints, found.said, found.device)
+    before = old.peers if old else None
+    gone = {one.public_key for one in found.peers if one.change.remove}
+    there = {one.public_key for one in todo.state.peers} - gone
+    known = {key: said for key, said in (before or {}).items() if key in there}
+    named = None if before is None and wish.keep else {**known, **found.said}
+    return replace(record, peers=named, events=old.events if old else 0)
+
+
+def _with_some(record: Applied, todo: _Todo) -> Applied:
+    """The same record, but for the peers that changed."""
+
+    def mixed(old: dict[str, T], new: dict[str, T]) -> dict[str, T]:
+        rest = {key: value for key, value in old.items() if key not in todo.only}
+        return rest | {key: value for key, value in new.items() if key in todo.only}
+
+    found = todo.difference
+    peers = None if record.peers is None else mixed(record.peers, found.said)
+    return replace(record, peers=peers, endpoints=mixed(record.endpoints, found.endpoints))
+
+
+def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -> _Todo:
+    interface = change.interface
+    assert_wireguard(interface)
+    device = open_interface(interface)
+    state = device.read()
+    record = applied.load(interface)
+    names = {
+        peer.public_key: f"{peer.name} ({peer.public_key})" for peer in file.peers if peer.name
+    }
+    only = frozenset(_public_key(one, file, path) for one in wish.only)
+    others = Others(
+        record.peers if record else None,
+        hooks=not file.whole,
+        save=file.save,
+        keep=wish.keep,
+    )
+    found = peer_diff.compare(
+        file.wg,
+        state,
+        record.endpoints if record else None,
+        resolver(),
+        name=path,
+        others=others,
+        only=only,
+    )
+    gone = [one.public_key for one in found.peers if one.change.remove]
+    for line in others.notes(interface, path, names, gone):
+        note(line)
+    if found.device.private_key is CLEAR and state.private_key and not only:
+        note(f"{path} has no PrivateKey: {interface} keeps its own")
+    for key in found.unsure:
+        note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
+    base = record.interface if record and file.save else None
+    live = observe.read(interface, ask_dns=not change.recorded) or Network(0)
+    if base:
+        file = replace(
+            file,
+            addresses=tuple(
+                one for one in file.addresses if one in live.addresses or one not in base.addresses
+            ),
+        )
+    allowed = found.allowed_ips | _routed(file, found.undecided, state, live, path)
+    marked = desired_network.needs_mark(file, allowed)
+    mark = found.device.fwmark or (0 if file.has_mark and not marked else state.fwmark)
+    if base and file.has_mark and base.fwmark == found.device.fwmark:
+        mark = state.fwmark
+    if marked and not mark:
+        mark = observe.free_table(interface)
+    mtu = file.mtu
+    guessed = mtu is None and (record is None or record.mtu is None)
+    if guessed or (base and record and mtu == record.mtu):
+        # It was guessed once; what has changed since is no matter of the file.
+        mtu = observe.mtu(interface)
+    network = desired_network.network(
+        file,
+        allowed,
+        mtu=mtu or desired_network.guess_mtu(state),
+        mark=mark,
+        path=path,
+    )
+    lost = _lost(found)
+    # With some peers only, what becomes of the others' routes is for a later reload to decide.
+    ours = {one for peer in state.peers for one in peer.allowed_ips} if only else lost
+    made = desired_network.network(file, ours, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
+    if wish.keep:
+        change.claimed = Network(0)
+        network = replace(network, policy=network.policy or live.policy)
+    elif not change.recorded:
+        # Brought up by somebody else: what there is beside may be that of hooks.
+        change.claimed = Network(0, routes=made)
+        if not others.active:
+            change.claimed = replace(change.claimed, addresses=live.addresses, dns=live.dns)
+    if only:
+        head = DeviceChange()
+        network = _but_for_some(change.present(network) or network, network, found, lost)
+    else:
+        head = _head(found.device, state, mark, base)
+        if without := desired_network.lost(file, network):
+            note(without)
+        if change.claimed and (rest := list(_beside(live, network, change.claimed))):
+            note(f"{interface} keeps what {path} does not ask for: {', '.join(rest)}")
+    return _Todo(names, device, state, record, found, head, network, only)
+
+
+def _public_key(only: str, file: QuickConfig, path: str) -> str:
+    """Of a peer by its name in the file, or by the key itself."""
+    keys = {peer.public_key for peer in file.peers if only == peer.name}
+    if len(keys) > 1:
+        raise ConfigError(f"{path} has {len(keys)} peers called '{only}': give the public key")
+    key = keys.pop() if keys else only
+    try:
+        public_key(key)
+    except ValueError:
+        raise ConfigError(f"{path} has no peer called '{only}'; or give a public key") from None
+    return key
+
+
+def _routed(
+    file: QuickConfig,
+    undecided: frozenset[str],
+    state: InterfaceState,
+    live: Network,
+    path: str,
+) -> set[str]:
+    """Of networks that the file does not decide about, those that have their route: it stays."""
+    if not undecided:
+        return set()
+    asked = desired_network.network(file, undecided, mtu=IPV6_MTU, mark=state.fwmark, path=path)
+    return {route.prefix for route in asked.routes if route in live.routes}
+
+
+def _lost(found: Difference) -> set[str]:
+    """Allowed IPs that go."""
+    return {one for peer in found.peers for one in peer.lost} - found.allowed_ips - found.undecided
+
+
+def _but_for_some(present: Network, wanted: Network, found: Difference, lost: set[str]) -> Network:
+    """What is there, with the routes of the few peers that change."""
+    gained = {one for peer in found.peers for one in peer.gained}
+    routes = [one for one in present.routes if one.prefix not in lost]
+    routes += (one for one in wanted.routes if one.prefix in gained and one not in routes)
+    default = any(one.endswith("/0") for one in gained | lost)
+    policy = wanted.policy if default else present.policy
+    return replace(present, routes=tuple(routes), policy=policy)
+
+
+def _beside(live: Network, wanted: Network, claimed: Network) -> Iterator[str]:
+    """What stays and is not the file's, in words."""
+    for address in live.addresses:
+        mine = address in wanted.addresses or address in claimed.addresses
+        if not mine and not address.startswith("fe80:"):
+            yield f"address {address}"
+    if live.dns.servers and not (wanted.dns.servers or claimed.dns.servers):
+        yield f"name servers {', '.join(live.dns.servers)}"
+    for route in live.routes:
+        if route not in wanted.routes and route not in claimed.routes:
+            table = "" if route.table == MAIN_TABLE else f" in table {route.table}"
+            yield f"route {route.prefix}{table}"
+
+
+def _head(
+    wanted: DeviceChange, state: InterfaceState, mark: int, base: SaidOfInterface | None
+) -> DeviceChange:
+    """With `base`, what the file says as it did then is left to the interface."""
+    key = wanted.private_key
+    same = key is CLEAR or key == _private(state.private_key)
+    if base and isinstance(key, PrivateKey):
+        same = same or base64_text(key.public) == base.public_key
+    port = wanted.listen_port
+    if base and port == base.listen_port:
+        port = None
+    return DeviceChange(
+        private_key=None if same else key,
+        listen_port=port if port and port != state.listen_port else None,
+        fwmark=mark if mark != state.fwmark else None,
+    )
+
+
+def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
+    """Peers that go are the last, as nothing brings their sessions back."""
+    for line in _device_lines(todo):
+        say(line)
+    stay = [one for one in todo.difference.peers if not one.change.remove]
+    go = [one for one in todo.difference.peers if one.change.remove]
+    first = replace(todo.head, peers=tuple(one.change for one in stay))
+    if first != DeviceChange():
+        # Of peers that go, too, allowed IPs may have moved away.
+        back = [*stay, *(one for one in go if one.lost)]
+        former = _former(todo)
+        change.former = Former(former.fwmark, former.listen_port)
+        undo = replace(former, peers=tuple(map(_undone, back)))
+        change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
+    change.to(todo.network, file=path, backend=todo.device.backend)
+    _assert_no_loop(change.interface, todo)
+    if go:
+        last = DeviceChange(peers=tuple(one.change for one in go))
+        again = DeviceChange(peers=tuple(map(_undone, go)))
+        change.do("", lambda: todo.device.change(last), lambda: todo.device.change(again))
+
+
+def _former(todo: _Todo) -> DeviceChange:
+    """The interface itself as it was, as far as it changes."""
+    head, state = todo.head, todo.state
+    return DeviceChange(
+        private_key=(_private(state.private_key) or CLEAR) if head.private_key else None,
+        listen_port=None if head.listen_port is None else state.listen_port,
+        fwmark=None if head.fwmark is None else state.fwmark,
+    )
+
+
+def _undone(one: PeerDifference) -> PeerChange:
+    if one.before is None:
+        return PeerChange(one.change.public_key, remove=True)
+    return peer_diff.whole(one.before)
+
+
+def _private(text: str | None) -> PrivateKey | None:
+    return PrivateKey.from_base64(bytearray(text, "ascii")) if text else None
+
+
+def _assert_no_loop(interface: str, todo: _Todo) -> None:
+    mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
+    ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
+    # Who gets a new endpoint, or whose is in a network that is new in the tunnel.
+    asked = set()
+    for one in todo.difference.peers:
+        if one.change.remove:
+            ways.pop(one.public_key, None)
+        elif one.change.endpoint is not None:
+            ways[one.public_key] = write_endpoint(one.change.endpoint)
+            asked.add(one.public_key)
+    gained = (ip for one in todo.difference.peers for ip in one.gained)
+    for found in routing_loops.find(interface, ways, mark, gained, asked, todo.names):
+        raise HostError(errno.ELOOP, found)
+
+
+def _device_lines(todo: _Todo) -> Iterator[str]:
+    head, state = todo.head, todo.state
+    if isinstance(head.private_key, PrivateKey):
+        yield f"~ public key {state.public_key or 'none'} -> {base64_text(head.private_key.public)}"
+    if head.listen_port is not None:
+        yield f"~ listen port {state.listen_port} -> {head.listen_port}"
+    if head.fwmark is not None:
+        yield f"~ fwmark {_mark(state.fwmark)} -> {_mark(head.fwmark)}"
+    for one in todo.difference.peers:
+        yield _peer_line(one, todo.names.get(one.public_key, one.public_key))
+
+
+def _peer_line(one: PeerDifference, name: str) -> str:
+    change = one.change
+    if change.remove:
+        return f"- peer {name}"
+    parts = []
+    if change.preshared_key is not None:
+        had = one.before is not None and one.before.preshared_key is not None
+        has = change.preshared_key is not CLEAR
+        parts.append(f"preshared key {'changed' if had and has else 'added' if has else 'removed'}")
+    if change.endpoint is not None:
+        old = f"{one.before.endpoint} -> " if one.before and one.before.endpoint else ""
+        parts.append(f"endpoint {old}{write_endpoint(change.endpoint)}")
+    if change.persistent_keepalive is not None:
+        old = f"{one.before.persistent_keepalive or 'off'} -> " if one.before else ""
+        parts.append(f"persistent keepalive {old}{change.persistent_keepalive or 'off'}")
+    ips = [f"+{ip}" for ip in one.gained] + [f"-{ip}" for ip in one.lost]
+    if ips:
+        parts.append(f"allowed ips {' '.join(ips)}")
+    sign = "~" if one.before else "+"
+    return f"{sign} peer {name}: {', '.join(parts)}" if parts else f"{sign} peer {name}"
+
+
+def _signed(step: str) -> str:
+    """By the verb of ip's, at its place: an interface may be called `add`."""
+    verb = re.match(r"ip (?:-[46] )?[a-z]+ (add|del)", step)
+    return f"{'~' if verb is None else '+' if verb[1] == 'add' else '-'} {step}"
+
+
+def _mark(mark: int) -> str:
+    return f"{mark:#x}" if mark else "off"

@@ -1,0 +1,143 @@
+"""Writes an interface's present state to its file, with what only the file can know."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from wiresnake.conffile import peer_sections, wg, wg_quick
+from wiresnake.conffile.wg_quick import PeerExtra, QuickConfig
+from wiresnake.conffile.write import write_config
+from wiresnake.devices.interface import interface_names, open_interface
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.lifecycle import applied, hooks, peer_diff, recovery
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.lifecycle.resolve import resolver
+from wiresnake.network import observe
+from wiresnake.network.model import Network
+from wiresnake.uapi.configuration import wipe
+from wiresnake.uapi.snapshot import InterfaceState
+
+
+def assert_wireguard(interface: str) -> None:
+    """HostError with wg-quick's words if that is none, or not there."""
+    # A daemon may outlive its interface.
+    if interface not in interface_names() or not observe.exists(interface):
+        raise HostError(errno.ENODEV, f"`{interface}' is not a WireGuard interface")
+
+
+def assert_savable(path: str, file: QuickConfig) -> None:
+    """ConfigError for SaveConfig in a credential of systemd, which is read-only and ends with the
+    service: what is to be saved would be lost."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if file.save and folder and os.path.dirname(path) == os.path.realpath(folder):
+        raise ConfigError(
+            f"{path}: SaveConfig cannot be kept in a credential, which is read-only: remove it"
+            " there and encrypt the file anew, or use a file in /etc/wireguard"
+        )
+
+
+def save_present(argument: str, say: Say, note: Say) -> None:
+    """`wiresnake save`: HostError or ConfigError."""
+    interface, path = wg_quick.find(argument)
+    file = wg_quick.load(path)
+    wipe(file.wg)
+    try:
+        with recovery.begin(interface, say, note):
+            save(interface, path, file, say)
+    except HostError as error:
+        if error.errno != errno.EDEADLK:
+            raise
+        save(interface, path, file, say)  # A hook of the interface may save, as with wg-quick.
+
+
+def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
+    """Replaces the file in one step; it is readable by root alone.
+
+    Unlike wg-quick's, what is kept has no mark and no link-local address that nobody wrote, and
+    keeps search domains, names of peers and their hooks, and what `new` notes for the next peer.
+    """
+    assert_wireguard(interface)
+    say(f"wg showconf {interface}")
+    state = open_interface(interface).read()
+    network = observe.read(interface, [state.fwmark])
+    if network is None:
+        raise HostError(errno.ENODEV, f"{interface} went away meanwhile")
+    text = "\n".join(lines(file, network, state)) + "\n"
+    temporary = f"{path}.tmp"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as out:
+                os.fchmod(out.fileno(), 0o600)
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}; it is as it was"
+        raise HostError(error.errno, what) from None
+    _remember(interface, path, text)
+
+
+def _remember(interface: str, path: str, text: str) -> None:
+    """The file names all that is there from now on: who is taken out of it later goes. Without a
+    record nothing begins one: an `up` in whose hook this runs will."""
+    if record := applied.load(interface):
+        file = wg_quick.parse(bytearray(text.encode("utf-8", "surrogateescape")), path)
+        try:
+            device = wg.parse(file.wg, resolver(), name=path)
+            parts = peer_sections.read(file.wg)
+            said = peer_diff.said(file.wg, parts)
+        finally:
+            wipe(file.wg)
+        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+        new = hooks.record(file, endpoints, said, device)
+        with contextlib.suppress(OSError):  # A full disk; the file is what counts.
+            applied.save(interface, replace(new, events=record.events))
+
+
+def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:
+    """The whole file."""
+    yield from (f"# {key} = {value}" for key, value in file.told.items())
+    yield "[Interface]"
+    for one in network.addresses:
+        # Before Linux 5.18 nothing tells which the kernel made.
+        if one in file.addresses or not one.startswith("fe80:"):
+            yield f"Address = {one}"
+    dns = network.dns if network.dns.servers else file.dns
+    yield from (f"DNS = {one}" for one in (*dns.servers, *(dns.search or file.dns.search)))
+    if file.mtu:
+        yield f"MTU = {network.mtu}"
+    if file.table:
+        yield f"Table = {file.table}"
+    if file.save:
+        yield "SaveConfig = true"
+    for key, commands in (
+        ("PreUp", file.pre_up),
+        ("PostUp", file.post_up),
+        ("PreDown", file.pre_down),
+        ("PostDown", file.post_down),
+    ):
+        yield from (f"{key} = {one}" for one in commands)
+    if network.policy and state.fwmark == network.policy.mark and not file.has_mark:
+        state = state._replace(fwmark=0)
+    extras = {peer.public_key: peer for peer in file.peers}
+    for line in write_config(state).splitlines()[1:]:
+        key, _, value = line.partition(" = ")
+        extra = extras.get(value) if key == "PublicKey" else None
+        if extra:
+            yield from extra.comments
+        yield line
+        if extra:
+            yield from _hooks(extra)
+
+
+def _hooks(peer: PeerExtra) -> Iterator[str]:
+    yield from (f"OnUp = {one}" for one in peer.on_up)
+    yield from (f"OnDown = {one}" for one in peer.on_down)

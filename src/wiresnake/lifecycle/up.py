@@ -1,0 +1,181 @@
+"""Brings an interface up as its file says, or leaves the host as it was."""
+
+import errno
+import os
+import time
+
+from wiresnake.conffile import peer_sections, wg, wg_quick
+from wiresnake.conffile.wg import Resolve
+from wiresnake.conffile.wg_quick import QuickConfig
+from wiresnake.devices.interface import Interface, open_interface
+from wiresnake.devices.reports import read_report
+from wiresnake.errors import ConfigError, HostError
+from wiresnake.lifecycle import (
+    applied,
+    backend,
+    desired_network,
+    hooks,
+    peer_diff,
+    recovery,
+    routing_loops,
+)
+from wiresnake.lifecycle.backend import Choice
+from wiresnake.lifecycle.hooks import Say
+from wiresnake.lifecycle.resolve import later, resolver
+from wiresnake.lifecycle.save import assert_savable
+from wiresnake.model import DeviceChange
+from wiresnake.network import observe, transaction
+from wiresnake.network.model import Network
+from wiresnake.network.transaction import Change
+from wiresnake.uapi.configuration import wipe
+from wiresnake.uapi.snapshot import InterfaceState
+
+_PATIENCE = 1.0
+"""Seconds for a daemon's socket."""
+_SHORT_RETRIES = 2
+"""Of a name, while traffic goes around a tunnel whose daemon is dead: two seconds, and what the
+resolver itself takes. More have a point only at boot, when nothing is held back yet."""
+
+
+def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
+    """Returns the interface's name. HostError, ConfigError or HookFailed if it cannot be.
+
+    The file is read, and names in it are resolved, before anything is touched; but with PreUp,
+    names are only resolved once its commands have run, which may be what makes them known. What has
+    held traffic back since the daemon of this interface died stays until the next one is up.
+    """
+    interface, path = wg_quick.find(argument)
+    file = wg_quick.load(path)
+    try:
+        _up(file, interface, path, choice, say, note)
+    finally:
+        wipe(file.wg)
+    return interface
+
+
+def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, note: Say) -> None:
+    if observe.exists(interface) and not transaction.leftovers(interface):
+        raise HostError(errno.EEXIST, f"`{interface}' already exists")
+    assert_savable(path, file)
+    if not file.pre_up and file.table not in ("", "off", "auto"):
+        desired_network.table_number(file.table, path)
+    parts = peer_sections.read(file.wg)
+    said = peer_diff.said(file.wg, parts)
+    past = transaction.held_back(interface)
+    wait = file.pre_up or past
+    device_change = wg.parse(file.wg, later if wait else resolver(), name=path, append=True)
+    variables = hooks.Variables.of(file, path)
+    with recovery.begin(interface, say, note) as change:
+        if observe.exists(interface):
+            raise HostError(errno.EEXIST, f"`{interface}' already exists")
+        if past and not file.pre_up:
+            device_change = _resolved(file, path, change, past, note)
+        taken = backend.create(change, choice, say, note)
+        if file.pre_up:
+            hooks.run(file.pre_up, interface, variables, say)
+            device_change = _resolved(file, path, change, past, note)
+        wipe(file.wg)
+        device = open_interface(interface)
+        say(f"wg addconf {interface} /dev/fd/63")
+        device.change(device_change)
+        state = device.read()
+        allowed = {one for peer in state.peers for one in peer.allowed_ips}
+        mark = state.fwmark
+        if desired_network.needs_mark(file, allowed):
+            _assert_unheld(mark, interface)
+            mark = mark or set_mark(device, say)
+        mtu = file.mtu or desired_network.guess_mtu(state)
+        network = desired_network.network(file, allowed, mtu=mtu, mark=mark, path=path)
+        if lost := desired_network.lost(file, network):
+            note(lost)
+        change.to(network, file=path, backend=taken)
+        _await_socket(state)
+        hooks.run(file.post_up, interface, variables, say)
+        _warn_of_loops(network, state, mark, interface, note)
+        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+        record = hooks.record(file, endpoints, said, device_change)
+        change.do(
+            f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
+            lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
+            lambda: hooks.stop_events(applied.load(interface), interface),
+        )
+
+
+def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say) -> DeviceChange:
+    """With the names of endpoints looked up.
+
+    `past`: the mark that goes past what outlived the interface and holds its traffic back, else 0.
+    Names are then asked for without opening it, as name servers on this host and in its own
+    networks can be reached. What these do not know may be known only around the tunnel: then it is
+    open for as long as a few attempts take.
+    """
+
+    def parse(resolve: Resolve) -> DeviceChange:
+        return wg.parse(file.wg, resolve, name=path, append=True)
+
+    if not past:
+        return parse(resolver())
+    try:
+        return parse(resolver(0, lambda address: observe.route_device(address, past) is not None))
+    except ConfigError as error:
+        note(str(error))
+    with change.opened(note):
+        return parse(resolver(_SHORT_RETRIES))
+
+
+def _await_socket(state: InterfaceState) -> None:
+    """HostError if there is none, such as where another has the port. The kernel's device then
+    refuses to come up; a daemon of ours opens its socket a moment later, or says why it has none.
+    Others cannot be asked."""
+    deadline = time.monotonic() + _PATIENCE
+    one = state.peers[0].public_key if state.peers else None  # All of them are not of interest.
+    while True:
+        report = read_report(state.name, one)
+        if report is None or report.device.bound:
+            return
+        if time.monotonic() > deadline:
+            raise _no_socket(state, report.device.bind_error)
+        time.sleep(0.005)
+
+
+def _no_socket(state: InterfaceState, number: int) -> HostError:
+    port = f"UDP port {state.listen_port}" if state.listen_port else "a UDP port"
+    if number == errno.EADDRINUSE:
+        what = f"{port} is in use: choose another ListenPort, or stop who has it (ss -lunp)"
+    elif number:
+        what = f"{state.name}'s daemon cannot open {port}: {os.strerror(number)}"
+    else:
+        what = f"{state.name}'s daemon has not opened {port} within a second"
+    return HostError(number or errno.ETIMEDOUT, what)
+
+
+def _warn_of_loops(
+    network: Network, state: InterfaceState, mark: int, interface: str, note: Say
+) -> None:
+    """wg-quick says nothing of it; but it may be meant, as where a rule of the administrator's
+    leads past it, so it is no error."""
+    endpoints = {one.public_key: one.endpoint for one in state.peers if one.endpoint}
+    # A default route by rules is passed by with the mark.
+    passed = mark if network.policy else None
+    prefixes = (route.prefix for route in network.routes if route.table != passed)
+    for found in routing_loops.find(interface, endpoints, mark, prefixes):
+        note(found)
+
+
+def _assert_unheld(mark: int, interface: str) -> None:
+    """HostError for the mark of a tunnel whose daemon is dead: what holds back its traffic would
+    be this interface's, and go with it."""
+    if other := observe.holder(mark, interface):
+        raise HostError(
+            errno.EBUSY,
+            f"FwMark {mark} holds back the traffic of {other}, whose daemon is dead: `wiresnake up"
+            f" {other}' or `wiresnake down {other}' first, or choose another FwMark",
+        )
+
+
+def set_mark(device: Interface, say: Say) -> int:
+    """Gives the device the mark that wg-quick would choose: the number of a table without use."""
+    mark = observe.free_table(device.name)
+    say(f"wg set {device.name} fwmark {mark}")
+    device.change(DeviceChange(fwmark=mark))
+    return mark

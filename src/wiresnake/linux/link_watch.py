@@ -1,0 +1,167 @@
+"""Watches the interface: up, down, MTU, deletion, and its move to another network namespace.
+
+Raw rtnetlink, and no polling. A message only says that something has changed; what is true now
+is then asked. After a move the kernel lets our own socket hear the other namespace
+(NETLINK_LISTEN_ALL_NSID), so that no descriptor of ours keeps that namespace alive: a container
+that ends takes the interface with it, as with the kernel's WireGuard.
+"""
+
+import asyncio
+import ctypes
+import errno
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+from wiresnake.errors import DEFECTS, reason
+from wiresnake.linux import tun
+from wiresnake.linux.netlink import (
+    LISTEN_ALL_NSID,
+    RECEIVE_BYTES,
+    SOL_NETLINK,
+    Answer,
+    Netlink,
+    Request,
+    answers,
+    fields,
+    name,
+    number,
+    unsigned,
+)
+
+# <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
+_GET_LINK, _NEW_NSID, _GET_NSID = 18, 88, 90
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_RTNLGRP_LINK = 1
+_IFF_UP = 1
+_ANY = 0xFFFFFFFF
+"""For a number: whichever is free."""
+_CLONE_NEWNET = 0x40000000
+
+_log = logging.getLogger(__name__)
+
+
+class LinkWatch:
+    """Calls `on_link(up, mtu)` when either changed, and `on_gone()` once. Needs a running loop."""
+
+    def __init__(
+        self,
+        tun_fd: int,
+        on_link: Callable[[bool, int], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._tun = tun_fd
+        self._on_link, self._on_gone = on_link, on_gone
+        self._state: tuple[bool, int] | None = None
+        self._index = 0
+        self._lost_sight = False
+        self._home = os.stat("/proc/self/ns/net").st_ino
+        self._place = self._home
+        self._loop = asyncio.get_running_loop()
+        self._links = subscribe(_RTNLGRP_LINK)
+        self._loop.add_reader(self._links, self._link_changed)
+        self._refresh()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._links)
+        self._links.close()
+
+    def _link_changed(self) -> None:
+        try:
+            data = self._links.recv(RECEIVE_BYTES)
+        except OSError as error:  # ENOBUFS: the kernel had to drop some. Look for ourselves.
+            if error.errno == errno.EAGAIN:
+                return
+            data = b""
+        known = data and self._index
+        if not known or any(_index_of(one) == self._index for one in answers(data)):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        name = tun.name_of(self._tun)
+        if name is None:
+            self._on_gone()
+            return
+        try:
+            self._index, up, mtu = self._look(name)
+            self._lost_sight = False
+        except DEFECTS as error:  # Also an answer that makes no sense: the link must not be lost.
+            if tun.name_of(self._tun) is None:
+                self._on_gone()
+                return
+            if not self._lost_sight:
+                _log.error("cannot follow %s, taken as up: %s", name, reason(error))
+            self._lost_sight = True
+            self._index = 0  # It may come home under any.
+            up, mtu = True, self._state[1] if self._state else tun.DEFAULT_MTU
+        if self._state != (up, mtu):
+            self._state = (up, mtu)
+            self._on_link(up, mtu)
+
+    def _look(self, name: str) -> tuple[int, bool, int]:
+        """Index, up, and MTU, wherever the interface is."""
+        try:
+            namespace = tun.namespace_of(self._tun)
+        except OSError:
+            return _query(name, None)  # Still right for as long as the interface is at home.
+        try:
+            place = os.fstat(namespace).st_ino
+            if place != self._place:
+                _visit(namespace, lambda: tun.keep_quiet(name))  # A move resets its settings.
+                away = int(place != self._home)
+                self._links.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, away)
+                self._place = place
+            return _query(name, None if place == self._home else _identify(namespace))
+        finally:
+            os.close(namespace)
+
+
+def _query(interface: str, nsid: int | None) -> tuple[int, bool, int]:
+    """Index, up, and MTU of the interface in the namespace that we call `nsid`."""
+    body = bytes(16) + name(_IFLA_IFNAME, interface)
+    if nsid is not None:
+        body += number(_IFLA_TARGET_NETNSID, nsid)
+    with Netlink() as kernel:
+        answer = kernel.ask(Request(_GET_LINK, body))
+    index, flags = struct.unpack_from("iI", answer, 4)
+    return index, bool(flags & _IFF_UP), unsigned(fields(answer[16:])[_IFLA_MTU])
+
+
+def _identify(namespace: int) -> int:
+    """The number by which our own namespace knows another, made if there is none."""
+    target = bytes(4) + number(_NETNSA_FD, namespace)
+    with Netlink() as kernel:
+        made = Request(_NEW_NSID, target + number(_NETNSA_NSID, _ANY))
+        for error in kernel.carry_out([made]).values():
+            if error.errno != errno.EEXIST:
+                raise error
+        answer = kernel.ask(Request(_GET_NSID, target))
+    return int(struct.unpack("i", fields(answer[4:])[_NETNSA_NSID])[0])
+
+
+def _visit(namespace: int, action: Callable[[], None]) -> None:
+    """Runs `action` inside another network namespace, in a thread of its own: a namespace is a
+    thread's, so no other one notices."""
+
+    def body() -> None:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) == 0:
+            action()
+
+    visitor = threading.Thread(target=body)
+    visitor.start()
+    visitor.join()
+
+
+def subscribe(*groups: int) -> socket.socket:
+    """A socket that hears these multicast groups of rtnetlink, without blocking."""
+    one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    one.bind((0, sum(1 << (group - 1) for group in groups)))
+    return one
+
+
+def _index_of(message: Answer) -> int:
+    return unsigned(message.body[4:8])

@@ -1,0 +1,234 @@
+"""What was done to the host for an interface, kept in /run/wiresnake: no secrets.
+
+A change writes before its first step where it comes from and where it goes, so that whoever finds
+the file after a kill knows all that may be there. wg-quick needs no such folder, so that one which
+cannot be made keeps no interface down: then it is within that of the sockets, or there is none.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wiresnake.errors import HostError
+from wiresnake.model import Dns
+from wiresnake.network.model import Block, Guard, Network, Policy, Route, Rule
+
+DIRECTORY = Path("/run/wiresnake")
+SECOND = Path("/run/wireguard/wiresnake")
+"""In a container whose root is read-only, /run/wireguard may be all that can be written."""
+PATIENCE = 60.0
+"""Seconds to wait for another change of the interface."""
+
+
+class Former(NamedTuple):
+    """Of the device itself, before a change; None: it does not change."""
+
+    mark: int | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    index: int
+    """The interface's number when this was written, 0 if there was none: one made by somebody else
+    since has another."""
+    network: Network | None
+    """As the last whole change left it; None: nothing."""
+    file: str = ""
+    """The configuration it comes from."""
+    backend: str = ""
+    """`kernel` or `user`."""
+    changing: bool = False
+    """A change from `network` to `to` has begun."""
+    to: Network | None = None
+    ours: bool = True
+    """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
+    device: Former = Former()  # noqa: RUF009  # a tuple
+    unguarded: tuple[int, ...] = ()
+    """The IP versions whose firewall nothing on this host could have."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Everything that may be there."""
+        return tuple(one for one in (self.network, self.to) if one)
+
+    @property
+    def marks(self) -> frozenset[int]:
+        return frozenset(one.policy.mark for one in self.networks if one.policy)
+
+
+def read(interface: str) -> State | None:
+    """None without a file, or with one that nobody could have written."""
+    try:
+        if (path := find(f"{interface}.json")) is None:
+            return None
+        found = json.loads(path.read_text())
+        return State(
+            found["index"],
+            _network(found["network"]),
+            found["file"],
+            found["backend"],
+            found["changing"],
+            _network(found["to"]),
+            found["ours"],
+            Former(*found.get("device", ())),
+            tuple(found.get("unguarded", ())),
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    except OSError as error:
+        raise _failure(error) from None
+
+
+def marks_of_others(interface: str) -> dict[int, str]:
+    """The marks, which are tables too, that records of other interfaces name; each with one."""
+    names = {
+        file.stem
+        for folder in (DIRECTORY, SECOND)
+        for file in folder.glob("*.json")
+        if file.stem != interface
+    }
+    return {mark: name for name in sorted(names) if (found := read(name)) for mark in found.marks}
+
+
+def write(interface: str, state: State | None) -> None:
+    """Replaces the file as one; None removes it. Without any folder there is no record."""
+    if state is None:
+        if found := find(f"{interface}.json"):
+            found.unlink(missing_ok=True)
+        return
+    if (path := place(f"{interface}.json")) is None:
+        return
+    new = path.with_suffix(".new")
+    text = json.dumps(_plain(state), default=_plain)
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise _failure(error) from None
+
+
+@contextlib.contextmanager
+def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Only one change of an interface at a time; a killed one holds nothing."""
+    if (path := place(f"{interface}.lock")) is None:
+        say(
+            f"neither {DIRECTORY} nor {SECOND} can be written: going on without a record, so that"
+            " nothing mends what a kill leaves. In a container give it one: --tmpfs /run/wiresnake"
+        )
+        yield
+        return
+    try:
+        held = _locked(path, interface, say)
+    except OSError as error:
+        if isinstance(error, HostError):
+            raise
+        raise _failure(error) from None
+    try:
+        yield
+    finally:
+        if find(f"{interface}.json") is None:
+            path.unlink(missing_ok=True)
+        os.close(held)
+
+
+def find(name: str) -> Path | None:
+    """Where that file is, if it is anywhere. OSError if one may not look."""
+    return next((one / name for one in (DIRECTORY, SECOND) if (one / name).exists()), None)
+
+
+def place(name: str) -> Path | None:
+    """Where that file is to be written, in a folder that root alone may read; None if nowhere."""
+    for folder in (DIRECTORY, SECOND):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder / name
+    return None
+
+
+def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
+    deadline = time.monotonic() + PATIENCE
+    waits = False
+    while True:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
+                with contextlib.suppress(OSError):  # A full disk; it is only to tell others.
+                    os.ftruncate(held, 0)
+                    os.write(held, b"%d\n" % os.getpid())
+                return held
+        except BlockingIOError:
+            holder = os.pread(held, 16, 0).decode().strip()
+            if holder in _ancestors():
+                os.close(held)
+                what = (
+                    f"process {holder} is changing {interface} and runs this as its hook, which"
+                    " cannot change it meanwhile. In a hook take `wiresnake set'"
+                )
+                raise HostError(errno.EDEADLK, what) from None
+            if time.monotonic() > deadline:
+                what = f"process {holder} is still changing {interface}: end it, or wait for it"
+                raise HostError(what) from None
+            if not waits:
+                say(f"process {holder} is changing {interface}: waiting for it")
+            waits = True
+            time.sleep(0.02)
+        os.close(held)
+
+
+def _ancestors() -> Iterator[str]:
+    """The processes that wait for us, or for one that does."""
+    pid = os.getppid()
+    while pid:
+        yield str(pid)
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return
+        pid = int(text.rpartition(")")[2].split()[1])
+
+
+def _failure(error: OSError) -> HostError:
+    return HostError(error.errno, f"{error.filename or DIRECTORY}: {error.strerror}")
+
+
+def _plain(value: Any) -> dict[str, object]:  # one of two dataclasses
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _network(found: Any) -> Network | None:  # from JSON
+    if found is None:
+        return None
+    policy = found["policy"]
+    return Network(
+        found["mtu"],
+        tuple(found["addresses"]),
+        tuple(Route(*one) for one in found["routes"]),
+        policy and _policy(*policy),
+        Dns(*map(tuple, found["dns"])),
+        found["up"],
+    )
+
+
+def _policy(mark: int, versions: list[int], rules: Any, guards: Any, blocks: Any = None) -> Policy:
+    return Policy(
+        mark,
+        tuple(versions),
+        None if rules is None else tuple(Rule(*one) for one in rules),
+        None if guards is None else tuple(Guard(v, m, tuple(own)) for v, m, own in guards),
+        None if blocks is None else tuple(Block(*one) for one in blocks),
+    )

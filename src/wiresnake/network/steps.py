@@ -1,0 +1,247 @@
+"""The steps by which a host's network changes: what each says, how it is done and undone.
+
+`str(step)` is the line that wg-quick echoes, without `[#]`, though no such program is started.
+"""
+
+import socket
+import struct
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
+
+from wiresnake.linux import rtnetlink, sysctl
+from wiresnake.linux.netlink import Request, attribute, number
+from wiresnake.model import Dns
+from wiresnake.network import dns, firewall
+from wiresnake.network.model import MAIN_TABLE, Block, Guard, Route, Rule
+
+BOOT = 3
+"""RTPROT_BOOT: what `ip route add` and `ip rule add` leave as their mark."""
+UNREACHABLE = 7
+BLOCK_METRIC = 4_000_051_820
+"""Worse than that of any route that an administrator gives a tunnel's table, and nobody else's."""
+_UNICAST = 1
+_UNIVERSE, _LINK, _NOWHERE = 0, 253, 255
+_TO_TABLE, _INVERT = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    interface: str
+
+    @abstractmethod
+    def inverse(self) -> "Step":
+        """The step that undoes this one, and bears that it was not or only half done."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetlinkStep(Step):
+    """One request to the kernel; a run of them is sent in one call."""
+
+    @abstractmethod
+    def request(self, index: int) -> Request:
+        """`index` is the interface's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toggle(NetlinkStep):
+    """Adds or removes something, which is the whole difference between doing and undoing."""
+
+    add: bool
+    again: bool
+    """An addition that undoes a removal, so that it takes its old place before others alike."""
+
+    def inverse(self) -> Self:
+        return replace(self, add=not self.add, again=not self.add)
+
+    @property
+    def verb(self) -> str:
+        return "add" if self.add else "delete"
+
+    def _flags(self) -> int:
+        if not self.add:
+            return 0
+        return rtnetlink.CREATE if self.again else rtnetlink.CREATE | rtnetlink.EXCLUSIVE
+
+
+@dataclass(frozen=True, slots=True)
+class AddressStep(Toggle):
+    address: str
+
+    def __str__(self) -> str:
+        version = 6 if ":" in self.address else 4
+        return f"ip -{version} address {self.verb} {self.address} dev {self.interface}"
+
+    def request(self, index: int) -> Request:
+        version, packed, length = rtnetlink.pack_prefix(self.address)
+        kind = rtnetlink.NEW_ADDRESS if self.add else rtnetlink.DELETE_ADDRESS
+        header = struct.pack("BBBBI", rtnetlink.FAMILIES[version], length, 0, 0, index)
+        return Request(kind, header + attribute(2, packed) + attribute(1, packed), self._flags())
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStep(Toggle):
+    route: Route
+
+    def __str__(self) -> str:
+        version = 6 if ":" in self.route.prefix else 4
+        table = "" if self.route.table == MAIN_TABLE else f" table {self.route.table}"
+        return f"ip -{version} route {self.verb} {self.route.prefix} dev {self.interface}{table}"
+
+    def request(self, index: int) -> Request:
+        version, packed, length = rtnetlink.pack_prefix(self.route.prefix)
+        table = self.route.table if self.route.table < 256 else 0
+        scope = _NOWHERE if not self.add else _LINK if version == 4 else _UNIVERSE
+        header = struct.pack(
+            "BBBBBBBBI", rtnetlink.FAMILIES[version], length, 0, 0, table, BOOT, scope, _UNICAST, 0
+        )
+        body = header + attribute(1, packed) + number(4, index) + number(15, self.route.table)
+        kind = rtnetlink.NEW_ROUTE if self.add else rtnetlink.DELETE_ROUTE
+        return Request(kind, body, self._flags())
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStep(Toggle):
+    """One that is there already is as good: it is left where stock wg-quick took a tunnel down."""
+
+    block: Block
+
+    def __str__(self) -> str:
+        version, table = self.block
+        what = f"unreachable default metric {BLOCK_METRIC} table {table}"
+        return f"ip -{version} route {self.verb} {what}"
+
+    def request(self, index: int) -> Request:
+        version, table = self.block
+        family, short = rtnetlink.FAMILIES[version], table if table < 256 else 0
+        scope = _UNIVERSE if self.add else _NOWHERE
+        header = struct.pack("BBBBBBBBI", family, 0, 0, 0, short, BOOT, scope, UNREACHABLE, 0)
+        body = header + number(6, BLOCK_METRIC) + number(15, table)
+        if self.add:
+            flags = rtnetlink.CREATE | rtnetlink.REPLACE
+            return Request(rtnetlink.NEW_ROUTE, body, flags)
+        return Request(rtnetlink.DELETE_ROUTE, body)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleStep(Toggle):
+    rule: Rule
+
+    def __str__(self) -> str:
+        what = f"table {self.rule.table}"
+        if self.rule.table == MAIN_TABLE:
+            what = "table main suppress_prefixlength 0"
+        elif self.add:
+            what = f"not fwmark {self.rule.table} {what}"
+        return f"ip -{self.rule.version} rule {self.verb} {what}"
+
+    def request(self, index: int) -> Request:
+        rule = self.rule
+        table = rule.table if rule.table < 256 else 0
+        invert = _INVERT if rule.table != MAIN_TABLE else 0
+        family = rtnetlink.FAMILIES[rule.version]
+        body = struct.pack("BBBBBBBBI", family, 0, 0, 0, table, 0, 0, _TO_TABLE, invert)
+        body += number(15, rule.table)
+        body += number(14, 0) if rule.table == MAIN_TABLE else number(10, rule.table)
+        if rule.priority:
+            body += number(6, rule.priority)
+        kind = rtnetlink.NEW_RULE if self.add else rtnetlink.DELETE_RULE
+        return Request(kind, body, self._flags())
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStep(NetlinkStep):
+    """The MTU, and whether the link is up."""
+
+    mtu: int
+    up: bool
+    old_mtu: int
+    old_up: bool
+
+    def __str__(self) -> str:
+        return f"ip link set mtu {self.mtu} {'up' if self.up else 'down'} dev {self.interface}"
+
+    def inverse(self) -> "LinkStep":
+        return LinkStep(self.interface, self.old_mtu, self.old_up, self.mtu, self.up)
+
+    def request(self, index: int) -> Request:
+        header = struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, int(self.up), 1)
+        return Request(rtnetlink.NEW_LINK, header + number(4, self.mtu))
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStep(NetlinkStep):
+    """Deletes the interface, and with it its addresses and routes. Nothing brings it back, so it
+    comes last."""
+
+    def __str__(self) -> str:
+        return f"ip link delete dev {self.interface}"
+
+    def inverse(self) -> Step:
+        raise AssertionError("a deleted interface cannot come back")
+
+    def request(self, index: int) -> Request:
+        return Request(
+            rtnetlink.DELETE_LINK, struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStep(Step):
+    """What another program does, or a file of /proc."""
+
+    @abstractmethod
+    def carry_out(self) -> str | None:
+        """Returns a warning if it could not be done, but may be done without."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallStep(ProgramStep):
+    """wg-quick's anti-spoof rules of one IP version, replaced as one."""
+
+    version: int
+    before: Guard | None
+    after: Guard | None
+
+    def __str__(self) -> str:
+        return firewall.command(self.version)
+
+    def inverse(self) -> "FirewallStep":
+        return replace(self, before=self.after, after=self.before)
+
+    def carry_out(self) -> str | None:
+        return firewall.replace(self.interface, self.version, self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class DnsStep(ProgramStep):
+    before: Dns
+    after: Dns
+
+    def __str__(self) -> str:
+        return dns.command(self.interface, self.after)
+
+    def inverse(self) -> "DnsStep":
+        return DnsStep(self.interface, self.after, self.before)
+
+    def carry_out(self) -> str | None:
+        return dns.replace(self.interface, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMarkStep(ProgramStep):
+    """src_valid_mark, so that the reverse path filter looks the way up with the mark.
+
+    It is the whole host's: `down` leaves it, as wg-quick does, and only a failure resets it.
+    """
+
+    value: int = 1
+
+    def __str__(self) -> str:
+        return f"sysctl -q {sysctl.SOURCE_MARK}={self.value}"
+
+    def inverse(self) -> "SourceMarkStep":
+        return SourceMarkStep(self.interface, 1 - self.value)
+
+    def carry_out(self) -> str | None:
+        return sysctl.write_source_mark(self.value)

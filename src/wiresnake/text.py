@@ -1,0 +1,43 @@
+"""Values as text, both ways: keys, addresses, endpoints."""
+
+import binascii
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wiresnake._native import Endpoint
+
+
+def base64_text(key: bytes) -> str:
+    return binascii.b2a_base64(key, newline=False).decode()
+
+
+def ip_text(address: bytes) -> str:
+    """Of 4 or 16 bytes."""
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def zone_text(scope: int) -> str:
+    """The name of a scope's interface, as getnameinfo gives it."""
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:
+        return str(scope)
+
+
+def write_endpoint(endpoint: "Endpoint") -> str:
+    host = endpoint.host
+    if ":" not in host:
+        return f"{host}:{endpoint.port}"
+    zone = f"%{endpoint.scope}" if endpoint.scope else ""
+    return f"[{host}{zone}]:{endpoint.port}"
+
+
+def read_endpoint(text: str) -> "Endpoint":
+    """Of what `write_endpoint` gives, or a state; ValueError or OSError otherwise."""
+    from wiresnake._native import Endpoint
+
+    host, _, port = text.rpartition(":")
+    host, _, zone = host.removeprefix("[").removesuffix("]").partition("%")
+    scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
+    return Endpoint(host, int(port), scope)

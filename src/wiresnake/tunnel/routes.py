@@ -1,0 +1,271 @@
+"""Keeps what sticks to a peer's datagrams as the host's routes have it (the sticky source).
+
+What is sent to a peer leaves from the address that the peer wrote to, and by the interface too if
+that is another than the host would choose and has a route: a host with two uplinks answers by the
+one that was asked. So the kernel is asked (RTM_GETROUTE) once as the source of a peer becomes
+another, and once for each after routes, rules, addresses or links have changed; nothing is
+forgotten for a change elsewhere. The kernel's WireGuard (socket.c) looks up the route of each
+packet instead, and wireguard-go (sticky_linux.go) asks as we do.
+
+All netlink sockets stay in the namespace of birth, as the UDP sockets do.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import time
+from collections.abc import Callable, Collection, Iterable
+from enum import IntEnum
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from wiresnake._native import Endpoint
+from wiresnake.linux.link_watch import subscribe
+from wiresnake.linux.netlink import Netlink, Refused, Request, attribute, fields, number, unsigned
+
+# <linux/rtnetlink.h>
+_NEW_ADDRESS, _GET_ROUTE = 20, 26
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_MARK = 1, 2, 4, 7, 16
+_RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
+_FIB_MATCH = 0x2000
+_MESSAGE = struct.Struct("=8BI")
+_GROUPS = (1, 5, 7, 8, 9, 11, 19, 32)
+"""Links; addresses, routes and rules of IPv4, then of IPv6 (19: its rules); next hops."""
+_NO_ROUTE = (errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.ENODEV)
+
+_HEARD_BYTES = 1 << 13
+"""Room for few messages: a flood overflows it, and that says all we want to know."""
+_GATHER = 0.02
+"""Seconds from the first message to the questions: changes come in company."""
+_REST, _LONGEST_REST = 0.2, 2.0
+_SHARE = 10
+"""After the questions it is deaf for ten times the processor time that they took, for 0.2 s at
+least and 2 s at most: where routes change all the time, they take a tenth of a processor with up
+to 5,000 peers, and more with more. Another way out is found after the rest and the round of
+questions that follows it. What `moved` asks for takes a tenth, too."""
+_TOGETHER = 100
+"""Peers asked for at once, in 3 ms."""
+
+
+class Hold(IntEnum):
+    """What of a source sticks. Bit 0, the address, and bit 1, the interface, are the plane's."""
+
+    UNASKED = 0b00001
+    ROUTED = 0b00101
+    """The host's own way from that address leads out by the interface."""
+    PINNED = 0b00111
+    """It leads out by another, but there is a route by the interface."""
+    FACING = 0b00110
+    """As PINNED, and the interface alone makes the kernel choose the address. IPv6 looks no further
+    than the best route for a given source."""
+    ALONE = 0b01001
+    """Only other interfaces have a route."""
+    LEFT = 0b00100
+    """It was ROUTED and is no more: the host has chosen another way, and we go along."""
+    LOST = 0b01000
+    """No way from that address, or it was PINNED and its route is gone."""
+    STALE = 0b10000000
+    """A bit of the plane's: the rest was right before the mark or the sockets changed."""
+
+
+class Flow(NamedTuple):
+    """What the device's datagrams have in common, as rules may look at it."""
+
+    mark: int
+    port: int
+    interface: int
+    """The one that the sockets are bound to, or 0."""
+
+
+class Plane(Protocol):
+    """What is needed of the data plane."""
+
+    def take_source(self, peer: int) -> Endpoint | None: ...
+    def hold_source(self, peer: int, endpoint: Endpoint, hold: int) -> None: ...
+
+
+Way = tuple[bytes, bytes, int, int, int]
+"""`Endpoint.route` and the remote port."""
+Answer = memoryview | Refused | None
+
+
+class Routes:
+    """Asks the kernel as routes change (`peers` then names all of them), as `moved` tells of a
+    peer, soon, and as `settle` does, at once. `flow` is None while there are no sockets. Needs a
+    running loop."""
+
+    def __init__(
+        self, plane: Plane, peers: Callable[[], Iterable[int]], flow: Callable[[], Flow | None]
+    ) -> None:
+        self._plane, self._peers, self._flow = plane, peers, flow
+        self._loop = asyncio.get_running_loop()
+        self._kernel = Netlink()
+        self._heard = subscribe(*_GROUPS)
+        self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARD_BYTES)
+        self._loop.add_reader(self._heard, self._changed)
+        self._looking: asyncio.Task[None] | None = None
+        self._moved: dict[int, None] = {}
+        self._resting: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._heard)
+        self._heard.close()
+        self._kernel.close()
+
+    def settle(self, peer: int) -> None:
+        """Asks for a peer whose source is another now."""
+        self._ask([peer], {}, unasked=True)
+
+    def moved(self, peer: int) -> None:
+        """Data has come from elsewhere; who moves all the time is asked for five times a second."""
+        self._moved[peer] = None
+        if self._resting is None:
+            self._look_at_moved()
+
+    def _look_at_moved(self) -> None:
+        self._resting = None
+        if part := list(islice(self._moved, _TOGETHER)):
+            for peer in part:
+                del self._moved[peer]
+            begin = time.thread_time()
+            try:
+                self._ask(part, {})
+            finally:
+                rest = _SHARE * (time.thread_time() - begin) if self._moved else _REST
+                self._resting = self._loop.call_later(rest, self._look_at_moved)
+
+    def _changed(self) -> None:
+        if self._drain():
+            self._loop.remove_reader(self._heard)
+            self._looking = self._loop.create_task(self._look())
+
+    def _drain(self) -> bool:
+        """Whether anything may lead elsewhere now. The messages do not say more than that."""
+        changed = False
+        try:
+            for _ in range(_TOGETHER):
+                # A new address takes no route away; SLAAC repeats each with every advertisement.
+                changed |= unsigned(self._heard.recv(8)[4:6]) != _NEW_ADDRESS
+        except OSError as error:  # EAGAIN: all read. ENOBUFS: some lost.
+            changed |= error.errno != errno.EAGAIN
+        return changed
+
+    async def _look(self) -> None:
+        try:
+            await asyncio.sleep(_GATHER)
+            self._drain()
+            took, known = 0.0, dict[Way, int]()
+            peers = iter(list(self._peers()))
+            while part := list(islice(peers, _TOGETHER)):
+                begin = time.thread_time()
+                self._ask(part, known)
+                took += time.thread_time() - begin
+                await asyncio.sleep(0)
+            await asyncio.sleep(min(max(_REST, _SHARE * took), _LONGEST_REST))
+        finally:
+            if self._heard.fileno() >= 0:
+                self._loop.add_reader(self._heard, self._changed)
+
+    def _ask(self, peers: list[int], known: dict[Way, int], unasked: bool = False) -> None:
+        """Sees to what sticks for these peers, or for those only of which nobody has asked yet;
+        `known` is what was found out in this round."""
+        found: list[tuple[int, Endpoint, Way]] = []
+        for peer in peers:
+            with contextlib.suppress(KeyError):  # It has been removed.
+                endpoint = self._plane.take_source(peer)
+                if endpoint is None or endpoint.scope or (route := endpoint.route) is None:
+                    continue  # A zone has decided already.
+                if not unasked or route[3] == Hold.UNASKED or route[3] & Hold.STALE:
+                    found.append((peer, endpoint, (*route, endpoint.port)))
+        if (flow := self._flow()) is None:
+            return  # The bits of SOURCE_MOVED are clear, so that the next datagram asks again.
+        if asked := {way for _, _, way in found} - known.keys():
+            self._find_out(asked, flow, known)
+        for peer, endpoint, way in found:
+            if known[way] != way[3]:
+                self._plane.hold_source(peer, endpoint, known[way])
+
+    def _find_out(self, asked: Collection[Way], flow: Flow, known: dict[Way, int]) -> None:
+        questions = [question(way, flow) for way in asked]
+        outs = dict(zip(asked, map(way_out, self._kernel.ask_each(questions)), strict=True))
+        pins = [pin for way, out in outs.items() if may_pin(way, out) for pin in pins_of(way, flow)]
+        pinned: dict[Way, Hold] = {}
+        if pins:
+            answers = self._kernel.ask_each([request for _, _, request in pins])
+            for (way, hold, _), answer in zip(pins, answers, strict=True):
+                if proves(way, hold, answer):
+                    pinned.setdefault(way, hold)
+        for way, out in outs.items():
+            known[way] = judge(way, out, pinned.get(way))
+
+
+def judge(way: Way, out: int | None, pin: Hold | None) -> int:
+    """What sticks, by what stuck before, the host's own way out (None: nobody knows) and how the
+    interface can be pinned."""
+    interface, before = way[2], way[3] & ~Hold.STALE
+    if out is None:
+        return before
+    if out == interface:
+        return Hold.ROUTED
+    if before in (Hold.ROUTED, Hold.LEFT):
+        return Hold.LEFT
+    if pin is not None:
+        return pin
+    return Hold.ALONE if out and before in (Hold.UNASKED, Hold.ALONE) else Hold.LOST
+
+
+def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
+    """RTM_GETROUTE: which way a datagram takes, left to the host or with what `pin` sends."""
+    remote, local, interface, _, port = way
+    v4 = len(remote) == 4
+    source = local if pin is not Hold.FACING else b""
+    flags = _FIB_MATCH if v4 and pin is not None else 0
+    body = _MESSAGE.pack(
+        socket.AF_INET if v4 else socket.AF_INET6,
+        8 * len(remote),
+        8 * len(source),
+        *bytes(5),
+        flags,
+    )
+    body += attribute(_RTA_DST, remote)
+    body += attribute(_RTA_SRC, source) if source else b""
+    body += number(_RTA_OIF, flow.interface if pin is None else interface)
+    body += number(_RTA_MARK, flow.mark)
+    body += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+    body += attribute(_RTA_SPORT, flow.port.to_bytes(2)) + attribute(_RTA_DPORT, port.to_bytes(2))
+    return Request(_GET_ROUTE, body)
+
+
+def way_out(answer: Answer) -> int | None:
+    """The interface by which a datagram leaves; 0: by none; None: the kernel does not say."""
+    if answer is None or isinstance(answer, Refused):
+        return 0 if answer is not None and answer.errno in _NO_ROUTE else None
+    return unsigned(fields(answer[_MESSAGE.size :]).get(_RTA_OIF, b""))
+
+
+def may_pin(way: Way, out: int | None) -> bool:
+    return out is not None and judge(way, out, None) in (Hold.ALONE, Hold.LOST)
+
+
+def pins_of(way: Way, flow: Flow) -> list[tuple[Way, Hold, Request]]:
+    """How the interface might be pinned, the better one first, and what to ask about it."""
+    holds = [Hold.PINNED] if len(way[0]) == 4 else [Hold.PINNED, Hold.FACING]
+    return [(way, hold, question(way, flow, hold)) for hold in holds]
+
+
+def proves(way: Way, hold: Hold, answer: Answer) -> bool:
+    """Whether a datagram that is pinned so takes a real route by the interface, and leaves from the
+    right address. IPv4 without a route takes everybody for a neighbour: only a match in its tables
+    is one. IPv6 takes the interface for a hint."""
+    if answer is None or isinstance(answer, Refused):
+        return False
+    remote, local, interface, _, _ = way
+    chosen = bytes(fields(answer[_MESSAGE.size :]).get(_RTA_PREFSRC, b""))
+    by_itself = hold is not Hold.FACING or chosen == local
+    return len(remote) == 4 or (way_out(answer) == interface and by_itself)
