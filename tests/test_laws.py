@@ -221,7 +221,17 @@ def test_folders_stay_small(tmp_path: Path) -> None:
     assert all(lines[name] < FOLDERS[name] for name in FOLDERS), lines
 
 
+RAW = re.compile(r"\b(ctypes|ioctl|AF_NETLINK)\b")
+
+
+def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
+    """Law 8: ioctl, ctypes and netlink sockets are in one folder."""
+    found = {path for path in PACKAGE.rglob("*.py") if RAW.search(path.read_text())}
+    assert {path.parent.name for path in found} == {"linux"}, found
+
+
 FLOORS = (
+    {"__main__"},
     {"cli"},
     {"lifecycle"},
     {"daemon", "diagnosis", "network"},

@@ -16,6 +16,7 @@ import pytest
 from wiresnake.daemon import uapi_server
 from wiresnake.daemon.uapi_server import UapiServer, adopt
 from wiresnake.errors import HostError
+from wiresnake.linux import inotify
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.peer import Observer
 from wiresnake.tunnel.events import Events
@@ -110,7 +111,7 @@ def test_no_socket_file_is_left_that_cannot_be_watched(
         with listener(tmp_path / "s") as one, pytest.raises(HostError):
             UapiServer(cast(Tunnel, RefusingTunnel()), one, tmp_path / "s")
 
-    monkeypatch.setattr(uapi_server, "_watch_file", refuse)
+    monkeypatch.setattr(inotify, "watch", refuse)
     asyncio.run(main())
     assert not (tmp_path / "s").exists()
 

@@ -217,7 +217,7 @@ def _note(line: str) -> None:
 
 
 def _failed(error: WiresnakeError) -> int:
-    return _fail(getattr(error, "strerror", None) or str(error))
+    return _fail(error.message)
 
 
 def _fail(what: str) -> int:

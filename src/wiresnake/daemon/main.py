@@ -219,10 +219,8 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
     """Runs the daemon; the error that ended it in one line, or nothing."""
     try:
         serve(ready)
-    except HostError as error:
-        return error.strerror or str(error)
     except WiresnakeError as error:
-        return str(error)
+        return error.message
     except KeyboardInterrupt:
         return "interrupted"
     except DEFECTS as error:

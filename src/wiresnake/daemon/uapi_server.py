@@ -6,7 +6,6 @@ sent, and asyncio's streams, which keep copies, are not used.
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -14,6 +13,7 @@ import socket
 from pathlib import Path
 
 from wiresnake.errors import DEFECTS, Defect, HostError
+from wiresnake.linux import inotify
 from wiresnake.tunnel.tunnel import Tunnel, take_turns
 from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
 
@@ -26,7 +26,6 @@ _READ_BYTES = 1 << 12
 _OPERATION_BYTES = 1 << 27
 _CLIENTS = 256
 _PAUSE = 0.1
-_IN_ATTRIB, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x400, 0x800
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class UapiServer:
         self.deleted: asyncio.Future[None] = self._loop.create_future()
         listener.setblocking(False)
         try:
-            self._watch = _watch_file(self._path)
+            self._watch = inotify.watch(self._path)
         except OSError:
             self._remove_file()
             raise
@@ -327,15 +326,3 @@ def _inode(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _watch_file(path: str) -> int:
-    """An inotify descriptor that becomes readable when the file may have gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    # While the socket is open its inode lives, so that a deletion shows as IN_ATTRIB only.
-    events = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
-    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(path), events) < 0:
-        number = ctypes.get_errno()
-        raise HostError(number, f"cannot watch {path}: {os.strerror(number)}")
-    return fd
