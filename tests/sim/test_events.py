@@ -40,7 +40,7 @@ class Ear:
 
 
 def state(node: Node, other: Node) -> dict[str, str]:
-    """What Python says of the peer; what the plane says is rust/src/uapi.rs's to test."""
+    """What Python says of the peer; what the plane says is rust/plane/src/uapi.rs's to test."""
     peer = node.peer(other)
     text = write_peer_state(
         peer.public_key, b"", peer.last_handshake, peer.notes or {}, node.world.boot

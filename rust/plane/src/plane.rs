@@ -574,7 +574,9 @@ mod tests {
             assert_eq!(rig.sent(), b"after");
         }
         assert_eq!(rig.panics(), 3);
-        assert!(crate::panics::take().iter().any(|line| line.starts_with("src/outbound.rs:")));
+        assert!(
+            crate::panics::take().iter().any(|line| line.starts_with("plane/src/outbound.rs:"))
+        );
     }
 
     #[test]

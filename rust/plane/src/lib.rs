@@ -11,8 +11,6 @@ pub mod outbound;
 pub mod panics;
 pub mod peer;
 pub mod plane;
-#[cfg(feature = "python")]
-mod py;
 pub mod replay;
 pub mod secret;
 pub mod session;

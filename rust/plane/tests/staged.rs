@@ -1,6 +1,6 @@
 //! What waits for sessions, all peers together. In a process of its own: the sum is the process's.
 
-use _native::peer::{MAX_STAGED, MAX_STAGED_TOGETHER, Sessions};
+use plane::peer::{MAX_STAGED, MAX_STAGED_TOGETHER, Sessions};
 
 fn unstage_all(sessions: &mut Sessions) -> Vec<usize> {
     std::iter::from_fn(|| sessions.unstage()).map(|staged| staged.frame.len()).collect()

@@ -15,18 +15,18 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
-use crate::gate::{Gate, Verdict};
-use crate::notes::News;
-use crate::panics;
-use crate::peer::Peer;
-use crate::plane::Plane;
-use crate::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
-use crate::secret::{SharedSecret, SymmetricState};
-use crate::session::{HEADER, OVERHEAD, Session};
-use crate::shared::now;
-use crate::tun::{Tun, duplicate};
-use crate::uapi;
-use crate::udp::{Endpoint, Sockets};
+use plane::gate::{Gate, Verdict};
+use plane::notes::News;
+use plane::panics;
+use plane::peer::Peer;
+use plane::plane::Plane;
+use plane::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
+use plane::secret::{SharedSecret, SymmetricState};
+use plane::session::{HEADER, OVERHEAD, Session};
+use plane::shared::now;
+use plane::tun::{Tun, duplicate};
+use plane::uapi;
+use plane::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -10,12 +10,12 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use _native::allowed_ips::AllowedIps;
-use _native::offload::{Coalescer, Segments, VNET_HEADER};
-use _native::peer::Peer;
-use _native::secret::AeadKey;
-use _native::session::{HEADER, OVERHEAD, Session};
-use _native::table::Table;
+use plane::allowed_ips::AllowedIps;
+use plane::offload::{Coalescer, Segments, VNET_HEADER};
+use plane::peer::Peer;
+use plane::secret::AeadKey;
+use plane::session::{HEADER, OVERHEAD, Session};
+use plane::table::Table;
 
 /// Prepared packets, and so the greatest COUNT.
 const MOST: usize = 1024;
