@@ -30,7 +30,7 @@ UNSAFE_FILES = {PLANE / name for name in ("tun.rs", "udp.rs")} | {
 CORE = ("protocol", "config", "runtime", "errors.py", "model.py")
 SHARED = ("netlink.py",)
 """What the core has in common with the operator's tool."""
-REPORTS = [PLANE / name for name in ("uapi.rs", "notes.rs")]
+REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
 """Of the plane: what an operator is told."""
 BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "around it": 2000}
 """Code lines; ARCHITECTURE.md says what each has and why."""

@@ -132,7 +132,7 @@ impl Inbound {
             return Some(inner.length);
         }
         let source = ip::address(inner.source)?;
-        self.shared.note(peer, |notes, watched| notes.rejected.add(source, now, watched));
+        self.shared.record(peer, |drops, watched| drops.rejected.add(source, now, watched));
         None
     }
 

@@ -181,7 +181,7 @@ impl Outbound {
     }
 
     /// Whether the longest message, which is the first, can be a datagram to the peer. One that
-    /// cannot is noted as what the kernel would say to it.
+    /// cannot counts as what the kernel would say to it.
     fn fits(&self, peer: &Peer, segments: &Segments<'_>, now: u64) -> bool {
         let message = padded(segments.length(0), self.shared.mtu.load(Relaxed)) + OVERHEAD;
         let [v4, v6] = MAX_DATAGRAM;
@@ -368,11 +368,11 @@ mod tests {
 
     /// What is in the batch, and what was refused as too long.
     fn held(outbound: &Outbound, peer: &Peer) -> (usize, u64) {
-        (outbound.batch.used, peer.note(|notes| notes.send_error.count))
+        (outbound.batch.used, peer.record(|drops| drops.send_error.count))
     }
 
     #[test]
-    fn what_cannot_be_a_datagram_is_dropped_before_it_is_sealed_and_noted() {
+    fn what_cannot_be_a_datagram_is_dropped_before_it_is_sealed_and_counted() {
         for (endpoint, limit) in [("127.0.0.1:9", 65_507), ("[::1]:9", 65_527)] {
             for v6 in [false, true] {
                 let peer = peer_at(endpoint);

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use crate::drops::{Drops, Unreported};
 use crate::lock::{lock, read, write};
-use crate::notes::{News, Notes};
 use crate::session::Session;
 use crate::udp::{Endpoint, STALE, Source};
 
@@ -18,13 +18,13 @@ pub const MAX_STAGED: usize = 128;
 pub const MAX_STAGED_TOGETHER: usize = 16_384;
 static STAGED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
 
-/// Event kinds, as protocol/plane.py describes them. The first three, NEWS and SOURCE_MOVED are
-/// armed.
+/// Event kinds, as protocol/plane.py describes them. The first three, UNREPORTED and SOURCE_MOVED
+/// are armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
 pub const DATA_SENT: u8 = 1;
 pub const DATA_RECEIVED: u8 = 2;
 pub const SESSION_CONFIRMED: u8 = 3;
-pub const NEWS: u8 = 4;
+pub const UNREPORTED: u8 = 4;
 pub const TUN_LOST: u8 = 5;
 pub const THREAD_LOST: u8 = 6;
 pub const PANIC: u8 = 7;
@@ -170,7 +170,7 @@ pub struct Peer {
     sent_bytes: AtomicU64,
     /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
     pub unsegmented_until: AtomicU64,
-    notes: Mutex<Option<Box<Notes>>>,
+    drops: Mutex<Option<Box<Drops>>>,
 }
 
 impl Peer {
@@ -281,22 +281,22 @@ impl Peer {
         self.arm(HANDSHAKE_WANTED)
     }
 
-    /// Reads or changes the peer's notes; nothing else may be locked in there.
-    pub fn note<R>(&self, action: impl FnOnce(&mut Notes) -> R) -> R {
-        action(lock(&self.notes).get_or_insert_default())
+    /// Reads or changes the peer's drops; nothing else may be locked in there.
+    pub fn record<R>(&self, action: impl FnOnce(&mut Drops) -> R) -> R {
+        action(lock(&self.drops).get_or_insert_default())
     }
 
-    /// Reads the notes of a peer that has any.
-    pub fn read_notes(&self, action: impl FnOnce(&Notes)) {
-        if let Some(notes) = &*lock(&self.notes) {
-            action(notes);
+    /// Reads the drops of a peer that has any.
+    pub fn read_drops(&self, action: impl FnOnce(&Drops)) {
+        if let Some(drops) = &*lock(&self.drops) {
+            action(drops);
         }
     }
 
-    /// Clears the bit of NEWS. First: whatever comes behind it posts again.
-    pub fn take_news(&self) -> News {
-        self.armed.fetch_and(!(1 << NEWS), SeqCst);
-        self.note(Notes::take_news)
+    /// Clears the bit of UNREPORTED. First: whatever comes behind it posts again.
+    pub fn take_unreported(&self) -> Unreported {
+        self.armed.fetch_and(!(1 << UNREPORTED), SeqCst);
+        self.record(Drops::take_unreported)
     }
 
     /// Sets the bit of an event kind; false if it was set.

@@ -183,7 +183,7 @@ impl Plane {
         self.shared.take_events()
     }
 
-    /// Whether NEWS are posted.
+    /// Whether UNREPORTED are posted.
     pub fn watch(&self, watched: bool) {
         self.shared.watched.store(watched, Relaxed);
     }
@@ -195,15 +195,15 @@ impl Plane {
         (segment, merges.0, merges.1)
     }
 
-    /// The device's own notes, for `state`.
-    pub fn describe_notes(&self, now: u64) -> String {
-        let mut text = uapi::describe_notes(
+    /// The device's own drops, for `state`.
+    pub fn describe_drops(&self, now: u64) -> String {
+        let mut text = uapi::describe_drops(
             &lock(&self.shared.gate).invalid_mac1,
             &lock(&self.shared.no_peer),
             now,
         );
         if let Some(tun) = &*read(&self.shared.tun) {
-            uapi::describe_unmerged(&mut text, &lock(&tun.unmerged), now);
+            uapi::describe_refused_merges(&mut text, &lock(&tun.unmerged), now);
         }
         text
     }

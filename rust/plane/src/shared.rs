@@ -1,7 +1,7 @@
 //! What the two threads and Python's calls have in common.
 //!
 //! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
-//! TUN device, gate, messages, notes, events, and never across a wait, except the short one for room
+//! TUN device, gate, messages, drops, events, and never across a wait, except the short one for room
 //! in a socket's buffer, and that for a thread's end.
 
 use std::collections::VecDeque;
@@ -16,10 +16,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::allowed_ips::AllowedIps;
+use crate::drops::{DropCounter, Drops};
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
 use crate::lock::{lock, read};
-use crate::notes::{Note, Notes};
-use crate::peer::{HANDSHAKE_WANTED, NEWS, Peer, SOURCE_MOVED};
+use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED};
 use crate::session::Session;
 use crate::table::Table;
 use crate::tun::Tun;
@@ -42,8 +42,8 @@ pub struct Shared {
     pub tun: RwLock<Option<Arc<Tun>>>,
     pub mtu: AtomicUsize,
     /// Outbound packets that no peer's allowed IPs cover, by destination.
-    pub no_peer: Mutex<Note<IpAddr>>,
-    /// Somebody is to be told of NEWS.
+    pub no_peer: Mutex<DropCounter<IpAddr>>,
+    /// Somebody subscribes to what happens: UNREPORTED is posted.
     pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
     event_fd: OwnedFd,
@@ -108,8 +108,8 @@ impl Shared {
         if let Some(before) = before.filter(|before| *before != source.remote)
             && self.watched.load(Relaxed)
         {
-            self.note(peer, |notes, _| {
-                notes.roamed_from.get_or_insert(before);
+            self.record(peer, |drops, _| {
+                drops.roamed_from.get_or_insert(before);
                 true
             });
         }
@@ -119,16 +119,16 @@ impl Shared {
     pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
         let code = error.raw_os_error().unwrap_or(libc::EAFNOSUPPORT);
         let lost = code != libc::EAGAIN; // a full queue says nothing of the way
-        self.note(peer, |notes, watched| notes.send_error.add(code, now, watched && lost));
+        self.record(peer, |drops, watched| drops.send_error.add(code, now, watched && lost));
     }
 
-    /// Notes something of a peer; the action is told whether anybody watches, and says whether that
-    /// is news to him.
+    /// Changes the peer's drops; the action is told whether anybody watches, and says whether he
+    /// has not heard of that yet.
     #[cold]
-    pub fn note(&self, peer: &Peer, action: impl FnOnce(&mut Notes, bool) -> bool) {
+    pub fn record(&self, peer: &Peer, action: impl FnOnce(&mut Drops, bool) -> bool) {
         let watched = self.watched.load(Relaxed);
-        if peer.note(|notes| action(notes, watched)) && peer.arm(NEWS) {
-            self.post(NEWS, peer.id);
+        if peer.record(|drops| action(drops, watched)) && peer.arm(UNREPORTED) {
+            self.post(UNREPORTED, peer.id);
         }
     }
 

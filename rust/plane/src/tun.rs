@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
 use rustix::thread::sched_yield;
 
+use crate::drops::DropCounter;
 use crate::lock::lock;
-use crate::notes::Note;
 use crate::offload::{Segments, VNET_HEADER, is_merged};
 use crate::secret::scrub_stack;
 use crate::shared::now;
@@ -28,7 +28,7 @@ pub struct Tun {
     /// But not until then: the kernel has refused such a frame.
     unmerged_until: AtomicU64,
     /// Those that it refused, by errno.
-    pub unmerged: Mutex<Note<i32>>,
+    pub unmerged: Mutex<DropCounter<i32>>,
 }
 
 /// What a read brought.

@@ -15,8 +15,8 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
+use plane::drops::Unreported;
 use plane::gate::{Gate, Verdict};
-use plane::notes::News;
 use plane::panics;
 use plane::peer::Peer;
 use plane::plane::Plane;
@@ -570,12 +570,12 @@ impl PyPlane {
         self.plane().map(|plane| plane.watch(watched))
     }
 
-    #[allow(clippy::type_complexity)] // what News is, as Python's tuples
-    fn news(
+    #[allow(clippy::type_complexity)] // `Unreported`, as Python's tuples
+    fn take_unreported(
         &self,
         peer: u32,
     ) -> PyResult<(Option<PyEndpoint>, Option<(u64, String)>, Option<(u64, i32)>)> {
-        let News { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_news();
+        let Unreported { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_unreported();
         let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, source: None }));
         let rejected = rejected.map(|(count, source)| (count, source.to_string()));
         Ok((roamed_from, rejected, send_error))
@@ -691,8 +691,8 @@ impl PyPlane {
         self.plane().map(|plane| plane.offloads())
     }
 
-    fn describe_notes(&self, now: u64) -> PyResult<String> {
-        self.plane().map(|plane| plane.describe_notes(now))
+    fn describe_drops(&self, now: u64) -> PyResult<String> {
+        self.plane().map(|plane| plane.describe_drops(now))
     }
 }
 
