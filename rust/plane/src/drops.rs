@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 const QUIET: u64 = 1_000_000_000;
 
 /// How often something happened, and the last time. Of no use to a flood: it never grows.
+#[derive(Clone, Copy)]
 pub struct DropCounter<T> {
     pub count: u64,
     /// What, and when.

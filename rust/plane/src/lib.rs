@@ -5,6 +5,7 @@ pub mod drops;
 pub mod gate;
 pub mod inbound;
 pub mod ip;
+pub mod link;
 pub mod lock;
 pub mod offload;
 pub mod outbound;

@@ -1,17 +1,17 @@
-//! The way out: TUN, allowed IPs, session, split and seal, one send. Read from top to bottom.
+//! The way out: link, allowed IPs, session, split and seal, one send. Read from top to bottom.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ip;
+use crate::link::{Frame, Link, wait};
 use crate::lock::{lock, read};
 use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::{Shared, now};
-use crate::tun::{Frame, Tun, wait};
 use crate::udp::Outgoing;
 
 /// A UDP_SEGMENT call must fit into one IP packet, IPv6's header included.
@@ -35,13 +35,13 @@ const FAIR: usize = 64;
 const ICMP_COST: u64 = 10_000_000;
 const ICMP_BURST: u64 = 50 * ICMP_COST;
 
-/// Carries the frames of a TUN device until it is lost or `stop` becomes readable.
-pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
+/// Carries the frames of a link until it is lost or `stop` becomes readable.
+pub fn run(shared: &Arc<Shared>, link: &dyn Link, stop: BorrowedFd<'_>) {
     let mut outbound = Outbound::new(shared.clone(), true);
     let mut frame = vec![0; VNET_HEADER + MAX_PACKET];
     loop {
         for _ in 0..FAIR {
-            match tun.read(&mut frame) {
+            match link.read(&mut frame) {
                 Frame::Length(length) => outbound.carry(&mut frame[..length], now()),
                 Frame::Skipped => {}
                 Frame::Nothing => break,
@@ -50,7 +50,7 @@ pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
         }
         outbound.flush(now());
         outbound.congested = false;
-        if let [_, true] = wait([Some(tun.as_fd()), Some(stop)]) {
+        if let [_, true] = wait([Some(link.as_fd()), Some(stop)]) {
             return;
         }
     }
@@ -99,7 +99,7 @@ impl Outbound {
         Outbound { shared, batch, wait, congested: false, icmp_paid_until: 0 }
     }
 
-    /// Routes a frame from the TUN device to its peer. What is not IP is dropped.
+    /// Routes a frame from the link to its peer. What is not IP is dropped.
     pub fn carry(&mut self, frame: &mut [u8], now: u64) {
         let Some(packet) = frame.get(VNET_HEADER..) else {
             return;
@@ -279,9 +279,9 @@ impl Outbound {
         if paid_until > now {
             return;
         }
-        if let (Some(tun), Some(reply)) = (&*read(&self.shared.tun), ip::unreachable(packet)) {
+        if let (Some(link), Some(reply)) = (&*read(&self.shared.link), ip::unreachable(packet)) {
             self.icmp_paid_until = paid_until;
-            tun.write(&mut [&[0; VNET_HEADER][..], &reply].concat());
+            link.write(&mut [&[0; VNET_HEADER][..], &reply].concat());
         }
     }
 }

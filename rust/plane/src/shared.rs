@@ -1,7 +1,7 @@
 //! What the two threads and Python's calls have in common.
 //!
 //! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
-//! TUN device, gate, messages, drops, events, and never across a wait, except the short one for room
+//! link, gate, messages, drops, events, and never across a wait, except the short one for room
 //! in a socket's buffer, and that for a thread's end.
 
 use std::collections::VecDeque;
@@ -18,11 +18,11 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{DropCounter, Drops};
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
+use crate::link::Link;
 use crate::lock::{lock, read};
 use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED};
 use crate::session::Session;
 use crate::table::Table;
-use crate::tun::Tun;
 use crate::udp::{Endpoint, Sockets};
 
 /// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
@@ -39,7 +39,7 @@ pub struct Shared {
     /// Handshake messages that passed the gate; it bounds their number.
     pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
     pub sockets: RwLock<Option<Arc<Sockets>>>,
-    pub tun: RwLock<Option<Arc<Tun>>>,
+    pub link: RwLock<Option<Arc<dyn Link>>>,
     pub mtu: AtomicUsize,
     /// Outbound packets that no peer's allowed IPs cover, by destination.
     pub no_peer: Mutex<DropCounter<IpAddr>>,
@@ -57,7 +57,7 @@ impl Shared {
             gate: Mutex::default(),
             messages: Mutex::default(),
             sockets: RwLock::default(),
-            tun: RwLock::default(),
+            link: RwLock::default(),
             mtu: AtomicUsize::new(1420),
             no_peer: Mutex::default(),
             watched: AtomicBool::new(false),

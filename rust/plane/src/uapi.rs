@@ -101,11 +101,11 @@ pub fn describe_drops(
 }
 
 /// The merged frames that the TUN device refused, for `state`; the last one by its errno.
-pub fn describe_refused_merges(text: &mut String, unmerged: &DropCounter<i32>, now: u64) {
+pub fn describe_refused_merges(text: &mut String, refused: &DropCounter<i32>, now: u64) {
     describe_counter(
         text,
         ["refused_merges", "refused_merge_error", "refused_merge"],
-        unmerged,
+        refused,
         now,
     );
 }
@@ -181,12 +181,12 @@ mod tests {
         no_peer.add("10.0.0.9".parse().unwrap(), 2 * MS, false);
         let expected = "invalid_mac1=1 invalid_mac1_endpoint=192.0.2.1:7 invalid_mac1_age_ms=2 \
                         no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1";
-        let mut unmerged = DropCounter::default();
-        unmerged.add(22, 2 * MS, false);
+        let mut refused = DropCounter::default();
+        refused.add(22, 2 * MS, false);
         let expected =
             format!("{expected} refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1");
         let mut text = describe_drops(&mac1, &no_peer, 3 * MS);
-        describe_refused_merges(&mut text, &unmerged, 3 * MS);
+        describe_refused_merges(&mut text, &refused, 3 * MS);
         assert_eq!(text.lines().collect::<Vec<_>>(), expected.split(' ').collect::<Vec<_>>());
     }
 }

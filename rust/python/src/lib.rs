@@ -491,7 +491,7 @@ impl PyPlane {
         merge_tcp: bool,
     ) -> PyResult<()> {
         let tun = Tun::new(duplicate(fd)?, vnet_header, (merge_tcp, merge_udp))?;
-        if self.plane()?.attach_tun(tun, mtu)? {
+        if self.plane()?.attach_link(Arc::new(tun), mtu)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this plane has a TUN device already"))
