@@ -138,7 +138,7 @@ fn coalesce(size: usize, count: usize) -> usize {
 
 fn index(count: usize) -> usize {
     let mut table = Table::default();
-    let reserve = |number| table.reserve(&Arc::new(Peer::new(number)));
+    let reserve = |number| table.reserve(&Arc::new(Peer::new(number, &Arc::default())));
     let indices: Vec<u32> = (0..PEERS).map(reserve).collect();
     let found = |index: &&u32| table.lookup(*black_box(*index)).is_some();
     indices.iter().take(count).filter(found).count()

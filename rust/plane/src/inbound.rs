@@ -168,7 +168,7 @@ impl Inbound {
             Verdict::Reply(reply) => {
                 if let Some(sockets) = &*read(&shared.sockets) {
                     let mut endpoint = source.clone();
-                    let _ = sockets.send(&mut Outgoing::message(&mut endpoint, &reply, 0));
+                    let _ = sockets.send(&mut endpoint, &mut Outgoing::message(&reply, 0));
                 }
             }
             Verdict::Drop | Verdict::Data | Verdict::Queue => {}

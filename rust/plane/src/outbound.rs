@@ -111,7 +111,7 @@ impl Outbound {
         crate::panics::plant("carry", packet);
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
-            Some(peer) if peer.has_endpoint() => return self.send_frame(&peer, frame, now),
+            Some(peer) if peer.is_reachable() => return self.send_frame(&peer, frame, now),
             Some(_) => {}
             None => {
                 if let Some(destination) = ip::address(inner.destination) {
@@ -231,31 +231,20 @@ impl Outbound {
     /// Sends the batch.
     pub fn flush(&mut self, now: u64) {
         let Batch { peer, buffer, used, stride, tos, data, .. } = &mut self.batch;
-        let sockets = read(&self.shared.sockets).clone(); // not to be held while sending waits
-        if let (Some(peer), Some(sockets)) = (peer, sockets)
-            && let Some(mut endpoint) = peer.endpoint()
-        {
-            let sticks = endpoint.sticks();
+        if let Some(peer) = peer {
             let spared = peer.unsegmented_until.load(Relaxed) > now;
             let mut outgoing = Outgoing {
-                endpoint: &mut endpoint,
                 data: &buffer[..*used],
                 segment: *stride,
                 tos: *tos,
                 wait: self.wait && !self.congested,
                 path_refuses: spared,
             };
-            let sent = sockets.send(&mut outgoing);
+            let sent = self.shared.send(peer, &mut outgoing, now);
             let full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
             self.congested |= sent.as_ref().is_err_and(full);
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
-            }
-            if endpoint.sticks() != sticks {
-                peer.loosen_source(&endpoint);
-            }
-            if let Err(error) = &sent {
-                self.shared.send_failed(peer, error, now);
             }
             // A keepalive that fails counts for nothing, as does data.
             if sent.is_ok() && peer.count_sent(*used, *data, now) {
@@ -338,7 +327,7 @@ mod tests {
 
     fn peer_at(endpoint: &str) -> Arc<Peer> {
         let remote: SocketAddr = endpoint.parse().unwrap();
-        let peer = Arc::new(Peer::new(1));
+        let peer = Arc::new(Peer::new(1, &Arc::default()));
         peer.set_endpoint(Some(Endpoint { remote, source: None }));
         peer
     }
@@ -506,7 +495,7 @@ mod tests {
                 if remote.is_ipv4() { Sockets::new(ours, None) } else { Sockets::new(None, ours) };
             let mut endpoint = Endpoint { remote, source: None };
             let mut send =
-                |length| sockets.send(&mut Outgoing::message(&mut endpoint, &vec![0; length], 0));
+                |length| sockets.send(&mut endpoint, &mut Outgoing::message(&vec![0; length], 0));
             assert!(send(limit).is_ok());
             assert_eq!(send(limit + 1).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         }

@@ -216,7 +216,7 @@ impl Plane {
         let mut next = lock(&self.next_peer);
         let id = *next;
         *next += 1;
-        write(&self.peers).insert(id, Arc::new(Peer::new(id)));
+        write(&self.peers).insert(id, Arc::new(Peer::new(id, &self.shared.staged)));
         id
     }
 
@@ -292,23 +292,10 @@ impl Plane {
 
     /// Sends a handshake message to the peer.
     pub fn send(&self, peer: &Peer, message: &[u8]) {
-        peer.count_sent(0, false, now()); // even if it goes nowhere: the timers are to run
-        let Some(mut endpoint) = peer.endpoint() else {
-            return;
-        };
-        let sticks = endpoint.sticks();
-        let Some(sockets) = read(&self.shared.sockets).clone() else {
-            return;
-        };
-        let sent = sockets.send(&mut Outgoing::message(&mut endpoint, message, HANDSHAKE_TOS));
-        match sent {
-            Ok(()) => {
-                peer.count_sent(message.len(), false, now());
-            }
-            Err(error) => self.shared.send_failed(peer, &error, now()),
-        }
-        if endpoint.sticks() != sticks {
-            peer.loosen_source(&endpoint);
+        let now = now();
+        peer.count_sent(0, false, now); // even if it goes nowhere: the timers are to run
+        if self.shared.send(peer, &mut Outgoing::message(message, HANDSHAKE_TOS), now).is_ok() {
+            peer.count_sent(message.len(), false, now);
         }
     }
 

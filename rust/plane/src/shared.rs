@@ -20,10 +20,10 @@ use crate::drops::{DropCounter, Drops};
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
 use crate::link::Link;
 use crate::lock::{lock, read};
-use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED};
+use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED, Way};
 use crate::session::Session;
 use crate::table::Table;
-use crate::udp::{Endpoint, Sockets};
+use crate::udp::{Endpoint, Outgoing, Sockets};
 
 /// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
 pub fn now() -> u64 {
@@ -41,6 +41,8 @@ pub struct Shared {
     pub sockets: RwLock<Option<Arc<Sockets>>>,
     pub link: RwLock<Option<Arc<dyn Link>>>,
     pub mtu: AtomicUsize,
+    /// Segments that wait for sessions, those of all peers.
+    pub staged: Arc<AtomicUsize>,
     /// Outbound packets that no peer's allowed IPs cover, by destination.
     pub no_peer: Mutex<DropCounter<IpAddr>>,
     /// Somebody subscribes to what happens: UNREPORTED is posted.
@@ -59,6 +61,7 @@ impl Shared {
             sockets: RwLock::default(),
             link: RwLock::default(),
             mtu: AtomicUsize::new(1420),
+            staged: Arc::default(),
             no_peer: Mutex::default(),
             watched: AtomicBool::new(false),
             events: Mutex::default(),
@@ -112,6 +115,22 @@ impl Shared {
                 drops.roamed_from.get_or_insert(before);
                 true
             });
+        }
+    }
+
+    /// Sends to the peer, by whatever way leads there. A refusal of the kernel's is counted.
+    pub fn send(&self, peer: &Peer, message: &mut Outgoing<'_>, now: u64) -> io::Result<()> {
+        let sockets = read(&self.sockets).clone(); // not to be held while sending waits
+        match (peer.way(), sockets) {
+            (Some(Way::Direct(mut endpoint)), Some(sockets)) => {
+                let sticks = endpoint.sticks();
+                let sent = sockets.send(&mut endpoint, message);
+                if endpoint.sticks() != sticks {
+                    peer.loosen_source(&endpoint);
+                }
+                sent.inspect_err(|error| self.send_failed(peer, error, now))
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

@@ -141,12 +141,12 @@ mod tests {
 
     #[test]
     fn a_new_peer_says_little() {
-        assert_eq!(describe_state(&Peer::new(1), 5), "session=none\n");
+        assert_eq!(describe_state(&Peer::new(1, &Arc::default()), 5), "session=none\n");
     }
 
     #[test]
     fn a_peer_tells_what_goes_on_and_what_went_wrong() {
-        let peer = Peer::new(1);
+        let peer = Peer::new(1, &Arc::default());
         let remote = "[fe80::1%3]:9".parse().unwrap();
         peer.set_endpoint(Some(Endpoint { remote, source: None }));
         let key = || AeadKey::new(&[7; 32]);
