@@ -38,7 +38,7 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
         f"{PACKAGE}/checks/a.py": '@check(3, "first")\n@check(3)\ndef third(): pass\n',
         "docs/conformance.toml": notes + '4 = "hard"\n',
         "tests/unit/test_a.py": "def test_c001_c002_a(): pass\nasync def test_c001_b(): pass\n",
-        "rust/src/a/b.rs": rust,
+        "rust/plane/src/a/b.rs": rust,
     }
     write(tmp_path, good)
     stale = ["docs/conformance.md is out of date: run tools/conformance_page.py"]
@@ -60,8 +60,8 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
             "tests/test_b.py: test_c107_b: there is no item 107",
         ),
         (
-            {"rust/src/c.rs": "#[test]\nfn c000_c001_none() {}\n"},
-            "rust/src/c.rs: c000_c001_none: there is no item 0",
+            {"rust/plane/src/c.rs": "#[test]\nfn c000_c001_none() {}\n"},
+            "rust/plane/src/c.rs: c000_c001_none: there is no item 0",
         ),
         (
             {"docs/conformance.toml": notes + '4 = "hard"\n5 = "harder"\n'},

@@ -187,7 +187,7 @@ def test_c013_nor_after_a_response() -> None:
 
 
 def test_c014_indices_are_fresh_and_unique() -> None:
-    """That they are random too is for the plane that makes them: rust/src/table.rs."""
+    """That they are random too is for the plane that makes them: rust/plane/src/table.rs."""
     world = World()
     alice, bob = world.pair()
     for _ in range(50):

@@ -80,7 +80,7 @@ def knock(number: int, target: bytes) -> bytes:
     ("length", "padded"), [(28, 32), (41, 48), (128, 128), (1419, 1420), (1420, 1420)]
 )
 def test_c097_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> None:
-    """Of the real plane: rust/src/outbound.rs."""
+    """Of the real plane: rust/plane/src/outbound.rs."""
     world, alice, bob = connected()
     packet = alice.send(bob, bytes(length - 20))
     assert [len(datagram.message) for datagram in world.sent(alice)] == [padded + 32]
@@ -90,7 +90,7 @@ def test_c097_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> N
 
 def test_c014_trap_receiver_indices_not_random() -> None:
     """The protocol invents none, it asks the plane for each handshake. Of the real plane's
-    randomness: rust/src/table.rs."""
+    randomness: rust/plane/src/table.rs."""
     world = World()
     alice, bob = world.pair()
     for _ in range(100):
@@ -156,7 +156,7 @@ def test_c041_trap_every_handshake_after_100_drew_a_cookie_reply() -> None:
 
 
 def test_c046_c047_trap_nonce_counter_of_32_bits() -> None:
-    """Of sending: rust/src/session.rs."""
+    """Of sending: rust/plane/src/session.rs."""
     sender = Sender()
     for counter in (0, (1 << 32) - 1, 1 << 32, (1 << 40) + 5):
         assert sender.accepted(counter)
@@ -164,14 +164,14 @@ def test_c046_c047_trap_nonce_counter_of_32_bits() -> None:
 
 
 def test_c050_trap_reject_after_messages_not_enforced() -> None:
-    """Of sending: rust/src/session.rs."""
+    """Of sending: rust/plane/src/session.rs."""
     assert not Sender().accepted(REJECT_AFTER_MESSAGES)
     assert not Sender().accepted((1 << 64) - 1)
     assert Sender().accepted(REJECT_AFTER_MESSAGES - 1)
 
 
 def test_c051_trap_replay_window_of_1024() -> None:
-    """The whole table of the kernel's test: rust/src/replay.rs."""
+    """The whole table of the kernel's test: rust/plane/src/replay.rs."""
     sender = Sender()
     assert sender.accepted(20_000)
     assert sender.accepted(20_000 - 8128)
@@ -202,7 +202,7 @@ def test_c086_trap_source_check_when_one_peers_net_lies_in_anothers() -> None:
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, 4, 5, 255])
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 15, 16, 31, 4096, 4097, 65_507])
 def test_c085_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) -> None:
-    """Of the batched receiver with GRO, where it was fatal: rust/src/inbound.rs and udp.rs."""
+    """Of the batched receiver with GRO, where it was fatal: rust/plane/src/inbound.rs, udp.rs."""
     world, alice, bob = connected()
     slot = bob.fake(alice).current
     assert slot is not None
@@ -216,7 +216,7 @@ def test_c085_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) 
 
 
 def test_c024_trap_short_return_of_sendmmsg_loses_packets() -> None:
-    """Of the system call: rust/src/udp.rs. Here: all that was staged leaves, in order."""
+    """Of the system call: rust/plane/src/udp.rs. Here: all that was staged leaves, in order."""
     world = World()
     alice, bob = world.pair()
     packets = [alice.send(bob, bytes([number])) for number in range(200)]
@@ -395,7 +395,7 @@ def test_trap_wrong_last_handshake() -> None:
 
 def test_trap_a_buffer_pool_that_does_not_work() -> None:
     """There is none: what waits is bounded, and gone when it was handled. Of buffers:
-    rust/src/outbound.rs and inbound.rs."""
+    rust/plane/src/outbound.rs and inbound.rs."""
     world = World()
     alice, bob = world.pair()
     bob.hung_until = world.boot + SECOND

@@ -111,7 +111,7 @@ class Rig:
     def state(self) -> tuple[dict[str, str], dict[str, str]]:
         """What the plane says of the peer, and of the device."""
         [peer] = self.plane.describe_state([self.peer], boottime())
-        texts = peer.decode(), self.plane.describe_notes(boottime())
+        texts = peer.decode(), self.plane.describe_drops(boottime())
         said, device = (dict(line.split("=") for line in text.splitlines()) for text in texts)
         return said, device
 
@@ -664,16 +664,16 @@ def test_sends_that_the_kernel_refuses_are_noted_and_told_once_a_second(rig4: Ri
     for _ in range(3):
         rig4.plane.send_keepalive(rig4.peer)
         rig4.plane.send(rig4.peer, bytes(148))
-    assert rig4.events() == [(Event.NEWS, rig4.peer)]
-    assert rig4.plane.news(rig4.peer) == (None, None, (6, errno.EINVAL))
-    assert rig4.plane.news(rig4.peer) == (None, None, None)
+    assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+    assert rig4.plane.take_unreported(rig4.peer) == (None, None, (6, errno.EINVAL))
+    assert rig4.plane.take_unreported(rig4.peer) == (None, None, None)
     said, _ = rig4.state()
     assert (said["send_errors"], said["send_error"]) == ("6", str(errno.EINVAL))
     rig4.plane.send_keepalive(rig4.peer)
     assert rig4.events() == []
 
 
-def test_news_are_posted_once_until_they_are_taken_and_only_while_watched(rig: Rig) -> None:
+def test_drops_are_posted_once_until_they_are_taken_and_only_while_watched(rig: Rig) -> None:
     theirs = rig.session()
     for watched in (False, True):
         rig.plane.watch(watched)
@@ -682,10 +682,10 @@ def test_news_are_posted_once_until_they_are_taken_and_only_while_watched(rig: R
             time.sleep(0.05)
             rig.arrive(rig.seal(theirs, b""))
             if watched:
-                assert rig.events() == [(Event.NEWS, rig.peer)]
-                assert rig.plane.news(rig.peer)[0] == rig.endpoint(rig.wire)
+                assert rig.events() == [(Event.UNREPORTED, rig.peer)]
+                assert rig.plane.take_unreported(rig.peer)[0] == rig.endpoint(rig.wire)
             assert rig.events() == []
-    assert rig.plane.news(rig.peer) == (None, None, None)
+    assert rig.plane.take_unreported(rig.peer) == (None, None, None)
 
 
 def test_state_follows_the_session(rig4: Rig) -> None:
@@ -705,14 +705,14 @@ def test_state_follows_the_session(rig4: Rig) -> None:
     assert rig4.plane.describe_state([rig4.peer], boottime()) == [b""]
 
 
-def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
+def test_drops_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.watch(True)
     with rig4.bind(socket.AF_INET) as elsewhere:
         for wire, before in ((elsewhere, rig4.wire), (rig4.wire, elsewhere)):
             rig4.arrive(rig4.seal(theirs, b""), wire)
-            assert rig4.events() == [(Event.NEWS, rig4.peer)]
-            assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)
+            assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+            assert rig4.plane.take_unreported(rig4.peer)[0] == rig4.endpoint(before)
 
 
 def test_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:

@@ -47,7 +47,7 @@ class NotingPlane:
     def describe_state(self, peers: list[int], now: int) -> list[bytes]:
         return [b"" if peer == 7 else b"session=none\n" for peer in peers]
 
-    def describe_notes(self, now: int) -> str:
+    def describe_drops(self, now: int) -> str:
         return "invalid_mac1=1\n"
 
     def post(self, *events: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use zeroize::Zeroizing;
 
-use crate::notes::Note;
+use crate::drops::DropCounter;
 use crate::secret::{random, seal_cookie};
 
 /// Handshake messages that wait for Python; one more is dropped.
@@ -62,7 +62,7 @@ pub struct Gate {
     limiter: Limiter,
     replies: Bucket,
     /// Initiations and responses for another public key, or for nobody's, by source.
-    pub invalid_mac1: Note<SocketAddr>,
+    pub invalid_mac1: DropCounter<SocketAddr>,
 }
 
 struct Identity {
@@ -81,7 +81,7 @@ impl Default for Gate {
             cookie_secret_ends: 0,
             limiter: Limiter::default(),
             replies: Bucket::default(),
-            invalid_mac1: Note::default(),
+            invalid_mac1: DropCounter::default(),
         }
     }
 }

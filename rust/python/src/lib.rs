@@ -15,18 +15,18 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
-use crate::gate::{Gate, Verdict};
-use crate::notes::News;
-use crate::panics;
-use crate::peer::Peer;
-use crate::plane::Plane;
-use crate::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
-use crate::secret::{SharedSecret, SymmetricState};
-use crate::session::{HEADER, OVERHEAD, Session};
-use crate::shared::now;
-use crate::tun::{Tun, duplicate};
-use crate::uapi;
-use crate::udp::{Endpoint, Sockets};
+use plane::drops::Unreported;
+use plane::gate::{Gate, Verdict};
+use plane::panics;
+use plane::peer::Peer;
+use plane::plane::Plane;
+use plane::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
+use plane::secret::{SharedSecret, SymmetricState};
+use plane::session::{HEADER, OVERHEAD, Session};
+use plane::shared::now;
+use plane::tun::{Tun, duplicate};
+use plane::uapi;
+use plane::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -491,7 +491,7 @@ impl PyPlane {
         merge_tcp: bool,
     ) -> PyResult<()> {
         let tun = Tun::new(duplicate(fd)?, vnet_header, (merge_tcp, merge_udp))?;
-        if self.plane()?.attach_tun(tun, mtu)? {
+        if self.plane()?.attach_link(Arc::new(tun), mtu)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this plane has a TUN device already"))
@@ -570,12 +570,12 @@ impl PyPlane {
         self.plane().map(|plane| plane.watch(watched))
     }
 
-    #[allow(clippy::type_complexity)] // what News is, as Python's tuples
-    fn news(
+    #[allow(clippy::type_complexity)] // `Unreported`, as Python's tuples
+    fn take_unreported(
         &self,
         peer: u32,
     ) -> PyResult<(Option<PyEndpoint>, Option<(u64, String)>, Option<(u64, i32)>)> {
-        let News { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_news();
+        let Unreported { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_unreported();
         let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, source: None }));
         let rejected = rejected.map(|(count, source)| (count, source.to_string()));
         Ok((roamed_from, rejected, send_error))
@@ -691,8 +691,8 @@ impl PyPlane {
         self.plane().map(|plane| plane.offloads())
     }
 
-    fn describe_notes(&self, now: u64) -> PyResult<String> {
-        self.plane().map(|plane| plane.describe_notes(now))
+    fn describe_drops(&self, now: u64) -> PyResult<String> {
+        self.plane().map(|plane| plane.describe_drops(now))
     }
 }
 
