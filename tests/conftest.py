@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell ignores Ctrl-C for what it runs in the background, and so would all that tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "item: the items of docs/conformance.md that a test holds")
     config.addinivalue_line("markers", "slow: waits for real time to pass, a minute or more")
     config.addinivalue_line(
         "markers", "alone: measures time, processors or memory: `make test` runs nothing beside it"

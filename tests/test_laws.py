@@ -159,7 +159,8 @@ def _explained(lines: list[str], number: int) -> bool:
     return False
 
 
-def test_c044_all_chance_is_of_the_operating_system() -> None:
+@pytest.mark.item(44)
+def test_all_chance_is_of_the_operating_system() -> None:
     """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it anew for
     every byte. So before that nothing is created and no handshake is made."""
     chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
