@@ -2,18 +2,17 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from interop.harness import unavailable
-
-from lab import hosts
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/wiresnake"
@@ -181,7 +180,8 @@ def _explained(lines: list[str], number: int) -> bool:
     return False
 
 
-def test_c044_all_chance_is_of_the_operating_system() -> None:
+@pytest.mark.item(44)
+def test_all_chance_is_of_the_operating_system() -> None:
     """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it anew for
     every byte. So before that nothing is created and no handshake is made."""
     chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
@@ -205,10 +205,15 @@ def code_lines(folder: Path, files: Iterable[Path]) -> int:
     return sum(counted[name]["code"] for name in ("Python", "Rust") if name in counted)
 
 
+def need_cloc() -> None:
+    if shutil.which("cloc") is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("cloc is missing: apt-get install cloc")
+
+
 def test_core_stays_small(tmp_path: Path) -> None:
     """Law 6: each part of all that it takes to be WireGuard has a budget of its own."""
-    if hosts.missing_programs("cloc"):
-        unavailable("cloc is missing: apt-get install cloc")
+    need_cloc()
     plane = [path for path in rust_files(PLANE) if path not in REPORTS]
     parts = {
         "WireGuard itself": [*python_files("protocol"), *plane],
@@ -221,8 +226,7 @@ def test_core_stays_small(tmp_path: Path) -> None:
 
 def test_folders_stay_small(tmp_path: Path) -> None:
     """Law 6: none grows unnoticed, and none is without a budget."""
-    if hosts.missing_programs("cloc"):
-        unavailable("cloc is missing: apt-get install cloc")
+    need_cloc()
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == FOLDERS.keys()
     lines = {name: code_lines(tmp_path / name, python_files(name)) for name in FOLDERS}
@@ -253,6 +257,62 @@ def test_each_layer_imports_only_those_below_it() -> None:
         used = {name.split(".")[1] for name in imports(path) if name.startswith("wiresnake.")}
         for name in used - {own}:
             assert floors[own] < floors[name], f"{path}: {name}"
+
+
+CODE = ("src", "conformance/src", "bench", "mutants", "lab", "tools")
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of ours but the tests, by the name that others import it by."""
+    found = {}
+    for path in (path for folder in CODE for path in (root / folder).rglob("*.py")):
+        _, _, name = f"/{path.relative_to(root).with_suffix('')}".rpartition("/src/")
+        found[name.strip("/").replace("/", ".").removesuffix(".__init__")] = path
+    return found
+
+
+def loaded(name: str, known: dict[str, Path]) -> set[str]:
+    """Those of the known modules that a module imports outside of functions, types included."""
+    found, nodes = set(), list[ast.AST]([ast.parse(known[name].read_text())])
+    package = name.split(".")[: None if known[name].name == "__init__.py" else -1]
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            inner = (f"{source}.{alias.name}" for alias in node.names)
+            found |= {name if name in known else source for name in inner}
+    return found & known.keys()
+
+
+def circle(root: Path) -> list[str]:
+    """Modules each of which is imported by the next; none if no import goes round."""
+    known = modules(root)
+    try:
+        TopologicalSorter({name: loaded(name, known) for name in known}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_goes_round() -> None:
+    """Law 8: nor one for types alone, as neither module can be understood without the other."""
+    assert circle(ROOT) == []
+
+
+def test_an_import_that_goes_round_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "src/p"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from p import a")  # a face is no part of what it shows
+    (package / "a.py").write_text("if TYPE_CHECKING:\n    from .b import B")
+    (package / "b.py").write_text("def later():\n    from . import a")
+    assert circle(tmp_path) == []
+    (package / "b.py").write_text("from . import a")
+    assert {*circle(tmp_path)} == {"p.a", "p.b"}
 
 
 HEAVY = {"argparse", "asyncio", "importlib.metadata", "json", "pyroute2", "rich", "subprocess"}

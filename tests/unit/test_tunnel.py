@@ -165,7 +165,8 @@ def test_many_events_let_others_have_the_loop(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("event", [Event.TUN_LOST, Event.THREAD_LOST])
-def test_c085_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
+@pytest.mark.item(85)
+def test_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         plane.post((event, 0), (event, 0))
         await asyncio.wait([tunnel.closed], timeout=1)
