@@ -197,15 +197,9 @@ impl Plane {
 
     /// The device's own drops, for `state`.
     pub fn describe_drops(&self, now: u64) -> String {
-        let mut text = uapi::describe_drops(
-            &lock(&self.shared.gate).invalid_mac1,
-            &lock(&self.shared.no_peer),
-            now,
-        );
-        if let Some(link) = &*read(&self.shared.link) {
-            uapi::describe_refused_merges(&mut text, &link.refused_merges(), now);
-        }
-        text
+        let merges = read(&self.shared.link).as_ref().map(|link| link.refused_merges());
+        let (gate, no_peer) = (lock(&self.shared.gate), lock(&self.shared.no_peer));
+        uapi::describe_drops(&gate.invalid_mac1, &no_peer, &merges.unwrap_or_default(), now)
     }
 
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
