@@ -158,7 +158,7 @@ struct Stamps {
 /// How datagrams reach a peer.
 #[derive(Clone)]
 pub enum Way {
-    /// They are sent to itself.
+    /// Straight to the address of the peer itself.
     Direct(Endpoint),
 }
 
