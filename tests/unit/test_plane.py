@@ -490,6 +490,23 @@ def test_bad_datagrams_are_not_spoken_of(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_is_not_wireguards_can_be_asked_for(rig4: Rig) -> None:
+    theirs = rig4.session()
+
+    def arrive() -> list[tuple[bytes, Endpoint]]:
+        rig4.arrive(b"not WireGuard's")
+        rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"behind it")))
+        assert rig4.delivered()
+        return list(iter(rig4.plane.take_other, None))
+
+    assert arrive() == []
+    rig4.plane.keep_others(True)
+    assert arrive() == [(b"not WireGuard's", rig4.endpoint(rig4.wire))]
+    rig4.plane.keep_others(False)
+    assert arrive() == []
+    assert rig4.plane.take_message() is None
+
+
 @pytest.mark.item(98)
 def test_padding_follows_the_mtu(rig4: Rig) -> None:
     theirs = rig4.session()

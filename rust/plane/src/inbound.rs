@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::gate::{Verdict, is_data, u32_at};
+use crate::gate::{LONGEST_OTHER, OTHERS_LIMIT, Verdict, is_data, u32_at};
 use crate::ip;
 use crate::link::{Link, wait};
 use crate::lock::{lock, read, write};
@@ -169,6 +169,15 @@ impl Inbound {
                 if let Some(sockets) = &*read(&shared.sockets) {
                     let mut endpoint = source.clone();
                     let _ = sockets.send(&mut endpoint, &mut Outgoing::message(&reply, 0));
+                }
+            }
+            Verdict::Other => {
+                if let Some(others) = &mut *lock(&shared.others)
+                    && others.len() < OTHERS_LIMIT
+                    && datagram.len() <= LONGEST_OTHER
+                {
+                    others.push_back((datagram.into(), source.clone()));
+                    shared.wake();
                 }
             }
             Verdict::Drop | Verdict::Data | Verdict::Queue => {}

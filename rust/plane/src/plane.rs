@@ -197,19 +197,23 @@ impl Plane {
 
     /// The device's own drops, for `state`.
     pub fn describe_drops(&self, now: u64) -> String {
-        let mut text = uapi::describe_drops(
-            &lock(&self.shared.gate).invalid_mac1,
-            &lock(&self.shared.no_peer),
-            now,
-        );
-        if let Some(link) = &*read(&self.shared.link) {
-            uapi::describe_refused_merges(&mut text, &link.refused_merges(), now);
-        }
-        text
+        let merges = read(&self.shared.link).as_ref().map(|link| link.refused_merges());
+        let (gate, no_peer) = (lock(&self.shared.gate), lock(&self.shared.no_peer));
+        uapi::describe_drops(&gate.invalid_mac1, &no_peer, &merges.unwrap_or_default(), now)
     }
 
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
         lock(&self.shared.messages).pop_front()
+    }
+
+    /// Whether datagrams that are not WireGuard's are kept, for `take_other`. They are not, at first.
+    pub fn keep_others(&self, kept: bool) {
+        let mut others = lock(&self.shared.others);
+        *others = kept.then(|| others.take().unwrap_or_default());
+    }
+
+    pub fn take_other(&self) -> Option<(Box<[u8]>, Endpoint)> {
+        lock(&self.shared.others).as_mut()?.pop_front()
     }
 
     pub fn add_peer(&self) -> u32 {
@@ -340,6 +344,7 @@ mod tests {
 
     use super::*;
     use crate::drops::DropCounter;
+    use crate::gate::{LONGEST_OTHER, OTHERS_LIMIT};
     use crate::ip::{self, tests::ipv4};
     use crate::link::Frame;
     use crate::offload::VNET_HEADER;
@@ -623,6 +628,44 @@ mod tests {
         while !rig.plane.take_events().contains(&(TUN_LOST, 0)) {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn what_is_not_wireguards_is_nothing_unless_it_is_asked_for_and_then_bounded() {
+        let rig = Rig::new(true);
+        let others = || std::iter::from_fn(|| rig.plane.take_other()).collect::<Vec<_>>();
+        let send = |counter| {
+            rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // WireGuard's, but of a wrong length
+            rig.wire.send(&[9; LONGEST_OTHER + 1]).unwrap();
+            for number in 0..OTHERS_LIMIT as u32 + 9 {
+                rig.wire
+                    .send(&[&[9; LONGEST_OTHER - 4][..], &number.to_le_bytes()].concat())
+                    .unwrap();
+                if number % 16 == 0 {
+                    rig.receive(counter + u64::from(number), "go on");
+                    assert_eq!(rig.received(), b"go on");
+                }
+            }
+            rig.receive(counter + 1000, "all came");
+            assert_eq!(rig.received(), b"all came");
+        };
+        send(0);
+        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
+        rig.plane.keep_others(true);
+        for counter in [2000, 4000] {
+            send(counter);
+            rig.plane.keep_others(true); // once more is once
+            let others = others();
+            assert_eq!(others.len(), OTHERS_LIMIT);
+            for (number, (datagram, source)) in others.iter().enumerate() {
+                assert_eq!(datagram.len(), LONGEST_OTHER);
+                assert_eq!(datagram[LONGEST_OTHER - 4..], (number as u32).to_le_bytes());
+                assert_eq!(source.remote, rig.wire.local_addr().unwrap());
+            }
+        }
+        send(6000);
+        rig.plane.keep_others(false);
+        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the two threads and Python's calls have in common.
 //!
 //! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
-//! link, gate, messages, drops, events, and never across a wait, except the short one for room
+//! link, gate, messages, others, drops, events, and never across a wait, except the short one for room
 //! in a socket's buffer, and that for a thread's end.
 
 use std::collections::VecDeque;
@@ -31,13 +31,18 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Datagrams that wait for Python, each with its source.
+pub type Datagrams = VecDeque<(Box<[u8]>, Endpoint)>;
+
 /// What the threads and Python's calls have in common.
 pub struct Shared {
     pub table: RwLock<Table>,
     pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
     pub gate: Mutex<Gate>,
     /// Handshake messages that passed the gate; it bounds their number.
-    pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
+    pub messages: Mutex<Datagrams>,
+    /// Datagrams that are not WireGuard's; None: nobody has asked for them.
+    pub others: Mutex<Option<Datagrams>>,
     pub sockets: RwLock<Option<Arc<Sockets>>>,
     pub link: RwLock<Option<Arc<dyn Link>>>,
     pub mtu: AtomicUsize,
@@ -58,6 +63,7 @@ impl Shared {
             allowed: RwLock::default(),
             gate: Mutex::default(),
             messages: Mutex::default(),
+            others: Mutex::default(),
             sockets: RwLock::default(),
             link: RwLock::default(),
             mtu: AtomicUsize::new(1420),
@@ -69,7 +75,7 @@ impl Shared {
         })
     }
 
-    /// Readable while events or messages wait.
+    /// Readable while events, messages or others wait.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.event_fd.as_fd()
     }

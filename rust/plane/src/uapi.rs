@@ -72,42 +72,28 @@ pub fn describe_state(peer: &Peer, now: u64) -> String {
     peer.read_drops(|drops| {
         let names = ["rejected_sources", "rejected_source", "rejected_source"];
         describe_counter(&mut text, names, &drops.rejected, now);
-        describe_counter(
-            &mut text,
-            ["send_errors", "send_error", "send_error"],
-            &drops.send_error,
-            now,
-        );
+        let names = ["send_errors", "send_error", "send_error"];
+        describe_counter(&mut text, names, &drops.send_error, now);
     });
     text
 }
 
-/// The device's drops, for `state`.
+/// The device's drops, for `state`; of the merged frames that its link refused, the last one by its
+/// errno.
 pub fn describe_drops(
     invalid_mac1: &DropCounter<SocketAddr>,
     no_peer: &DropCounter<IpAddr>,
+    refused_merges: &DropCounter<i32>,
     now: u64,
 ) -> String {
     let mut text = String::new();
     let names = ["invalid_mac1", "invalid_mac1_endpoint", "invalid_mac1"];
     describe_counter(&mut text, names, invalid_mac1, now);
-    describe_counter(
-        &mut text,
-        ["no_peer_packets", "no_peer_destination", "no_peer"],
-        no_peer,
-        now,
-    );
+    let names = ["no_peer_packets", "no_peer_destination", "no_peer"];
+    describe_counter(&mut text, names, no_peer, now);
+    let names = ["refused_merges", "refused_merge_error", "refused_merge"];
+    describe_counter(&mut text, names, refused_merges, now);
     text
-}
-
-/// The merged frames that the TUN device refused, for `state`; the last one by its errno.
-pub fn describe_refused_merges(text: &mut String, refused: &DropCounter<i32>, now: u64) {
-    describe_counter(
-        text,
-        ["refused_merges", "refused_merge_error", "refused_merge"],
-        refused,
-        now,
-    );
 }
 
 /// The names are those of the count, of the last one, and of its age.
@@ -176,17 +162,15 @@ mod tests {
     #[test]
     fn the_devices_drops_are_counts_and_the_last_one() {
         let (mut mac1, mut no_peer) = (DropCounter::default(), DropCounter::default());
-        assert_eq!(describe_drops(&mac1, &no_peer, 5), "");
+        let mut refused = DropCounter::default();
+        assert_eq!(describe_drops(&mac1, &no_peer, &refused, 5), "");
         mac1.add("192.0.2.1:7".parse().unwrap(), MS, false);
         no_peer.add("10.0.0.9".parse().unwrap(), 2 * MS, false);
-        let expected = "invalid_mac1=1 invalid_mac1_endpoint=192.0.2.1:7 invalid_mac1_age_ms=2 \
-                        no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1";
-        let mut refused = DropCounter::default();
         refused.add(22, 2 * MS, false);
-        let expected =
-            format!("{expected} refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1");
-        let mut text = describe_drops(&mac1, &no_peer, 3 * MS);
-        describe_refused_merges(&mut text, &refused, 3 * MS);
+        let expected = "invalid_mac1=1 invalid_mac1_endpoint=192.0.2.1:7 invalid_mac1_age_ms=2 \
+                        no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1 \
+                        refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1";
+        let text = describe_drops(&mac1, &no_peer, &refused, 3 * MS);
         assert_eq!(text.lines().collect::<Vec<_>>(), expected.split(' ').collect::<Vec<_>>());
     }
 }

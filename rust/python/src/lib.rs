@@ -396,7 +396,7 @@ impl PyGate {
         queue_length: usize,
     ) -> Bound<'py, PyAny> {
         match self.0.check(datagram, &source.get().0.remote, now, queue_length) {
-            Verdict::Drop => PyString::intern(py, "drop").into_any(),
+            Verdict::Drop | Verdict::Other => PyString::intern(py, "drop").into_any(),
             Verdict::Data => PyString::intern(py, "data").into_any(),
             Verdict::Queue => PyString::intern(py, "queue").into_any(),
             Verdict::Reply(reply) => PyBytes::new(py, &reply).into_any(),
@@ -531,12 +531,16 @@ impl PyPlane {
         Ok(self.plane()?.take_events())
     }
 
-    fn take_message<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Option<(Bound<'py, PyBytes>, PyEndpoint)>> {
-        let message = self.plane()?.take_message();
-        Ok(message.map(|(bytes, source)| (PyBytes::new(py, &bytes), PyEndpoint(source))))
+    fn take_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Datagram<'py>>> {
+        Ok(self.plane()?.take_message().map(|taken| datagram(py, taken)))
+    }
+
+    fn keep_others(&self, kept: bool) -> PyResult<()> {
+        self.plane().map(|plane| plane.keep_others(kept))
+    }
+
+    fn take_other<'py>(&self, py: Python<'py>) -> PyResult<Option<Datagram<'py>>> {
+        Ok(self.plane()?.take_other().map(|taken| datagram(py, taken)))
     }
 
     fn add_peer(&self) -> PyResult<u32> {
@@ -707,6 +711,12 @@ fn cipher() -> PyResult<(&'static str, bool)> {
 #[pyfunction]
 fn take_panics() -> Vec<String> {
     panics::take()
+}
+
+type Datagram<'py> = (Bound<'py, PyBytes>, PyEndpoint);
+
+fn datagram(py: Python<'_>, (bytes, source): (Box<[u8]>, Endpoint)) -> Datagram<'_> {
+    (PyBytes::new(py, &bytes), PyEndpoint(source))
 }
 
 type Described<'py> = (u32, Bound<'py, PyBytes>, u64, u32, Bound<'py, PyDict>);
