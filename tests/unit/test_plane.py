@@ -490,23 +490,6 @@ def test_bad_datagrams_are_not_spoken_of(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_not_wireguards_can_be_asked_for(rig4: Rig) -> None:
-    theirs = rig4.session()
-
-    def arrive() -> list[tuple[bytes, Endpoint]]:
-        rig4.arrive(b"not WireGuard's")
-        rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"behind it")))
-        assert rig4.delivered()
-        return list(iter(rig4.plane.take_other, None))
-
-    assert arrive() == []
-    rig4.plane.keep_others(True)
-    assert arrive() == [(b"not WireGuard's", rig4.endpoint(rig4.wire))]
-    rig4.plane.keep_others(False)
-    assert arrive() == []
-    assert rig4.plane.take_message() is None
-
-
 @pytest.mark.item(98)
 def test_padding_follows_the_mtu(rig4: Rig) -> None:
     theirs = rig4.session()
@@ -823,3 +806,20 @@ def test_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: 
     rig4.plane.forget_sources(rig4.peer)
     arrives("127.0.0.2")
     assert held() == ("127.0.0.2", 1), "suspected itself, it begins anew"
+
+
+def test_what_is_not_wireguards_can_be_asked_for(rig4: Rig) -> None:
+    theirs = rig4.session()
+
+    def arrive() -> list[tuple[bytes, Endpoint]]:
+        rig4.arrive(b"not WireGuard's")
+        rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"behind it")))
+        assert rig4.delivered()
+        return list(iter(rig4.plane.take_other, None))
+
+    assert arrive() == []
+    rig4.plane.keep_others(True)
+    assert arrive() == [(b"not WireGuard's", rig4.endpoint(rig4.wire))]
+    rig4.plane.keep_others(False)
+    assert arrive() == []
+    assert rig4.plane.take_message() is None
