@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo, in case this shell is older than it.
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 
-CRATE := --locked --workspace --manifest-path rust/Cargo.toml
+CRATES := --locked --workspace --manifest-path rust/Cargo.toml
 RUST_SOURCES := $(shell find rust -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 STAMPS := .stamps
 # Many tests mostly wait: more run at a time than there are processors. Then those that measure.
@@ -30,16 +30,15 @@ lint: $(STAMPS)/venv $(STAMPS)/rust ## ruff, rustfmt and clippy, all as checks
 	ruff check
 	ruff format --check
 	cargo fmt --all --manifest-path rust/Cargo.toml --check
-	cargo clippy --quiet $(CRATE) --all-targets -- -D warnings
-	cargo clippy --quiet $(CRATE) --features python -- -D warnings
+	cargo clippy --quiet $(CRATES) --all-targets -- -D warnings
 
 types: $(STAMPS)/native ## mypy --strict
 	mypy
 
 rust: $(STAMPS)/rust ## The Rust side's own tests, with each cipher that this CPU can run
-	@failed=0; cargo test --quiet --no-fail-fast $(CRATE) || failed=1; \
+	@failed=0; cargo test --quiet --no-fail-fast $(CRATES) || failed=1; \
 	if [ "$$(grep -m1 ^flags /proc/cpuinfo | grep -owE 'avx512(f|bw|ifma|_vbmi2)' | sort -u | wc -l)" = 4 ]; then \
-	    WIRESNAKE_CIPHER=ring cargo test --quiet --no-fail-fast $(CRATE) || failed=1; \
+	    WIRESNAKE_CIPHER=ring cargo test --quiet --no-fail-fast $(CRATES) || failed=1; \
 	else \
 	    echo 'Skipped: the own cipher needs a CPU with AVX-512 (F, BW, IFMA, VBMI2); ring ran.'; \
 	fi; \

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from bench import handshakes, instructions, null, operator, record, report, scale, scenarios
-from bench.plan import Part, Plan
+from bench import handshakes, instructions, null, operator_tool, record, report, scale, scenarios
+from bench.plan import TOOL, Part, Plan
 from bench.record import Record
 from bench.subjects import DAEMONS, LABELS, NULL, ROOT, STOCK, subjects, version
 from lab import hosts
@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = (
     handshakes.PART,
     scale.PART,
     instructions.PART,
-    operator.PART,
+    operator_tool.PART,
 )
 PROGRAMS = ("ip", "wg", "wg-quick", "iperf3", "sockperf", "ethtool", "ping")
 
@@ -75,7 +75,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
-    if arguments.only == frozenset(operator.PART.scenarios):
+    if arguments.only == frozenset(TOOL):
         part = arguments.quick or arguments.subjects
     if arguments.publish and part and not arguments.read:
         parser.error("only a whole run is published: without --quick, --only and --subjects")
@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> Record:
 
 def _publish(kept: Record) -> None:
     """Writes the page and the plot of the documents; of the operator's tool alone, its own page."""
-    if {result.scenario for result in kept.results} <= set(operator.PART.scenarios):
+    if {result.scenario for result in kept.results} <= set(TOOL):
         page = f"# Measured: the operator's tool\n\n{report.markdown(kept)}"
         (ROOT / "docs/bench-operator.md").write_text(page)
         print("written: docs/bench-operator.md")

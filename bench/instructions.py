@@ -31,7 +31,7 @@ SCENARIOS = {
     "look up among 24 prefix lengths": ("lengths", 24),
     "look up among 129 prefix lengths": ("lengths", 129),
 }
-"""Steps of rust/benches/packets.rs, and bytes of the inner packet or the number of lengths."""
+"""Steps of rust/plane/benches/packets.rs; bytes of the inner packet, or the number of lengths."""
 FEW, MANY = 512, 1024
 
 _BUILD = (
@@ -61,7 +61,7 @@ def build() -> Path:
     """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
     if hosts.missing_programs("valgrind"):
         raise LabError("valgrind is missing: apt-get install valgrind")
-    return executable(hosts.tool(_BUILD, ROOT / "rust/Cargo.toml"))
+    return executable(hosts.tool(_BUILD, ROOT / "rust/plane/Cargo.toml"))
 
 
 def executable(messages: str) -> Path:

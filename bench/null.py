@@ -7,6 +7,7 @@ import subprocess
 
 from bench.subjects import NULL_TREE, ROOT, TOOLS
 
+_CRATE = ROOT / "rust/python/Cargo.toml"
 _TARGET = TOOLS / "null/target"
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.so")
 
@@ -16,8 +17,8 @@ def build() -> None:
     shutil.rmtree(NULL_TREE, ignore_errors=True)
     done = subprocess.run(
         [
-            *("cargo", "build", "--release", "--locked", "--quiet", "--features", "python"),
-            *("--manifest-path", ROOT / "rust/Cargo.toml", "--target-dir", _TARGET),
+            *("cargo", "build", "--release", "--locked", "--quiet"),
+            *("--manifest-path", _CRATE, "--target-dir", _TARGET),
             *("--message-format", "json-render-diagnostics"),
         ],
         env=os.environ | {"RUSTFLAGS": "--cfg null_crypto"},
@@ -31,7 +32,7 @@ def build() -> None:
     (library,) = (
         file
         for item in made
-        if item.get("manifest_path") == str(ROOT / "rust/Cargo.toml")
+        if item.get("manifest_path") == str(_CRATE)
         for file in item["filenames"]
         if file.endswith(".so")
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from bench.record import Record
 from bench.subjects import Subject
 
+TOOL = ("show 1 peer", "show 10k peers", "up and down 1k peers", "reload 1 of 10k peers")
+"""The scenarios of the operator's tool, which have tables and a page of their own."""
+
 
 @dataclass(frozen=True)
 class Plan:

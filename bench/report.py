@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.figures import FIGURES
 from bench.goals import GOALS, Goal
 from bench.notes import NOTES
-from bench.operator import PART as OPERATOR
+from bench.plan import TOOL
 from bench.ratios import Spread, ratios, values
 from bench.record import Record
 from bench.subjects import LABELS, STOCK, WIREGUARD_GO
@@ -64,8 +64,8 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
         f"{record.date}, {record.machine}, load before the run {record.load:.1f},"
         f" commit {record.commit}; {versions}.\n"
     )
-    speed = [name for name in scenarios if name not in OPERATOR.scenarios]
-    tool = [name for name in scenarios if name in OPERATOR.scenarios]
+    speed = [name for name in scenarios if name not in TOOL]
+    tool = [name for name in scenarios if name in TOOL]
     parts = [head, *missing]
     if speed:
         parts += [f"{_NOTE}\n", *map(form, _section(record, speed, tool=False))]
@@ -77,7 +77,7 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
 
 def _section(record: Record, scenarios: Sequence[str], *, tool: bool) -> list[Table]:
     """The tables of scenarios, and of the goals that are of such."""
-    goals = [goal for goal in GOALS if (goal.scenario in OPERATOR.scenarios) == tool]
+    goals = [goal for goal in GOALS if (goal.scenario in TOOL) == tool]
     return [*(_scenario(record, scenario) for scenario in scenarios), _goals(record, goals)]
 
 

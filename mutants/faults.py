@@ -10,7 +10,7 @@
 
 A fault of several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead of the
 three. Of `kills` each must turn red: a pytest node (of a parametrised test any case will do, unless
-the node names one), the Rust tests whose path has the word (`cargo`: the core's; `chapoly`: the
+the node names one), the Rust tests whose path has the word (`cargo`: the plane's; `chapoly`: the
 cipher's), or an item of the black-box suite. With `needs = "avx512"` a machine without it skips
 the fault, and says so: no test there can see it.
 """
@@ -26,7 +26,8 @@ from mutants.needs import NEEDS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent
-_OWN = ("src/wiresnake/", "rust/src/", "rust/chapoly/src/", "packaging/", "docs/")
+_CRATES = ("rust/plane/src/", "rust/python/src/", "rust/chapoly/src/")
+_OWN = ("src/wiresnake/", *_CRATES, "packaging/", "docs/")
 
 
 class FaultError(Exception):

@@ -60,46 +60,45 @@ class Builder:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._crate = WORK / "rust"
         self._plain: dict[str, bytes] = {}
-        """What each command builds without a fault."""
+        """What is built in each crate without a fault."""
 
     def extension(self, tree: Tree) -> None:
         """Builds the tree's extension; FaultError if it does not compile, or to what it was."""
         with self._lock:
-            built = self._build(["build", "--features", "python"], tree.texts)
+            built = self._build("build", "python", tree.texts)
             tree.extension.unlink()  # A link: this tree's own must stay what it is.
             shutil.copy2(built, tree.extension)
 
     @contextmanager
     def rust_tests(self, tree: Tree, crate: str) -> Iterator[Path]:
-        """Builds the Rust tests of the core ("cargo") or of `chapoly`, likewise; the program is
+        """Builds the Rust tests of the plane ("cargo") or of `chapoly`, likewise; the program is
         there for as long as it runs.
 
         It is no copy: what one thread still writes while another one forks cannot be started.
         """
         with self._lock:
-            package = ["--package", "chapoly"] if crate == "chapoly" else []
-            yield self._build(["test", "--lib", "--no-run", *package], tree.texts)
+            folder = "chapoly" if crate == "chapoly" else "plane"
+            yield self._build("test --lib --no-run", folder, tree.texts)
 
-    def _build(self, command: list[str], texts: Mapping[str, str]) -> Path:
+    def _build(self, command: str, crate: str, texts: Mapping[str, str]) -> Path:
         changed = {file: text for file, text in texts.items() if file.startswith("rust/")}
-        plain = self._plain.get(command[-1])
+        plain = self._plain.get(crate)
         if plain is None:
-            plain = self._plain[command[-1]] = self._run(command, {}).read_bytes()
-        built = self._run(command, changed)
+            plain = self._plain[crate] = self._run(command, crate, {}).read_bytes()
+        built = self._run(command, crate, changed)
         if changed and built.read_bytes() == plain:
             raise FaultError("it compiles to the same code as before")
         return built
 
-    def _run(self, command: list[str], texts: Mapping[str, str]) -> Path:
+    def _run(self, command: str, crate: str, texts: Mapping[str, str]) -> Path:
         """What cargo makes of the crate with these texts."""
         self._lay_out(texts)
-        manifest = self._crate / ("chapoly" if "chapoly" in command else "") / "Cargo.toml"
+        manifest = WORK / "rust" / crate / "Cargo.toml"
         done = subprocess.run(
             [
-                *("cargo", *command, "--locked", "--quiet", "--profile", "mutants"),
-                *("--manifest-path", self._crate / "Cargo.toml", "--target-dir", WORK / "target"),
+                *("cargo", *command.split(), "--locked", "--quiet", "--profile", "mutants"),
+                *("--manifest-path", manifest, "--target-dir", WORK / "target"),
                 *("--message-format", "json-render-diagnostics"),
             ],
             capture_output=True,

@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    config.addinivalue_line("markers", "item: the items of docs/conformance.md that a test holds")
     config.addinivalue_line("markers", "slow: waits for real time to pass, a minute or more")
     config.addinivalue_line(
         "markers", "alone: measures time, processors or memory: `make test` runs nothing beside it"

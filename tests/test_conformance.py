@@ -1,4 +1,4 @@
-"""docs/conformance.md is up to date, and so are the numbers in the names of the tests."""
+"""docs/conformance.md is up to date, and so are the numbers that the tests name."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "conformance/src/wiresnake_conformance"
+MARK = "@pytest.mark.item({})\n"
 ITEM = '[[item]]\nnumber = {}\nsection = "A"\nkind = "{}"\ntitle = "x"\nsource = "y"\n'
 
 
@@ -37,31 +38,32 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
         f"{PACKAGE}/items.toml": items + ITEM.format(3, "BB") + ITEM.format(4, "WB"),
         f"{PACKAGE}/checks/a.py": '@check(3, "first")\n@check(3)\ndef third(): pass\n',
         "docs/conformance.toml": notes + '4 = "hard"\n',
-        "tests/unit/test_a.py": "def test_c001_c002_a(): pass\nasync def test_c001_b(): pass\n",
-        "rust/src/a/b.rs": rust,
+        "tests/unit/test_a.py": f"{MARK.format('1, 2')}def test_a(): pass\n"
+        f"{MARK.format(1)}@slow\nasync def test_b(): pass\n",
+        "rust/plane/src/a/b.rs": rust,
     }
     write(tmp_path, good)
     stale = ["docs/conformance.md is out of date: run tools/conformance_page.py"]
     assert run(tmp_path, "--check") == stale
     assert run(tmp_path) == run(tmp_path, "--check") == []
     page = (tmp_path / "docs/conformance.md").read_text()
-    for name in ("c002_in_rust", "test_c001_c002_a", "test_c001_b", "third", "hard"):
+    for name in ("c002_in_rust", "test_a", "test_b", "third", "hard"):
         assert name in page
     assert "c009" not in page
 
     none = "has neither a test nor a reason in docs/conformance.toml"
     for changed, complaint in [
-        ({"tests/unit/test_a.py": "def test_c002_x(): pass\n"}, f"item 1 (x) {none}"),
+        ({"tests/unit/test_a.py": f"{MARK.format(2)}def test_x(): pass\n"}, f"item 1 (x) {none}"),
         ({f"{PACKAGE}/checks/a.py": "@check(4)\ndef third(): pass\n"}, f"item 3 (x) {none}"),
         ({f"{PACKAGE}/checks/a.py": "@check(9)\ndef ninth(): pass\n"}, f"item 3 (x) {none}"),
         ({"docs/conformance.toml": notes}, f"item 4 (x) {none}"),
         (
-            {"tests/test_b.py": "class A:\n    def test_c107_b(): pass\n"},
-            "tests/test_b.py: test_c107_b: there is no item 107",
+            {"tests/test_b.py": "class A:\n    @pytest.mark.item(107)\n    def test_b(): pass\n"},
+            "tests/test_b.py: test_b: there is no item 107",
         ),
         (
-            {"rust/src/c.rs": "#[test]\nfn c000_c001_none() {}\n"},
-            "rust/src/c.rs: c000_c001_none: there is no item 0",
+            {"rust/plane/src/c.rs": "#[test]\nfn c000_c001_none() {}\n"},
+            "rust/plane/src/c.rs: c000_c001_none: there is no item 0",
         ),
         (
             {"docs/conformance.toml": notes + '4 = "hard"\n5 = "harder"\n'},

@@ -2,33 +2,34 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from interop.harness import unavailable
-
-from lab import hosts
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/wiresnake"
-RUST = ROOT / "rust/src"
+RUST = ROOT / "rust"
+PLANE = RUST / "plane/src"
+BINDINGS = RUST / "python/src"
+CIPHER = RUST / "chapoly/src"
 
 PURE = ("protocol", "uapi")
 IMPURE_MODULES = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
-CRYPTO = ROOT / "rust/chapoly/src"
-UNSAFE_FILES = {RUST / name for name in ("tun.rs", "udp.rs")} | {
-    CRYPTO / name for name in ("lib.rs", "registers.rs", "avx512/mod.rs", "avx512/vector.rs")
+UNSAFE_FILES = {PLANE / name for name in ("tun.rs", "udp.rs")} | {
+    CIPHER / name for name in ("lib.rs", "registers.rs", "avx512/mod.rs", "avx512/vector.rs")
 }
 CORE = ("protocol", "uapi", "tunnel", "daemon", "linux", "errors.py", "model.py")
 """What a running daemon consists of, and the libraries that it stands on."""
-REPORTS = ("py.rs", "uapi.rs", "notes.rs")
-"""Of the Rust side: bindings, and what an operator is told."""
+REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
+"""Of the plane: what an operator is told."""
 BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 FOLDERS = {
@@ -52,8 +53,8 @@ def python_files(*names: str) -> list[Path]:
     return found + [PACKAGE / name for name in names if (PACKAGE / name).is_file()]
 
 
-def rust_files() -> list[Path]:
-    return sorted(RUST.rglob("*.rs"))
+def rust_files(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.rs"))
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -128,21 +129,28 @@ def test_pure_code_imports_nothing_of_the_world(path: Path) -> None:
     assert not {name.partition(".")[0] for name in imports(path)} & IMPURE_MODULES
 
 
-def test_only_py_rs_names_pyo3() -> None:
+def test_only_the_crate_python_knows_pyo3() -> None:
     """Law 2: the rest of the Rust side could serve another language."""
-    naming = {
-        path.name
-        for path in rust_files()
-        if any(token == "pyo3" for _, token in rust_tokens(path.read_text()))
-    }
-    assert naming <= {"py.rs"}
+    crates = [path.parent for path in RUST.glob("*/Cargo.toml")]
+    assert {crate.name for crate in crates} == {"plane", "python", "chapoly"}
+    for crate in crates:
+        depends = "pyo3" in (crate / "Cargo.toml").read_text()
+        names = any(
+            token == "pyo3"
+            for path in rust_files(crate)
+            for _, token in rust_tokens(path.read_text())
+        )
+        assert (depends, names) == (crate.name == "python",) * 2, crate
+    assert "pyo3" not in (RUST / "Cargo.toml").read_text()
 
 
 @pytest.mark.parametrize(
-    "path", [*rust_files(), *sorted(CRYPTO.rglob("*.rs"))], ids=lambda path: path.name
+    "path",
+    rust_files(PLANE, BINDINGS, CIPHER),
+    ids=lambda path: path.relative_to(RUST).as_posix(),
 )
 def test_unsafe_has_its_place_and_its_reason(path: Path) -> None:
-    """Law 2: in two files of the core and four of the cipher, and each with a SAFETY comment
+    """Law 2: in two files of the plane and four of the cipher, and each with a SAFETY comment
     above or at its beginning."""
     text = path.read_text()
     lines = text.splitlines()
@@ -172,11 +180,12 @@ def _explained(lines: list[str], number: int) -> bool:
     return False
 
 
-def test_c044_all_chance_is_of_the_operating_system() -> None:
+@pytest.mark.item(44)
+def test_all_chance_is_of_the_operating_system() -> None:
     """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it anew for
     every byte. So before that nothing is created and no handshake is made."""
     chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
-    for path in rust_files():
+    for path in rust_files(PLANE, BINDINGS):
         naming = chance & {token for _, token in rust_tokens(without_tests(path.read_text()))}
         assert naming <= ({"SystemRandom"} if path.name == "secret.rs" else set()), path
     for path in python_files(*CORE):
@@ -196,14 +205,19 @@ def code_lines(folder: Path, files: Iterable[Path]) -> int:
     return sum(counted[name]["code"] for name in ("Python", "Rust") if name in counted)
 
 
+def need_cloc() -> None:
+    if shutil.which("cloc") is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("cloc is missing: apt-get install cloc")
+
+
 def test_core_stays_small(tmp_path: Path) -> None:
     """Law 6: each part of all that it takes to be WireGuard has a budget of its own."""
-    if hosts.missing_programs("cloc"):
-        unavailable("cloc is missing: apt-get install cloc")
-    plane = [path for path in rust_files() if path.name not in REPORTS]
+    need_cloc()
+    plane = [path for path in rust_files(PLANE) if path not in REPORTS]
     parts = {
         "WireGuard itself": [*python_files("protocol"), *plane],
-        "bindings and reports": [path for path in rust_files() if path.name in REPORTS],
+        "bindings and reports": [*rust_files(BINDINGS), *REPORTS],
     }
     lines = {name: code_lines(tmp_path / name, files) for name, files in parts.items()}
     print(f"core: {lines} of {BUDGETS}, {sum(lines.values())} in all")
@@ -212,8 +226,7 @@ def test_core_stays_small(tmp_path: Path) -> None:
 
 def test_folders_stay_small(tmp_path: Path) -> None:
     """Law 6: none grows unnoticed, and none is without a budget."""
-    if hosts.missing_programs("cloc"):
-        unavailable("cloc is missing: apt-get install cloc")
+    need_cloc()
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == FOLDERS.keys()
     lines = {name: code_lines(tmp_path / name, python_files(name)) for name in FOLDERS}
@@ -256,6 +269,62 @@ def test_each_layer_imports_only_those_below_it() -> None:
             assert floors[own] < floors[name], f"{path}: {name}"
 
 
+CODE = ("src", "conformance/src", "bench", "mutants", "lab", "tools")
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of ours but the tests, by the name that others import it by."""
+    found = {}
+    for path in (path for folder in CODE for path in (root / folder).rglob("*.py")):
+        _, _, name = f"/{path.relative_to(root).with_suffix('')}".rpartition("/src/")
+        found[name.strip("/").replace("/", ".").removesuffix(".__init__")] = path
+    return found
+
+
+def loaded(name: str, known: dict[str, Path]) -> set[str]:
+    """Those of the known modules that a module imports outside of functions, types included."""
+    found, nodes = set(), list[ast.AST]([ast.parse(known[name].read_text())])
+    package = name.split(".")[: None if known[name].name == "__init__.py" else -1]
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            inner = (f"{source}.{alias.name}" for alias in node.names)
+            found |= {name if name in known else source for name in inner}
+    return found & known.keys()
+
+
+def circle(root: Path) -> list[str]:
+    """Modules each of which is imported by the next; none if no import goes round."""
+    known = modules(root)
+    try:
+        TopologicalSorter({name: loaded(name, known) for name in known}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_goes_round() -> None:
+    """Law 8: nor one for types alone, as neither module can be understood without the other."""
+    assert circle(ROOT) == []
+
+
+def test_an_import_that_goes_round_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "src/p"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from p import a")  # a face is no part of what it shows
+    (package / "a.py").write_text("if TYPE_CHECKING:\n    from .b import B")
+    (package / "b.py").write_text("def later():\n    from . import a")
+    assert circle(tmp_path) == []
+    (package / "b.py").write_text("from . import a")
+    assert {*circle(tmp_path)} == {"p.a", "p.b"}
+
+
 HEAVY = {"argparse", "asyncio", "importlib.metadata", "json", "pyroute2", "rich", "subprocess"}
 
 
@@ -287,10 +356,12 @@ def test_stub_tells_the_truth() -> None:
 
 
 def test_one_version() -> None:
-    project, crate = (
+    project, workspace = (
         tomllib.loads((ROOT / name).read_text()) for name in ("pyproject.toml", "rust/Cargo.toml")
     )
-    assert project["project"]["version"] == crate["package"]["version"]
+    assert project["project"]["version"] == workspace["workspace"]["package"]["version"]
+    for path in RUST.glob("*/Cargo.toml"):
+        assert tomllib.loads(path.read_text())["package"]["version"] == {"workspace": True}, path
 
 
 def test_no_path_of_one_machine() -> None:

@@ -41,8 +41,8 @@ def python_tests(file: str) -> set[str]:
 
 @cache
 def rust_tests(crate: str) -> list[str]:
-    """The paths of the core's (`cargo`) or of `chapoly`'s Rust tests, as cargo filters them."""
-    folder = ROOT / ("rust/chapoly/src" if crate == "chapoly" else "rust/src")
+    """The paths of the plane's (`cargo`) or of `chapoly`'s Rust tests, as cargo filters them."""
+    folder = ROOT / "rust" / ("chapoly" if crate == "chapoly" else "plane") / "src"
     return [
         f"{path.stem}::tests::{name}"
         for path in sorted(folder.rglob("*.rs"))

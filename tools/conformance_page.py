@@ -2,7 +2,7 @@
 """Writes docs/conformance.md: every item of the conformance list beside the tests that hold it.
 
 With --check it writes nothing, and fails when the page is out of date, an item has neither test
-nor reason, or a test's name has a number that no item has.
+nor reason, or a test names a number that no item has.
 """
 
 import argparse
@@ -25,24 +25,24 @@ What an implementation of WireGuard is held to, in 106 items, and which tests ho
 kernel's module is the anchor: where implementations differ, its behaviour is right.
 
 *BB* can be seen from outside, by datagrams and `wg` alone; *WB* only from inside, with a clock and
-chance of our own. A test's name begins with the numbers of its items (`test_c041_`, in Rust
-`c041_`); a check of the black box is registered by its number.
+chance of our own. A test of ours is marked with the numbers of its items
+(`@pytest.mark.item(41)`), one in Rust has them before its name (`c041_`), and a check of the black
+box is registered by its number.
 
 This page is made by `tools/conformance_page.py`, from the items in
-`{items}`, from the names of the tests, and from
-`{notes}`, which has what no test can say. `tests/test_conformance.py` keeps it
-up to date.
+`{items}`, from the tests, and from `{notes}`,
+which has what no test can say. `tests/test_conformance.py` keeps it up to date.
 
 Of {count} items, {tested} have tests of their own, {open} of these with something left open, and
 {checked} have a check of the black box.
 """
 
 RUST_TEST = re.compile(r"#\[test\]\s*(?:#\[[^\]]*\]\s*)*fn (\w+)")
-NUMBERED = re.compile(r"(?:test_)?((?:c\d+_)+)")
+NUMBERED = re.compile(r"(?:c\d+_)+")
 
 
 class Test(NamedTuple):
-    """A test function; `numbers` are the items that its name begins with."""
+    """A test function; `numbers` are the items that it holds."""
 
     place: str
     name: str
@@ -140,15 +140,25 @@ def _row(found: Conformance, item: dict[str, Any]) -> str:
 def _python_tests(root: Path) -> Iterator[Test]:
     for path in sorted((root / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name
-            if named and named.startswith("test_"):
-                yield _test(root, path, named)
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node
+            if function and function.name.startswith("test_"):
+                numbers = [n for each in function.decorator_list for n in _marked(each)]
+                yield Test(str(path.relative_to(root)), function.name, tuple(numbers))
+
+
+def _marked(decorator: ast.expr) -> list[int]:
+    """The numbers of @pytest.mark.item(NUMBER, ...)."""
+    if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.item":
+        return [ast.literal_eval(argument) for argument in decorator.args]
+    return []
 
 
 def _rust_tests(root: Path) -> Iterator[Test]:
-    for path in sorted([*(root / "rust/src").rglob("*.rs"), *(root / "rust/tests").glob("*.rs")]):
+    for path in sorted((root / "rust/plane").rglob("*.rs")):
         for name in RUST_TEST.findall(path.read_text()):
-            yield _test(root, path, name)
+            match = NUMBERED.match(name)
+            numbers = re.findall(r"\d+", match[0]) if match else []
+            yield Test(str(path.relative_to(root)), name, tuple(map(int, numbers)))
 
 
 def _checks(root: Path) -> Iterator[Test]:
@@ -167,12 +177,6 @@ def _registered(decorator: ast.expr) -> int | None:
         if called == "check" and isinstance(first, ast.Constant) and isinstance(first.value, int):
             return first.value
     return None
-
-
-def _test(root: Path, path: Path, name: str) -> Test:
-    match = NUMBERED.match(name)
-    numbers = re.findall(r"\d+", match[1]) if match else []
-    return Test(str(path.relative_to(root)), name, tuple(map(int, numbers)))
 
 
 def main() -> int:

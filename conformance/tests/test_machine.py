@@ -6,10 +6,10 @@ import os
 import time
 
 import pytest
-from wiresnake_conformance import machine, namespaces, run
-from wiresnake_conformance.machine import CALM, PIECES, STRETCH, TASK, Lateness, Watch
+from wiresnake_conformance import machine, namespaces, run, testbed
+from wiresnake_conformance.device import NO_ANSWER
+from wiresnake_conformance.machine import CALM, PIECES, STRETCH, TASK, Allowance, Lateness, Watch
 from wiresnake_conformance.run import REST, TRIES, Outcome, settle
-from wiresnake_conformance.stand import NO_ANSWER, Stand
 from wiresnake_conformance.subject import Subject
 from wiresnake_conformance.verdict import (
     CERTAIN,
@@ -38,7 +38,7 @@ class Watched(Watch):
         assert most == REST
 
 
-class Fine(Stand):
+class Fine(testbed.Testbed):
     """A device that lives."""
 
     def alive(self) -> bool:
@@ -48,8 +48,8 @@ class Fine(Stand):
         return ""
 
 
-def stand(late: float) -> Fine:
-    return Fine(Subject("a", "daemon"), Log(), watch=Watched(late))
+def fine(late: float) -> Fine:
+    return Fine(Subject("a", "daemon"), Log(), Allowance(Watched(late)))
 
 
 def outcome(needs: float, late: float, result: Result = Result.DIFFERS) -> Outcome:
@@ -115,10 +115,9 @@ def test_limits_widen_with_the_machine_and_only_a_little() -> None:
     assert (free.leeway, frozen.leeway) == (0, 0.25)
     assert slow.leeway == pytest.approx(0.2)
     assert (slow.stretch, frozen.stretch) == (3, STRETCH)
-    assert stand(FREE).patience(4) == 4
-    assert stand(9).patience(4) == 6
-    timed = stand(9)
-    timed.timed = True  # where the next timer may be a second away
+    assert Allowance(Watched(FREE)).patience(4) == 4
+    assert Allowance(Watched(9)).patience(4) == 6
+    timed = Allowance(Watched(9), timed=True)  # where the next timer may be a second away
     assert timed.patience(4) == 4
 
 
@@ -126,9 +125,9 @@ def test_a_time_beyond_its_limits() -> None:
     """It is wrong on a free machine, passes with a note on a late one, and is wrong there, too, if
     it is far from them."""
     with pytest.raises(Differs) as found:
-        stand(FREE).expect_between(5.9, 5, 5.8, "after")
+        fine(FREE).expect_between(5.9, 5, 5.8, "after")
     assert found.value.needs == pytest.approx(0.1)
-    late = stand(SLOW)
+    late = fine(SLOW)
     late.expect_between(5.9, 5, 5.8, "after")
     late.expect_between(4.9, 5, 5.8, "after")
     late.expect_between(5.4, 5, 5.8, "after")
@@ -156,12 +155,12 @@ def test_a_time_beyond_its_limits() -> None:
 def test_each_verdict_knows_what_would_excuse_it(
     error: Exception | None, timed: bool, result: Result, needs: float
 ) -> None:
-    def function(stand: Stand) -> None:
+    def function(testbed: testbed.Testbed) -> None:
         if error:
             raise error
 
     check = Check(62, function, 1, False, True, 0.5, timed)
-    found, _, needed = run._verdict(check, stand(FREE))
+    found, _, needed = run._verdict(check, fine(FREE))
     assert (found, needed) == (result, needs)
 
 
@@ -206,7 +205,7 @@ def test_what_the_check_itself_could_not_tell_is_tried_again() -> None:
     assert last.result is Result.INCONCLUSIVE
 
 
-def flaky(stand: Stand) -> None:
+def flaky(testbed: testbed.Testbed) -> None:
     """Differs on its first try."""
 
 

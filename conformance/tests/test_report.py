@@ -12,11 +12,11 @@ from wiresnake_conformance.run import Outcome
 from wiresnake_conformance.verdict import Check, Result
 
 
-def first(stand: object) -> None:
+def first(testbed: object) -> None:
     """One."""
 
 
-def second(stand: object) -> None:
+def second(testbed: object) -> None:
     """Two."""
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from interop.harness import unavailable
 
 ASLEEP = 5_000_000
@@ -22,7 +23,8 @@ print(stamp, now().boot, time.monotonic_ns(), fires, late)
 """
 
 
-def test_c073_stamps_deadlines_and_ages_are_of_the_boot_clock() -> None:
+@pytest.mark.item(73)
+def test_stamps_deadlines_and_ages_are_of_the_boot_clock() -> None:
     command = ["unshare", "--time", "--boottime", str(ASLEEP)]
     if (
         shutil.which("unshare") is None

@@ -283,7 +283,8 @@ def test_it_sleeps_while_idle(daemon: Daemon) -> None:
     assert switches() == before
 
 
-def test_c105_c106_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
+@pytest.mark.item(105, 106)
+def test_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
     process = Path(f"/proc/{daemon.process.pid}")
     assert re.search(r"Max core file size +0 +0 ", (process / "limits").read_text())
     for descriptor in (process / "fdinfo").iterdir():
@@ -293,7 +294,8 @@ def test_c105_c106_memory_and_descriptors_are_its_own(daemon: Daemon) -> None:
             assert int(flags[1], 8) & os.O_CLOEXEC, os.readlink(process / "fd" / descriptor.name)
 
 
-def test_c105_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
+@pytest.mark.item(105)
+def test_no_secret_is_logged(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(LOG_LEVEL="debug")
     secret = run("wg", "genkey").strip()
     run("wg", "setconf", daemon.interface, "/dev/stdin", text=f"[Interface]\nPrivateKey={secret}\n")
@@ -322,7 +324,8 @@ def count_in_memory(daemon: Daemon, *needles: bytes) -> int:
 
 
 @pytest.mark.parametrize("way", ["config", "set", "setconf"])
-def test_c105_keys_that_are_taken_back_leave_memory(
+@pytest.mark.item(105)
+def test_keys_that_are_taken_back_leave_memory(
     make_daemon: Callable[..., Daemon], tmp_path: Path, way: str
 ) -> None:
     private, preshared = run("wg", "genkey").strip(), run("wg", "genpsk").strip()
@@ -377,7 +380,8 @@ def test_wg_quick_takes_it(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "x" * 16, "a b", "wg%d"])
-def test_c101_bad_names(home: Namespace, name: str) -> None:
+@pytest.mark.item(101)
+def test_bad_names_are_refused(home: Namespace, name: str) -> None:
     assert "cannot name an interface" in refused(home, *DAEMON, name)
 
 
@@ -423,12 +427,16 @@ def test_a_tun_device_that_was_made_before_is_taken_and_left(
         assert not (RUN / f"{name}.sock").exists()
 
 
-def test_c101_a_live_socket(daemon: Daemon, make_namespace: Callable[[], Namespace]) -> None:
+@pytest.mark.item(101)
+def test_a_live_socket_is_not_taken_over(
+    daemon: Daemon, make_namespace: Callable[[], Namespace]
+) -> None:
     assert "in use" in refused(make_namespace(), *DAEMON, daemon.interface)
     assert daemon.answers()
 
 
-def test_c101_a_stale_socket_is_replaced(daemon: Daemon) -> None:
+@pytest.mark.item(101)
+def test_a_stale_socket_is_replaced(daemon: Daemon) -> None:
     daemon.process.kill()
     daemon.process.wait()
     assert daemon.path.exists()
@@ -531,7 +539,8 @@ def test_a_configuration_is_applied_first(
 # The socket
 
 
-def test_c101_the_modes(daemon: Daemon) -> None:
+@pytest.mark.item(101)
+def test_the_socket_is_for_root_alone(daemon: Daemon) -> None:
     assert stat.filemode(daemon.path.stat().st_mode) == "srwx------"
     assert stat.S_IMODE(RUN.stat().st_mode) == 0o755
 
@@ -556,7 +565,8 @@ def test_wg_sets_and_shows(daemon: Daemon, tmp_path: Path) -> None:
     assert run("wg", "show", daemon.interface, "dump") == "(none)\t(none)\t5000\toff\n"
 
 
-def test_c080_a_zone_by_name(daemon: Daemon) -> None:
+@pytest.mark.item(80)
+def test_an_endpoint_may_name_its_zone(daemon: Daemon) -> None:
     daemon.namespace("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb")
     index = daemon.namespace("cat", "/sys/class/net/va/ifindex").strip()
     [answer] = talk(daemon, f"set=1\npublic_key={PEER}\nendpoint=[fe80::1%va]:5\n\n")
@@ -584,7 +594,8 @@ def test_an_unknown_operation_closes_silently(daemon: Daemon, operation: str) ->
     assert talk(daemon, operation) == [""]
 
 
-def test_c102_a_line_too_long(daemon: Daemon) -> None:
+@pytest.mark.item(102)
+def test_a_line_too_long_is_refused(daemon: Daemon) -> None:
     with contextlib.suppress(BrokenPipeError):
         assert talk(daemon, "set=1\nlisten_port=" + "1" * 15_000 + "\n\n") == ["errno=-22\n\n"]
     with socket.socket(socket.AF_UNIX) as connection:
@@ -595,7 +606,8 @@ def test_c102_a_line_too_long(daemon: Daemon) -> None:
     assert daemon.answers()
 
 
-def test_c104_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
+@pytest.mark.item(104)
+def test_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
     lines = (
         f"private_key={KEY}\nlisten_port=9\nfwmark=3\npublic_key={PEER}\nallowed_ip=10.0.0.0/8\n"
     )
@@ -611,7 +623,8 @@ def test_c104_a_set_is_applied_whole_or_not_at_all(daemon: Daemon) -> None:
     assert talk(daemon, "get=1\n\n") == [empty]
 
 
-def test_c102_a_set_byte_by_byte(daemon: Daemon) -> None:
+@pytest.mark.item(102)
+def test_a_set_may_come_byte_by_byte(daemon: Daemon) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(daemon.path))
         for byte in f"set=1\nprivate_key={KEY}\n\n".encode():
@@ -620,7 +633,8 @@ def test_c102_a_set_byte_by_byte(daemon: Daemon) -> None:
     assert talk(daemon, "get=1\n\n") == [f"private_key={KEY}\nerrno=0\n\n"]
 
 
-def test_c102_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
+@pytest.mark.item(102)
+def test_clients_that_hang_hurt_nobody(daemon: Daemon) -> None:
     with contextlib.ExitStack() as hung:
         for _ in range(300):
             connection = hung.enter_context(socket.socket(socket.AF_UNIX))
@@ -686,7 +700,8 @@ def test_a_port_set_while_down_is_remembered(daemon: Daemon) -> None:
     wait(lambda: 7000 in daemon.sockets(), 1, "the port is bound")
 
 
-def test_c083_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
+@pytest.mark.item(83)
+def test_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
     daemon.wg("listen-port", 7000)
     daemon.link("up")
     wait(lambda: 7000 in daemon.sockets(), 1)
@@ -700,7 +715,8 @@ def test_c083_the_same_port_is_not_bound_again(daemon: Daemon) -> None:
     assert list(daemon.sockets()) == [7001]
 
 
-def test_c083_any_port_anew_and_a_whole_configuration(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.item(83)
+def test_any_port_anew_and_a_whole_configuration(daemon: Daemon, tmp_path: Path) -> None:
     daemon.link("up")
     wait(daemon.sockets, 1)
     port = daemon.show("listen-port")
@@ -742,7 +758,8 @@ def test_up_with_a_busy_port_waits_for_another(make_daemon: Callable[..., Daemon
     assert "port 7000 is in use" in second.process.communicate(timeout=5)[1]
 
 
-def test_c079_without_ipv6(daemon: Daemon) -> None:
+@pytest.mark.item(79)
+def test_the_port_is_bound_without_ipv6(daemon: Daemon) -> None:
     with contextlib.suppress(AssertionError):
         daemon.namespace("sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
     daemon.wg("listen-port", 7000)
@@ -753,7 +770,8 @@ def test_c079_without_ipv6(daemon: Daemon) -> None:
 # The interface
 
 
-def test_c098_the_interface(daemon: Daemon) -> None:
+@pytest.mark.item(98)
+def test_a_new_interface_has_the_mtu_and_settings_of_a_tunnel(daemon: Daemon) -> None:
     details = daemon.namespace("ip", "-d", "link", "show", daemon.interface)
     assert "mtu 1420" in details
     assert "qlen 1000" in details
@@ -764,7 +782,8 @@ def test_c098_the_interface(daemon: Daemon) -> None:
     assert daemon.namespace("cat", setting) == "0\n"
 
 
-def test_c078_what_may_lead_elsewhere_is_heard(home: Namespace) -> None:
+@pytest.mark.item(78)
+def test_what_may_lead_elsewhere_is_heard(home: Namespace) -> None:
     """Routes, rules, next hops and links of both IP versions, and an address that goes. A new one,
     or an old one's new lifetime (SLAAC), takes no route away. Then the kernel is asked; whether
     anything is forgotten is its answer's to say (test_sticky.py)."""

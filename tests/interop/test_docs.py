@@ -12,7 +12,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_page(machine: None, path: Path) -> None:
+def test_a_page_runs_word_for_word(machine: None, path: Path) -> None:
     pages.run(pages.read(path.read_text()), PROGRAMS)
 
 
@@ -48,7 +48,7 @@ def test_what_a_page_says_wrong_is_found(machine: None, block: list[str], compla
     assert complaint in str(error.value)
 
 
-def test_wildcards() -> None:
+def test_three_dots_stand_for_the_rest_of_a_line_or_for_lines() -> None:
     assert pages.matches(["a...c", "..."], ["abc", "d", "e"])
     assert pages.matches(["...", "z"], ["y", "z"])
     assert pages.matches(["a.c"], ["a.c"])

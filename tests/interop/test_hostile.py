@@ -124,7 +124,8 @@ def assert_unharmed(attack: Attack) -> None:
     assert len(attack.victim.host.processes(attack.program)) == 1
 
 
-def test_c002_c085_every_length_is_met_with_silence(attack: Attack) -> None:
+@pytest.mark.item(2, 85)
+def test_every_length_is_met_with_silence(attack: Attack) -> None:
     """Lengths 0 to 65,507, all of them: noise, and data messages of the session in use."""
     noise = os.urandom(LONGEST)
     live = struct.pack("<IIQ", 4, attack.receiver, 1 << 40)
@@ -139,7 +140,8 @@ def test_c002_c085_every_length_is_met_with_silence(attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
-def test_c003_every_type_and_reserved_byte(attack: Attack, version: int) -> None:
+@pytest.mark.item(3)
+def test_every_type_and_reserved_byte_is_survived(attack: Attack, version: int) -> None:
     """First words that are almost right, in all lengths that a parser may treat specially."""
     noise = os.urandom(2000)
     words = [bytes([kind, 0, 0, 0]) for kind in range(7)]
@@ -149,7 +151,8 @@ def test_c003_every_type_and_reserved_byte(attack: Attack, version: int) -> None
     assert_unharmed(attack)
 
 
-def test_c092_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
+@pytest.mark.item(92)
+def test_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
     """Whoever knows the public key can write mac1; without load even that is not answered."""
     messages = []
     for size, kind in ((116, 1), (60, 2)):
@@ -160,7 +163,8 @@ def test_c092_valid_mac1_with_nothing_behind_it(attack: Attack) -> None:
     assert_unharmed(attack)
 
 
-def test_c009_c051_c076_replays(attack: Attack) -> None:
+@pytest.mark.item(9, 51, 76)
+def test_replays_change_nothing(attack: Attack) -> None:
     """All that the friend ever said, said again by a stranger, in any order."""
     road = Wiretap(attack.friend.host, attack.friend.device)
     attack.victim.wg("set", "wg0", "peer", attack.friend.public, "remove")
@@ -188,7 +192,8 @@ def test_c009_c051_c076_replays(attack: Attack) -> None:
     assert_unharmed(attack)
 
 
-def test_c028_wrong_key(attack: Attack, ours: Implementation) -> None:
+@pytest.mark.item(28)
+def test_a_stranger_with_another_key_gets_no_answer(attack: Attack, ours: Implementation) -> None:
     """A real WireGuard whose key nobody here knows gets no answer, however it tries."""
     stranger = End(attack.stranger, "", STRANGER, {4: "10.9.0.66", 6: "fd09::66"}, port=4444)
     victim = replace(attack.victim, outer=VICTIM)

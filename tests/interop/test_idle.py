@@ -18,7 +18,8 @@ SETTLES, WATCHED = 30, 60
 
 
 @pytest.mark.slow
-def test_c066_c096_idle_is_silent(make_host: MakeHost, ours: Implementation) -> None:
+@pytest.mark.item(66, 96)
+def test_idle_is_silent(make_host: MakeHost, ours: Implementation) -> None:
     """A minute, from 30 s after the last packet: no datagram, no context switch, on either end.
 
     Everything is routed to the peer, so that whatever the kernel itself sends would show.

@@ -51,7 +51,8 @@ def initiations(public: str, count: int) -> list[bytes]:
     return [with_macs(body, b64decode(public)) for body in bodies]
 
 
-def test_c032_c033_c043_a_flood_of_initiations(make_host: MakeHost, ours: Implementation) -> None:
+@pytest.mark.item(32, 33, 43)
+def test_a_flood_of_initiations_stops_no_tunnel(make_host: MakeHost, ours: Implementation) -> None:
     friend, victim = tunnel(make_host("friend"), make_host("victim"), ours, ours)
     stranger = make_host("stranger")
     near, far = hosts.cable(victim.host, stranger)

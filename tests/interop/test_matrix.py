@@ -45,7 +45,8 @@ def test_among_ourselves(make_host: MakeHost, ours: Implementation, outer: int, 
     carries_traffic(make_host, ours, ours, outer, psk)
 
 
-def test_c006_different_psks_never_meet(
+@pytest.mark.item(6)
+def test_different_psks_never_meet(
     make_host: MakeHost, ours: Implementation, peer: Implementation
 ) -> None:
     """A key on one side only must stop the tunnel (conformance item 6)."""

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from interop.beside import (
+from interop.harness import ROOT, Implementation, MakeHost
+from interop.side_by_side import (
     BAD_FILES,
     BAD_SET,
     CHANGED,
@@ -17,12 +18,11 @@ from interop.beside import (
     SECOND,
     SET,
     THIRD,
-    Beside,
+    SideBySide,
     assert_refuses_alike,
     assert_shows_alike,
     write_key_files,
 )
-from interop.harness import ROOT, Implementation, MakeHost
 
 from lab import hosts
 from lab.hosts import Host
@@ -50,11 +50,11 @@ GOTATUN = Implementation("gotatun", str(ROOT / ".tools/gotatun"), "tools/setup g
 
 
 @pytest.fixture
-def beside(make_host: MakeHost, ours: Implementation) -> Beside:
+def sides(make_host: MakeHost, ours: Implementation) -> SideBySide:
     host = make_host()
     for name in ("wg0", "wg1"):
         ours.start(host, name)
-    return Beside(host)
+    return SideBySide(host)
 
 
 def shake_hands(host: Host, program: str | Path = "wg", config: str = TUNNEL) -> str:
@@ -83,58 +83,58 @@ AllowedIPs = 10.9.1.0/24
     return other
 
 
-def test_show_to_the_byte(beside: Beside) -> None:
-    shake_hands(beside.host)
-    assert_shows_alike(beside, "wg0", "wg1")
+def test_show_to_the_byte(sides: SideBySide) -> None:
+    shake_hands(sides.host)
+    assert_shows_alike(sides, "wg0", "wg1")
     time.sleep(1)
-    text = beside.assert_same("show", "wg0")
+    text = sides.assert_same("show", "wg0")
     assert " ago\n" in text
     assert "persistent keepalive: every 18 hours, 12 minutes, 15 seconds" in text
     assert " B received, " in text
-    assert_refuses_alike(beside, "wg0")
+    assert_refuses_alike(sides, "wg0")
 
 
 def test_no_interface_at_all(make_host: MakeHost) -> None:
-    beside = Beside(make_host())
+    sides = SideBySide(make_host())
     for words in ([], ["show"], ["show", "all", "dump"], ["show", "interfaces"]):
-        assert beside.assert_same(*words) == ""
+        assert sides.assert_same(*words) == ""
     code = f"import pty, sys; sys.exit(pty.spawn(['{OURS}']))"
-    on_terminal = beside.host.run("python3 -c", code, check=False).stdout
+    on_terminal = sides.host.run("python3 -c", code, check=False).stdout
     assert "wiresnake --help" in on_terminal
 
 
-def test_a_dead_daemon_and_a_foreign_file(beside: Beside) -> None:
+def test_a_dead_daemon_and_a_foreign_file(sides: SideBySide) -> None:
     """Either removes the socket that nobody listens at, and nothing else."""
     make = "import socket; socket.socket(1).bind('/run/wireguard/{}.sock')"
     for name in ("dead", "gone"):
-        beside.host.run("python3 -c", make.format(name))
-    beside.host.run("touch /run/wireguard/file.sock")
-    beside.host.run("wg show dead", check=False)
-    beside.host.run(OURS, "show", "gone", check=False)
-    files = beside.host.output("ls /run/wireguard").split()
+        sides.host.run("python3 -c", make.format(name))
+    sides.host.run("touch /run/wireguard/file.sock")
+    sides.host.run("wg show dead", check=False)
+    sides.host.run(OURS, "show", "gone", check=False)
+    files = sides.host.output("ls /run/wireguard").split()
     assert sorted(files) == ["file.sock", "wg0.sock", "wg1.sock"]
-    beside.assert_same("show", "file")
-    beside.assert_same("show", "interfaces")
+    sides.assert_same("show", "file")
+    sides.assert_same("show", "interfaces")
 
 
-def test_set_to_the_byte(beside: Beside, tmp_path: Path) -> None:
-    beside.host.run(
+def test_set_to_the_byte(sides: SideBySide, tmp_path: Path) -> None:
+    sides.host.run(
         "sh -c", "echo 127.0.0.1 localhost >/run/hosts; mount --bind /run/hosts /etc/hosts"
     )
     for words in write_key_files(tmp_path, *SET):
-        beside.assert_changes("set", *words)
+        sides.assert_changes("set", *words)
     for words in write_key_files(tmp_path, *BAD_SET):
-        beside.assert_refused("set", *words)
-    beside.assert_refused("set", "private-key", "/dev/stdin", text="")
-    beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
+        sides.assert_refused("set", *words)
+    sides.assert_refused("set", "private-key", "/dev/stdin", text="")
+    sides.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
 
 
-def test_a_sign_changes_the_list(beside: Beside) -> None:
+def test_a_sign_changes_the_list(sides: SideBySide) -> None:
     """wg of 2025: stock here is of 2021."""
 
     def allowed(value: str) -> str:
-        beside.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", value)
-        return beside.host.output("wg show wg1 allowed-ips").partition("\t")[2].strip()
+        sides.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", value)
+        return sides.host.output("wg show wg1 allowed-ips").partition("\t")[2].strip()
 
     assert allowed("10.0.0.0/8,10.1.0.0/16") == "10.0.0.0/8 10.1.0.0/16"
     assert allowed("+10.2.0.0/16") == "10.0.0.0/8 10.1.0.0/16 10.2.0.0/16"
@@ -142,29 +142,29 @@ def test_a_sign_changes_the_list(beside: Beside) -> None:
     assert allowed("10.4.0.0/16") == "10.4.0.0/16"
 
 
-def test_files_to_the_byte(beside: Beside) -> None:
+def test_files_to_the_byte(sides: SideBySide) -> None:
     for command in ("setconf", "addconf", "syncconf"):
         for text in (FULL, CHANGED.replace("FwMark", "ListenPort = 0\nFwMark"), FULL):
-            beside.assert_changes(command, "/dev/stdin", text=text)
+            sides.assert_changes(command, "/dev/stdin", text=text)
         for text in BAD_FILES if command == "setconf" else BAD_FILES[:3]:
-            told = beside.assert_refused(command, "/dev/stdin", text=text)
+            told = sides.assert_refused(command, "/dev/stdin", text=text)
             assert told.startswith("wiresnake: /dev/stdin:")
-        one, other = beside.states()
+        one, other = sides.states()
         assert one == other
-    beside.assert_changes("setconf", "/dev/stdin", text=FULL.replace("\n", "\r\n"))
-    told = beside.assert_refused("setconf", "/dev/stdin", text=BAD_FILES[10])
+    sides.assert_changes("setconf", "/dev/stdin", text=FULL.replace("\n", "\r\n"))
+    told = sides.assert_refused("setconf", "/dev/stdin", text=BAD_FILES[10])
     assert told.startswith("wiresnake: /dev/stdin:3:3: unknown key 'ListenPrt'")
-    beside.assert_changes("setconf", "/dev/stdin", text="")
+    sides.assert_changes("setconf", "/dev/stdin", text="")
 
 
-def test_what_stock_accepts_and_does_otherwise(beside: Beside) -> None:
+def test_what_stock_accepts_and_does_otherwise(sides: SideBySide) -> None:
     """It is accepted, with a warning."""
     text = f"{FULL}ListenPort = 99999\n[Peer]\nPublicKey = {THIRD}\nAllowedIPs = 10.5.0.1/24\n"
     theirs, ours = (
-        beside.host.run(program, "setconf", name, "/dev/stdin", text=text).stderr
-        for program, name in [("wg", beside.stock), (str(OURS), beside.ours)]
+        sides.host.run(program, "setconf", name, "/dev/stdin", text=text).stderr
+        for program, name in [("wg", sides.stock), (str(OURS), sides.ours)]
     )
-    one, other = beside.states()
+    one, other = sides.states()
     assert one == other
     assert one[0][2] == "34463"
     warning = "Warning: AllowedIP has nonzero host part: 10.5.0.1/24\n"
@@ -172,47 +172,47 @@ def test_what_stock_accepts_and_does_otherwise(beside: Beside) -> None:
     assert ours == f"Warning: ListenPort 99999 is taken as 34463\n{warning}"
 
 
-def test_no_error_shows_a_secret(beside: Beside, tmp_path: Path) -> None:
+def test_no_error_shows_a_secret(sides: SideBySide, tmp_path: Path) -> None:
     secret = PRIVATE[:20] + "!" + PRIVATE[21:]
     (tmp_path / "key").write_text(secret)
-    errors = [beside.host.run(OURS, "set", "wg1", "private-key", tmp_path / "key", check=False)]
+    errors = [sides.host.run(OURS, "set", "wg1", "private-key", tmp_path / "key", check=False)]
     for line in (f"PrivateKey={secret}", f"PrivatKey={PRIVATE}", PRIVATE, f"Private{PRIVATE}"):
         text = f"[Interface]\n{line}\n"
-        errors.append(beside.host.run(OURS, "setconf", "wg1", "/dev/stdin", text=text, check=False))
+        errors.append(sides.host.run(OURS, "setconf", "wg1", "/dev/stdin", text=text, check=False))
     for done in errors:
         assert done.returncode == 1
         assert PRIVATE[5:15] not in done.stderr
         assert PRIVATE[-15:-5] not in done.stderr
 
 
-def test_syncconf_keeps_what_the_file_does_not_say(beside: Beside) -> None:
+def test_syncconf_keeps_what_the_file_does_not_say(sides: SideBySide) -> None:
     """Stock takes another port and drops the mark: compare both on the same file."""
     peer = f"[Peer]\nPublicKey={FIRST}\n"
     programs: list[tuple[str | Path, str]] = [("wg", "wg0"), (OURS, "wg1")]
     for port, (program, name) in enumerate(programs, 6000):
         text = f"[Interface]\nPrivateKey={PRIVATE}\nListenPort={port}\nFwMark=5\n{peer}"
-        beside.host.run(program, "setconf", name, "/dev/stdin", text=text)
+        sides.host.run(program, "setconf", name, "/dev/stdin", text=text)
         text = f"[Interface]\n{peer}AllowedIPs=10.0.0.0/8\n"
-        beside.host.run(program, "syncconf", name, "/dev/stdin", text=text)
-    (theirs, *_), (ours, kept) = beside.states()
+        sides.host.run(program, "syncconf", name, "/dev/stdin", text=text)
+    (theirs, *_), (ours, kept) = sides.states()
     assert [theirs[0], theirs[3]] == ["(none)", "off"]
     assert [ours[0], *ours[2:]] == [PRIVATE, "6001", "0x5"]
     assert kept[3] == "10.0.0.0/8"
-    beside.host.run(OURS, "syncconf", "wg1", "/dev/stdin", text="")
-    assert [*map(len, beside.states()[1])] == [4], "of an empty file only the peers are gone"
+    sides.host.run(OURS, "syncconf", "wg1", "/dev/stdin", text="")
+    assert [*map(len, sides.states()[1])] == [4], "of an empty file only the peers are gone"
 
 
-def test_syncconf_sends_only_what_differs(beside: Beside) -> None:
+def test_syncconf_sends_only_what_differs(sides: SideBySide) -> None:
     """Sessions and counters live on."""
-    other = shake_hands(beside.host)
+    other = shake_hands(sides.host)
 
     def peers() -> dict[str, list[str]]:
-        lines = beside.host.output("wg show wg0 dump").splitlines()[1:]
+        lines = sides.host.output("wg show wg0 dump").splitlines()[1:]
         return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
 
     before = peers()
     file = TUNNEL.format(other=other).replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 10.8.0.0/16")
-    beside.host.run(OURS, "syncconf", "wg0", "/dev/stdin", text=file)
+    sides.host.run(OURS, "syncconf", "wg0", "/dev/stdin", text=file)
     after = peers()
     assert [after[SECOND].pop(2), before[SECOND].pop(2)] == ["10.8.0.0/16", "0.0.0.0/0"]
     for key, fields in before.items():
@@ -221,8 +221,8 @@ def test_syncconf_sends_only_what_differs(beside: Beside) -> None:
         assert after[key] == fields
 
 
-def test_keys(beside: Beside, tmp_path: Path) -> None:
-    run = beside.host.run
+def test_keys(sides: SideBySide, tmp_path: Path) -> None:
+    run = sides.host.run
     texts = [
         "",
         "abc",
@@ -233,7 +233,7 @@ def test_keys(beside: Beside, tmp_path: Path) -> None:
         "é" * 30,
     ]
     for text in [*texts, f"{PRIVATE[:-1]}!", PRIVATE[:-2] + "h="]:
-        theirs, ours = beside.both("pubkey", text=text)
+        theirs, ours = sides.both("pubkey", text=text)
         assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
         assert ours.stderr == theirs.stderr.replace("wg: ", "wiresnake: ")
     for command in ("genkey", "genpsk"):
@@ -250,23 +250,23 @@ def test_keys(beside: Beside, tmp_path: Path) -> None:
             assert bool(ours.stderr) == (mode == 0o602)
     assert run(OURS, "genkey").stdout != run(OURS, "genkey").stdout
     for words in (["genkey", "x"], ["genpsk", "x"], ["pubkey", "x"]):
-        beside.assert_same(*words)
+        sides.assert_same(*words)
     (tmp_path / "wg").symlink_to(OURS)
     for words in (["pubkey"], ["genkey", "x"], ["showconf"]):
         theirs, ours = (run(wg, *words, text="", check=False) for wg in ("wg", tmp_path / "wg"))
         assert ours.stderr == theirs.stderr, "under its name"
 
 
-def test_json(beside: Beside) -> None:
-    other = shake_hands(beside.host)
+def test_show_json_has_what_wg_show_has_but_no_secret(sides: SideBySide) -> None:
+    other = shake_hands(sides.host)
 
     def show(*words: str, env: dict[str, str] | None = None) -> dict[str, dict[str, object]]:
-        found = json.loads(beside.host.run(OURS, "show", *words, "--json", env=env or {}).stdout)
+        found = json.loads(sides.host.run(OURS, "show", *words, "--json", env=env or {}).stdout)
         assert isinstance(found, dict)
         return found
 
-    assert json.loads(beside.host.output(OURS, "show", "interfaces", "--json")) == (
-        beside.host.output("wg show interfaces").split()
+    assert json.loads(sides.host.output(OURS, "show", "interfaces", "--json")) == (
+        sides.host.output("wg show interfaces").split()
     )
     own = hosts.tool("wg pubkey", text=PRIVATE)
     whole = show("wg0")["wg0"]
@@ -300,28 +300,28 @@ def test_json(beside: Beside) -> None:
     assert set(show("all")) == {"wg0", "wg1"}
 
 
-def test_show_imports_little(beside: Beside) -> None:
+def test_show_imports_little(sides: SideBySide) -> None:
     """What takes 10 ms and more is imported only when it is needed."""
     code = (
         "import sys; from wiresnake.cli.main import main; main(['show', 'wg0']);"
         "print(*{'argparse','asyncio','dataclasses','ipaddress','json','pyroute2','subprocess',"
         "'logging'} & set(sys.modules))"
     )
-    assert beside.host.output(OURS.parent / "python", "-c", code).splitlines()[-1] == ""
+    assert sides.host.output(OURS.parent / "python", "-c", code).splitlines()[-1] == ""
 
 
 def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
-    beside = Beside(make_host())
+    sides = SideBySide(make_host())
     for name in ("wg0", "wg1"):
-        peer.start(beside.host, name)
+        peer.start(sides.host, name)
     for command in ("setconf", "addconf", "syncconf"):
         for text in (FULL, CHANGED, FULL):
             # A port of its own for each: wireguard-go refuses one that is taken late.
-            beside.host.run("wg set wg0 listen-port 0")
+            sides.host.run("wg set wg0 listen-port 0")
             for program, name, port in (("wg", "wg0", 7000), (str(OURS), "wg1", 7001)):
                 file = text.replace("FwMark", f"ListenPort = {port}\nFwMark", 1)
-                beside.host.run(program, command, name, "/dev/stdin", text=file)
-            (one, *peers), (other, *same) = beside.states()
+                sides.host.run(program, command, name, "/dev/stdin", text=file)
+            (one, *peers), (other, *same) = sides.states()
             # wireguard-go sends a keepalive to each peer that stands behind one with a new
             # interval in the same set, so what was sent depends on their order.
             for fields in (*peers, *same):
@@ -330,10 +330,10 @@ def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
             assert one[:2] == other[:2]
     for name in ("wg0", "wg1"):
         for field in ("public-key", "private-key", "listen-port", "fwmark"):
-            beside.assert_same("show", name, field)
-    beside.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", "-10.0.0.0/24,+10.6.0.0/16")
-    assert "10.6.0.0/16" in beside.host.output("wg show wg1 allowed-ips")
-    assert "10.0.0.0/24" not in beside.host.output("wg show wg1 allowed-ips")
+            sides.assert_same("show", name, field)
+    sides.host.run(OURS, "set", "wg1", "peer", FIRST, "allowed-ips", "-10.0.0.0/24,+10.6.0.0/16")
+    assert "10.6.0.0/16" in sides.host.output("wg show wg1 allowed-ips")
+    assert "10.0.0.0/24" not in sides.host.output("wg show wg1 allowed-ips")
 
 
 @pytest.mark.others

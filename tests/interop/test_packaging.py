@@ -5,7 +5,9 @@ import re
 import shlex
 import signal
 import socket
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,16 @@ def test_the_drop_in_replaces_every_command_of_wg_quick() -> None:
 def test_completions_are_installed_where_shells_look(shell: str, file: str) -> None:
     installed = ROOT / "packaging/data/share" / file
     assert os.path.samefile(installed, completion.SCRIPTS[shell])
+
+
+def test_a_wheel_can_be_made_of_the_source_distribution(tmp_path: Path) -> None:
+    """It has all that a build reads, man pages and units included."""
+    made = [str(Path(sys.executable).with_name("maturin")), "sdist", "--out", str(tmp_path)]
+    subprocess.run(made, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.iterdir()
+    with tarfile.open(archive) as found:
+        names = {name.partition("/")[2] for name in found.getnames()}
+    needed = [path for path in (ROOT / "packaging").rglob("*") if path.is_file()]
+    assert needed
+    assert {str(path.relative_to(ROOT)) for path in needed} <= names
+    assert {"rust/Cargo.lock", "src/wiresnake/_native.pyi"} <= names

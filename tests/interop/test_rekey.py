@@ -44,21 +44,24 @@ def rekeys_without_loss(a: End, b: End) -> None:
     assert counted.lost == 0, counted
 
 
-def test_c067_we_rekey_with_a_peer(make_host: MakeHost, peer: Implementation) -> None:
+@pytest.mark.item(67)
+def test_we_rekey_with_a_peer(make_host: MakeHost, peer: Implementation) -> None:
     a, b = ends(make_host("a"), make_host("b"))
     begin(a, b, peer)
     rekeys_without_loss(a, b)
 
 
 @pytest.mark.usefixtures("ours")
-def test_c055_c067_we_rekey_among_ourselves(make_host: MakeHost) -> None:
+@pytest.mark.item(55, 67)
+def test_we_rekey_among_ourselves(make_host: MakeHost) -> None:
     a, b = ends(make_host("a"), make_host("b"))
     begin(a, b, None)
     rekeys_without_loss(a, b)
 
 
 @pytest.mark.usefixtures("ours")
-def test_c069_expired_session_is_not_used(make_host: MakeHost) -> None:
+@pytest.mark.item(69)
+def test_expired_session_is_not_used(make_host: MakeHost) -> None:
     """After a silence longer than a session's life the next packet brings a new handshake."""
     a, b = ends(make_host("a"), make_host("b"))
     begin(a, b, None)

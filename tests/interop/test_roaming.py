@@ -37,7 +37,8 @@ version = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 
 
 @version
-def test_c076_initiator_moves(
+@pytest.mark.item(76)
+def test_initiator_moves(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
@@ -46,7 +47,8 @@ def test_c076_initiator_moves(
 
 
 @version
-def test_c076_responder_moves(
+@pytest.mark.item(76)
+def test_responder_moves(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), peer, ours, outer=version)
@@ -55,7 +57,8 @@ def test_c076_responder_moves(
 
 
 @version
-def test_c076_c077_peer_moves_and_we_follow(
+@pytest.mark.item(76, 77)
+def test_peer_moves_and_we_follow(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
@@ -64,7 +67,8 @@ def test_c076_c077_peer_moves_and_we_follow(
 
 
 @version
-def test_c078_answers_from_the_address_that_was_asked(
+@pytest.mark.item(78)
+def test_answers_from_the_address_that_was_asked(
     make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
 ) -> None:
     """A host with several addresses must not answer from another: a firewall would drop that."""

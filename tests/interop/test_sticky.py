@@ -32,7 +32,8 @@ def refuse(host: Host, hook: str, rule: str) -> None:
 
 
 @version
-def test_c078_changes_elsewhere_forget_nothing(
+@pytest.mark.item(78)
+def test_changes_elsewhere_forget_nothing(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     """The client's firewall lets in what answers, and it asked the second of two addresses."""
@@ -97,7 +98,8 @@ def from_far(client: End, version: int, cable: int) -> None:
 
 @version
 @pytest.mark.parametrize("strict", [False, True], ids=["open", "nat"])
-def test_c078_the_uplink_that_was_asked_answers(
+@pytest.mark.item(78)
+def test_the_uplink_that_was_asked_answers(
     make_host: MakeHost, ours: Implementation, version: int, strict: bool
 ) -> None:
     """Each provider lets out its own addresses only, and the host has no rules for that. Behind a
@@ -130,7 +132,8 @@ def test_c078_the_uplink_that_was_asked_answers(
 
 
 @version
-def test_c078_an_interface_without_a_route_is_not_pinned(
+@pytest.mark.item(78)
+def test_an_interface_without_a_route_is_not_pinned(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     """In by the second uplink, out by the first, which alone has a route: the address sticks. Who
@@ -149,7 +152,8 @@ def test_c078_an_interface_without_a_route_is_not_pinned(
 
 @version
 @pytest.mark.parametrize("way", ["rule", "mark"])
-def test_c078_a_rule_or_a_mark_leads_elsewhere(
+@pytest.mark.item(78)
+def test_a_rule_or_a_mark_leads_elsewhere(
     make_host: MakeHost, ours: Implementation, version: int, way: str
 ) -> None:
     """At once, for good, and though the peer goes on to send by the old way for a while."""

@@ -175,7 +175,9 @@ def test_what_goes_on_is_told_and_stock_sees_nothing_new(
         assert a.wg("show", "wg0", "peers") == ""
 
 
-def test_what_is_wrong_is_told(make_host: MakeHost, ours: Implementation) -> None:
+def test_wrong_keys_are_reported_as_what_they_are(
+    make_host: MakeHost, ours: Implementation
+) -> None:
     """A stranger, another key, another preshared key: each as an operator has them wrong."""
     GO_DEBIAN.need()
     a, b = tunnel(make_host("a"), make_host("b"), ours, GO_DEBIAN)

@@ -117,7 +117,7 @@ def test_show_one_thing(device: Device, what: str) -> None:
     assert sorted(shown.splitlines(True)) == sorted(expected)
 
 
-def test_listen_port(device: Device) -> None:
+def test_the_listen_port_is_shown_of_one_and_of_all(device: Device) -> None:
     device.load(WHOLE)
     assert device.wg("show", "wg0", "listen-port") == "51820\n"
     assert device.wg("show", "all", "listen-port") == "wg0\t51820\n"
@@ -195,7 +195,8 @@ def test_addconf_adds(full: Device) -> None:
     )
 
 
-def test_c104_syncconf_makes_it_so(full: Device) -> None:
+@pytest.mark.item(104)
+def test_syncconf_makes_it_so(full: Device) -> None:
     changed = FIRST_PEER.replace("10.1.0.0/16", "10.99.0.0/16")
     full.load("\n".join([INTERFACE, changed, SECOND_PEER]), "syncconf")
     assert full.show("peers") == sorted([FIRST, SECOND])
@@ -235,13 +236,15 @@ def test_set_peer(device: Device) -> None:
     assert device.show("peers") == [SECOND]
 
 
-def test_c087_allowed_ips_move_to_the_newest_peer(full: Device) -> None:
+@pytest.mark.item(87)
+def test_allowed_ips_move_to_the_newest_peer(full: Device) -> None:
     full.set("peer", SECOND, "allowed-ips", "10.1.0.0/16")
     assert f"{FIRST}\tfd01::/64" in full.show("allowed-ips")
     assert f"{SECOND}\t10.1.0.0/16" in full.show("allowed-ips")
 
 
-def test_c103_own_key_as_peer_is_ignored(device: Device) -> None:
+@pytest.mark.item(103)
+def test_own_key_as_peer_is_ignored(device: Device) -> None:
     device.load(f"{INTERFACE}[Peer]\nPublicKey = {PUBLIC}\n{SECOND_PEER}")
     assert device.show("peers") == [SECOND]
 
@@ -255,7 +258,8 @@ def test_busy_port_is_an_error_and_keeps_the_old(full: Device) -> None:
     assert full.show("listen-port") == ["51820"]
 
 
-def test_c103_many_peers(device: Device) -> None:
+@pytest.mark.item(103)
+def test_a_thousand_peers_are_set_and_shown(device: Device) -> None:
     keys = [base64.b64encode(os.urandom(32)).decode() for _ in range(1000)]
     peers = (
         f"[Peer]\nPublicKey = {key}\nAllowedIPs = 10.{n // 256}.{n % 256}.0/24\n"

@@ -90,7 +90,7 @@ def assert_gone(site: Site, before: list[str]) -> None:
     assert host.output("ls /run/wireguard") == ""
 
 
-def test_up_and_down(make_site: MakeSite) -> None:
+def test_up_connects_and_down_leaves_nothing(make_site: MakeSite) -> None:
     site = make_site("10.9.0.0/24, fd09::/64, 203.0.113.0/24, 2001:db8:ffff::/64", "")
     before = network(site.us.host)
     for _ in range(2):
@@ -181,7 +181,7 @@ def test_hooks_and_own_table(make_site: MakeSite, tmp_path: Path) -> None:
     assert log.read_text() == "PreUp wg0\nPostUp wg0\nPreDown wg0\nPostDown wg0\n"
 
 
-def test_dns(make_site: MakeSite, tmp_path: Path) -> None:
+def test_name_servers_go_to_resolvconf(make_site: MakeSite, tmp_path: Path) -> None:
     """wg-quick hands the servers to resolvconf: here to one that only writes down its orders."""
     log, stub = tmp_path / "orders", tmp_path / "resolvconf"
     stub.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ "$1" = -d ] || cat >>{log}\n')
@@ -197,7 +197,8 @@ def test_dns(make_site: MakeSite, tmp_path: Path) -> None:
     )
 
 
-def test_c104_failed_up_leaves_nothing(make_site: MakeSite) -> None:
+@pytest.mark.item(104)
+def test_failed_up_leaves_nothing(make_site: MakeSite) -> None:
     site = make_site("10.9.0.0/24", "PostUp = false\n")
     before = network(site.us.host)
     assert site.quick("up", check=False).returncode == 1
@@ -213,7 +214,8 @@ def test_up_twice_is_refused(make_site: MakeSite) -> None:
     site.quick("down")
 
 
-def test_c104_reload_with_syncconf(make_site: MakeSite) -> None:
+@pytest.mark.item(104)
+def test_syncconf_of_a_stripped_file_keeps_the_session(make_site: MakeSite) -> None:
     """`wg syncconf IF <(wg-quick strip IF)` keeps the session that is in use."""
     site = make_site("10.9.0.0/24, fd09::/64", "")
     site.quick("up")

@@ -90,7 +90,8 @@ def send_ping(end: End, other: End, *options: str) -> None:
 
 
 @version
-def test_c095_c100_handshakes_are_marked_and_nothing_forbids_fragments(
+@pytest.mark.item(95, 100)
+def test_handshakes_are_marked_and_nothing_forbids_fragments(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, outer=version)
@@ -112,7 +113,8 @@ def test_c095_c100_handshakes_are_marked_and_nothing_forbids_fragments(
 
 
 @version
-def test_c095_c099_ecn_is_copied_and_dscp_is_not(
+@pytest.mark.item(95, 99)
+def test_ecn_is_copied_and_dscp_is_not(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     """As the kernel encapsulates: CE inside becomes ECT(0) outside (RFC 3168 9.1.1)."""
@@ -134,7 +136,8 @@ def test_c095_c099_ecn_is_copied_and_dscp_is_not(
     tap.close()
 
 
-def test_c099_congestion_outside_shows_inside(make_host: MakeHost, ours: Implementation) -> None:
+@pytest.mark.item(99)
+def test_congestion_outside_shows_inside(make_host: MakeHost, ours: Implementation) -> None:
     """A router on the way marks CE: who speaks ECN inside learns it, for others nothing changes."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_pings(a, b)
@@ -159,7 +162,8 @@ def test_c099_congestion_outside_shows_inside(make_host: MakeHost, ours: Impleme
 
 
 @version
-def test_c100_a_smaller_outer_mtu_means_fragments(
+@pytest.mark.item(100)
+def test_a_smaller_outer_mtu_means_fragments(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, outer=version, mtu=1400)
@@ -178,7 +182,8 @@ def test_c100_a_smaller_outer_mtu_means_fragments(
     assert_tcp(a, b, 6, size=1 << 20)
 
 
-def test_c097_lengths_are_padded(make_host: MakeHost, ours: Implementation) -> None:
+@pytest.mark.item(97)
+def test_lengths_are_padded(make_host: MakeHost, ours: Implementation) -> None:
     """To 16 bytes, but never beyond the MTU; 32 bytes are the message's own."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_pings(a, b)
@@ -193,7 +198,8 @@ def test_c097_lengths_are_padded(make_host: MakeHost, ours: Implementation) -> N
 
 
 @version
-def test_c078_the_source_sticks_until_its_address_goes(
+@pytest.mark.item(78)
+def test_the_source_sticks_until_its_address_goes(
     make_host: MakeHost, ours: Implementation, version: int
 ) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours, outer=version)
@@ -219,7 +225,8 @@ def test_c078_the_source_sticks_until_its_address_goes(
     tap.close()
 
 
-def test_c057_c071_a_keepalive_is_32_bytes(make_host: MakeHost, ours: Implementation) -> None:
+@pytest.mark.item(57, 71)
+def test_a_keepalive_is_32_bytes(make_host: MakeHost, ours: Implementation) -> None:
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_pings(a, b)
     tap = HeaderTap(a.host, a.device)

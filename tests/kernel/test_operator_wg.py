@@ -4,7 +4,7 @@ import base64
 import os
 from pathlib import Path
 
-from interop.beside import (
+from interop.side_by_side import (
     BAD_FILES,
     CHANGED,
     FIRST,
@@ -12,7 +12,7 @@ from interop.beside import (
     OURS,
     PRIVATE,
     SET,
-    Beside,
+    SideBySide,
     assert_refuses_alike,
     assert_shows_alike,
     write_key_files,
@@ -30,25 +30,25 @@ def test_beside_stock_wg(inner_kernel: None, tmp_path: Path) -> None:
     """All that tests/interop/test_operator_wg.py has for daemons."""
     words_of_set = write_key_files(tmp_path, *SET)
     with Uml() as kernel:
-        beside = Beside(kernel)
+        sides = SideBySide(kernel)
         for name in ("wg0", "wg1"):
             LINUX.start(kernel, name)
         for words in words_of_set:
-            beside.assert_changes("set", *words)
-        beside.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
+            sides.assert_changes("set", *words)
+        sides.assert_changes("set", "private-key", "/dev/stdin", text=PRIVATE)
         for command in ("setconf", "addconf", "syncconf"):
             for text in (FULL, CHANGED, FULL):
-                beside.assert_changes(command, "/dev/stdin", text=text)
+                sides.assert_changes(command, "/dev/stdin", text=text)
         for text in BAD_FILES[:2]:
-            beside.assert_refused("setconf", "/dev/stdin", text=text)
-        _shake_hands(beside)
-        assert_shows_alike(beside, "wg0", "wg1")
-        assert_refuses_alike(beside, "wg0")
+            sides.assert_refused("setconf", "/dev/stdin", text=text)
+        _shake_hands(sides)
+        assert_shows_alike(sides, "wg0", "wg1")
+        assert_refuses_alike(sides, "wg0")
 
 
 def test_many_peers_and_many_allowed_ips(kernel: Uml) -> None:
     """More than fits into a message of netlink, in either direction."""
-    beside = Beside(kernel)
+    sides = SideBySide(kernel)
     for name in ("wg0", "wg1"):
         LINUX.start(kernel, name)
     keys = [base64.b64encode(os.urandom(32)).decode() for _ in range(PEERS)]
@@ -60,17 +60,17 @@ def test_many_peers_and_many_allowed_ips(kernel: Uml) -> None:
         f"Endpoint = 192.0.2.1:{number + 1}\n"
         for number, key in enumerate(keys)
     )
-    beside.assert_changes("setconf", "/dev/stdin", text=text)
-    one, other = beside.states()
+    sides.assert_changes("setconf", "/dev/stdin", text=text)
+    one, other = sides.states()
     assert len(one) == len(other) == PEERS + 1
     for field in ("dump", "allowed-ips"):
-        beside.assert_same("show", "wg1", field)
-    beside.assert_same("showconf", "wg1")
+        sides.assert_same("show", "wg1", field)
+    sides.assert_same("showconf", "wg1")
     less = text.replace("10.0.7.0/24, ", "").replace(
         f"PublicKey = {keys[-1]}\n", f"PublicKey = {FIRST}\n"
     )
-    beside.assert_changes("syncconf", "/dev/stdin", text=less)
-    assert beside.states()[1] != other
+    sides.assert_changes("syncconf", "/dev/stdin", text=less)
+    assert sides.states()[1] != other
     change = ",".join(f"-{one}" for one in many[100:])
     kernel.run(OURS, "set", "wg1", "peer", keys[0], "allowed-ips", f"{change},+10.200.0.0/16")
     left = kernel.output("wg show wg1 allowed-ips")
@@ -80,7 +80,7 @@ def test_many_peers_and_many_allowed_ips(kernel: Uml) -> None:
 
 def test_a_daemon_goes_before_the_kernel(kernel: Uml) -> None:
     """As long as it listens: what a dead one left is removed, and the kernel's is taken."""
-    beside = Beside(kernel)
+    sides = SideBySide(kernel)
     LINUX.start(kernel)
     listen = """
 import os, socket, time
@@ -100,17 +100,17 @@ while True:
         "its sockets",
         lambda: not kernel.run("test -S /run/wireguard/user.sock", check=False).returncode,
     )
-    theirs, ours = beside.both("show", "interfaces")
+    theirs, ours = sides.both("show", "interfaces")
     assert sorted(theirs.stdout.split()) == ["user", "wg0", "wg0"]
     assert ours.stdout == "wg0 user\n", "each once"
-    assert beside.assert_same("show", "wg0", "listen-port") == "77\n"
+    assert sides.assert_same("show", "wg0", "listen-port") == "77\n"
     daemon.stop()
-    assert beside.assert_same("show", "wg0", "listen-port") == "0\n"
+    assert sides.assert_same("show", "wg0", "listen-port") == "0\n"
     assert kernel.output("ls /run/wireguard") == "user.sock\n"
-    assert beside.assert_same("show", "interfaces") == "wg0\n"
+    assert sides.assert_same("show", "interfaces") == "wg0\n"
 
 
-def _shake_hands(beside: Beside) -> None:
+def _shake_hands(sides: SideBySide) -> None:
     """wg0 and wg1 are each other's peers, over the loopback."""
     private, public = hosts.keypair()
     own = hosts.tool("wg pubkey", text=PRIVATE)
@@ -124,10 +124,10 @@ Endpoint = 127.0.0.1:{5001 - number}
 AllowedIPs = 10.9.{number}.0/24
 PersistentKeepalive = 25
 """
-        beside.host.run(OURS, "addconf", f"wg{number}", "/dev/stdin", text=text)
-        beside.host.run(f"ip link set wg{number} up")
+        sides.host.run(OURS, "addconf", f"wg{number}", "/dev/stdin", text=text)
+        sides.host.run(f"ip link set wg{number} up")
     hosts.wait_for(
         "a handshake",
-        lambda: f"{own}\t0" not in beside.host.output("wg show wg0 latest-handshakes"),
+        lambda: f"{own}\t0" not in sides.host.output("wg show wg0 latest-handshakes"),
         20,
     )

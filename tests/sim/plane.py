@@ -30,7 +30,7 @@ class Slot:
 
 
 @dataclass(slots=True)
-class Told:
+class DropCounter:
     """How often something happened, the last time, and what a subscriber knows of it."""
 
     count: int = 0
@@ -65,7 +65,7 @@ class FakePeer:
     received_bytes: int = 0
     sent_bytes: int = 0
     roamed_from: Endpoint | None = None
-    rejected: "Told" = field(default_factory=lambda: Told())
+    rejected: DropCounter = field(default_factory=DropCounter)
 
     def clear_wanted(self) -> None:
         self.armed.discard(Event.HANDSHAKE_WANTED)
@@ -172,12 +172,12 @@ class FakePlane:
     def watch(self, watched: bool) -> None:
         self.watched = watched
 
-    def news(
+    def take_unreported(
         self, peer: int
     ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
         """Nothing that is sent here fails."""
         at = self.peers[peer]
-        at.armed.discard(Event.NEWS)
+        at.armed.discard(Event.UNREPORTED)
         roamed_from, at.roamed_from = at.roamed_from, None
         return roamed_from, at.rejected.take(), None
 
@@ -348,7 +348,7 @@ class FakePlane:
     def _follow(self, peer: FakePeer, source: Endpoint) -> None:
         if self.watched and peer.endpoint not in (None, source):
             peer.roamed_from = peer.roamed_from or peer.endpoint
-            self._post(peer, Event.NEWS)
+            self._post(peer, Event.UNREPORTED)
         peer.endpoint, peer.sticky = source, True
 
     def _reject(self, peer: FakePeer, address: bytes, now: int) -> None:
@@ -357,7 +357,7 @@ class FakePlane:
         rejected.what = str(ip_address(address))
         if self.watched and now >= rejected.quiet_until:
             rejected.quiet_until, rejected.untold = now + SECOND, True
-            self._post(peer, Event.NEWS)
+            self._post(peer, Event.UNREPORTED)
 
     def _count_received(self, peer: FakePeer, length: int) -> None:
         peer.received, peer.data_sent = self._clock(), 0

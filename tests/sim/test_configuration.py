@@ -9,14 +9,16 @@ from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.plane import Event
 
 
-def test_c103_own_public_key_as_a_peer_is_ignored() -> None:
+@pytest.mark.item(103)
+def test_own_public_key_as_a_peer_is_ignored() -> None:
     world = World()
     alice = world.node("alice")
     alice.configure(PeerChange(alice.key.public))
     assert not alice.device.peers and not alice.plane.peers
 
 
-def test_c103_a_private_key_removes_the_peer_of_the_same_key() -> None:
+@pytest.mark.item(103)
+def test_a_private_key_removes_the_peer_of_the_same_key() -> None:
     world = World()
     alice, bob = world.pair()
     alice.configure(key=bob.key)
@@ -25,7 +27,8 @@ def test_c103_a_private_key_removes_the_peer_of_the_same_key() -> None:
     assert not alice.device.peers
 
 
-def test_c103_a_private_key_expires_the_sessions() -> None:
+@pytest.mark.item(103)
+def test_a_private_key_expires_the_sessions() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -39,7 +42,8 @@ def test_c103_a_private_key_expires_the_sessions() -> None:
     assert len(alice.plane.delivered) == 1, "what is on its way is still received"
 
 
-def test_c103_the_same_private_key_again_changes_nothing() -> None:
+@pytest.mark.item(103)
+def test_the_same_private_key_again_changes_nothing() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -50,7 +54,8 @@ def test_c103_the_same_private_key_again_changes_nothing() -> None:
     assert [datagram.kind for datagram in world.sent(alice, since=start)] == [4]
 
 
-def test_c102_update_only_and_remove_of_a_stranger_do_nothing() -> None:
+@pytest.mark.item(102)
+def test_update_only_and_remove_of_a_stranger_do_nothing() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     alice.configure(
@@ -71,7 +76,8 @@ def test_replace_peers_forgets_all_others() -> None:
     world.settle()
 
 
-def test_c104_values_that_are_not_given_stay() -> None:
+@pytest.mark.item(104)
+def test_values_that_are_not_given_stay() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     psk = preshared_key("psk")
@@ -100,7 +106,8 @@ def test_events_and_deadlines_of_a_removed_peer_are_nothing() -> None:
     assert not alice.plane.events and alice.device.next_deadline() is None
 
 
-def test_c013_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
+@pytest.mark.item(13)
+def test_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -112,7 +119,8 @@ def test_c013_a_peer_that_is_removed_and_added_again_shakes_hands_at_once() -> N
     assert bob.plane.delivered[-1] == packet
 
 
-def test_c013_an_endpoint_that_comes_late_is_used_at_the_next_try() -> None:
+@pytest.mark.item(13)
+def test_an_endpoint_that_comes_late_is_used_at_the_next_try() -> None:
     world = World()
     alice, bob = world.pair()
     alice.configure(PeerChange(bob.key.public, endpoint=Endpoint("203.0.113.77", 1)))
@@ -134,7 +142,8 @@ def test_last_handshake_is_wall_time_on_both_sides() -> None:
     assert bob.peer(alice).last_handshake == start + 3 * world.link.delay
 
 
-def test_c087_host_bits_are_cut_and_each_network_is_listed_once() -> None:
+@pytest.mark.item(87)
+def test_host_bits_are_cut_and_each_network_is_listed_once() -> None:
     """The list of the kernel's selftest."""
     world = World()
     alice = world.node("alice")
@@ -158,7 +167,8 @@ def test_c087_host_bits_are_cut_and_each_network_is_listed_once() -> None:
     assert set(allowed) == {Prefix.parse(network) for network in expected}
 
 
-def test_c088_removing_a_peer_touches_its_own_prefixes_only(
+@pytest.mark.item(88)
+def test_removing_a_peer_touches_its_own_prefixes_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World()

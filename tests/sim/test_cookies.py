@@ -40,7 +40,8 @@ def mac2(message: bytes) -> bytes:
     return message[-16:]
 
 
-def test_c032_a_loaded_responder_answers_with_a_cookie_and_the_next_try_succeeds() -> None:
+@pytest.mark.item(32)
+def test_a_loaded_responder_answers_with_a_cookie_and_the_next_try_succeeds() -> None:
     world, alice, bob = under_load()
     packet = alice.send(bob)
     world.run(SECOND)
@@ -56,7 +57,8 @@ def test_c032_a_loaded_responder_answers_with_a_cookie_and_the_next_try_succeeds
     assert bob.plane.delivered == [packet]
 
 
-def test_c037_a_cookie_reply_counts_once_and_only_for_the_last_mac1() -> None:
+@pytest.mark.item(37)
+def test_a_cookie_reply_counts_once_and_only_for_the_last_mac1() -> None:
     world, alice, bob = under_load()
     alice.send(bob)
     world.run(SECOND)
@@ -68,7 +70,8 @@ def test_c037_a_cookie_reply_counts_once_and_only_for_the_last_mac1() -> None:
     assert alice.peer(bob)._cookies._cookie == taken
 
 
-def test_c038_a_cookie_reply_resends_nothing_moves_nothing_and_ticks_no_timer() -> None:
+@pytest.mark.item(38)
+def test_a_cookie_reply_resends_nothing_moves_nothing_and_ticks_no_timer() -> None:
     world, alice, bob = under_load()
     alice.deaf = lambda datagram: True  # The reply itself: a copy comes from elsewhere.
     alice.send(bob)
@@ -88,7 +91,8 @@ def test_c038_a_cookie_reply_resends_nothing_moves_nothing_and_ticks_no_timer() 
     assert len(world.sent(alice)) == sent
 
 
-def test_c039_an_old_cookie_is_not_used() -> None:
+@pytest.mark.item(39)
+def test_an_old_cookie_is_not_used() -> None:
     world, alice, bob = under_load()
     alice.send(bob)
     world.run(30 * SECOND)
@@ -100,7 +104,8 @@ def test_c039_an_old_cookie_is_not_used() -> None:
     assert mac2(world.sent(alice, 1)[-1].message) == bytes(16)
 
 
-def test_c040_a_response_too_may_be_answered_by_a_cookie() -> None:
+@pytest.mark.item(40)
+def test_a_response_too_may_be_answered_by_a_cookie() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -113,7 +118,8 @@ def test_c040_a_response_too_may_be_answered_by_a_cookie() -> None:
     assert len(bob.plane.delivered) == 1
 
 
-def test_c045_no_key_is_touched_before_length_mac1_load_and_limiter(
+@pytest.mark.item(45)
+def test_no_key_is_touched_before_length_mac1_load_and_limiter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world, _, bob = under_load()

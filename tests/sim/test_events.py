@@ -40,7 +40,7 @@ class Ear:
 
 
 def state(node: Node, other: Node) -> dict[str, str]:
-    """What Python says of the peer; what the plane says is rust/src/uapi.rs's to test."""
+    """What Python says of the peer; what the plane says is rust/plane/src/uapi.rs's to test."""
     peer = node.peer(other)
     text = write_peer_state(
         peer.public_key, b"", peer.last_handshake, peer.notes or {}, node.world.boot
@@ -210,7 +210,7 @@ def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
     roams(1)
     bob.down()
     bob.up()
-    assert Event.NEWS not in bob.plane.peers[bob.peer(alice).id].armed
+    assert Event.UNREPORTED not in bob.plane.peers[bob.peer(alice).id].armed
 
 
 def test_a_handshake_from_elsewhere_is_told() -> None:
@@ -252,7 +252,7 @@ def test_without_a_subscriber_nothing_is_told_then_or_later() -> None:
         world.inject(seal(alice, bob, packet), ELSEWHERE, bob.endpoint)
     assert bob.plane.event_count == events
     ear = Ear(bob)
-    bob.device.handle(Event.NEWS, bob.peer(alice).id, world.now)
+    bob.device.handle(Event.UNREPORTED, bob.peer(alice).id, world.now)
     assert not ear.take()
     bob.device.observe(None)
     assert not bob.plane.watched

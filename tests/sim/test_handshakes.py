@@ -56,7 +56,8 @@ def strangers_view(world: World) -> tuple[Node, bytes, Endpoint]:
     return bob, mallory.public, ELSEWHERE
 
 
-def test_c023_c024_a_packet_brings_up_a_session_and_arrives() -> None:
+@pytest.mark.item(23, 24)
+def test_a_packet_brings_up_a_session_and_arrives() -> None:
     world = World()
     alice, bob = world.pair()
     packet = alice.send(bob, b"hello")
@@ -67,7 +68,8 @@ def test_c023_c024_a_packet_brings_up_a_session_and_arrives() -> None:
     assert len(alice.plane.table) == len(bob.plane.table) == 1
 
 
-def test_c006_wrong_psk_leaves_the_live_session_alone() -> None:
+@pytest.mark.item(6)
+def test_wrong_psk_leaves_the_live_session_alone() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -83,7 +85,8 @@ def test_c006_wrong_psk_leaves_the_live_session_alone() -> None:
     assert session is not None and session.session.created < world.boot - 140 * SECOND
 
 
-def test_c006_the_same_psk_on_both_sides_works() -> None:
+@pytest.mark.item(6)
+def test_the_same_psk_on_both_sides_works() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     introduce(alice, bob, psk=preshared_key("psk"))
@@ -93,7 +96,8 @@ def test_c006_the_same_psk_on_both_sides_works() -> None:
     assert bob.plane.delivered == [packet]
 
 
-def test_c009_a_replayed_initiation_is_nothing() -> None:
+@pytest.mark.item(9)
+def test_a_replayed_initiation_is_nothing() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -111,7 +115,8 @@ def test_c009_a_replayed_initiation_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(("second", "accepted"), [(1, True), (0, False), (-1, False)])
-def test_c009_timestamps_must_grow(second: int, accepted: bool) -> None:
+@pytest.mark.item(9)
+def test_timestamps_must_grow(second: int, accepted: bool) -> None:
     world = World()
     bob, _, _ = strangers_view(world)
     key, moment = private_key("mallory"), world.now.wall
@@ -122,7 +127,8 @@ def test_c009_timestamps_must_grow(second: int, accepted: bool) -> None:
     assert answers(world, bob, after) == accepted
 
 
-def test_c010_a_timestamp_is_an_opaque_number() -> None:
+@pytest.mark.item(10)
+def test_a_timestamp_is_an_opaque_number() -> None:
     world = World()
     bob, _, _ = strangers_view(world)
     key = private_key("mallory")
@@ -132,7 +138,8 @@ def test_c010_a_timestamp_is_an_opaque_number() -> None:
         assert answers(world, bob, message)
 
 
-def test_c011_at_most_one_initiation_per_20_ms() -> None:
+@pytest.mark.item(11)
+def test_at_most_one_initiation_per_20_ms() -> None:
     world = World()
     bob, _, _ = strangers_view(world)
     key = private_key("mallory")
@@ -146,7 +153,8 @@ def test_c011_at_most_one_initiation_per_20_ms() -> None:
     assert taken == [0, 20, 40, 60, 80]
 
 
-def test_c012_only_what_authenticated_raises_the_timestamp() -> None:
+@pytest.mark.item(12)
+def test_only_what_authenticated_raises_the_timestamp() -> None:
     world = World()
     bob, _, _ = strangers_view(world)
     key = private_key("mallory")
@@ -159,7 +167,8 @@ def test_c012_only_what_authenticated_raises_the_timestamp() -> None:
     assert answers(world, bob, good)
 
 
-def test_c013_no_initiation_sooner_than_5_s_after_an_initiation() -> None:
+@pytest.mark.item(13)
+def test_no_initiation_sooner_than_5_s_after_an_initiation() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -171,7 +180,8 @@ def test_c013_no_initiation_sooner_than_5_s_after_an_initiation() -> None:
     assert all(later - earlier >= 5 * SECOND for earlier, later in pairwise(moments))
 
 
-def test_c013_nor_after_a_response() -> None:
+@pytest.mark.item(13)
+def test_no_initiation_sooner_than_5_s_after_a_response() -> None:
     world = World()
     alice, bob = world.pair()
     alice.deaf = lambda datagram: datagram.kind == 2
@@ -186,8 +196,9 @@ def test_c013_nor_after_a_response() -> None:
     assert response.time < first[0].time
 
 
-def test_c014_indices_are_fresh_and_unique() -> None:
-    """That they are random too is for the plane that makes them: rust/src/table.rs."""
+@pytest.mark.item(14)
+def test_indices_are_fresh_and_unique() -> None:
+    """That they are random too is for the plane that makes them: rust/plane/src/table.rs."""
     world = World()
     alice, bob = world.pair()
     for _ in range(50):
@@ -200,7 +211,8 @@ def test_c014_indices_are_fresh_and_unique() -> None:
     assert len(steps) == len(indices) - 1
 
 
-def test_c016_a_response_that_answers_nothing_is_nothing() -> None:
+@pytest.mark.item(16)
+def test_a_response_that_answers_nothing_is_nothing() -> None:
     world = World()
     alice, bob = world.pair()
     alice.deaf = lambda datagram: True
@@ -216,7 +228,8 @@ def test_c016_a_response_that_answers_nothing_is_nothing() -> None:
     assert answers(world, alice, second)
 
 
-def test_c017_two_valid_responses_make_one_session() -> None:
+@pytest.mark.item(17)
+def test_two_valid_responses_make_one_session() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -234,7 +247,8 @@ def test_c017_two_valid_responses_make_one_session() -> None:
 
 
 @pytest.mark.parametrize("winner", [0, 1])
-def test_c017_of_two_valid_responses_that_differ_the_first_counts(winner: int) -> None:
+@pytest.mark.item(17)
+def test_of_two_valid_responses_that_differ_the_first_counts(winner: int) -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -260,7 +274,8 @@ def test_c017_of_two_valid_responses_that_differ_the_first_counts(winner: int) -
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> None:
+@pytest.mark.item(18)
+def test_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> None:
     world = World()
     bob, _, _ = strangers_view(world)
     stamp = tai64n(world.now.wall)
@@ -270,7 +285,8 @@ def test_c018_low_order_ephemeral_in_a_consistent_initiation(point: bytes) -> No
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_c018_low_order_static_in_a_consistent_initiation(point: bytes) -> None:
+@pytest.mark.item(18)
+def test_low_order_static_in_a_consistent_initiation(point: bytes) -> None:
     world = World()
     bob = world.node("bob")
     bob.configure(PeerChange(point, allowed_ips=((True, Prefix.parse("10.9.9.9")),)))
@@ -281,7 +297,8 @@ def test_c018_low_order_static_in_a_consistent_initiation(point: bytes) -> None:
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_c018_low_order_ephemeral_in_a_consistent_response(point: bytes) -> None:
+@pytest.mark.item(18)
+def test_low_order_ephemeral_in_a_consistent_response(point: bytes) -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -298,7 +315,8 @@ def test_c018_low_order_ephemeral_in_a_consistent_response(point: bytes) -> None
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_c019_low_order_peer_is_accepted_and_never_sent_to(point: bytes) -> None:
+@pytest.mark.item(19)
+def test_low_order_peer_is_accepted_and_never_sent_to(point: bytes) -> None:
     world = World()
     alice = world.node("alice")
     alice.configure(
@@ -315,7 +333,8 @@ def test_c019_low_order_peer_is_accepted_and_never_sent_to(point: bytes) -> None
     assert not alice.plane.table
 
 
-def test_c020_a_new_private_key_changes_the_static_static_secret() -> None:
+@pytest.mark.item(20)
+def test_a_new_private_key_changes_the_static_static_secret() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -331,7 +350,8 @@ def test_c020_a_new_private_key_changes_the_static_static_secret() -> None:
     assert bob.plane.delivered[-1] == packet
 
 
-def test_c020_static_static_is_computed_once_and_again_for_a_new_key() -> None:
+@pytest.mark.item(20)
+def test_static_static_is_computed_once_and_again_for_a_new_key() -> None:
     world = World()
     alice, bob = world.pair()
     first = alice.peer(bob).static_static()
@@ -348,7 +368,8 @@ def test_c020_static_static_is_computed_once_and_again_for_a_new_key() -> None:
     assert low_order[bytes(32)].static_static() is None
 
 
-def test_c022_without_a_private_key_nothing_is_sent_or_processed() -> None:
+@pytest.mark.item(22)
+def test_without_a_private_key_nothing_is_sent_or_processed() -> None:
     world = World()
     alice, bob = world.pair()
     bob.configure(PeerChange(alice.key.public, persistent_keepalive=3))
@@ -366,7 +387,8 @@ def test_c022_without_a_private_key_nothing_is_sent_or_processed() -> None:
     assert packet in bob.plane.delivered
 
 
-def test_c023_the_responder_sends_nothing_before_it_hears_from_the_initiator() -> None:
+@pytest.mark.item(23)
+def test_the_responder_sends_nothing_before_it_hears_from_the_initiator() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: datagram.kind == 4
@@ -384,7 +406,8 @@ def test_c023_the_responder_sends_nothing_before_it_hears_from_the_initiator() -
     assert fake.current is not None and fake.next is None
 
 
-def test_c024_the_initiator_confirms_with_staged_packets_or_one_keepalive() -> None:
+@pytest.mark.item(24)
+def test_the_initiator_confirms_with_staged_packets_or_one_keepalive() -> None:
     world = World()
     alice, bob = world.pair()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=20))
@@ -404,7 +427,8 @@ def test_c024_the_initiator_confirms_with_staged_packets_or_one_keepalive() -> N
     assert sizes(world.sent(alice)) == [148, 32]
 
 
-def test_c025_never_more_than_three_sessions() -> None:
+@pytest.mark.item(25)
+def test_never_more_than_three_sessions() -> None:
     world = World()
     alice, bob = world.pair()
     for round_number in range(200):
@@ -415,7 +439,8 @@ def test_c025_never_more_than_three_sessions() -> None:
             assert len(node.plane.table) <= 4
 
 
-def test_c026_the_session_takes_the_handshakes_index() -> None:
+@pytest.mark.item(26)
+def test_the_session_takes_the_handshakes_index() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -426,7 +451,8 @@ def test_c026_the_session_takes_the_handshakes_index() -> None:
     assert list(alice.plane.table) == [index]
 
 
-def test_c027_nothing_holds_a_handshakes_secrets_once_its_session_began() -> None:
+@pytest.mark.item(27)
+def test_nothing_holds_a_handshakes_secrets_once_its_session_began() -> None:
     """Handles wipe what they hold as the last reference goes."""
 
     class Keeping:
@@ -458,7 +484,8 @@ def test_c027_nothing_holds_a_handshakes_secrets_once_its_session_began() -> Non
     assert counts == [alone] * 3
 
 
-def test_c027_an_abandoned_handshake_frees_its_index() -> None:
+@pytest.mark.item(27)
+def test_an_abandoned_handshake_frees_its_index() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -472,7 +499,8 @@ def test_c027_an_abandoned_handshake_frees_its_index() -> None:
 
 
 @pytest.mark.parametrize("how", ["remove", "down", "key", "replace", "answered"])
-def test_c027_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
+@pytest.mark.item(27)
+def test_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -502,7 +530,8 @@ def test_c027_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
         assert reserved(alice) == 0 and not alice.device._around.indices
 
 
-def test_c028_an_unknown_key_is_met_with_silence() -> None:
+@pytest.mark.item(28)
+def test_an_unknown_key_is_met_with_silence() -> None:
     world = World()
     bob = world.node("bob")
     stamp = tai64n(world.now.wall)

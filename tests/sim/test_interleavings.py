@@ -133,7 +133,8 @@ def naive(owners: dict[Prefix, bytes], change: DeviceChange) -> dict[Prefix, byt
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(changes, max_size=6))
-def test_c087_a_prefix_that_stays_is_never_without_an_owner(story: list[DeviceChange]) -> None:
+@pytest.mark.item(87)
+def test_a_prefix_that_stays_is_never_without_an_owner(story: list[DeviceChange]) -> None:
     """And in the end each has the owner whom the lines give it, and is listed in their order."""
     world = World()
     node = world.node("hub")
@@ -175,7 +176,8 @@ def test_c087_a_prefix_that_stays_is_never_without_an_owner(story: list[DeviceCh
         everywhere_the_same(node)
 
 
-def test_c087_a_network_that_is_listed_again_is_listed_in_the_new_order() -> None:
+@pytest.mark.item(87)
+def test_a_network_that_is_listed_again_is_listed_in_the_new_order() -> None:
     world = World()
     node = world.node("hub")
     first, second, third = PREFIXES[:3]
@@ -190,7 +192,8 @@ def test_c087_a_network_that_is_listed_again_is_listed_in_the_new_order() -> Non
     assert replace() == []
 
 
-def test_c087_the_same_list_again_asks_nothing_of_the_plane(
+@pytest.mark.item(87)
+def test_the_same_list_again_asks_nothing_of_the_plane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World()

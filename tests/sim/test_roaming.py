@@ -35,7 +35,8 @@ def endpoint(node: Node, other: Node) -> Endpoint | None:
     return node.plane.endpoint(node.peer(other).id)
 
 
-def test_c076_an_authenticated_initiation_moves_the_endpoint() -> None:
+@pytest.mark.item(76)
+def test_an_authenticated_initiation_moves_the_endpoint() -> None:
     world, alice, bob = connected()
     world.run(SECOND)
     stamp = tai64n(world.now.wall)
@@ -44,7 +45,8 @@ def test_c076_an_authenticated_initiation_moves_the_endpoint() -> None:
     assert endpoint(bob, alice) == ELSEWHERE
 
 
-def test_c076_an_authenticated_response_moves_the_endpoint() -> None:
+@pytest.mark.item(76)
+def test_an_authenticated_response_moves_the_endpoint() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -56,7 +58,8 @@ def test_c076_an_authenticated_response_moves_the_endpoint() -> None:
 
 
 @pytest.mark.parametrize("inner", [b"", "10.0.0.1", "10.66.66.66", b"no packet at all"])
-def test_c076_c077_data_moves_it_and_so_do_keepalives_and_bad_inner_sources(
+@pytest.mark.item(76, 77)
+def test_data_moves_it_and_so_do_keepalives_and_bad_inner_sources(
     inner: str | bytes,
 ) -> None:
     world, alice, bob = connected()
@@ -66,7 +69,8 @@ def test_c076_c077_data_moves_it_and_so_do_keepalives_and_bad_inner_sources(
     assert len(bob.plane.delivered) == (2 if inner == alice.address else 1)
 
 
-def test_c076_nothing_else_moves_it() -> None:
+@pytest.mark.item(76)
+def test_nothing_else_moves_the_endpoint() -> None:
     world, alice, bob = connected()
     good = seal(alice, bob, ipv4(alice.address, bob.address))
     data = Data.parse(good)
@@ -97,7 +101,8 @@ def test_c076_nothing_else_moves_it() -> None:
     assert bob.plane.stamps(bob.peer(alice).id) == stamps
 
 
-def test_c078_the_sticky_source_is_forgotten_on_retry_and_on_a_new_handshake() -> None:
+@pytest.mark.item(78)
+def test_the_sticky_source_is_forgotten_on_retry_and_on_a_new_handshake() -> None:
     world, alice, bob = connected()
     world.run(20 * SECOND)
     bob.deaf = lambda datagram: True
@@ -112,7 +117,8 @@ def test_c078_the_sticky_source_is_forgotten_on_retry_and_on_a_new_handshake() -
     assert len(world.sent(alice, 1)) == 3 and not alice.fake(bob).sticky
 
 
-def test_c078_every_third_answer_that_nobody_heard_leaves_as_the_host_would_send_it() -> None:
+@pytest.mark.item(78)
+def test_every_third_answer_that_nobody_heard_leaves_as_the_host_would_send_it() -> None:
     """Bob's initiations still come by a way that carries nothing back; alice knows a better one.
 
     She hears bob all the time, so no timer of hers finds anything wrong: her answers must.
@@ -128,7 +134,8 @@ def test_c078_every_third_answer_that_nobody_heard_leaves_as_the_host_would_send
     assert bob.peer(alice).last_handshake > world.now.wall - 25 * SECOND, "the third arrived"
 
 
-def test_c082_a_rebinding_is_survived_at_the_next_packet() -> None:
+@pytest.mark.item(82)
+def test_a_rebinding_is_survived_at_the_next_packet() -> None:
     world, alice, bob = connected()
     for port in range(1000, 1020):
         alice.rebind("198.51.100.7", port)
@@ -140,7 +147,8 @@ def test_c082_a_rebinding_is_survived_at_the_next_packet() -> None:
     assert endpoint(bob, alice) == alice.endpoint
 
 
-def test_c086_the_source_check_is_of_the_whole_device() -> None:
+@pytest.mark.item(86)
+def test_the_source_check_is_of_the_whole_device() -> None:
     """Carol's host lies inside the network of alice, who may not speak for it."""
     world = World()
     alice, bob, carol = world.node("alice"), world.node("bob"), world.node("carol")
@@ -162,7 +170,8 @@ def test_c086_the_source_check_is_of_the_whole_device() -> None:
     assert bob.plane.delivered == [own, packet]
 
 
-def test_c087_a_duplicate_prefix_moves_to_the_newest_peer() -> None:
+@pytest.mark.item(87)
+def test_a_duplicate_prefix_moves_to_the_newest_peer() -> None:
     world = World()
     alice, bob, carol = world.node("alice"), world.node("bob"), world.node("carol")
     introduce(alice, bob)
@@ -180,7 +189,8 @@ def test_c087_a_duplicate_prefix_moves_to_the_newest_peer() -> None:
     assert not alice.peer(carol).allowed_ips
 
 
-def test_c089_a_packet_for_nobody_or_for_nowhere_is_unreachable() -> None:
+@pytest.mark.item(89)
+def test_a_packet_for_nobody_or_for_nowhere_is_unreachable() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     introduce(alice, bob, endpoint=False)

@@ -34,7 +34,8 @@ def connected(link: Link | None = None) -> tuple[World, Node, Node, int]:
     return world, alice, bob, world.boot
 
 
-def test_c062_c063_twenty_initiations_with_jitter_then_silence() -> None:
+@pytest.mark.item(62, 63)
+def test_twenty_initiations_with_jitter_then_silence() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -53,7 +54,8 @@ def test_c062_c063_twenty_initiations_with_jitter_then_silence() -> None:
     assert not alice.fake(bob).armed
 
 
-def test_c063_key_zeroing_is_armed_when_a_series_ends() -> None:
+@pytest.mark.item(63)
+def test_key_zeroing_is_armed_when_a_series_ends() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -65,7 +67,8 @@ def test_c063_key_zeroing_is_armed_when_a_series_ends() -> None:
     assert world.sent(alice)[-1].time + 540 * SECOND <= deadline[0] <= world.boot + 540 * SECOND
 
 
-def test_c064_a_new_packet_restarts_the_series() -> None:
+@pytest.mark.item(64)
+def test_a_new_packet_restarts_the_series() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -77,7 +80,8 @@ def test_c064_a_new_packet_restarts_the_series() -> None:
     assert 30 < len(world.sent(alice, 1)) <= 40
 
 
-def test_c064_a_new_packet_after_the_end_begins_another_series_at_once() -> None:
+@pytest.mark.item(64)
+def test_a_new_packet_after_the_end_begins_another_series_at_once() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -90,7 +94,8 @@ def test_c064_a_new_packet_after_the_end_begins_another_series_at_once() -> None
     assert len(world.sent(alice, 1, start)) == 20
 
 
-def test_c065_a_new_handshake_when_nothing_comes_back() -> None:
+@pytest.mark.item(65)
+def test_a_new_handshake_when_nothing_comes_back() -> None:
     world, alice, bob, start = connected()
     bob.deaf = lambda datagram: datagram.kind == 4
     alice.send(bob)
@@ -102,7 +107,8 @@ def test_c065_a_new_handshake_when_nothing_comes_back() -> None:
     assert moment != 15, "jitter"
 
 
-def test_c065_anything_authenticated_cancels_it() -> None:
+@pytest.mark.item(65)
+def test_anything_authenticated_cancels_a_new_handshake() -> None:
     world, alice, bob, start = connected()
     alice.send(bob)
     world.run(100 * SECOND)
@@ -110,7 +116,8 @@ def test_c065_anything_authenticated_cancels_it() -> None:
     assert not world.sent(alice, 1, start)
 
 
-def test_c066_a_passive_keepalive_after_10_s() -> None:
+@pytest.mark.item(66)
+def test_a_passive_keepalive_after_10_s() -> None:
     world, alice, bob, start = connected()
     alice.send(bob)
     world.run(100 * SECOND)
@@ -118,7 +125,8 @@ def test_c066_a_passive_keepalive_after_10_s() -> None:
     assert keepalives(world, alice, start) == []
 
 
-def test_c066_timed_from_the_first_unanswered_packet() -> None:
+@pytest.mark.item(66)
+def test_timed_from_the_first_unanswered_packet() -> None:
     world, alice, bob, start = connected()
     bob.send(alice)
     world.run(3 * SECOND)
@@ -133,7 +141,8 @@ def test_c066_timed_from_the_first_unanswered_packet() -> None:
     assert keepalives(world, alice, start) == []
 
 
-def test_c066_a_second_keepalive_if_more_data_came() -> None:
+@pytest.mark.item(66)
+def test_a_second_keepalive_if_more_data_came() -> None:
     world, alice, bob, start = connected()
     alice.send(bob)
     world.run(SECOND)
@@ -142,7 +151,8 @@ def test_c066_a_second_keepalive_if_more_data_came() -> None:
     assert keepalives(world, bob, start) == [10.01, 20.01]
 
 
-def test_c066_the_second_keepalive_is_cancelled_by_anything_sent() -> None:
+@pytest.mark.item(66)
+def test_the_second_keepalive_is_cancelled_by_anything_sent() -> None:
     world, alice, bob, start = connected()
     alice.send(bob)
     world.run(SECOND)
@@ -154,7 +164,8 @@ def test_c066_the_second_keepalive_is_cancelled_by_anything_sent() -> None:
     assert keepalives(world, alice, start) == [25.01]
 
 
-def test_c066_steady_one_way_data_is_acknowledged_every_10_s() -> None:
+@pytest.mark.item(66)
+def test_steady_one_way_data_is_acknowledged_every_10_s() -> None:
     world, alice, bob, start = connected()
     for _ in range(50):
         alice.send(bob)
@@ -163,7 +174,8 @@ def test_c066_steady_one_way_data_is_acknowledged_every_10_s() -> None:
     assert not world.sent(alice, 1, start)
 
 
-def test_c066_never_in_answer_to_a_keepalive() -> None:
+@pytest.mark.item(66)
+def test_never_in_answer_to_a_keepalive() -> None:
     world, alice, bob, start = connected()
     alice.plane.send_keepalive(alice.peer(bob).id)
     world.settle()
@@ -171,7 +183,8 @@ def test_c066_never_in_answer_to_a_keepalive() -> None:
     assert not world.sent(bob, since=start)
 
 
-def test_c067_the_initiator_rekeys_after_120_s_and_the_responder_does_not() -> None:
+@pytest.mark.item(67)
+def test_the_initiator_rekeys_after_120_s_and_the_responder_does_not() -> None:
     world, alice, bob, _ = connected()
     for _ in range(99):
         alice.send(bob)
@@ -185,7 +198,8 @@ def test_c067_the_initiator_rekeys_after_120_s_and_the_responder_does_not() -> N
     assert not world.sent(bob, 1)
 
 
-def test_c067_rekey_on_send_is_after_120_s_exactly() -> None:
+@pytest.mark.item(67)
+def test_rekey_on_send_is_after_120_s_exactly() -> None:
     world, alice, bob, _ = connected()
     session = alice.fake(bob).current
     assert session is not None
@@ -197,7 +211,8 @@ def test_c067_rekey_on_send_is_after_120_s_exactly() -> None:
     assert len(world.sent(alice, 1)) == 2
 
 
-def test_c068_rekey_on_receive_after_165_s_by_the_initiator_once() -> None:
+@pytest.mark.item(68)
+def test_rekey_on_receive_after_165_s_by_the_initiator_once() -> None:
     world, alice, bob, _ = connected()
     session = alice.fake(bob).current
     assert session is not None
@@ -216,7 +231,8 @@ def test_c068_rekey_on_receive_after_165_s_by_the_initiator_once() -> None:
     assert alice.fake(bob).wanted == wanted
 
 
-def test_c069_no_send_with_a_key_of_180_s() -> None:
+@pytest.mark.item(69)
+def test_no_send_with_a_key_of_180_s() -> None:
     world, alice, bob, _ = connected()
     session = alice.fake(bob).current
     assert session is not None
@@ -228,7 +244,8 @@ def test_c069_no_send_with_a_key_of_180_s() -> None:
     assert len(alice.fake(bob).staged) == 1
 
 
-def test_c070_all_keys_are_gone_after_540_s() -> None:
+@pytest.mark.item(70)
+def test_all_keys_are_gone_after_540_s() -> None:
     world, alice, bob, _ = connected()
     session = alice.fake(bob).current
     assert session is not None
@@ -241,7 +258,8 @@ def test_c070_all_keys_are_gone_after_540_s() -> None:
     assert not bob.fake(alice).slots()
 
 
-def test_c071_persistent_keepalive_from_the_moment_it_is_switched_on() -> None:
+@pytest.mark.item(71)
+def test_persistent_keepalive_from_the_moment_it_is_switched_on() -> None:
     world, alice, bob, start = connected()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=25))
     world.run(80 * SECOND)
@@ -253,7 +271,8 @@ def test_c071_persistent_keepalive_from_the_moment_it_is_switched_on() -> None:
 
 
 @pytest.mark.parametrize("sender", ["alice", "bob"])
-def test_c071_it_is_reset_by_anything_sent_or_received(sender: str) -> None:
+@pytest.mark.item(71)
+def test_it_is_reset_by_anything_sent_or_received(sender: str) -> None:
     world, alice, bob, start = connected()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=7))
     world.run(SECOND)
@@ -266,7 +285,8 @@ def test_c071_it_is_reset_by_anything_sent_or_received(sender: str) -> None:
     assert keepalives(world, alice, start) == [0]
 
 
-def test_c071_it_goes_on_for_ever_without_an_answer() -> None:
+@pytest.mark.item(71)
+def test_it_goes_on_for_ever_without_an_answer() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -277,7 +297,8 @@ def test_c071_it_goes_on_for_ever_without_an_answer() -> None:
     assert bob.fake(alice).current is not None
 
 
-def test_c071_a_shorter_interval_counts_from_the_last_message() -> None:
+@pytest.mark.item(71)
+def test_a_shorter_interval_counts_from_the_last_message() -> None:
     world, alice, bob, start = connected()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=60))
     world.run(20 * SECOND)
@@ -286,7 +307,8 @@ def test_c071_a_shorter_interval_counts_from_the_last_message() -> None:
     assert keepalives(world, alice, start) == [0, 30]
 
 
-def test_c072_down_stops_everything() -> None:
+@pytest.mark.item(72)
+def test_down_stops_everything() -> None:
     world, alice, bob, _ = connected()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=10))
     alice.send(bob)
@@ -301,7 +323,8 @@ def test_c072_down_stops_everything() -> None:
     assert not alice.fake(bob).slots() and not alice.fake(bob).armed
 
 
-def test_c072_up_needs_no_wait() -> None:
+@pytest.mark.item(72)
+def test_up_needs_no_wait() -> None:
     world, alice, bob, _ = connected()
     bob.deaf = lambda datagram: True
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=25))
@@ -322,7 +345,8 @@ def test_c072_up_needs_no_wait() -> None:
     assert seconds(world, alice, 1, start) == [1]
 
 
-def test_c072_what_was_staged_while_down_leaves_when_up() -> None:
+@pytest.mark.item(72)
+def test_what_was_staged_while_down_leaves_when_up() -> None:
     world, alice, bob, _ = connected()
     alice.down()
     packet = alice.send(bob, b"too early")
@@ -331,7 +355,8 @@ def test_c072_what_was_staged_while_down_leaves_when_up() -> None:
     assert packet in bob.plane.delivered
 
 
-def test_c073_ages_are_of_the_boot_clock() -> None:
+@pytest.mark.item(73)
+def test_ages_are_of_the_boot_clock() -> None:
     world, alice, bob, start = connected()
     world.boot += 200 * SECOND  # Suspended.
     world.wall_offset -= 200 * SECOND
@@ -340,7 +365,8 @@ def test_c073_ages_are_of_the_boot_clock() -> None:
 
 
 @pytest.mark.parametrize("step", [-86_400, 86_400, 10 * 365 * 86_400])
-def test_c074_steps_of_the_wall_clock_leave_sessions_alone(step: int) -> None:
+@pytest.mark.item(74)
+def test_steps_of_the_wall_clock_leave_sessions_alone(step: int) -> None:
     world, alice, bob, start = connected()
     world.wall_offset += step * SECOND
     for _ in range(90):
@@ -350,7 +376,8 @@ def test_c074_steps_of_the_wall_clock_leave_sessions_alone(step: int) -> None:
     assert not world.sent(alice, 1, start)
 
 
-def test_c074_clocks_that_run_backwards_never_raise() -> None:
+@pytest.mark.item(74)
+def test_clocks_that_run_backwards_never_raise() -> None:
     world, alice, bob, _ = connected()
     response = world.sent(bob, 2)[0].message
     for moment in (world.boot - 100 * SECOND, 0, -SECOND):
@@ -362,7 +389,8 @@ def test_c074_clocks_that_run_backwards_never_raise() -> None:
         list(alice.device.configure(DeviceChange(private_key=alice.key), partial(Now, *now)))
 
 
-def test_c074_a_step_back_revives_no_key() -> None:
+@pytest.mark.item(74)
+def test_a_step_back_revives_no_key() -> None:
     world, alice, bob, _ = connected()
     world.boot += 200 * SECOND
     bob.deaf = lambda datagram: True
@@ -372,7 +400,8 @@ def test_c074_a_step_back_revives_no_key() -> None:
     assert not world.sent(alice, 4, start - 150 * SECOND)
 
 
-def test_c075_10_000_peers_wait_without_work() -> None:
+@pytest.mark.item(75)
+def test_10_000_peers_wait_without_work() -> None:
     world = World()
     alice = world.node("alice")
     peers = [
@@ -384,7 +413,8 @@ def test_c075_10_000_peers_wait_without_work() -> None:
     assert len(alice.device.peers) == 10_000
 
 
-def test_c073_suspend_of_hours_is_survived() -> None:
+@pytest.mark.item(73)
+def test_suspend_of_hours_is_survived() -> None:
     world, alice, bob, _ = connected()
     world.run(5 * 3600 * SECOND)
     packet = alice.send(bob, b"good morning")
@@ -407,7 +437,8 @@ def test_100k_ping_pongs_cause_at_most_10_events() -> None:
     assert alice.plane.event_count + bob.plane.event_count - count <= 10
 
 
-def test_c055_a_loop_that_hangs_for_30_s_loses_no_packet_of_a_live_session() -> None:
+@pytest.mark.item(55)
+def test_a_loop_that_hangs_for_30_s_loses_no_packet_of_a_live_session() -> None:
     world, alice, bob, _ = connected()
     alice.hung_until = bob.hung_until = world.boot + 30 * SECOND
     for _ in range(29):
@@ -436,7 +467,8 @@ def test_three_devices_do_not_disturb_each_other() -> None:
     assert private_key("alice").public == nodes[0].key.public
 
 
-def test_c075_many_deadlines_at_once_are_looked_at_in_slices() -> None:
+@pytest.mark.item(75)
+def test_many_deadlines_at_once_are_looked_at_in_slices() -> None:
     world = World()
     node = world.node("alice")
     for number in range(100):

@@ -79,8 +79,9 @@ def knock(number: int, target: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("length", "padded"), [(28, 32), (41, 48), (128, 128), (1419, 1420), (1420, 1420)]
 )
-def test_c097_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> None:
-    """Of the real plane: rust/src/outbound.rs."""
+@pytest.mark.item(97)
+def test_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> None:
+    """Of the real plane: rust/plane/src/outbound.rs."""
     world, alice, bob = connected()
     packet = alice.send(bob, bytes(length - 20))
     assert [len(datagram.message) for datagram in world.sent(alice)] == [padded + 32]
@@ -88,9 +89,10 @@ def test_c097_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> N
     assert bob.plane.delivered[-1] == packet
 
 
-def test_c014_trap_receiver_indices_not_random() -> None:
+@pytest.mark.item(14)
+def test_trap_receiver_indices_not_random() -> None:
     """The protocol invents none, it asks the plane for each handshake. Of the real plane's
-    randomness: rust/src/table.rs."""
+    randomness: rust/plane/src/table.rs."""
     world = World()
     alice, bob = world.pair()
     for _ in range(100):
@@ -103,7 +105,8 @@ def test_c014_trap_receiver_indices_not_random() -> None:
     assert len({(after - before) % 2**32 for before, after in pairwise(indices)}) > 90
 
 
-def test_c077_trap_endpoint_updated_only_on_initiation() -> None:
+@pytest.mark.item(77)
+def test_trap_endpoint_updated_only_on_initiation() -> None:
     world, alice, bob = connected()
     alice.rebind("198.51.100.7", 7)
     alice.send(bob)
@@ -111,7 +114,8 @@ def test_c077_trap_endpoint_updated_only_on_initiation() -> None:
     assert bob.plane.endpoint(bob.peer(alice).id) == alice.endpoint
 
 
-def test_c038_trap_endpoint_updated_on_cookie_reply() -> None:
+@pytest.mark.item(38)
+def test_trap_endpoint_updated_on_cookie_reply() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -123,7 +127,8 @@ def test_c038_trap_endpoint_updated_on_cookie_reply() -> None:
     assert alice.plane.endpoint(alice.peer(bob).id) == bob.endpoint
 
 
-def test_c034_trap_cookie_not_bound_to_the_port() -> None:
+@pytest.mark.item(34)
+def test_trap_cookie_not_bound_to_the_port() -> None:
     public = private_key("bob").public
     loaded, cookies = gate(public), Cookies(public)
     here, beside = Endpoint("192.0.2.1", 1000), Endpoint("192.0.2.1", 1001)
@@ -137,7 +142,8 @@ def test_c034_trap_cookie_not_bound_to_the_port() -> None:
     assert loaded.check(message, here, SECOND, 64) == "queue"
 
 
-def test_c041_trap_one_flooder_puts_every_peer_in_cookie_mode() -> None:
+@pytest.mark.item(41)
+def test_trap_one_flooder_puts_every_peer_in_cookie_mode() -> None:
     """Load is what waits, not what comes: a flood that is kept up with is no load."""
     public = private_key("bob").public
     idle = gate(public)
@@ -145,7 +151,8 @@ def test_c041_trap_one_flooder_puts_every_peer_in_cookie_mode() -> None:
         assert idle.check(knock(number, public), ELSEWHERE, SECOND + number, 0) == "queue"
 
 
-def test_c041_trap_every_handshake_after_100_drew_a_cookie_reply() -> None:
+@pytest.mark.item(41)
+def test_trap_every_handshake_after_100_drew_a_cookie_reply() -> None:
     public = private_key("bob").public
     loaded = gate(public)
     replies = [loaded.check(knock(number, public), ELSEWHERE, SECOND, 64) for number in range(150)]
@@ -155,23 +162,26 @@ def test_c041_trap_every_handshake_after_100_drew_a_cookie_reply() -> None:
     assert loaded.check(knock(1001, public), source, 2 * SECOND, 0) == "queue", "load has an end"
 
 
-def test_c046_c047_trap_nonce_counter_of_32_bits() -> None:
-    """Of sending: rust/src/session.rs."""
+@pytest.mark.item(46, 47)
+def test_trap_nonce_counter_of_32_bits() -> None:
+    """Of sending: rust/plane/src/session.rs."""
     sender = Sender()
     for counter in (0, (1 << 32) - 1, 1 << 32, (1 << 40) + 5):
         assert sender.accepted(counter)
         assert not sender.accepted(counter)
 
 
-def test_c050_trap_reject_after_messages_not_enforced() -> None:
-    """Of sending: rust/src/session.rs."""
+@pytest.mark.item(50)
+def test_trap_reject_after_messages_not_enforced() -> None:
+    """Of sending: rust/plane/src/session.rs."""
     assert not Sender().accepted(REJECT_AFTER_MESSAGES)
     assert not Sender().accepted((1 << 64) - 1)
     assert Sender().accepted(REJECT_AFTER_MESSAGES - 1)
 
 
-def test_c051_trap_replay_window_of_1024() -> None:
-    """The whole table of the kernel's test: rust/src/replay.rs."""
+@pytest.mark.item(51)
+def test_trap_replay_window_of_1024() -> None:
+    """The whole table of the kernel's test: rust/plane/src/replay.rs."""
     sender = Sender()
     assert sender.accepted(20_000)
     assert sender.accepted(20_000 - 8128)
@@ -179,7 +189,8 @@ def test_c051_trap_replay_window_of_1024() -> None:
     assert not sender.accepted(20_000 - 8128)
 
 
-def test_c086_trap_source_check_when_one_peers_net_lies_in_anothers() -> None:
+@pytest.mark.item(86)
+def test_trap_source_check_when_one_peers_net_lies_in_anothers() -> None:
     world = World()
     inner, outer, bob = world.node("inner"), world.node("outer"), world.node("bob")
     introduce(inner, bob)
@@ -201,8 +212,9 @@ def test_c086_trap_source_check_when_one_peers_net_lies_in_anothers() -> None:
 
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, 4, 5, 255])
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 15, 16, 31, 4096, 4097, 65_507])
-def test_c085_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) -> None:
-    """Of the batched receiver with GRO, where it was fatal: rust/src/inbound.rs and udp.rs."""
+@pytest.mark.item(85)
+def test_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) -> None:
+    """Of the batched receiver with GRO, where it was fatal: rust/plane/src/inbound.rs, udp.rs."""
     world, alice, bob = connected()
     slot = bob.fake(alice).current
     assert slot is not None
@@ -215,8 +227,9 @@ def test_c085_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) 
     assert bob.plane.delivered[-1] == packet
 
 
-def test_c024_trap_short_return_of_sendmmsg_loses_packets() -> None:
-    """Of the system call: rust/src/udp.rs. Here: all that was staged leaves, in order."""
+@pytest.mark.item(24)
+def test_trap_short_return_of_sendmmsg_loses_packets() -> None:
+    """Of the system call: rust/plane/src/udp.rs. Here: all that was staged leaves, in order."""
     world = World()
     alice, bob = world.pair()
     packets = [alice.send(bob, bytes([number])) for number in range(200)]
@@ -224,7 +237,8 @@ def test_c024_trap_short_return_of_sendmmsg_loses_packets() -> None:
     assert bob.plane.delivered == packets[-128:]
 
 
-def test_c024_trap_handshake_response_too_late_for_one_tick() -> None:
+@pytest.mark.item(24)
+def test_trap_handshake_response_too_late_for_one_tick() -> None:
     world = World(link=Link(delay=2400 * MILLISECOND))
     alice, bob = world.pair()
     packet = alice.send(bob)
@@ -233,7 +247,8 @@ def test_c024_trap_handshake_response_too_late_for_one_tick() -> None:
     assert len(world.sent(alice, 1)) == 1
 
 
-def test_c066_trap_two_idle_peers_ping_each_other_for_ever() -> None:
+@pytest.mark.item(66)
+def test_trap_two_idle_peers_ping_each_other_for_ever() -> None:
     world, alice, bob = connected()
     for one, other in ((alice, bob), (bob, alice)):
         one.plane.send_keepalive(one.peer(other).id)
@@ -246,7 +261,8 @@ def test_c066_trap_two_idle_peers_ping_each_other_for_ever() -> None:
     assert len(world.sent(bob, 4)) == 3, "one for what came first, one for what came after it"
 
 
-def test_c066_trap_passive_keepalive_timed_from_last_sent() -> None:
+@pytest.mark.item(66)
+def test_trap_passive_keepalive_timed_from_last_sent() -> None:
     world, alice, bob = connected()
     bob.send(alice)
     world.run(8 * SECOND)
@@ -258,7 +274,8 @@ def test_c066_trap_passive_keepalive_timed_from_last_sent() -> None:
     assert len(world.sent(bob, 4, start)) == 1
 
 
-def test_c071_trap_persistent_keepalive_sent_though_the_tunnel_is_active() -> None:
+@pytest.mark.item(71)
+def test_trap_persistent_keepalive_sent_though_the_tunnel_is_active() -> None:
     world, alice, bob = connected()
     alice.configure(PeerChange(bob.key.public, persistent_keepalive=5))
     for _ in range(50):
@@ -271,7 +288,8 @@ def test_c071_trap_persistent_keepalive_sent_though_the_tunnel_is_active() -> No
 
 
 @pytest.mark.parametrize("silence", ["handshake", "session"])
-def test_c062_c065_trap_no_jitter(silence: str) -> None:
+@pytest.mark.item(62, 65)
+def test_trap_no_jitter(silence: str) -> None:
     """Neither on a retry nor on the handshake with a peer that has gone silent."""
     moments = []
     for seed in range(10):
@@ -290,7 +308,8 @@ def test_c062_c065_trap_no_jitter(silence: str) -> None:
     assert max(moments) - min(moments) <= Timing().max_jitter
 
 
-def test_c067_trap_too_many_rekeys() -> None:
+@pytest.mark.item(67)
+def test_trap_too_many_rekeys() -> None:
     world, alice, bob = connected()
     for _ in range(3600):
         alice.send(bob)
@@ -300,7 +319,8 @@ def test_c067_trap_too_many_rekeys() -> None:
     assert len(bob.plane.delivered) == 3601 and len(alice.plane.delivered) == 3600
 
 
-def test_c063_trap_too_many_rekey_attempts() -> None:
+@pytest.mark.item(63)
+def test_trap_too_many_rekey_attempts() -> None:
     world, alice, bob = connected()
     bob.deaf = lambda datagram: datagram.kind == 1
     world.run(110 * SECOND)
@@ -309,7 +329,8 @@ def test_c063_trap_too_many_rekey_attempts() -> None:
     assert len(world.sent(alice, 1)) == 20
 
 
-def test_c006_trap_a_changed_psk_never_reaches_the_handshake() -> None:
+@pytest.mark.item(6)
+def test_trap_a_changed_psk_never_reaches_the_handshake() -> None:
     world, alice, bob = connected()
     for node, other in ((alice, bob), (bob, alice)):
         node.configure(PeerChange(other.key.public, preshared_key=preshared_key("new")))
@@ -330,7 +351,8 @@ def test_c006_trap_a_changed_psk_never_reaches_the_handshake() -> None:
     assert alice.fake(bob).current is session, "the handshake with another key fails"
 
 
-def test_c074_trap_panic_when_the_clock_is_not_monotonic() -> None:
+@pytest.mark.item(74)
+def test_trap_panic_when_the_clock_is_not_monotonic() -> None:
     world, alice, bob = connected()
     alice.send(bob)
     for back in (1, SECOND, 3600 * SECOND, world.boot * 2):
@@ -355,14 +377,16 @@ def imports() -> set[str]:
     return names
 
 
-def test_c079_trap_random_v4_port_already_taken_on_v6() -> None:
+@pytest.mark.item(79)
+def test_trap_random_v4_port_already_taken_on_v6() -> None:
     """Binding is for runtime/udp.py, and so is its test. The protocol knows no ports of its own."""
     forbidden = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
     assert not imports() & forbidden
 
 
 @pytest.mark.parametrize("host", ["192.0.2.200", "2001:db8::200"])
-def test_c079_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
+@pytest.mark.item(79)
+def test_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
     """Opening sockets is for runtime/udp.py. The protocol takes either family, and a peer whose
     datagrams go nowhere is no other peer's trouble."""
     world = World()
@@ -395,7 +419,7 @@ def test_trap_wrong_last_handshake() -> None:
 
 def test_trap_a_buffer_pool_that_does_not_work() -> None:
     """There is none: what waits is bounded, and gone when it was handled. Of buffers:
-    rust/src/outbound.rs and inbound.rs."""
+    rust/plane/src/outbound.rs and inbound.rs."""
     world = World()
     alice, bob = world.pair()
     bob.hung_until = world.boot + SECOND
@@ -410,7 +434,8 @@ def test_trap_a_buffer_pool_that_does_not_work() -> None:
     assert not alice.plane.table and not bob.plane.table
 
 
-def test_c016_a_forged_response_never_stops_a_handshake() -> None:
+@pytest.mark.item(16)
+def test_a_forged_response_never_stops_a_handshake() -> None:
     world = World()
     alice, bob = world.pair()
     alice.send(bob)

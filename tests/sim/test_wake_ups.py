@@ -163,7 +163,8 @@ def test_no_session_for_the_passive_keepalive() -> None:
     assert not alice.fake(bob).armed and not alice.fake(bob).staged
 
 
-def test_c022_a_key_that_comes_while_the_interface_is_down_is_used_when_it_is_up() -> None:
+@pytest.mark.item(22)
+def test_a_key_that_comes_while_the_interface_is_down_is_used_when_it_is_up() -> None:
     world = World()
     alice, bob = world.pair()
     alice.down()

@@ -134,7 +134,8 @@ STEPS = st.tuples(st.integers(0, PEERS - 1), st.sampled_from([True, True, True, 
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(STEPS, max_size=25), st.integers(0, 1 << 32))
-def test_c087_the_longest_match_gets_the_packet(
+@pytest.mark.item(87)
+def test_the_longest_match_gets_the_packet(
     crowd: Crowd, steps: list[tuple[int, bool, tuple[int, int, int]]], seed: int
 ) -> None:
     for peer in range(PEERS):

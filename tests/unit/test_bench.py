@@ -48,7 +48,7 @@ def test_values_are_of_one_subject_scenario_and_figure() -> None:
     assert values(found, "wiresnake", STREAM, "p50") == {}
 
 
-def test_spread() -> None:
+def test_a_spread_is_the_median_with_the_least_and_the_greatest() -> None:
     assert Spread.of([3.0, 1.0, 9.0]) == Spread(3.0, 1.0, 9.0, 3)
 
 

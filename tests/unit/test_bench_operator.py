@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from bench import operator, report, scale, traffic
+from bench import operator_tool, report, scale, traffic
 from bench.record import Record, Result
 from bench.subjects import COMMANDS
 from bench.tunnel import Network
@@ -15,13 +15,13 @@ from lab.hosts import LabError
 
 def test_one_peer_changes() -> None:
     peers = scale.idle(9)
-    pairs = zip(peers.splitlines(), operator.changed(peers).splitlines(), strict=True)
+    pairs = zip(peers.splitlines(), operator_tool.changed(peers).splitlines(), strict=True)
     different = [pair for pair in pairs if pair[0] != pair[1]]
     assert different == [("AllowedIPs = 10.64.0.4/32", "AllowedIPs = 10.127.0.1/32")]
 
 
 def test_nobody_always_comes_first() -> None:
-    found = [(number, subject.name) for number, subject in operator.turns(2, COMMANDS)]
+    found = [(number, subject.name) for number, subject in operator_tool.turns(2, COMMANDS)]
     assert found == [(1, "python"), (1, "stock"), (2, "stock"), (2, "python")]
 
 
@@ -30,15 +30,15 @@ def test_pings_are_counted() -> None:
         "PING 10.9.0.2 (10.9.0.2) 56(84) bytes of data.\n\n--- 10.9.0.2 ping statistics ---\n"
         "5000 packets transmitted, 4998 received, 0.04% packet loss, time 5004ms\n"
     )
-    assert operator.answered(said) == (5000, 4998, 5.004)
+    assert operator_tool.answered(said) == (5000, 4998, 5.004)
     with pytest.raises(LabError):
-        operator.answered("ping: connect: Network is unreachable")
+        operator_tool.answered("ping: connect: Network is unreachable")
 
 
 def test_the_tool_has_a_section_of_its_own_with_its_goals() -> None:
     found = [
-        Result("stock", operator.ONE, 1, {"show": 2.0}),
-        Result("wiresnake", operator.ONE, 1, {"show": 30.0, "above": 20.0}),
+        Result("stock", operator_tool.ONE, 1, {"show": 2.0}),
+        Result("wiresnake", operator_tool.ONE, 1, {"show": 30.0, "above": 20.0}),
         Result("wiresnake", "TCP 1 stream", 1, {"gbit": 3.0}),
     ]
     text = report.markdown(Record({}, {}, found, "m", "c", 0.5, "d"))

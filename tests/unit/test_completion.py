@@ -51,7 +51,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
     return ask
 
 
-def test_commands() -> None:
+def test_the_commands_of_each_name_are_offered() -> None:
     words = {word for word, _ in completion.candidates(["wiresnake", ""])}
     assert words == {word for group in commands.COMMANDS.values() for word in group} | {"help"}
     assert [word for word, _ in completion.candidates(["wiresnake", "rel"])] == ["reload"]

@@ -97,7 +97,8 @@ def test_what_a_file_lacks_is_zero() -> None:
     assert read("[Interface]\n[Peer]\nPublicKey=" + PUBLIC).listen_port == 0
 
 
-def test_c103_a_peer_of_very_many_networks() -> None:
+@pytest.mark.item(103)
+def test_a_peer_of_very_many_networks() -> None:
     lines = [f"AllowedIPs=10.{n >> 8}.{n & 255}.0/24\n" for n in range(60_000)]
     begin = time.process_time()
     change = read(f"[Peer]\nPublicKey={PUBLIC}\n" + "".join(lines) + f"[Peer]\nPublicKey={OTHER}")
@@ -231,7 +232,8 @@ def test_errors_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("line", [PRIVATE, "PrivateKey=" + PRIVATE + "x", "x" + PRIVATE + "y"])
-def test_c105_no_error_shows_a_secret(line: str) -> None:
+@pytest.mark.item(105)
+def test_no_error_shows_a_secret(line: str) -> None:
     assert PRIVATE[:8] not in mistake(f"[Interface]\n{line}\n")
 
 

@@ -2,6 +2,7 @@
 
 from hashlib import blake2s
 
+import pytest
 from sim.world import private_key
 
 from wiresnake._native import Endpoint, Gate
@@ -30,7 +31,8 @@ def ask(loaded: Gate, message: bytes, now: int = NOW) -> CookieReply:
     return reply
 
 
-def test_c029_mac1_is_keyed_by_the_receivers_public_key() -> None:
+@pytest.mark.item(29)
+def test_mac1_is_keyed_by_the_receivers_public_key() -> None:
     message = Cookies(PUBLIC).add_macs(BODY, NOW)
     key = blake2s(b"mac1----" + PUBLIC).digest()
     assert message[:116] == BODY
@@ -39,7 +41,8 @@ def test_c029_mac1_is_keyed_by_the_receivers_public_key() -> None:
     assert gate().check(message, SOURCE, NOW, 0) == "queue"
 
 
-def test_c036_a_cookie_reply_is_opened_and_its_cookie_makes_mac2() -> None:
+@pytest.mark.item(36)
+def test_a_cookie_reply_is_opened_and_its_cookie_makes_mac2() -> None:
     loaded, cookies = gate(), Cookies(PUBLIC)
     reply = ask(loaded, cookies.add_macs(BODY, NOW))
     assert reply.receiver == 5
@@ -49,7 +52,8 @@ def test_c036_a_cookie_reply_is_opened_and_its_cookie_makes_mac2() -> None:
     assert loaded.check(message, SOURCE, NOW + SECOND, LOADED) == "queue"
 
 
-def test_c037_only_for_the_last_mac1_and_once() -> None:
+@pytest.mark.item(37)
+def test_only_for_the_last_mac1_and_once() -> None:
     loaded, cookies = gate(), Cookies(PUBLIC)
     first = ask(loaded, cookies.add_macs(BODY, NOW))
     second = ask(loaded, cookies.add_macs(BODY[:-1] + b"u", NOW))
@@ -58,7 +62,8 @@ def test_c037_only_for_the_last_mac1_and_once() -> None:
     assert not cookies.consume(second, NOW), "once"
 
 
-def test_c037_not_before_anything_was_sent_and_not_if_it_is_damaged() -> None:
+@pytest.mark.item(37)
+def test_not_before_anything_was_sent_and_not_if_it_is_damaged() -> None:
     cookies = Cookies(PUBLIC)
     assert not cookies.consume(CookieReply(5, bytes(24), bytes(32)), NOW)
     reply = ask(gate(), cookies.add_macs(BODY, NOW))
@@ -66,7 +71,8 @@ def test_c037_not_before_anything_was_sent_and_not_if_it_is_damaged() -> None:
     assert cookies.consume(reply, NOW)
 
 
-def test_c039_a_cookie_is_used_for_115_seconds() -> None:
+@pytest.mark.item(39)
+def test_a_cookie_is_used_for_115_seconds() -> None:
     cookies = Cookies(PUBLIC)
     assert cookies.consume(ask(gate(), cookies.add_macs(BODY, NOW)), NOW)
     assert cookies.add_macs(BODY, NOW + COOKIE_LIFETIME - 1)[132:] != bytes(16)

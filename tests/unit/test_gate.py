@@ -41,7 +41,8 @@ def gate() -> Gate:
     return gate
 
 
-def test_c002_c030_c043_ways_of_a_datagram() -> None:
+@pytest.mark.item(2, 30, 43)
+def test_each_datagram_is_data_queued_or_dropped() -> None:
     assert gate().check(bytes([4, 0, 0, 0]) * 8, SOURCE, START, FULL) == "data"
     assert gate().check(initiation(0), SOURCE, START, 0) == "queue"
     assert gate().check(initiation(0), SOURCE, START, FULL) == "drop"
@@ -50,7 +51,8 @@ def test_c002_c030_c043_ways_of_a_datagram() -> None:
     assert Gate().check(initiation(0), SOURCE, START, 0) == "drop"
 
 
-def test_c032_c034_c036_cookie_round() -> None:
+@pytest.mark.item(32, 34, 36)
+def test_a_cookie_serves_the_address_and_port_it_was_sent_to() -> None:
     gate_ = gate()
     message = initiation(0)
     reply = gate_.check(message, SOURCE, START, LOAD)
@@ -66,7 +68,8 @@ def test_c032_c034_c036_cookie_round() -> None:
     assert open_cookie(key, reply[8:32], reply[32:40], bytes(16)) is None
 
 
-def test_c032_c094_without_a_cookie_there_is_an_answer_for_every_message_but_copies() -> None:
+@pytest.mark.item(32, 94)
+def test_without_a_cookie_there_is_an_answer_for_every_message_but_copies() -> None:
     gate_ = gate()
     assert gate_.check(initiation(0), SOURCE, START, 0) == "queue"
     assert gate_.check(initiation(0), SOURCE, START, LOAD) == "drop"
@@ -74,7 +77,8 @@ def test_c032_c094_without_a_cookie_there_is_an_answer_for_every_message_but_cop
         assert isinstance(gate_.check(initiation(body), SOURCE, START, LOAD), bytes)
 
 
-def test_c032_cookie_replies_are_20_000_a_second_and_200_at_once() -> None:
+@pytest.mark.item(32)
+def test_cookie_replies_are_20_000_a_second_and_200_at_once() -> None:
     gate_ = gate()
     verdicts = [gate_.check(initiation(body), SOURCE, START, LOAD) for body in range(300)]
     assert [isinstance(verdict, bytes) for verdict in verdicts] == [True] * 200 + [False] * 100
@@ -83,7 +87,8 @@ def test_c032_cookie_replies_are_20_000_a_second_and_200_at_once() -> None:
     assert sum(isinstance(verdict, bytes) for verdict in verdicts) == 20
 
 
-def test_c022_c029_identity_can_change() -> None:
+@pytest.mark.item(22, 29)
+def test_identity_can_change() -> None:
     gate_ = gate()
     gate_.set_identity(PrivateKey.generate().public)
     assert gate_.check(initiation(0), SOURCE, START, 0) == "drop"
@@ -94,7 +99,8 @@ def test_c022_c029_identity_can_change() -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, FULL), st.integers(0, 2**63))
-def test_c092_strangers_get_nothing(datagram: bytes, queue_length: int, now: int) -> None:
+@pytest.mark.item(92)
+def test_strangers_get_nothing(datagram: bytes, queue_length: int, now: int) -> None:
     verdict = gate().check(datagram, SOURCE, now, queue_length)
     if len(datagram) >= 32 and datagram[:4] == bytes([4, 0, 0, 0]):
         assert verdict == "data"
@@ -105,7 +111,8 @@ def test_c092_strangers_get_nothing(datagram: bytes, queue_length: int, now: int
 
 
 @given(st.integers(0, 131), st.integers(1, 255), st.integers(0, FULL))
-def test_c030_c092_a_changed_message_gets_nothing(at: int, change: int, queue_length: int) -> None:
+@pytest.mark.item(30, 92)
+def test_a_changed_message_gets_nothing(at: int, change: int, queue_length: int) -> None:
     message = bytearray(initiation(0))
     message[at] ^= change
     expected = "data" if message[:4] == bytes([4, 0, 0, 0]) else "drop"  # No session opens it.

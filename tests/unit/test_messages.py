@@ -25,7 +25,8 @@ PARSERS = [Initiation.parse, Response.parse, CookieReply.parse, Data.parse]
 MESSAGES = [INITIATION, RESPONSE, COOKIE_REPLY, DATA]
 
 
-def test_c002_sizes() -> None:
+@pytest.mark.item(2)
+def test_messages_have_the_sizes_of_the_whitepaper() -> None:
     assert (INITIATION_SIZE, RESPONSE_SIZE, COOKIE_REPLY_SIZE, KEEPALIVE_SIZE) == (148, 92, 64, 32)
     assert [len(message) for message in MESSAGES] == [148, 92, 64, 32]
 
@@ -43,7 +44,8 @@ def test_each_message_is_one_kind_only(message: bytes) -> None:
 
 
 @pytest.mark.parametrize("message", [INITIATION, RESPONSE, COOKIE_REPLY])
-def test_c002_another_length_is_no_message(message: bytes) -> None:
+@pytest.mark.item(2)
+def test_another_length_is_no_message(message: bytes) -> None:
     for length in range(200):
         if length != len(message):
             cut = message[:length].ljust(length, b"\0")
@@ -52,7 +54,8 @@ def test_c002_another_length_is_no_message(message: bytes) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES)
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_c003_a_reserved_byte_is_zero(message: bytes, at: int) -> None:
+@pytest.mark.item(3)
+def test_a_reserved_byte_is_zero(message: bytes, at: int) -> None:
     bad = message[:at] + b"\1" + message[at + 1 :]
     assert [parse(bad) for parse in PARSERS] == [None] * 4
 

@@ -80,33 +80,39 @@ def respond(
     return initiated.state, response
 
 
-def test_c001_initial_chaining_key_and_hash() -> None:
+@pytest.mark.item(1)
+def test_initial_chaining_key_and_hash_are_known() -> None:
     state = SymmetricState(CONSTRUCTION)
     assert state.hash.hex().startswith("60e26daef327efc0") and state.hash.hex().endswith("8b78cd36")
     state.mix_hash(IDENTIFIER)
     assert state.hash.hex().startswith("2211b361081ac566") and state.hash.hex().endswith("ba079ef3")
 
 
-def test_c007_tai64n() -> None:
+@pytest.mark.item(7)
+def test_tai64n_is_as_in_the_vector() -> None:
     assert tai64n(WALL) == TIMESTAMP
 
 
-def test_c008_timestamps_within_one_tick_are_equal() -> None:
+@pytest.mark.item(8)
+def test_timestamps_within_one_tick_are_equal() -> None:
     tick = WALL - WALL % SECOND
     assert tai64n(tick) == tai64n(tick + (1 << 24) - 1) < tai64n(tick + (1 << 24))
 
 
 @pytest.mark.parametrize("wall", [0, -1, -(1 << 90), 1 << 90, 1 << 62])
-def test_c074_no_wall_clock_is_too_strange_for_a_timestamp(wall: int) -> None:
+@pytest.mark.item(74)
+def test_no_wall_clock_is_too_strange_for_a_timestamp(wall: int) -> None:
     assert len(tai64n(wall)) == 12
 
 
-def test_c001_c004_c007_c029_vector_initiation() -> None:
+@pytest.mark.item(1, 4, 7, 29)
+def test_the_vectors_initiation_is_made() -> None:
     _, initiation = initiate()
     assert Cookies(RESPONDER.public).add_macs(initiation.pack(), 0) == M1
 
 
-def test_c004_c007_vector_initiation_is_consumed() -> None:
+@pytest.mark.item(4, 7)
+def test_the_vectors_initiation_is_consumed() -> None:
     initiation = Initiation.parse(M1)
     assert initiation is not None
     initiated = consume(initiation)
@@ -116,13 +122,15 @@ def test_c004_c007_vector_initiation_is_consumed() -> None:
     assert initiated.index == LOCAL
 
 
-def test_c004_c006_vector_response() -> None:
+@pytest.mark.item(4, 6)
+def test_the_vectors_response_is_made() -> None:
     _, initiation = initiate()
     _, response = respond(initiation)
     assert Cookies(INITIATOR.public).add_macs(response.pack(), 0) == M2
 
 
-def test_c046_vector_keepalive_and_transport_keys() -> None:
+@pytest.mark.item(46)
+def test_the_vectors_transport_keys_seal_its_keepalive() -> None:
     handshake, initiation = initiate()
     theirs, response = respond(initiation)
     assert Response.parse(M2) == response
@@ -142,7 +150,8 @@ def test_c046_vector_keepalive_and_transport_keys() -> None:
 
 
 @pytest.mark.parametrize("at", range(4, 116))
-def test_c092_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
+@pytest.mark.item(92)
+def test_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
     bad = Initiation.parse(M1[:at] + bytes([M1[at] ^ 1]) + M1[at + 1 :])
     assert bad is not None
     # The sender index is the one field that only the MACs protect.
@@ -150,7 +159,8 @@ def test_c092_any_flipped_byte_of_an_initiation_is_nothing(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(12, 60))
-def test_c016_any_flipped_byte_of_a_response_is_nothing_and_changes_nothing(at: int) -> None:
+@pytest.mark.item(16)
+def test_any_flipped_byte_of_a_response_is_nothing_and_changes_nothing(at: int) -> None:
     handshake, _ = initiate()
     bad = Response.parse(M2[:at] + bytes([M2[at] ^ 1]) + M2[at + 1 :])
     good = Response.parse(M2)
@@ -159,14 +169,16 @@ def test_c016_any_flipped_byte_of_a_response_is_nothing_and_changes_nothing(at: 
     assert consume_response(INITIATOR, handshake, PSK, good) is not None
 
 
-def test_c006_a_wrong_psk_is_found_in_the_second_message() -> None:
+@pytest.mark.item(6)
+def test_a_wrong_psk_is_found_in_the_second_message() -> None:
     handshake, initiation = initiate()
     _, response = respond(initiation, None)
     assert consume_response(INITIATOR, handshake, PSK, response) is None
     assert consume_response(INITIATOR, handshake, None, response) is not None
 
 
-def test_c006_no_psk_is_32_zero_bytes() -> None:
+@pytest.mark.item(6)
+def test_no_psk_is_32_zero_bytes() -> None:
     """`from_hex` reads all zeros as no key, so the key of zeros is looked at through the hash."""
     state = SymmetricState(CONSTRUCTION)
     state.mix_key_and_hash(None)
@@ -175,7 +187,8 @@ def test_c006_no_psk_is_32_zero_bytes() -> None:
 
 
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_c018_a_low_order_point_aborts_every_exchange(point: bytes) -> None:
+@pytest.mark.item(18)
+def test_a_low_order_point_aborts_every_exchange(point: bytes) -> None:
     assert INITIATOR.private.exchange(point) is None
     shared = exchange(INITIATOR.private, RESPONDER.public)
     ephemeral = private_key("ei")
@@ -189,7 +202,8 @@ def test_c018_a_low_order_point_aborts_every_exchange(point: bytes) -> None:
         assert create_response(initiated, PSK, private_key("er"), REMOTE) is None
 
 
-def test_c028_a_stranger_costs_one_exchange_and_one_decryption() -> None:
+@pytest.mark.item(28)
+def test_a_stranger_costs_one_exchange_and_one_decryption() -> None:
     _, initiation = initiate()
     asked: list[bytes] = []
 
@@ -226,7 +240,8 @@ PSKS = [(None, bytes(32)), (PSK, sha256(b"psk").digest())]
 
 
 @pytest.mark.parametrize(("psk", "raw"), PSKS)
-def test_c001_c006_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) -> None:
+@pytest.mark.item(1, 6)
+def test_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) -> None:
     responder = oracle(False, raw)
     handshake, initiation = initiate()
     assert responder.read_message(b"".join(initiation[1:])) == TIMESTAMP
@@ -245,7 +260,8 @@ def test_c001_c006_noiseprotocol_responds(psk: PresharedKey | None, raw: bytes) 
 
 
 @pytest.mark.parametrize(("psk", "raw"), PSKS)
-def test_c001_c006_noiseprotocol_initiates(psk: PresharedKey | None, raw: bytes) -> None:
+@pytest.mark.item(1, 6)
+def test_noiseprotocol_initiates(psk: PresharedKey | None, raw: bytes) -> None:
     initiator = oracle(True, raw)
     first = bytes(initiator.write_message(TIMESTAMP))
     state, response = respond(Initiation(LOCAL, first[:32], first[32:80], first[80:]), psk)
@@ -270,14 +286,16 @@ def kdf(key: bytes, material: bytes, count: int) -> list[bytes]:
     return outputs
 
 
-def test_c005_kdf_vectors() -> None:
+@pytest.mark.item(5)
+def test_kdf_gives_the_vectors() -> None:
     one, two, three = (output.hex() for output in kdf(b"test-key", b"test-input", 3))
     assert (one[:8], one[-4:]) == ("6f0e5ad3", "c633")
     assert (two[:8], two[-4:]) == ("df1194df", "1e8a")
     assert (three[:8], three[-4:]) == ("fac6e274", "6c24")
 
 
-def test_c004_c005_mix_key_and_seal_with_nonce_zero_and_the_hash() -> None:
+@pytest.mark.item(4, 5)
+def test_mix_key_and_seal_with_nonce_zero_and_the_hash() -> None:
     chaining_key = blake2s(CONSTRUCTION).digest()
     state = SymmetricState(CONSTRUCTION)
     for material in (b"material" * 4, bytes(32)):

@@ -41,7 +41,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def test_up_and_down(log: Path) -> None:
+def test_hooks_run_once_as_a_peer_connects_and_once_as_it_is_gone(log: Path) -> None:
     ran = Ran(log)
     ran.take("handshake", endpoint="one")
     ran.take("connected", endpoint="one")

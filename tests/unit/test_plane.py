@@ -111,7 +111,7 @@ class Rig:
     def state(self) -> tuple[dict[str, str], dict[str, str]]:
         """What the plane says of the peer, and of the device."""
         [peer] = self.plane.describe_state([self.peer], boottime())
-        texts = peer.decode(), self.plane.describe_notes(boottime())
+        texts = peer.decode(), self.plane.describe_drops(boottime())
         said, device = (dict(line.split("=") for line in text.splitlines()) for text in texts)
         return said, device
 
@@ -167,7 +167,8 @@ def rig4() -> Iterator[Rig]:
     rig.close()
 
 
-def test_c097_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
+@pytest.mark.item(97)
+def test_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     theirs = rig.session()
     packet = ipv4(US, THEM, b"hello")
     rig.out(packet)
@@ -180,7 +181,8 @@ def test_c097_a_packet_crosses_both_ways_padded_on_the_wire(rig: Rig) -> None:
     assert rig.plane.transfer(rig.peer) == (64, 64)
 
 
-def test_c024_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
+@pytest.mark.item(24)
+def test_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
     packets = [ipv4(US, THEM, bytes([n])) for n in range(5)]
     for packet in packets:
         rig.out(packet)
@@ -211,7 +213,8 @@ def test_purge_drops_what_is_staged(rig4: Rig) -> None:
     assert rig4.datagrams() == []
 
 
-def test_c023_a_responder_waits_for_the_first_message(rig4: Rig) -> None:
+@pytest.mark.item(23)
+def test_a_responder_waits_for_the_first_message(rig4: Rig) -> None:
     theirs = rig4.session(initiator=False)
     rig4.out(ipv4(US, THEM, b"x"))
     assert rig4.datagrams() == []
@@ -224,7 +227,8 @@ def test_c023_a_responder_waits_for_the_first_message(rig4: Rig) -> None:
     assert rig4.events() == []
 
 
-def test_c055_the_previous_session_still_opens(rig4: Rig) -> None:
+@pytest.mark.item(55)
+def test_the_previous_session_still_opens(rig4: Rig) -> None:
     old = rig4.session(name=b"old")
     new = rig4.session(name=b"new")
     packet = ipv4(THEM, US, b"in flight")
@@ -238,7 +242,8 @@ def test_c055_the_previous_session_still_opens(rig4: Rig) -> None:
     assert rig4.delivered() == []  # c025: at most three, the oldest is gone
 
 
-def test_c051_c056_replays_and_unknown_indices_are_nothing(rig4: Rig) -> None:
+@pytest.mark.item(51, 56)
+def test_replays_and_unknown_indices_are_nothing(rig4: Rig) -> None:
     theirs = rig4.session()
     message = rig4.seal(theirs, ipv4(THEM, US, b"once"))
     rig4.arrive(message)
@@ -249,7 +254,8 @@ def test_c051_c056_replays_and_unknown_indices_are_nothing(rig4: Rig) -> None:
     assert rig4.datagrams() == []
 
 
-def test_c076_only_what_is_authentic_moves_the_endpoint(rig: Rig) -> None:
+@pytest.mark.item(76)
+def test_only_what_is_authentic_moves_the_endpoint(rig: Rig) -> None:
     theirs = rig.session()
     family = rig.wire.family
     with rig.bind(family) as elsewhere:
@@ -270,7 +276,8 @@ def test_c076_only_what_is_authentic_moves_the_endpoint(rig: Rig) -> None:
         assert rig.datagrams() == []
 
 
-def test_c052_a_forged_counter_does_not_move_the_window(rig4: Rig) -> None:
+@pytest.mark.item(52)
+def test_a_forged_counter_does_not_move_the_window(rig4: Rig) -> None:
     theirs = rig4.session()
     message = rig4.seal(theirs, ipv4(THEM, US, b"real"))
     forged = bytearray(message)
@@ -280,7 +287,8 @@ def test_c052_a_forged_counter_does_not_move_the_window(rig4: Rig) -> None:
     assert len(rig4.delivered()) == 1
 
 
-def test_c059_padding_is_not_looked_at_and_never_delivered(rig4: Rig) -> None:
+@pytest.mark.item(59)
+def test_padding_is_not_looked_at_and_never_delivered(rig4: Rig) -> None:
     theirs = rig4.session()
     packet = ipv4(THEM, US, b"x" * 9)
     for padding in (b"", b"\xff", bytes(3), b"\x45\0\0\x14" * 5, bytes(1000)):
@@ -290,7 +298,8 @@ def test_c059_padding_is_not_looked_at_and_never_delivered(rig4: Rig) -> None:
     assert rig4.delivered() == [packet] * 5
 
 
-def test_c060_packets_of_a_peer_keep_their_order(rig: Rig) -> None:
+@pytest.mark.item(60)
+def test_packets_of_a_peer_keep_their_order(rig: Rig) -> None:
     theirs = rig.session()
     out = [ipv4(US, THEM, bytes([n]), protocol=253) for n in range(100)]
     back = [ipv4(THEM, US, bytes([n]) * (1 + 7 * n % 50), protocol=253) for n in range(100)]
@@ -302,7 +311,8 @@ def test_c060_packets_of_a_peer_keep_their_order(rig: Rig) -> None:
     assert [plain[:21] for plain in opened if plain] == out
 
 
-def test_c086_the_source_check_is_device_wide(rig4: Rig) -> None:
+@pytest.mark.item(86)
+def test_the_source_check_is_device_wide(rig4: Rig) -> None:
     wide = rig4.add_peer("10.9.0.0/16")
     theirs = rig4.session(peer=wide, name=b"wide")
     good = ipv4("10.9.1.1", US, b"mine")
@@ -326,7 +336,8 @@ def test_c086_the_source_check_is_device_wide(rig4: Rig) -> None:
         bytes(64),
     ],
 )
-def test_c058_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> None:
+@pytest.mark.item(58)
+def test_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> None:
     theirs = rig4.session()
     rig4.arrive(rig4.seal(theirs, inner))
     good = ipv4(THEM, US, b"after")
@@ -334,7 +345,8 @@ def test_c058_implausible_inner_packets_are_dropped(rig4: Rig, inner: bytes) -> 
     assert rig4.delivered() == [good]
 
 
-def test_c081_a_message_of_its_own_session_goes_no_second_round(rig4: Rig) -> None:
+@pytest.mark.item(81)
+def test_a_message_of_its_own_session_goes_no_second_round(rig4: Rig) -> None:
     """As where the route to the peer leads through the tunnel. Another tunnel's may pass."""
     theirs = rig4.session()
     rig4.out(ipv4(US, THEM, b"x"))
@@ -348,7 +360,8 @@ def test_c081_a_message_of_its_own_session_goes_no_second_round(rig4: Rig) -> No
     assert [plain[: len(other)] for plain in opened if plain] == [other]
 
 
-def test_c084_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
+@pytest.mark.item(84)
+def test_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.udp.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: refusals are errors to receive
     with rig4.bind(socket.AF_INET) as closed:
@@ -368,7 +381,8 @@ def test_c084_an_error_of_one_path_ends_nothing(rig4: Rig) -> None:
     assert opened and all(plain and plain[20:24] == b"sent" for plain in opened)
 
 
-def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
+@pytest.mark.item(89)
+def test_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
     rig4.out(ipv4(US, "10.77.0.1", b"nobody"))
     [reply] = rig4.delivered()
     assert reply[20:22] == b"\x03\x01"
@@ -383,7 +397,8 @@ def test_c089_no_peer_and_no_endpoint_are_unreachable(rig4: Rig) -> None:
     assert 0 < len(rig4.delivered()) < 120
 
 
-def test_c060_c100_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
+@pytest.mark.item(60, 100)
+def test_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
     theirs = rig.session()
     payload = bytes(range(256)) * 40
     header = bytearray(ipv4(US, THEM, b"", protocol=6))
@@ -409,7 +424,8 @@ def test_c060_c100_a_super_packet_is_split_and_merged_again(rig: Rig) -> None:
     assert arrived == payload
 
 
-def test_c085_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
+@pytest.mark.item(85)
+def test_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
     """Each is followed by a packet that must come out: what waits unread in a full buffer is lost,
     and proves nothing."""
     theirs = rig.session()
@@ -423,7 +439,8 @@ def test_c085_oversized_and_odd_datagrams_are_survived(rig: Rig) -> None:
     assert rig.datagrams() == []
 
 
-def test_c091_what_is_no_packet_goes_nowhere(rig4: Rig) -> None:
+@pytest.mark.item(91)
+def test_what_is_no_packet_goes_nowhere(rig4: Rig) -> None:
     theirs = rig4.session()
     good = ipv4(US, THEM, b"good")
     for junk in [
@@ -445,7 +462,8 @@ def test_c091_what_is_no_packet_goes_nowhere(rig4: Rig) -> None:
     assert [plain[: len(good)] for plain in opened if plain] == [good]
 
 
-def test_c093_bad_datagrams_are_not_spoken_of(
+@pytest.mark.item(93)
+def test_bad_datagrams_are_not_spoken_of(
     rig4: Rig, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(0)
@@ -472,7 +490,8 @@ def test_c093_bad_datagrams_are_not_spoken_of(
     assert capfd.readouterr() == ("", "")
 
 
-def test_c098_padding_follows_the_mtu(rig4: Rig) -> None:
+@pytest.mark.item(98)
+def test_padding_follows_the_mtu(rig4: Rig) -> None:
     theirs = rig4.session()
     packet = ipv4(US, THEM, bytes(1299 - 20))
     for mtu, length in ((1420, 1312), (1300, 1300), (1299, 1299), (0, 1312), (65_535, 1312)):
@@ -501,7 +520,8 @@ def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
     assert rig4.stamps().data_received == 0
 
 
-def test_c057_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
+@pytest.mark.item(57, 66)
+def test_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.send_keepalive(rig4.peer)
     [datagram] = rig4.datagrams()
@@ -517,7 +537,8 @@ def test_c057_c066_keepalives_neither_ask_for_nor_count_as_data(rig4: Rig) -> No
     assert rig4.delivered() == []
 
 
-def test_c067_c068_an_old_session_asks_for_a_new_one(rig4: Rig) -> None:
+@pytest.mark.item(67, 68)
+def test_an_old_session_asks_for_a_new_one(rig4: Rig) -> None:
     second = 10**9
     rig4.session(age=121 * second)
     rig4.out(ipv4(US, THEM, b"still goes"))
@@ -532,7 +553,8 @@ def test_c067_c068_an_old_session_asks_for_a_new_one(rig4: Rig) -> None:
     assert (Event.HANDSHAKE_WANTED, rig4.peer) not in rig4.events()
 
 
-def test_c054_c069_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
+@pytest.mark.item(54, 69)
+def test_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
     theirs = rig4.session(age=181 * 10**9)
     rig4.out(ipv4(US, THEM, b"x"))
     assert rig4.datagrams() == []
@@ -542,7 +564,8 @@ def test_c054_c069_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
     assert rig4.delivered() == []
 
 
-def test_c070_c103_expire_and_wipe(rig4: Rig) -> None:
+@pytest.mark.item(70, 103)
+def test_an_expired_session_still_opens_until_it_is_wiped(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.expire(rig4.peer)
     rig4.out(ipv4(US, THEM, b"x"))
@@ -567,7 +590,8 @@ def test_a_removed_peer_leaves_nothing(rig4: Rig) -> None:
     assert rig4.delivered()[0][20:22] == b"\x03\x01"
 
 
-def test_c095_c099_outer_tos(rig4: Rig) -> None:
+@pytest.mark.item(95, 99)
+def test_the_outer_tos_has_the_ecn_bits_alone(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.wire.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
 
@@ -594,7 +618,8 @@ def test_the_end_of_the_tun_device_is_reported_once(rig4: Rig) -> None:
     assert events == [(Event.TUN_LOST, 0)]
 
 
-def test_c083_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
+@pytest.mark.item(83)
+def test_sockets_are_exchanged_and_taken_away(rig4: Rig) -> None:
     theirs = rig4.session()
     second = rig4.bind(socket.AF_INET)
     rig4.plane.attach_sockets(second.fileno(), None)
@@ -664,16 +689,16 @@ def test_sends_that_the_kernel_refuses_are_noted_and_told_once_a_second(rig4: Ri
     for _ in range(3):
         rig4.plane.send_keepalive(rig4.peer)
         rig4.plane.send(rig4.peer, bytes(148))
-    assert rig4.events() == [(Event.NEWS, rig4.peer)]
-    assert rig4.plane.news(rig4.peer) == (None, None, (6, errno.EINVAL))
-    assert rig4.plane.news(rig4.peer) == (None, None, None)
+    assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+    assert rig4.plane.take_unreported(rig4.peer) == (None, None, (6, errno.EINVAL))
+    assert rig4.plane.take_unreported(rig4.peer) == (None, None, None)
     said, _ = rig4.state()
     assert (said["send_errors"], said["send_error"]) == ("6", str(errno.EINVAL))
     rig4.plane.send_keepalive(rig4.peer)
     assert rig4.events() == []
 
 
-def test_news_are_posted_once_until_they_are_taken_and_only_while_watched(rig: Rig) -> None:
+def test_drops_are_posted_once_until_they_are_taken_and_only_while_watched(rig: Rig) -> None:
     theirs = rig.session()
     for watched in (False, True):
         rig.plane.watch(watched)
@@ -682,10 +707,10 @@ def test_news_are_posted_once_until_they_are_taken_and_only_while_watched(rig: R
             time.sleep(0.05)
             rig.arrive(rig.seal(theirs, b""))
             if watched:
-                assert rig.events() == [(Event.NEWS, rig.peer)]
-                assert rig.plane.news(rig.peer)[0] == rig.endpoint(rig.wire)
+                assert rig.events() == [(Event.UNREPORTED, rig.peer)]
+                assert rig.plane.take_unreported(rig.peer)[0] == rig.endpoint(rig.wire)
             assert rig.events() == []
-    assert rig.plane.news(rig.peer) == (None, None, None)
+    assert rig.plane.take_unreported(rig.peer) == (None, None, None)
 
 
 def test_state_follows_the_session(rig4: Rig) -> None:
@@ -705,14 +730,14 @@ def test_state_follows_the_session(rig4: Rig) -> None:
     assert rig4.plane.describe_state([rig4.peer], boottime()) == [b""]
 
 
-def test_news_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
+def test_drops_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
     theirs = rig4.session()
     rig4.plane.watch(True)
     with rig4.bind(socket.AF_INET) as elsewhere:
         for wire, before in ((elsewhere, rig4.wire), (rig4.wire, elsewhere)):
             rig4.arrive(rig4.seal(theirs, b""), wire)
-            assert rig4.events() == [(Event.NEWS, rig4.peer)]
-            assert rig4.plane.news(rig4.peer)[0] == rig4.endpoint(before)
+            assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+            assert rig4.plane.take_unreported(rig4.peer)[0] == rig4.endpoint(before)
 
 
 def test_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
@@ -740,7 +765,8 @@ def test_a_device_whose_thread_could_not_be_made_is_not_kept() -> None:
     plane.close()
 
 
-def test_c078_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: Rig) -> None:
+@pytest.mark.item(78)
+def test_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: Rig) -> None:
     theirs = rig4.session()
 
     def arrives(to: str) -> list[tuple[int, int]]:
@@ -780,3 +806,20 @@ def test_c078_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(r
     rig4.plane.forget_sources(rig4.peer)
     arrives("127.0.0.2")
     assert held() == ("127.0.0.2", 1), "suspected itself, it begins anew"
+
+
+def test_what_is_not_wireguards_can_be_asked_for(rig4: Rig) -> None:
+    theirs = rig4.session()
+
+    def arrive() -> list[tuple[bytes, Endpoint]]:
+        rig4.arrive(b"not WireGuard's")
+        rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"behind it")))
+        assert rig4.delivered()
+        return list(iter(rig4.plane.take_other, None))
+
+    assert arrive() == []
+    rig4.plane.keep_others(True)
+    assert arrive() == [(b"not WireGuard's", rig4.endpoint(rig4.wire))]
+    rig4.plane.keep_others(False)
+    assert arrive() == []
+    assert rig4.plane.take_message() is None

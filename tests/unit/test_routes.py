@@ -111,11 +111,15 @@ def test_the_way_out(said: Answer, out: int | None) -> None:
         (Hold.PINNED, None, None, Hold.PINNED),
     ],
 )
-def test_c078_what_sticks(before: int, out: int | None, pin: Hold | None, after: Hold) -> None:
+@pytest.mark.item(78)
+def test_a_source_sticks_as_the_routes_allow(
+    before: int, out: int | None, pin: Hold | None, after: Hold
+) -> None:
     assert judge((THERE, HERE, 3, before, 7001), out, pin) == after
 
 
-def test_c078_only_a_real_route_pins() -> None:
+@pytest.mark.item(78)
+def test_only_a_real_route_pins() -> None:
     assert proves(WAY, Hold.PINNED, answer(3))
     assert proves(WAY, Hold.PINNED, memoryview(bytes(12))), "one of several next hops"
     assert not proves(WAY, Hold.PINNED, refused(errno.EHOSTUNREACH))

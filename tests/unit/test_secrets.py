@@ -80,7 +80,8 @@ def test_text_round_trip(key: bytes) -> None:
 
 
 @given(st.binary(max_size=70))
-def test_c105_bad_text(text: bytes) -> None:
+@pytest.mark.item(105)
+def test_what_is_no_key_is_refused_and_not_repeated(text: bytes) -> None:
     for cls in KEYS:
         for parse in (cls.from_hex, cls.from_base64):
             with pytest.raises(ValueError, match="not a key") as error:
@@ -132,7 +133,8 @@ def test_handles_compare_by_value() -> None:
     assert key not in others
 
 
-def test_c105_handles_are_redacted() -> None:
+@pytest.mark.item(105)
+def test_handles_are_redacted() -> None:
     for handle in secrets():
         assert repr(handle) == str(handle) == f"{type(handle).__name__}(hidden)"
 
@@ -142,7 +144,8 @@ def test_keys_have_no_hash(cls: type) -> None:
     assert cls.__hash__ is None
 
 
-def test_c105_handles_refuse_copies() -> None:
+@pytest.mark.item(105)
+def test_handles_refuse_copies() -> None:
     attempts: list[Callable[[object], object]] = [
         pickle.dumps,
         copy.copy,
@@ -155,7 +158,8 @@ def test_c105_handles_refuse_copies() -> None:
                 attempt(handle)
 
 
-def test_c105_handles_are_dead_after_a_fork() -> None:
+@pytest.mark.item(105)
+def test_handles_are_dead_after_a_fork() -> None:
     key, psk, shared = PrivateKey.generate(), PresharedKey.generate(), PrivateKey.generate()
     secret = key.exchange(shared.public)
     assert secret is not None
@@ -199,7 +203,8 @@ def test_c105_handles_are_dead_after_a_fork() -> None:
     assert session.open(message, START) == b"packet"
 
 
-def test_c027_symmetric_state_ends_with_its_split() -> None:
+@pytest.mark.item(27)
+def test_symmetric_state_ends_with_its_split() -> None:
     state = SymmetricState(b"test")
     state.split(True, 1, 2, START, LIFETIMES)
     for use in (lambda: state.hash, lambda: state.mix_hash(b""), lambda: state.copy()):
@@ -235,7 +240,8 @@ def test_mix_key_takes_secrets_and_bytes_only() -> None:
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=20), st.randoms())
-def test_c051_sessions_open_each_message_once(packets: list[bytes], random: Random) -> None:
+@pytest.mark.item(51)
+def test_sessions_open_each_message_once(packets: list[bytes], random: Random) -> None:
     initiator, responder = sessions()
     messages = [initiator.seal(packet, START) for packet in packets]
     order = list(range(len(packets))) * 2
@@ -250,7 +256,8 @@ def test_c051_sessions_open_each_message_once(packets: list[bytes], random: Rand
         seen.add(i)
 
 
-def test_c054_c067_sessions_have_limits() -> None:
+@pytest.mark.item(54, 67)
+def test_sessions_have_limits() -> None:
     initiator, responder = sessions()
     message, late = initiator.seal(b"packet", START), initiator.seal(b"packet", START)
     assert message is not None and late is not None
@@ -268,7 +275,8 @@ def test_c054_c067_sessions_have_limits() -> None:
     assert initiator.created == START
 
 
-def test_c080_endpoints_are_equal_by_address_port_and_scope() -> None:
+@pytest.mark.item(80)
+def test_endpoints_are_equal_by_address_port_and_scope() -> None:
     endpoint = Endpoint("192.0.2.1", 51820)
     assert (endpoint.host, endpoint.port, endpoint.scope) == ("192.0.2.1", 51820, 0)
     assert endpoint == Endpoint("::ffff:192.0.2.1", 51820)

@@ -7,7 +7,8 @@ from wiresnake.linux.tun import check_name
 
 
 @pytest.mark.parametrize("name", ["wg0", "a", "x" * 15, "wg-0_1.5=+", "...", "\u00fc"])
-def test_c101_good_names(name: str) -> None:
+@pytest.mark.item(101)
+def test_good_names_are_taken(name: str) -> None:
     check_name(name)
 
 
@@ -29,7 +30,8 @@ def test_c101_good_names(name: str) -> None:
         "\0",
     ],
 )
-def test_c101_bad_names(name: str) -> None:
+@pytest.mark.item(101)
+def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot name an interface"):
         check_name(name)
 

@@ -47,7 +47,7 @@ class NotingPlane:
     def describe_state(self, peers: list[int], now: int) -> list[bytes]:
         return [b"" if peer == 7 else b"session=none\n" for peer in peers]
 
-    def describe_notes(self, now: int) -> str:
+    def describe_drops(self, now: int) -> str:
         return "invalid_mac1=1\n"
 
     def post(self, *events: tuple[int, int]) -> None:
@@ -165,7 +165,8 @@ def test_many_events_let_others_have_the_loop(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("event", [Event.TUN_LOST, Event.THREAD_LOST])
-def test_c085_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
+@pytest.mark.item(85)
+def test_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         plane.post((event, 0), (event, 0))
         await asyncio.wait([tunnel.closed], timeout=1)

@@ -115,7 +115,8 @@ def test_a_peer_may_come_twice() -> None:
         ("[fe80::1%eth9]:51820", Endpoint("fe80::1", 51820, 9)),
     ],
 )
-def test_c080_ipv6_endpoints(text: str, endpoint: Endpoint) -> None:
+@pytest.mark.item(80)
+def test_ipv6_endpoints_are_parsed(text: str, endpoint: Endpoint) -> None:
     parsed = parse_peer(f"endpoint={text}").endpoint
     assert parsed == endpoint
     assert parsed.scope == endpoint.scope
@@ -188,27 +189,31 @@ PEER_MISTAKES = [
     [[line] for line in DEVICE_MISTAKES] + [[f"public_key={KEY}", line] for line in PEER_MISTAKES],
     ids=lambda lines: lines[-1][:40],
 )
-def test_c102_bad_values_are_einval(lines: list[str]) -> None:
+@pytest.mark.item(102)
+def test_bad_values_are_einval(lines: list[str]) -> None:
     with pytest.raises(UapiError) as caught:
         parse(*lines)
     assert caught.value.errno == errno.EINVAL
 
 
-def test_c102_a_line_without_equals_is_eproto() -> None:
+@pytest.mark.item(102)
+def test_a_line_without_equals_is_eproto() -> None:
     with pytest.raises(UapiError) as caught:
         parse("listen_port")
     assert caught.value.errno == errno.EPROTO
 
 
 @pytest.mark.parametrize("line", ["private_key=", "preshared_key=", "secret=", ""])
-def test_c105_no_error_shows_a_value(line: str) -> None:
+@pytest.mark.item(105)
+def test_no_error_shows_a_value(line: str) -> None:
     with pytest.raises(UapiError) as caught:
         parse(line + "5e" * 33)
     assert "5e5e" not in str(caught.value)
 
 
 @given(st.lists(st.binary(max_size=80), max_size=8))
-def test_c102_any_bytes_give_a_change_or_an_error(lines: list[bytes]) -> None:
+@pytest.mark.item(102)
+def test_any_bytes_give_a_change_or_an_error(lines: list[bytes]) -> None:
     with contextlib.suppress(UapiError):
         parse(*(line.replace(b"\n", b"") for line in lines))
 
@@ -233,7 +238,8 @@ KEYS = st.sampled_from(
 
 
 @given(st.lists(st.tuples(KEYS, VALUES | st.text(max_size=20)), max_size=12))
-def test_c102_any_values_give_a_change_or_an_error(lines: list[tuple[str, str]]) -> None:
+@pytest.mark.item(102)
+def test_any_values_give_a_change_or_an_error(lines: list[tuple[str, str]]) -> None:
     with contextlib.suppress(UapiError):
         parse(*(f"{key}={value}".replace("\n", "") for key, value in lines))
 
@@ -410,7 +416,8 @@ def test_an_event_is_a_block() -> None:
     )
 
 
-def test_c105_wipe() -> None:
+@pytest.mark.item(105)
+def test_wipe_leaves_zeros() -> None:
     buffer = bytearray(b"secret")
     wipe(buffer)
     assert buffer == bytes(6)

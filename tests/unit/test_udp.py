@@ -15,7 +15,8 @@ IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, UDP_GRO = 8, 10, 23, 104
 IPV6_AUTOFLOWLABEL = 70
 
 
-def test_c079_both_families_share_a_free_port() -> None:
+@pytest.mark.item(79)
+def test_both_families_share_a_free_port() -> None:
     sockets = udp.open_sockets(0, 0)
     try:
         assert sockets.v4 is not None
@@ -34,7 +35,8 @@ def test_c079_both_families_share_a_free_port() -> None:
         sockets.close()
 
 
-def test_c084_sending_waits_for_room_but_not_long() -> None:
+@pytest.mark.item(84)
+def test_sending_waits_for_room_but_not_long() -> None:
     sockets = udp.open_sockets(0, 0)
     for one in sockets.all:
         raw = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
@@ -78,7 +80,8 @@ def test_a_port_that_is_taken(family: socket.AddressFamily) -> None:
 
 
 @pytest.mark.parametrize(("failures", "opens"), [(99, True), (100, False)])
-def test_c079_a_free_port_is_drawn_again_when_ipv6_has_it(
+@pytest.mark.item(79)
+def test_a_free_port_is_drawn_again_when_ipv6_has_it(
     monkeypatch: pytest.MonkeyPatch, failures: int, opens: bool
 ) -> None:
     drawn: list[int] = []
@@ -105,7 +108,8 @@ def test_c079_a_free_port_is_drawn_again_when_ipv6_has_it(
 
 
 @pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
-def test_c079_one_family_is_enough(
+@pytest.mark.item(79)
+def test_one_family_is_enough(
     monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily
 ) -> None:
     real = socket.socket

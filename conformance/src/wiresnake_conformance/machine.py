@@ -147,4 +147,35 @@ class Watch:
                 self.note(number, began, max(time.monotonic() - began - _NAP, 0))
 
 
+@dataclass
+class Allowance:
+    """What a check allows the machine for being late."""
+
+    watch: Watch | None = None
+    """Knows how late the machine is. Without it, it never is."""
+    start: float = 0
+    """When the check began, by the monotonic clock."""
+    timed: bool = False
+    """Whether the check depends on when things happen."""
+
+    @property
+    def late(self) -> Lateness:
+        """How late the machine has been since the check began."""
+        return self.watch.since(self.start) if self.watch else Lateness()
+
+    @property
+    def leeway(self) -> float:
+        """Seconds by which silence is to last longer, so that a late machine has more time to be
+        wrong. In a check that depends on time there are none."""
+        return 0 if self.timed else self.late.leeway
+
+    def patience(self, seconds: float) -> float:
+        """So many seconds, or some more where the machine is late: for what must come at all. In a
+        check that depends on time it is no more, as what comes then may be another thing."""
+        if self.timed:
+            return seconds
+        late = self.late
+        return round(seconds + min(seconds * (late.stretch - 1), PIECES * late.worst, 2.0), 1)
+
+
 _ROW = 16 * _SECONDS + 16

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import packets
+from .device import Device
 from .oracle import (
     COOKIE_REPLY,
     INITIATION,
@@ -23,30 +24,27 @@ from .oracle import (
     open_cookie,
     respond,
 )
-from .road import PATIENCE, Datagram, Road
+from .peer_socket import PATIENCE, Datagram, PeerSocket
 from .verdict import CERTAIN, Differs, Failed
-
-if TYPE_CHECKING:
-    from .stand import Stand
 
 
 @dataclass
 class Peer:
     """A peer of the device, played by the oracle."""
 
-    stand: "Stand"
+    device: Device
     key: Key
-    road: Road
+    socket: PeerSocket
     inner: dict[int, str]
     """Its addresses in the tunnel, by IP version."""
     psk: bytes = NO_PSK
 
     def send(self, datagram: bytes) -> None:
-        self.road.send(datagram)
+        self.socket.send(datagram)
 
     def initiate(self, **parts: Any) -> Initiating:
         """Sends an initiation (`oracle.initiate` names the parts that can be replaced)."""
-        initiating = initiate(self.key, self.stand.public, **parts)
+        initiating = initiate(self.key, self.device.public, **parts)
         self.send(initiating.message)
         return initiating
 
@@ -59,7 +57,7 @@ class Peer:
         for _ in range(times):
             initiating = self.initiate(**parts)
             sent[initiating.index] = initiating
-            while datagram := self.road.receive(0.1):
+            while datagram := self.socket.receive(0.1):
                 if datagram.kind in kinds and datagram.receiver in sent:
                     return sent[datagram.receiver], datagram
                 if datagram.receiver == initiating.index:
@@ -67,12 +65,12 @@ class Peer:
         return initiating, None
 
     def cookie(self) -> bytes:
-        """The cookie that the device gives this peer's road under load."""
+        """The cookie that the device gives this peer's socket under load."""
         refused, reply = self.insist()
         if reply is None or reply.kind != COOKIE_REPLY:
             raise Differs("no cookie reply to an initiation without mac2 under load")
         try:
-            return open_cookie(reply.data, self.stand.public, refused.mac1, refused.index)
+            return open_cookie(reply.data, self.device.public, refused.mac1, refused.index)
         except Unopened as error:
             raise Differs(str(error)) from None
 
@@ -85,7 +83,7 @@ class Peer:
     def handshake(self, *, confirm: bool = True, **parts: Any) -> Session:
         """A session that we initiated; by a keepalive the device learns that it can send."""
         initiating = self.initiate(**parts)
-        response = self.road.expect(RESPONSE, "an initiation of a known peer is answered")
+        response = self.socket.expect(RESPONSE, "an initiation of a known peer is answered")
         session = self.complete(initiating, response.data)
         if confirm:
             self.send(session.seal())
@@ -93,7 +91,7 @@ class Peer:
 
     def awaited(self, within: float = PATIENCE) -> Initiated:
         """The device's next initiation."""
-        datagram = self.road.expect(INITIATION, "the device initiates", within)
+        datagram = self.socket.expect(INITIATION, "the device initiates", within)
         try:
             return consume(self.key, datagram.data)
         except Unopened as error:
@@ -108,7 +106,7 @@ class Peer:
 
     def received(self, session: Session, why: str, within: float = PATIENCE) -> bytes:
         """The content of the next datagram, which must be transport data of that session."""
-        return self.opened(session, self.road.expect(TRANSPORT, why, within))
+        return self.opened(session, self.socket.expect(TRANSPORT, why, within))
 
     def opened(self, session: Session, datagram: Datagram) -> bytes:
         try:
@@ -119,22 +117,22 @@ class Peer:
 
     def packet(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
         """A packet from this peer to the device."""
-        own, other = self.inner[version], self.stand.inner(1)[version]
+        own, other = self.inner[version], self.device.inner(1)[version]
         return packets.udp(own, other, payload, tos=tos)
 
     def packet_here(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
         """A packet that the device must send to this peer."""
-        own, other = self.inner[version], self.stand.inner(1)[version]
+        own, other = self.inner[version], self.device.inner(1)[version]
         return packets.udp(other, own, payload, tos=tos)
 
     def works(self, session: Session) -> None:
         """The session carries a packet each way."""
-        there = packets.reset(self.inner[4], self.stand.inner(1)[4])
+        there = packets.reset(self.inner[4], self.device.inner(1)[4])
         back = self.packet_here(os.urandom(20))
         self.send(session.seal(there))
-        self.stand.expect_delivered(there, "a packet of a session is delivered")
-        self.road.drain()
-        self.stand.inject(back)
+        self.device.expect_delivered(there, "a packet of a session is delivered")
+        self.socket.drain()
+        self.device.inject(back)
         why = "the device sends through a session"
         while not (content := self.received(session, why)):
             pass  # a keepalive that was due
@@ -143,7 +141,7 @@ class Peer:
 
     def configure(self, *words: str, text: str | None = None) -> None:
         """`wg set INTERFACE peer KEY ...`."""
-        self.stand.wg("set", self.stand.interface, "peer", self.key.text, *words, text=text)
+        self.device.wg("set", self.device.interface, "peer", self.key.text, *words, text=text)
 
     def endpoint(self) -> str:
         """Where the device believes this peer to be, as `wg show` prints it."""
@@ -156,7 +154,7 @@ class Peer:
 
     def shown(self, field_name: str) -> list[str]:
         """This peer's values in `wg show INTERFACE FIELD`."""
-        for key, *values in self.stand.show(field_name):
+        for key, *values in self.device.show(field_name):
             if key == self.key.text:
                 return values
         raise Failed(f"`wg show` does not list the peer {self.key.text}")

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, field, replace
 from subprocess import TimeoutExpired
 
 from . import namespaces
+from .device import NO_ANSWER
 from .machine import Lateness, Watch
 from .oracle import Unopened
-from .stand import NO_ANSWER, Stand, open_stand
 from .subject import Subject
+from .testbed import Testbed, open_testbed
 from .verdict import (
     CERTAIN,
     UNASKED,
@@ -251,9 +252,9 @@ def _judge(job: _Job, watch: Watch) -> Outcome:
     result, reason, needs = Result.PASS, "", CERTAIN
     notes = list[str]()
     try:
-        with open_stand(job.subject, log, watch, timed=job.check.timed) as stand:
-            notes = stand.notes
-            result, reason, needs = _verdict(job.check, stand)
+        with open_testbed(job.subject, log, watch, timed=job.check.timed) as testbed:
+            notes = testbed.notes
+            result, reason, needs = _verdict(job.check, testbed)
     except Failed as error:
         result, reason, needs = Result.FAILED, str(error), _needs(job.check, error)
     except Exception as error:
@@ -274,11 +275,11 @@ def _judge(job: _Job, watch: Watch) -> Outcome:
     )
 
 
-def _verdict(check: Check, stand: Stand) -> tuple[Result, str, float]:
+def _verdict(check: Check, testbed: Testbed) -> tuple[Result, str, float]:
     """What the check says, and how late the machine would have to be to be the cause of it."""
     result, reason, needs = Result.PASS, "", CERTAIN
     try:
-        check.function(stand)
+        check.function(testbed)
     except (Differs, Unopened) as error:
         result, reason, needs = Result.DIFFERS, str(error), _needs(check, error)
     except NotApplicable as error:
@@ -286,11 +287,11 @@ def _verdict(check: Check, stand: Stand) -> tuple[Result, str, float]:
     except Inconclusive as error:
         result, reason, needs = Result.INCONCLUSIVE, str(error), 0
     except (Failed, OSError) as error:
-        if not isinstance(error, Failed) and stand.alive():
+        if not isinstance(error, Failed) and testbed.alive():
             raise  # the suite's own fault
         result, reason, needs = Result.FAILED, str(error), _needs(check, error)
-    if not stand.alive():
-        last = f": {words}" if (words := stand.last_words()) else ""
+    if not testbed.alive():
+        last = f": {words}" if (words := testbed.last_words()) else ""
         return Result.FAILED, f"died or hangs after item {check.number}{last}", NO_ANSWER
     return result, reason, needs
 

@@ -106,7 +106,7 @@ def check(
     shared: bool = True,
     margin: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Registers a function that takes a `Stand`; its docstring says what it expects. One that
+    """Registers a function that takes a `Testbed`; its docstring says what it expects. One that
     depends on when things happen has a `margin`; one that loads the machine has one anyway."""
     timed = alone or margin is not None
     if margin is None:

@@ -108,7 +108,7 @@ class Peer:
         """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
         plane = self.around.plane
         self._disconnect("down")
-        plane.news(self.id)  # An armed bit whose deadline goes would stay.
+        plane.take_unreported(self.id)  # An armed bit whose deadline goes would stay.
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
@@ -238,11 +238,11 @@ class Peer:
                 self._begin_series(now)
         elif event is Event.SESSION_CONFIRMED:
             self._finish_series(False, now)
-        elif event is Event.NEWS:
+        elif event is Event.UNREPORTED:
             # Else it stays armed until the deadline: a peer that moves to and fro is told once a
             # second, and where it came to rest.
-            if not self.around.timers.is_set(self.id, Timer.NEWS):
-                self._tell_news(now)
+            if not self.around.timers.is_set(self.id, Timer.UNREPORTED):
+                self._tell_unreported(now)
         elif not self.around.up:
             while not self._disarm(event):
                 pass
@@ -268,8 +268,8 @@ class Peer:
                 self._look_at_persistent_keepalive(now)
             case Timer.ZERO_KEYS:
                 self.zero_keys()
-            case Timer.NEWS:
-                self._tell_news(now)
+            case Timer.UNREPORTED:
+                self._tell_unreported(now)
 
     def _retransmit(self, now: Now) -> None:
         plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
@@ -441,11 +441,11 @@ class Peer:
             endpoint = self.around.plane.endpoint(self.id)
             self.around.observe(kind, self.public_key, {"endpoint": endpoint, **details})
 
-    def _tell_news(self, now: Now) -> None:
-        roamed_from, rejected, send_error = self.around.plane.news(self.id)
+    def _tell_unreported(self, now: Now) -> None:
+        roamed_from, rejected, send_error = self.around.plane.take_unreported(self.id)
         if roamed_from is not None and roamed_from != self.around.plane.endpoint(self.id):
             self._tell("roamed", old_endpoint=roamed_from)
-            self._arm(Timer.NEWS, now.boot + SECOND)
+            self._arm(Timer.UNREPORTED, now.boot + SECOND)
         if rejected is not None:
             self._tell("rejected_source", source=rejected[1], count=rejected[0])
         if send_error is not None:

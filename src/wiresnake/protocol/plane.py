@@ -14,7 +14,7 @@ from wiresnake._native import Endpoint, PrivateKey, Session
 class Event(IntEnum):
     """What a plane reports of a peer.
 
-    The first three, NEWS and SOURCE_MOVED are armed: a plane posts one only while its bit is
+    The first three, UNREPORTED and SOURCE_MOVED are armed: a plane posts one only while its bit is
     clear, and sets it. So a peer causes at most one of each kind per deadline, whatever its packet
     rate. Until the bit is cleared again, only the stamp moves.
     """
@@ -29,8 +29,9 @@ class Event(IntEnum):
     """Data came and nothing has left yet: `Stamps.data_received` went from 0. `disarm` clears."""
     SESSION_CONFIRMED = 3
     """The first authenticated message of a session that we answered: next became current."""
-    NEWS = 4
-    """What no timer needs but a subscriber wants to hear, while `watch` is on. `news` clears."""
+    UNREPORTED = 4
+    """What no timer needs but a subscriber wants to hear, while `watch` is on;
+    `take_unreported` clears."""
     TUN_LOST = 5
     """The TUN device is gone; the peer is 0 and means nothing."""
     THREAD_LOST = 6
@@ -83,9 +84,9 @@ class Plane(Protocol):
     def endpoint(self, peer: int) -> Endpoint | None: ...
 
     def watch(self, watched: bool) -> None:
-        """Whether NEWS are posted."""
+        """Whether UNREPORTED is posted."""
 
-    def news(
+    def take_unreported(
         self, peer: int
     ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
         """What has not been told yet: whence data moved the endpoint; count and last one of inner

@@ -32,7 +32,7 @@ class Timer(IntEnum):
     """The peer's interval after anything authenticated was sent or received."""
     ZERO_KEYS = 4
     """3 * reject_after_time after the last session: forget every key."""
-    NEWS = 5
+    UNREPORTED = 5
     """A second after a subscriber was told that the peer roamed: what else there is to tell."""
 
     @property

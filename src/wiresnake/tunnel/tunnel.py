@@ -182,7 +182,7 @@ class Tunnel:
 
     def _describe_state(self, peers: Iterator[Peer]) -> Iterator[bytes]:
         at = now().boot
-        notes = self._plane.describe_notes(at) + write_machine_state(*cipher(), self.offloads)
+        notes = self._plane.describe_drops(at) + write_machine_state(*cipher(), self.offloads)
         bound = self._sockets is not None
         stranger = self._device.stranger
         yield write_device_state(self._up, bound, self._bind_error, stranger, notes, at)

@@ -6,8 +6,8 @@ from .. import packets
 from ..oracle import TRANSPORT, Session
 from ..packets import ICMP, ICMP6, UDP, Packet
 from ..peer import Peer
-from ..road import Datagram, Tap
-from ..stand import Stand
+from ..peer_socket import Datagram, Tap
+from ..testbed import Testbed
 from ..verdict import Differs
 
 UDP_SEGMENT = 103
@@ -21,18 +21,18 @@ def what_waited(peer: Peer, session: Session, why: str = "the packet that waited
 def sends_data(peer: Peer, session: Session) -> Datagram:
     """What the device makes of a packet for the peer."""
     packet = peer.packet_here(os.urandom(8))
-    peer.stand.inject(packet)
-    datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+    peer.device.inject(packet)
+    datagram = peer.socket.expect(TRANSPORT, "the device sends through a session")
     if not peer.opened(session, datagram).startswith(packet):
         raise Differs("what the device sent is not the packet it was given")
     return datagram
 
 
-def seen_from_device(stand: Stand, tap: Tap) -> list[Packet]:
+def seen_from_device(testbed: Testbed, tap: Tap) -> list[Packet]:
     """What the device sent, and ICMP errors about what was sent to it. Others may use the same
     address, where the world is a loopback, so the port counts as well."""
-    own = stand.outer.values()
-    return [one for one in tap.packets() if one.source in own and _port(one) == stand.port]
+    own = testbed.outer.values()
+    return [one for one in tap.packets() if one.source in own and _port(one) == testbed.port]
 
 
 def _port(packet: Packet) -> int:

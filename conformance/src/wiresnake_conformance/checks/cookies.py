@@ -28,25 +28,25 @@ from ..oracle import (
     with_macs,
 )
 from ..peer import Peer
-from ..road import Datagram, Road
-from ..stand import Stand
+from ..peer_socket import Datagram, PeerSocket
+from ..testbed import Testbed
 from ..verdict import Differs, check
 
 
 @check(29)
-def mac1_is_keyed_by_the_responder(stand: Stand) -> None:
+def mac1_is_keyed_by_the_responder(testbed: Testbed) -> None:
     """Only an initiation whose mac1 is BLAKE2s-128 of all before it, under the hash of the label
     and of the device's public key, is looked at: any other changes nothing."""
-    peer = stand.peer()
-    right = digest(b"mac1----", stand.public)
+    peer = testbed.peer()
+    right = digest(b"mac1----", testbed.public)
     keys = {
-        "no label": digest(stand.public),
-        "the label of cookies": digest(b"cookie--", stand.public),
+        "no label": digest(testbed.public),
+        "the label of cookies": digest(b"cookie--", testbed.public),
         "the initiator's key": digest(b"mac1----", peer.key.public),
-        "the key itself": stand.public,
+        "the key itself": testbed.public,
         "a zero key": bytes(32),
     }
-    message = initiate(peer.key, stand.public).message
+    message = initiate(peer.key, testbed.public).message
     body, mac1 = message[:116], message[116:132]
     wrong = {f"mac1 with {name}": mac(key, body) for name, key in keys.items()}
     wrong |= {
@@ -59,37 +59,37 @@ def mac1_is_keyed_by_the_responder(stand: Stand) -> None:
         flipped = int.from_bytes(mac1) ^ 1 << bit
         wrong[f"mac1 with bit {bit} flipped"] = flipped.to_bytes(16)
     for name, other in wrong.items():
-        stand.log(name)
+        testbed.log(name)
         peer.send(body + other + bytes(16))
-    peer.road.silence(0.4, "initiations with a wrong mac1")
+    peer.socket.silence(0.4, "initiations with a wrong mac1")
     # Those before had the same timestamp: had one been opened, this one would be a replay.
     peer.send(message)
-    peer.road.expect(RESPONSE, "the same initiation with the right mac1 is answered")
+    peer.socket.expect(RESPONSE, "the same initiation with the right mac1 is answered")
 
 
 @check(30)
-def wrong_mac1_is_silent(stand: Stand) -> None:
+def wrong_mac1_is_silent(testbed: Testbed) -> None:
     """Handshake messages with a wrong mac1 get no answer without load, whatever their mac2."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for message in _with_wrong_mac1(peer, [None, os.urandom(16)]):
         peer.send(message)
-    peer.road.silence(0.5, "messages with a wrong mac1")
+    peer.socket.silence(0.5, "messages with a wrong mac1")
     peer.works(peer.handshake())
 
 
 @check(30, alone=True, seconds=5, shared=False)
-def wrong_mac1_is_silent_under_load(stand: Stand) -> None:
+def wrong_mac1_is_silent_under_load(testbed: Testbed) -> None:
     """Under load, too, messages with a wrong mac1 get neither a cookie nor a response, not even
     with the right cookie."""
-    peer = stand.peer()
-    with stand.load():
+    peer = testbed.peer()
+    with testbed.load():
         cookie = peer.cookie()
         messages = [m for _ in range(5) for m in _with_wrong_mac1(peer, [None, cookie])]
         for message in messages:
-            peer.road.send(message, quietly=True)
-        stand.pause(0.5)
+            peer.socket.send(message, quietly=True)
+        testbed.pause(0.5)
         senders = {int.from_bytes(message[4:8], "little") for message in messages}
-        for datagram in peer.road.drain():
+        for datagram in peer.socket.drain():
             if datagram.receiver in senders:
                 raise Differs(f"a wrong mac1 under load gets {describe(datagram.data)}")
         _taken(peer, "an initiation with the right mac1 and cookie", cookie=cookie)
@@ -99,7 +99,7 @@ def _with_wrong_mac1(peer: Peer, cookies: Sequence[bytes | None]) -> list[bytes]
     """Initiations and responses, right in all but mac1; with a cookie their mac2 is right."""
     messages = []
     for cookie in cookies:
-        initiation = initiate(peer.key, peer.stand.public).message[:-32]
+        initiation = initiate(peer.key, peer.device.public).message[:-32]
         response = struct.pack("<I", RESPONSE) + os.urandom(56)
         for body in (initiation, response):
             rest = body + os.urandom(16)
@@ -108,27 +108,27 @@ def _with_wrong_mac1(peer: Peer, cookies: Sequence[bytes | None]) -> list[bytes]
 
 
 @check(31)
-def any_mac2_without_load(stand: Stand) -> None:
+def any_mac2_without_load(testbed: Testbed) -> None:
     """Without load mac2 may hold anything, in an initiation and in a response."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for mac2 in (bytes(16), b"\xff" * 16, bytes(15) + b"\1", os.urandom(16)):
-        stand.apart()
-        initiating = initiate(peer.key, stand.public)
+        testbed.apart()
+        initiating = initiate(peer.key, testbed.public)
         peer.send(initiating.message[:-16] + mac2)
-        peer.road.expect(RESPONSE, f"an initiation with the mac2 {mac2.hex()} is answered")
-    other = stand.peer(endpoint=True)
-    stand.inject(other.packet_here())
+        peer.socket.expect(RESPONSE, f"an initiation with the mac2 {mac2.hex()} is answered")
+    other = testbed.peer(endpoint=True)
+    testbed.inject(other.packet_here())
     session = other.answer(cookie=os.urandom(16))
     other.received(session, "a response with any mac2 is taken")
     other.works(session)
 
 
 @check(32, alone=True, seconds=6, shared=False)
-def one_cookie_reply_and_no_more(stand: Stand) -> None:
+def one_cookie_reply_and_no_more(testbed: Testbed) -> None:
     """Under load an initiation without the right mac2 gets one cookie reply of 64 bytes and no
     more; the device does not open it, so with the cookie the very same one is answered."""
-    peer = stand.peer()
-    with stand.load():
+    peer = testbed.peer()
+    with testbed.load():
         for mac2 in ({}, {"cookie": os.urandom(16)}):
             answers = _answers(peer, 12, **mac2)
             if not answers[COOKIE_REPLY,]:
@@ -140,51 +140,51 @@ def one_cookie_reply_and_no_more(stand: Stand) -> None:
         refused, reply = peer.insist([COOKIE_REPLY])
         if reply is None:
             raise Differs("no cookie reply any more")
-        cookie = _opened(reply.data, stand.public, refused.mac1, refused.index)
-        again = again_with_macs(refused.message, stand.public, cookie)
-        if _until(peer.road, again, refused.index, (RESPONSE,)) is None:
+        cookie = _opened(reply.data, testbed.public, refused.mac1, refused.index)
+        again = again_with_macs(refused.message, testbed.public, cookie)
+        if _until(peer.socket, again, refused.index, (RESPONSE,)) is None:
             raise Differs("the initiation that was refused gets no response with the right mac2")
 
 
 @check(33, alone=True, seconds=8, shared=False)
-def cookies_are_rate_limited(stand: Stand) -> None:
+def cookies_are_rate_limited(testbed: Testbed) -> None:
     """Under load initiations with the right mac2 are answered 5 at once and 20 a second of one
     IPv4 address, whatever its ports and the peers; the rest get nothing, not even a cookie."""
-    peers = [stand.peer() for _ in range(24)]
+    peers = [testbed.peer() for _ in range(24)]
     address = "198.51.100.101"
-    roads = [stand.road(address), stand.road(address)]
-    other = stand.road("198.51.100.102")
+    peer_sockets = [testbed.socket(address), testbed.socket(address)]
+    other = testbed.socket("198.51.100.102")
     rounds = []
-    with stand.load():
+    with testbed.load():
         cookies = {}
-        for road in (*roads, other):
-            peers[0].road = road
-            cookies[road.name] = peers[0].cookie()
+        for peer_socket in (*peer_sockets, other):
+            peers[0].socket = peer_socket
+            cookies[peer_socket.name] = peers[0].cookie()
         for _ in range(3):
-            stand.pause(0.6)
-            for road in roads:
-                road.drain()
-            began, answers = stand.now(), Counter[int]()
+            testbed.pause(0.6)
+            for peer_socket in peer_sockets:
+                peer_socket.drain()
+            began, answers = testbed.now(), Counter[int]()
             messages = [
-                initiate(peer.key, stand.public, cookie=cookies[roads[i % 2].name]).message
+                initiate(peer.key, testbed.public, cookie=cookies[peer_sockets[i % 2].name]).message
                 for i, peer in enumerate(peers)
             ]
             for i, message in enumerate(messages):
-                roads[i % 2].send(message, quietly=True)
+                peer_sockets[i % 2].send(message, quietly=True)
             last = began
-            while datagram := roads[0].receive(0.15) or roads[1].receive(0.15):
+            while datagram := peer_sockets[0].receive(0.15) or peer_sockets[1].receive(0.15):
                 answers[datagram.kind] += 1
                 last = datagram.time
             # Tokens for the time between, and one for the rounding.
             allowed = 5 + int(20 * (last - began)) + 1
             for peer in peers[-2:]:
-                peer.road = other
+                peer.socket = other
             elsewhere = _kinds(peers[-2:], cookies[other.name]).count(RESPONSE)
             rounds.append(
                 f"{answers[RESPONSE]} responses and {answers[COOKIE_REPLY]} cookie replies,"
                 f" {elsewhere} responses at another address"
             )
-            stand.log(f"{rounds[-1]}; {allowed} allowed")
+            testbed.log(f"{rounds[-1]}; {allowed} allowed")
             enough = 0 < answers[RESPONSE] <= allowed and elsewhere
             if enough and not answers[COOKIE_REPLY]:
                 return
@@ -195,53 +195,53 @@ def cookies_are_rate_limited(stand: Stand) -> None:
 
 
 def _kinds(peers: Sequence[Peer], cookie: bytes) -> list[int]:
-    """What answers initiations of these peers, all on the same road, with that cookie."""
+    """What answers initiations of these peers, all of the same socket, with that cookie."""
     found = []
     for peer in peers:
         for _ in range(10):
             peer.initiate(cookie=cookie)
-            if datagram := peer.road.receive(0.2):
+            if datagram := peer.socket.receive(0.2):
                 found.append(datagram.kind)
                 break
     return found
 
 
 @check(34, alone=True, seconds=6, shared=False)
-def cookies_are_bound_to_the_address_and_port(stand: Stand) -> None:
+def cookies_are_bound_to_the_address_and_port(testbed: Testbed) -> None:
     """Under load a cookie serves the address and port that it was sent to, and no other."""
-    peer = stand.peer()
-    own = peer.road
-    port = own.socket.getsockname()[1]
-    with stand.load():
+    peer = testbed.peer()
+    own = peer.socket
+    port = own.udp.getsockname()[1]
+    with testbed.load():
         cookie = peer.cookie()
         if peer.cookie() != cookie:
             raise Differs("two cookies for one address and port, a moment apart")
-        for name, road in {
-            "port": stand.road(),
-            "address": stand.road("198.51.100.101", port=port),
+        for name, peer_socket in {
+            "port": testbed.socket(),
+            "address": testbed.socket("198.51.100.101", port=port),
         }.items():
-            peer.road = road
+            peer.socket = peer_socket
             answers = _answers(peer, 8, cookie=cookie)
             if answers[RESPONSE,] > 3:
                 raise Differs(f"the cookie of another {name} was taken: {_told(answers)}")
             if not answers[COOKIE_REPLY,]:
                 raise Differs(f"the cookie of another {name} gets no new one: {_told(answers)}")
-        peer.road = own
+        peer.socket = own
         _taken(peer, "an initiation with the right cookie", cookie=cookie)
 
 
 @check(36, alone=True, seconds=5, shared=False)
-def cookie_replies_are_sealed(stand: Stand) -> None:
+def cookie_replies_are_sealed(testbed: Testbed) -> None:
     """A cookie reply opens with the hash of the device's public key, the mac1 of the message that
     it answers and that one's sender index, under a fresh random nonce of 24 bytes."""
-    peer = stand.peer()
+    peer = testbed.peer()
     nonces, cookies = list[bytes](), set[bytes]()
-    with stand.load():
+    with testbed.load():
         for _ in range(24):
             refused, reply = peer.insist([COOKIE_REPLY])
             if reply is None:
                 raise Differs("no cookie reply to an initiation without mac2 under load")
-            cookies.add(_opened(reply.data, stand.public, refused.mac1, refused.index))
+            cookies.add(_opened(reply.data, testbed.public, refused.mac1, refused.index))
             nonces.append(reply.data[8:32])
     if bytes(16) in cookies:
         raise Differs("a cookie of zeros")
@@ -251,11 +251,11 @@ def cookie_replies_are_sealed(stand: Stand) -> None:
 
 
 @check(37, seconds=13, margin=3)
-def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
+def a_cookie_must_answer_the_last_mac1(testbed: Testbed) -> None:
     """The device takes a cookie that answers the last mac1 that it sent, and none that answers an
     older one, is for an unknown index or does not open; the next initiation has its mac2."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     first = peer.awaited()
     _has_mac2(first.message, None, "the first initiation")
     own, wrong, right = peer.key.public, os.urandom(16), os.urandom(16)
@@ -263,10 +263,10 @@ def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
     for name, bad in {
         "for another index": oracle.cookie_reply(own, first.index ^ 1, first.mac1, wrong),
         "to another mac1": oracle.cookie_reply(own, first.index, os.urandom(16), wrong),
-        "under another key": oracle.cookie_reply(stand.public, first.index, first.mac1, wrong),
+        "under another key": oracle.cookie_reply(testbed.public, first.index, first.mac1, wrong),
         "with a bit flipped": reply[:-1] + bytes([reply[-1] ^ 1]),
     }.items():
-        stand.log(f"a cookie reply {name}")
+        testbed.log(f"a cookie reply {name}")
         peer.send(bad)
     second = peer.awaited(8)
     _has_mac2(second.message, None, "after cookie replies that are wrong")
@@ -280,10 +280,10 @@ def a_cookie_must_answer_the_last_mac1(stand: Stand) -> None:
 
 
 @check(37, seconds=8, margin=3)
-def one_cookie_per_mac1(stand: Stand) -> None:
+def one_cookie_per_mac1(testbed: Testbed) -> None:
     """Of two right cookie replies to one message the device takes the first."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     initiated = peer.awaited()
     cookies = [os.urandom(16), os.urandom(16)]
     for cookie in cookies:
@@ -292,11 +292,11 @@ def one_cookie_per_mac1(stand: Stand) -> None:
 
 
 @check(37, seconds=1)
-def a_cookie_may_come_for_a_session(stand: Stand) -> None:
+def a_cookie_may_come_for_a_session(testbed: Testbed) -> None:
     """A cookie reply to an initiation counts even if the session that came of it has the index by
     now: the next message with MACs, here a response, has its mac2."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     initiated = peer.awaited()
     message, session = oracle.respond(peer.key, initiated)
     peer.send(message)
@@ -304,214 +304,216 @@ def a_cookie_may_come_for_a_session(stand: Stand) -> None:
     cookie = os.urandom(16)
     own, mac1 = peer.key.public, initiated.mac1
     peer.send(oracle.cookie_reply(own, initiated.index, mac1, cookie))
-    stand.pause(0.1)
-    peer.road.drain()
+    testbed.pause(0.1)
+    peer.socket.drain()
     peer.initiate()
-    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     _has_mac2(response.data, cookie, "the response after a cookie for a session")
 
 
 @check(38, seconds=18, margin=0.5)
-def cookies_tick_no_timers(stand: Stand) -> None:
+def cookies_tick_no_timers(testbed: Testbed) -> None:
     """A cookie is no sign of life: 15 s after data that nothing answered the device initiates, to
     where the peer was, though a cookie came meanwhile from elsewhere."""
-    peer = stand.peer(endpoint=True)
-    elsewhere = stand.road()
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    elsewhere = testbed.socket()
+    testbed.inject(peer.packet_here())
     initiated = peer.awaited()
     message, session = oracle.respond(peer.key, initiated)
     peer.send(message)
-    data = peer.road.expect(TRANSPORT, "the device sends through a session")
-    stand.pause(2)
-    data = [data, *peer.road.drain()][-1]  # perhaps a keepalive came before it
+    data = peer.socket.expect(TRANSPORT, "the device sends through a session")
+    testbed.pause(2)
+    data = [data, *peer.socket.drain()][-1]  # perhaps a keepalive came before it
     peer.opened(session, data)
     own, mac1 = peer.key.public, initiated.mac1
     elsewhere.send(oracle.cookie_reply(own, initiated.index, mac1, os.urandom(16)))
-    again = peer.road.expect(INITIATION, "the device gives up waiting for an answer", 19)
-    stand.expect_between(again.time - data.time, 14.9, 17.3, "the device initiates after")
+    again = peer.socket.expect(INITIATION, "the device gives up waiting for an answer", 19)
+    testbed.expect_between(again.time - data.time, 14.9, 17.3, "the device initiates after")
     elsewhere.silence(0.1, "where the cookie came from")
 
 
 @check(38, seconds=7, margin=0.5)
-def cookies_wait_for_the_next_initiation(stand: Stand) -> None:
+def cookies_wait_for_the_next_initiation(testbed: Testbed) -> None:
     """A cookie reply that is taken makes the device send nothing at once: it initiates again after
     5 s as always, to the endpoint of before, though the cookie came from elsewhere."""
-    peer = stand.peer(endpoint=True)
-    known, elsewhere = peer.road.name, stand.road()
-    stand.inject(peer.packet_here())
-    datagram = peer.road.expect(INITIATION, "the device initiates")
+    peer = testbed.peer(endpoint=True)
+    known, elsewhere = peer.socket.name, testbed.socket()
+    testbed.inject(peer.packet_here())
+    datagram = peer.socket.expect(INITIATION, "the device initiates")
     first = oracle.consume(peer.key, datagram.data)
     elsewhere.send(oracle.cookie_reply(peer.key.public, first.index, first.mac1, os.urandom(16)))
     elsewhere.silence(0.3, "a cookie reply")
     if peer.endpoint() != known:
         raise Differs(f"the cookie reply moved the endpoint to {peer.endpoint()}")
-    again = peer.road.expect(INITIATION, "the device initiates again", 8)
-    stand.expect_between(again.time - datagram.time, 4.95, 7.3, "the next initiation comes after")
+    again = peer.socket.expect(INITIATION, "the device initiates again", 8)
+    testbed.expect_between(again.time - datagram.time, 4.95, 7.3, "the next initiation comes after")
     elsewhere.silence(0.1, "where the cookie came from")
 
 
 @check(40, seconds=1)
-def a_response_can_be_answered_by_a_cookie(stand: Stand) -> None:
+def a_response_can_be_answered_by_a_cookie(testbed: Testbed) -> None:
     """A cookie reply to the device's response is taken: its next response has mac2."""
-    peer = stand.peer()
+    peer = testbed.peer()
     cookie = os.urandom(16)
     for expected in (None, cookie):
         initiating = peer.initiate()
-        response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered").data
+        response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered").data
         session = peer.complete(initiating, response)
         _has_mac2(response, expected, "the response")
         own, mac1 = peer.key.public, response[60:76]
         peer.send(oracle.cookie_reply(own, session.remote, mac1, cookie))
-        stand.pause(0.1)
+        testbed.pause(0.1)
     peer.works(session)
 
 
 @check(40, alone=True, seconds=8, shared=False)
-def responses_need_a_cookie_too(stand: Stand) -> None:
+def responses_need_a_cookie_too(testbed: Testbed) -> None:
     """Under load the device answers a response by a cookie reply for its sender index, and takes
     the same response with the mac2 that this cookie makes."""
-    with stand.load():
+    with testbed.load():
         for _ in range(4):
-            peer = stand.peer(endpoint=True)
-            if _response_under_load(stand, peer):
+            peer = testbed.peer(endpoint=True)
+            if _response_under_load(testbed, peer):
                 return
     raise Differs("no response without a cookie gets a cookie reply under load")
 
 
-def _response_under_load(stand: Stand, peer: Peer) -> bool:
+def _response_under_load(testbed: Testbed, peer: Peer) -> bool:
     """False if the device took the response without a cookie, as it may in a gap of the load."""
-    stand.inject(peer.packet_here())
+    testbed.inject(peer.packet_here())
     initiated = peer.awaited(4)
     message, session = oracle.respond(peer.key, initiated)
-    reply = _until(peer.road, message, session.local, (COOKIE_REPLY, TRANSPORT))
+    reply = _until(peer.socket, message, session.local, (COOKIE_REPLY, TRANSPORT))
     if reply is None:
         raise Differs("no cookie reply to a response without mac2 under load")
     if reply.kind == TRANSPORT:
         return False
-    cookie = _opened(reply.data, stand.public, message[60:76], session.local)
+    cookie = _opened(reply.data, testbed.public, message[60:76], session.local)
     again = again_with_macs(message, initiated.static, cookie)
-    if _until(peer.road, again, session.local, (TRANSPORT,)) is None:
+    if _until(peer.socket, again, session.local, (TRANSPORT,)) is None:
         raise Differs("a response with the right cookie is not taken under load")
     return True
 
 
-def _until(road: Road, message: bytes, index: int, kinds: Sequence[int]) -> Datagram | None:
+def _until(
+    peer_socket: PeerSocket, message: bytes, index: int, kinds: Sequence[int]
+) -> Datagram | None:
     """Sends the message, which may be lost, until such an answer for that index comes."""
     for _ in range(30):
-        road.send(message)
+        peer_socket.send(message)
         deadline = time.monotonic() + 0.1
-        while datagram := road.receive(deadline - time.monotonic()):
+        while datagram := peer_socket.receive(deadline - time.monotonic()):
             if datagram.kind in kinds and datagram.receiver == index:
                 return datagram
     return None
 
 
 @check(41, alone=True, seconds=5, shared=False)
-def load_lasts_a_second(stand: Stand) -> None:
+def load_lasts_a_second(testbed: Testbed) -> None:
     """A burst puts the device under load for 1 s from when its queue was an eighth full, and for
     no longer: then initiations are answered without a cookie again."""
-    peers = [stand.peer() for _ in range(4)]
+    peers = [testbed.peer() for _ in range(4)]
     for size in (2_000, 8_000, 32_000, 128_000):
-        noise = _noise(stand, 2_000)
-        began = stand.now()
+        noise = _noise(testbed, 2_000)
+        began = testbed.now()
         for number in range(size):
-            peers[0].road.send(noise[number % len(noise)], quietly=True)
-        stand.log(f"a burst of {size} in {stand.now() - began:.3f} s")
-        answers = _probe(stand, peers, until=stand.now() + 4)
+            peers[0].socket.send(noise[number % len(noise)], quietly=True)
+        testbed.log(f"a burst of {size} in {testbed.now() - began:.3f} s")
+        answers = _probe(testbed, peers, until=testbed.now() + 4)
         if COOKIE_REPLY in [kind for _, kind in answers]:
             break
-        stand.pause(0.2)
+        testbed.pause(0.2)
     else:
         raise Differs("no burst of initiations puts the device under load")
     loaded = [moment for moment, kind in answers if kind == COOKIE_REPLY]
     calm = [moment for moment, kind in answers if kind == RESPONSE]
     if not calm:
         raise Differs("still under load 4 s after a burst")
-    stand.expect_between(min(calm) - began, 0.95, 4, "the load ends after")
+    testbed.expect_between(min(calm) - began, 0.95, 4, "the load ends after")
     if max(loaded) > min(calm):
         raise Differs("under load again without a burst")
 
 
-def _probe(stand: Stand, peers: Sequence[Peer], until: float) -> list[tuple[float, int]]:
+def _probe(testbed: Testbed, peers: Sequence[Peer], until: float) -> list[tuple[float, int]]:
     """Initiations of these peers in turn, until there are three responses: when each was answered
     and by what."""
     answers: list[tuple[float, int]] = []
-    while stand.now() < until and [kind for _, kind in answers].count(RESPONSE) < 3:
+    while testbed.now() < until and [kind for _, kind in answers].count(RESPONSE) < 3:
         for peer in peers[1:]:
             initiating = peer.initiate()
-            datagram = peer.road.receive(0.1)
+            datagram = peer.socket.receive(0.1)
             if datagram and datagram.receiver == initiating.index:
                 answers.append((datagram.time, datagram.kind))
-            peers[0].stand.apart()
+            peers[0].device.apart()
     return answers
 
 
 @check(41, alone=True, seconds=4, shared=False)
-def many_handshakes_are_no_load(stand: Stand) -> None:
+def many_handshakes_are_no_load(testbed: Testbed) -> None:
     """Hundreds of initiations in two seconds, few enough at a time that the device keeps up, put
     nobody under load, be they of peers or of strangers: what counts is the queue."""
-    peers = [stand.peer() for _ in range(25)]
-    stranger = stand.road()
-    strangers = [initiate(oracle.Key.new(), stand.public).message for _ in range(400)]
-    began = stand.now()
+    peers = [testbed.peer() for _ in range(25)]
+    stranger = testbed.socket()
+    strangers = [initiate(oracle.Key.new(), testbed.public).message for _ in range(400)]
+    began = testbed.now()
     for number in range(100):
         for message in strangers[number * 4 : number * 4 + 4]:
             stranger.send(message, quietly=True)
         peer = peers[number % len(peers)]
         peer.initiate()
-        peer.road.expect(RESPONSE, f"initiation {number * 5 + 5} is answered without a cookie")
-        ahead = began + number / 60 - stand.now()
+        peer.socket.expect(RESPONSE, f"initiation {number * 5 + 5} is answered without a cookie")
+        ahead = began + number / 60 - testbed.now()
         time.sleep(max(ahead, 0))
-    stand.log(f"500 initiations in {stand.now() - began:.2f} s")
+    testbed.log(f"500 initiations in {testbed.now() - began:.2f} s")
     stranger.silence(0.1, "initiations of strangers")
-    newcomer = stand.peer()
+    newcomer = testbed.peer()
     newcomer.works(newcomer.handshake())
 
 
 @check(43, alone=True, seconds=9, shared=False)
-def data_passes_during_a_flood(stand: Stand) -> None:
+def data_passes_during_a_flood(testbed: Testbed) -> None:
     """While more handshake messages come than the device can look at, of all three kinds, a session
     carries packets both ways with hardly a loss; and right after it handshakes are answered: what
     waits is bounded."""
-    peer, late = stand.peer(), stand.peer()
+    peer, late = testbed.peer(), testbed.peer()
     session = peer.handshake()
     replies = [struct.pack("<II", COOKIE_REPLY, n) + os.urandom(56) for n in range(1000)]
     count = 200
-    with stand.load(), stand.flood(replies, addresses=2, rate=20_000):
+    with testbed.load(), testbed.flood(replies, addresses=2, rate=20_000):
         sent = set[bytes]()
-        peer.road.drain()
+        peer.socket.drain()
         for number in range(count):
             there = peer.packet(struct.pack(">I", number))
-            peer.road.send(session.seal(there), quietly=True)
-            stand.inject(peer.packet_here(struct.pack(">I", number)), quietly=True)
+            peer.socket.send(session.seal(there), quietly=True)
+            testbed.inject(peer.packet_here(struct.pack(">I", number)), quietly=True)
             sent.add(there)
             time.sleep(0.01)
-        delivered = len(sent & set(stand.delivered(1, count)))
-        received = _data(peer.road, session)
-    stand.log(f"{delivered} of {count} were delivered, {received} received")
+        delivered = len(sent & set(testbed.delivered(1, count)))
+        received = _data(peer.socket, session)
+    testbed.log(f"{delivered} of {count} were delivered, {received} received")
     if min(delivered, received) < count * 0.9:
         raise Differs(
             f"of {count} packets during a flood {delivered} were delivered and {received} received"
         )
-    stand.pause(2)
+    testbed.pause(2)
     _, answer = late.insist([RESPONSE], times=10)
     if answer is None:
         raise Differs("no response to an initiation 2 s after a flood: the queue is not bounded")
 
 
-def _data(road: Road, session: Session) -> int:
+def _data(peer_socket: PeerSocket, session: Session) -> int:
     """How many messages with a packet in them have come for that session."""
     found = 0
-    for datagram in road.drain():
+    for datagram in peer_socket.drain():
         if datagram.receiver == session.local and datagram.kind == TRANSPORT:
             found += bool(session.open(datagram.data))
     return found
 
 
-def _noise(stand: Stand, count: int) -> list[bytes]:
+def _noise(testbed: Testbed, count: int) -> list[bytes]:
     """Initiations with a right mac1 and nothing else that is right."""
     return [
-        with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), stand.public)
+        with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), testbed.public)
         for number in range(count)
     ]
 
@@ -522,7 +524,7 @@ def _answers(peer: Peer, count: int, **parts: Any) -> Counter[tuple[int, ...]]:
     for number in range(count):
         sent[peer.initiate(**parts).index] = []
         deadline = time.monotonic() + (0.06 if number < count - 1 else 0.3)
-        while datagram := peer.road.receive(deadline - time.monotonic()):
+        while datagram := peer.socket.receive(deadline - time.monotonic()):
             if datagram.receiver in sent:
                 _right_length(datagram)
                 sent[datagram.receiver].append(datagram.kind)

@@ -24,8 +24,8 @@ from ..oracle import (
     again_with_macs,
 )
 from ..peer import Peer
-from ..road import Datagram
-from ..stand import Stand
+from ..peer_socket import Datagram
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 from ._common import what_waited
 
@@ -44,97 +44,97 @@ class LowOrder(Key):
 
 
 @check(2, seconds=4)
-def initiations_of_the_right_length(stand: Stand) -> None:
+def initiations_of_the_right_length(testbed: Testbed) -> None:
     """An initiation that is cut or has bytes behind it, even with macs that fit, is dropped."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for length in (0, 1, 3, 4, 31, 32, 92, 115, 116, 147, 149, 164, 180, 1000):
         message = initiation_of(peer)
         cut = (message + bytes(1000))[:length]
         peer.send(cut)
         if length > 32:
-            peer.send(again_with_macs(cut, stand.public))
-        stand.apart()
-    peer.road.silence(0.5, "initiations of a wrong length")
+            peer.send(again_with_macs(cut, testbed.public))
+        testbed.apart()
+    peer.socket.silence(0.5, "initiations of a wrong length")
     peer.works(peer.handshake())
 
 
 @check(2)
-def responses_of_the_right_length(stand: Stand) -> None:
+def responses_of_the_right_length(testbed: Testbed) -> None:
     """A response that is cut or has bytes behind it, even with macs that fit, is dropped."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
     for length in (1, 31, 32, 64, 91, 93, 108, 124, 148):
         cut = (message + bytes(100))[:length]
         peer.send(cut)
         if length > 32:
-            peer.send(again_with_macs(cut, stand.public))
-    peer.road.silence(0.5, "responses of a wrong length")
+            peer.send(again_with_macs(cut, testbed.public))
+    peer.socket.silence(0.5, "responses of a wrong length")
     peer.send(message)
     confirmed(peer, session, "the response of the right length counts")
     peer.works(session)
 
 
 @check(2, seconds=13, margin=0.5)
-def cookie_replies_of_the_right_length(stand: Stand) -> None:
+def cookie_replies_of_the_right_length(testbed: Testbed) -> None:
     """A cookie in a reply that is cut or has bytes behind it is never used."""
-    cookies_not_taken(stand, lambda reply: [reply[:-1], reply + bytes(1), reply + bytes(28)])
+    cookies_not_taken(testbed, lambda reply: [reply[:-1], reply + bytes(1), reply + bytes(28)])
 
 
 @check(2)
-def data_of_any_length(stand: Stand) -> None:
+def data_of_any_length(testbed: Testbed) -> None:
     """Transport data below 32 B is dropped; above, the content may have any length."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     for length in (4, 15, 16, 17, 31):
         peer.send(session.seal()[:length])
-    stand.expect_dropped("transport data of less than 32 B")
+    testbed.expect_dropped("transport data of less than 32 B")
     for length in range(1, 17):
         packet = peer.packet(os.urandom(length))
         peer.send(session.seal(packet, pad=False))
-        stand.expect_delivered(packet, f"transport data of 16+{len(packet)}+16 B is delivered")
+        testbed.expect_delivered(packet, f"transport data of 16+{len(packet)}+16 B is delivered")
     peer.works(session)
 
 
 @check(3)
-def reserved_bytes_of_initiations(stand: Stand) -> None:
+def reserved_bytes_of_initiations(testbed: Testbed) -> None:
     """An initiation right in all but a reserved byte that is not zero is dropped in silence."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for bits in RESERVED:
         message = retyped(initiation_of(peer), bits)
-        peer.send(again_with_macs(message, stand.public))
-        peer.road.silence(0.1, f"an initiation whose first word is {bits | INITIATION:#010x}")
+        peer.send(again_with_macs(message, testbed.public))
+        peer.socket.silence(0.1, f"an initiation whose first word is {bits | INITIATION:#010x}")
     peer.works(peer.handshake())
 
 
 @check(3)
-def reserved_bytes_of_responses(stand: Stand) -> None:
+def reserved_bytes_of_responses(testbed: Testbed) -> None:
     """A response right in all but a reserved byte that is not zero is dropped in silence."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
     for bits in RESERVED:
-        peer.send(again_with_macs(retyped(message, bits), stand.public))
-        peer.road.silence(0.1, f"a response whose first word is {bits | RESPONSE:#010x}")
+        peer.send(again_with_macs(retyped(message, bits), testbed.public))
+        peer.socket.silence(0.1, f"a response whose first word is {bits | RESPONSE:#010x}")
     peer.send(message)
     confirmed(peer, session, "the same response with reserved bytes of zero counts")
     peer.works(session)
 
 
 @check(3, seconds=13, margin=0.5)
-def reserved_bytes_of_cookie_replies(stand: Stand) -> None:
+def reserved_bytes_of_cookie_replies(testbed: Testbed) -> None:
     """A cookie in a reply right in all but a reserved byte that is not zero is never used."""
-    cookies_not_taken(stand, lambda reply: [retyped(reply, bits) for bits in RESERVED])
+    cookies_not_taken(testbed, lambda reply: [retyped(reply, bits) for bits in RESERVED])
 
 
 @check(3)
-def reserved_bytes_of_data(stand: Stand) -> None:
+def reserved_bytes_of_data(testbed: Testbed) -> None:
     """Transport data right in all but a reserved byte that is not zero is dropped."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     for bits in RESERVED:
         peer.send(retyped(session.seal(peer.packet()), bits))
-    stand.expect_dropped("transport data with a reserved byte that is not zero")
+    testbed.expect_dropped("transport data with a reserved byte that is not zero")
     peer.works(session)
 
 
@@ -142,33 +142,33 @@ def reserved_bytes_of_data(stand: Stand) -> None:
 
 
 @check(6)
-def preshared_key_of_both(stand: Stand) -> None:
+def preshared_key_of_both(testbed: Testbed) -> None:
     """With the same preshared key at both ends either may initiate, and none means 32 zeros."""
     for psk in (os.urandom(32), oracle.NO_PSK):
-        peer = stand.peer(endpoint=True, psk=psk)
-        stand.inject(peer.packet_here())
+        peer = testbed.peer(endpoint=True, psk=psk)
+        testbed.inject(peer.packet_here())
         session = peer.answer()
         confirmed(peer, session, "the initiator sends what waited")
         peer.works(session)
-        stand.apart()
+        testbed.apart()
         peer.works(peer.handshake())
 
 
 @check(6, seconds=3)
-def preshared_key_of_one_side(stand: Stand) -> None:
+def preshared_key_of_one_side(testbed: Testbed) -> None:
     """With a preshared key at one end only, or another one, no response opens at either end."""
     own, other = os.urandom(32), os.urandom(32)
     for device, wrong in ((own, oracle.NO_PSK), (oracle.NO_PSK, own), (own, other)):
-        peer = stand.peer(endpoint=True, psk=device)
+        peer = testbed.peer(endpoint=True, psk=device)
         initiated = initiated_by_device(peer)
         message, _ = oracle.respond(peer.key, initiated, psk=wrong)
         peer.send(message)
-        peer.road.silence(0.4, "a response with a wrong preshared key")
+        peer.socket.silence(0.4, "a response with a wrong preshared key")
         message, session = respond(peer, initiated)
         peer.send(message)
         confirmed(peer, session, "the response with the right preshared key counts")
         initiating = peer.initiate()
-        response = peer.road.expect(RESPONSE, "a preshared key has no part in an initiation").data
+        response = peer.socket.expect(RESPONSE, "a preshared key has no part in an initiation").data
         try:
             oracle.complete(initiating, peer.key, response, wrong)
         except oracle.Unopened:
@@ -178,20 +178,20 @@ def preshared_key_of_one_side(stand: Stand) -> None:
 
 
 @check(6, seconds=18, margin=0.5)
-def preshared_key_and_live_session(stand: Stand) -> None:
+def preshared_key_and_live_session(testbed: Testbed) -> None:
     """Handshakes that a wrong preshared key spoils, in either role, leave a live session as it
     is."""
-    peer = stand.peer(psk=os.urandom(32))
+    peer = testbed.peer(psk=os.urandom(32))
     session = peer.handshake()
     peer.works(session)
-    stand.apart()
+    testbed.apart()
     peer.initiate()  # its response cannot be opened, so nobody uses that session
-    peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     peer.works(session)
     initiated = unanswered(peer, session)
     message, _ = oracle.respond(peer.key, initiated, psk=os.urandom(32))
     peer.send(message)
-    peer.road.silence(0.3, "a response with a wrong preshared key")
+    peer.socket.silence(0.3, "a response with a wrong preshared key")
     peer.works(session)
     message, renewed = respond(peer, initiated)
     peer.send(message)
@@ -200,15 +200,15 @@ def preshared_key_and_live_session(stand: Stand) -> None:
 
 
 @check(6)
-def preshared_key_of_the_next_session(stand: Stand) -> None:
+def preshared_key_of_the_next_session(testbed: Testbed) -> None:
     """A new preshared key is that of the next handshake; a live session stays as it is."""
-    peer = stand.peer(psk=os.urandom(32))
+    peer = testbed.peer(psk=os.urandom(32))
     session = peer.handshake()
     for psk in (os.urandom(32), oracle.NO_PSK, os.urandom(32)):
         peer.psk = psk
         peer.configure("preshared-key", "/dev/stdin", text=b64encode(psk).decode())
         peer.works(session)
-        stand.apart()
+        testbed.apart()
         session = peer.handshake()
         peer.works(session)
 
@@ -217,74 +217,74 @@ def preshared_key_of_the_next_session(stand: Stand) -> None:
 
 
 @check(9, seconds=3)
-def timestamps_must_grow(stand: Stand) -> None:
+def timestamps_must_grow(testbed: Testbed) -> None:
     """An initiation is answered only if its timestamp is greater than any before, by as little
     as one."""
-    peer = stand.peer()
+    peer = testbed.peer()
     middle = 0x400000006553F10A << 32 | 500_000_000
     peer.handshake(timestamp=stamp(middle))
     for less in (0, 1, 1 << 24, 1 << 32, middle):
-        stand.apart()
+        testbed.apart()
         peer.initiate(timestamp=stamp(middle - less))
-        peer.road.silence(0.2, f"a timestamp that is less by {less}/2^32 s")
+        peer.socket.silence(0.2, f"a timestamp that is less by {less}/2^32 s")
     session = peer.handshake(timestamp=stamp(middle + 1))
-    stand.apart()
+    testbed.apart()
     peer.initiate(timestamp=stamp(middle))
-    peer.road.silence(0.2, "a timestamp that was the greatest once")
+    peer.socket.silence(0.2, "a timestamp that was the greatest once")
     peer.works(session)
     for bit in (8, 16, 24, 32, 40, 72):
-        stand.apart()
+        testbed.apart()
         session = peer.handshake(timestamp=stamp(middle + (1 << bit)))
     peer.works(session)
 
 
 @check(9)
-def timestamps_are_kept_for_each_peer(stand: Stand) -> None:
+def timestamps_are_kept_for_each_peer(testbed: Testbed) -> None:
     """Another peer's timestamps do not count, and the first must be greater than zero."""
-    ahead, behind = stand.peer(), stand.peer()
+    ahead, behind = testbed.peer(), testbed.peer()
     ahead.handshake(timestamp=stamp(1 << 95))
     behind.initiate(timestamp=stamp(0))
-    behind.road.silence(0.3, "a timestamp of zero")
+    behind.socket.silence(0.3, "a timestamp of zero")
     behind.works(behind.handshake(timestamp=stamp(1)))
 
 
 @check(9, seconds=3)
-def replayed_initiations(stand: Stand) -> None:
+def replayed_initiations(testbed: Testbed) -> None:
     """The same initiation once more, from anywhere, changes nothing."""
-    peer = stand.peer()
+    peer = testbed.peer()
     initiating = peer.initiate()
-    answer = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    answer = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     session = peer.complete(initiating, answer.data)
     peer.works(session)
-    other = stand.road()
-    for road in (peer.road, other, peer.road):
-        stand.apart()
-        road.send(initiating.message)
-        road.silence(0.3, "an initiation once more")
+    other = testbed.socket()
+    for peer_socket in (peer.socket, other, peer.socket):
+        testbed.apart()
+        peer_socket.send(initiating.message)
+        peer_socket.silence(0.3, "an initiation once more")
     peer.works(session)
     peer.works(peer.handshake())
 
 
 @check(9, seconds=3, shared=False)
-def timestamps_outlive_the_link(stand: Stand) -> None:
+def timestamps_outlive_the_link(testbed: Testbed) -> None:
     """Old initiations are not answered after the interface was down either."""
-    peer, timestamp = stand.peer(), oracle.tai64n()
+    peer, timestamp = testbed.peer(), oracle.tai64n()
     initiating = peer.initiate(timestamp=timestamp)
-    peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
-    stand.link(up=False)
-    stand.link(up=True)
-    stand.apart()
+    peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
+    testbed.link(up=False)
+    testbed.link(up=True)
+    testbed.apart()
     peer.send(initiating.message)
-    peer.road.silence(0.3, "an initiation from before the interface was down")
+    peer.socket.silence(0.3, "an initiation from before the interface was down")
     peer.initiate(timestamp=timestamp)
-    peer.road.silence(0.3, "a timestamp from before the interface was down")
+    peer.socket.silence(0.3, "a timestamp from before the interface was down")
     peer.works(peer.handshake())
 
 
 @check(10)
-def timestamps_are_opaque(stand: Stand) -> None:
+def timestamps_are_opaque(testbed: Testbed) -> None:
     """Any 96-bit number greater than the last counts, whether it is a time or not."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for number in (
         1,
         0xFFFFFFFF,  # nanoseconds of more than a second
@@ -296,43 +296,43 @@ def timestamps_are_opaque(stand: Stand) -> None:
         0xFFFFFFFF << 64 | 0xFFFFFFFF,
         (1 << 96) - 1,
     ):
-        stand.apart()
+        testbed.apart()
         session = peer.handshake(timestamp=stamp(number))
     peer.works(session)
 
 
 @check(11, seconds=3, margin=0.5)
-def bursts_of_initiations(stand: Stand) -> None:
+def bursts_of_initiations(testbed: Testbed) -> None:
     """Of initiations in a burst only as many are answered as 1/50 s fit into its time."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for _ in range(6):
         messages = [initiation_of(peer) for _ in range(8)]
-        stand.pause(0.1)
-        start = stand.now()
+        testbed.pause(0.1)
+        start = testbed.now()
         for message in messages:
             peer.send(message)
         answers = responses(peer)
         if not answers:
             raise Differs("no initiation of a burst was answered")
-        expect_spaced(stand, answers, start)
+        expect_spaced(testbed, answers, start)
     peer.works(peer.handshake())
 
 
 @check(11, seconds=3, margin=0.5)
-def streams_of_initiations(stand: Stand) -> None:
+def streams_of_initiations(testbed: Testbed) -> None:
     """One initiation each 1/50 s is answered, however many more there are."""
-    peer = stand.peer()
+    peer = testbed.peer()
     messages = [initiation_of(peer) for _ in range(40)]
-    start = stand.now()
+    start = testbed.now()
     for message in messages:
         peer.send(message)
-        stand.pause(0.008)
+        testbed.pause(0.008)
     answers = responses(peer)
     if len(answers) < 5:
         raise Differs(f"{len(answers)} of {len(messages)} initiations in 0.3 s were answered")
-    expect_spaced(stand, answers, start)
+    expect_spaced(testbed, answers, start)
     for _ in range(5):
-        stand.apart()
+        testbed.apart()
         peer.handshake()
 
 
@@ -340,32 +340,34 @@ def streams_of_initiations(stand: Stand) -> None:
 
 
 @check(13, seconds=7, margin=0.5)
-def initiations_after_an_initiation(stand: Stand) -> None:
+def initiations_after_an_initiation(testbed: Testbed) -> None:
     """The next initiation comes 5 s after the last or later, however much there is to send."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
-    first = peer.road.expect(INITIATION, "the device initiates")
-    stand.expect_between(next_initiation(peer)[1] - first.time, 4.9, 6.5, "another comes after")
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
+    first = peer.socket.expect(INITIATION, "the device initiates")
+    testbed.expect_between(next_initiation(peer)[1] - first.time, 4.9, 6.5, "another comes after")
 
 
 @check(13, seconds=7, margin=0.5)
-def initiations_after_a_response(stand: Stand) -> None:
+def initiations_after_a_response(testbed: Testbed) -> None:
     """An initiation comes 5 s after a response or later, however much there is to send."""
-    peer = stand.peer()
+    peer = testbed.peer()
     peer.initiate()
-    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
-    stand.expect_between(next_initiation(peer)[1] - response.time, 4.9, 6.5, "its own comes after")
+    response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
+    testbed.expect_between(
+        next_initiation(peer)[1] - response.time, 4.9, 6.5, "its own comes after"
+    )
 
 
 # 14: what sender indices tell.
 
 
 @check(14, seconds=8)
-def indices_are_random(stand: Stand) -> None:
+def indices_are_random(testbed: Testbed) -> None:
     """Sender indices of many handshakes have nothing in common: no index comes twice, no bit is
     constant, no step from one to the next comes twice, no bit goes with another or with one of the
     index before."""
-    peers = [stand.peer(endpoint=True) for _ in range(24)]
+    peers = [testbed.peer(endpoint=True) for _ in range(24)]
     turns = list[list[int]]()
     for turn in range(12):
         turns.append([])
@@ -373,9 +375,9 @@ def indices_are_random(stand: Stand) -> None:
             if turn:
                 peer.initiate()
             else:
-                stand.inject(peer.packet_here(), quietly=True)
+                testbed.inject(peer.packet_here(), quietly=True)
             turns[-1].append(sender_index(peer, RESPONSE if turn else INITIATION))
-            stand.pause(0.01)  # a hundred a second is load to some
+            testbed.pause(0.01)  # a hundred a second is load to some
     indices = [index for turn in turns for index in turn]
     expect_random(indices, list(pairwise(indices)), "one after another")
     of_a_peer = [pair for own in zip(*turns, strict=True) for pair in pairwise(own)]
@@ -386,10 +388,10 @@ def indices_are_random(stand: Stand) -> None:
 
 
 @check(16)
-def responses_to_nothing(stand: Stand) -> None:
+def responses_to_nothing(testbed: Testbed) -> None:
     """A response for an index that waits for none, or for a response to something else, is dropped
     in silence and changes nothing."""
-    peer, other = stand.peer(endpoint=True), stand.peer(endpoint=True)
+    peer, other = testbed.peer(endpoint=True), testbed.peer(endpoint=True)
     initiated, elsewhere = initiated_by_device(peer), initiated_by_device(other)
     for source, receiver in (
         (initiated, 0),
@@ -399,7 +401,7 @@ def responses_to_nothing(stand: Stand) -> None:
     ):
         message, _ = oracle.respond(peer.key, source, receiver=receiver)
         peer.send(message)
-        peer.road.silence(0.2, "a response for another index than that of its initiation")
+        peer.socket.silence(0.2, "a response for another index than that of its initiation")
     for one, own in ((peer, initiated), (other, elsewhere)):
         message, session = respond(one, own)
         one.send(message)
@@ -408,10 +410,10 @@ def responses_to_nothing(stand: Stand) -> None:
 
 
 @check(16)
-def responses_of_the_past(stand: Stand) -> None:
+def responses_of_the_past(testbed: Testbed) -> None:
     """A response for the index of a session, of whichever role, is dropped in silence and changes
     nothing."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
     peer.send(message)
@@ -419,26 +421,26 @@ def responses_of_the_past(stand: Stand) -> None:
     again, _ = respond(peer, initiated)
     for late in (message, again):
         peer.send(late)
-        peer.road.silence(0.2, "another response to the same initiation")
+        peer.socket.silence(0.2, "another response to the same initiation")
     peer.works(session)
     renewed = peer.handshake()
     peer.works(renewed)
     for index in (session.remote, renewed.remote):
         message, _ = oracle.respond(peer.key, initiated, receiver=index)
         peer.send(message)
-        peer.road.silence(0.2, "a response for the index of a session")
+        peer.socket.silence(0.2, "a response for the index of a session")
     peer.works(renewed)
 
 
 @check(16, seconds=7)
-def responses_to_a_replaced_initiation(stand: Stand) -> None:
+def responses_to_a_replaced_initiation(testbed: Testbed) -> None:
     """Once the device has initiated again only the newer initiation can be answered."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     older = initiated_by_device(peer)
     newer = peer.awaited(6.5)
     message, _ = respond(peer, older)
     peer.send(message)
-    peer.road.silence(0.3, "a response to the older of two initiations")
+    peer.socket.silence(0.3, "a response to the older of two initiations")
     message, session = respond(peer, newer)
     peer.send(message)
     confirmed(peer, session, "the response to the newer initiation counts")
@@ -449,40 +451,40 @@ def responses_to_a_replaced_initiation(stand: Stand) -> None:
 
 
 @check(18, seconds=4)
-def low_order_ephemerals_of_initiations(stand: Stand) -> None:
+def low_order_ephemerals_of_initiations(testbed: Testbed) -> None:
     """es: initiations whose ephemeral key takes every DH to zero, right in all else, get no
     answer."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for point in oracle.LOW_ORDER_POINTS:
-        stand.apart()
+        testbed.apart()
         peer.initiate(point=point)
-        peer.road.silence(0.2, f"an initiation with the ephemeral key {point.hex()}")
-    stand.apart()
+        peer.socket.silence(0.2, f"an initiation with the ephemeral key {point.hex()}")
+    testbed.apart()
     peer.works(peer.handshake())
 
 
 @check(18, seconds=4)
-def low_order_statics_of_initiations(stand: Stand) -> None:
+def low_order_statics_of_initiations(testbed: Testbed) -> None:
     """ss and se: initiations of peers whose static key takes every DH to zero, right in all else,
     get no answer."""
     for point in oracle.LOW_ORDER_POINTS:
-        peer = stand.peer(key=LowOrder(bytes(32), point))
+        peer = testbed.peer(key=LowOrder(bytes(32), point))
         peer.initiate()
-        peer.road.silence(0.2, f"an initiation with the static key {point.hex()}")
-    peer = stand.peer()
+        peer.socket.silence(0.2, f"an initiation with the static key {point.hex()}")
+    peer = testbed.peer()
     peer.works(peer.handshake())
 
 
 @check(18, seconds=4)
-def low_order_ephemerals_of_responses(stand: Stand) -> None:
+def low_order_ephemerals_of_responses(testbed: Testbed) -> None:
     """ee and se: responses whose ephemeral key takes every DH to zero, right in all else, make no
     session, and the right one still does."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     for point in oracle.LOW_ORDER_POINTS:
         message, _ = oracle.respond(peer.key, initiated, point=point)
         peer.send(message)
-        peer.road.silence(0.2, f"a response with the ephemeral key {point.hex()}")
+        peer.socket.silence(0.2, f"a response with the ephemeral key {point.hex()}")
     message, session = respond(peer, initiated)
     peer.send(message)
     confirmed(peer, session, "the right response still counts")
@@ -490,22 +492,22 @@ def low_order_ephemerals_of_responses(stand: Stand) -> None:
 
 
 @check(19, seconds=4)
-def low_order_peers(stand: Stand) -> None:
+def low_order_peers(testbed: Testbed) -> None:
     """Any 32 bytes can be configured as a public key, but nothing is ever sent to a peer whose key
     is of low order."""
-    garbage = stand.peer(key=LowOrder(bytes(32), b"\xff" * 32))
+    garbage = testbed.peer(key=LowOrder(bytes(32), b"\xff" * 32))
     peers = list[Peer]()
     for point in oracle.LOW_ORDER_POINTS:
-        peers.append(stand.peer(key=LowOrder(bytes(32), point), endpoint=True, keepalive=1))
-        stand.inject(peers[-1].packet_here())
-    configured = {key for key, *_ in stand.show("endpoints")}
+        peers.append(testbed.peer(key=LowOrder(bytes(32), point), endpoint=True, keepalive=1))
+        testbed.inject(peers[-1].packet_here())
+    configured = {key for key, *_ in testbed.show("endpoints")}
     if missing := [peer.key.text for peer in (garbage, *peers) if peer.key.text not in configured]:
         raise Differs(f"the peer {missing[0]} was configured and is not there")
-    stand.pause(2)
+    testbed.pause(2)
     for peer in peers:
-        peer.road.silence(0.05, f"the public key {peer.key.public.hex()}")
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+        peer.socket.silence(0.05, f"the public key {peer.key.public.hex()}")
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     session = peer.answer()
     confirmed(peer, session, "the device initiates to a peer with a proper key")
     peer.works(session)
@@ -515,42 +517,42 @@ def low_order_peers(stand: Stand) -> None:
 
 
 @check(21, shared=False)
-def private_keys_are_clamped(stand: Stand) -> None:
+def private_keys_are_clamped(testbed: Testbed) -> None:
     """A private key is clamped as it is set: so it is shown, and so it is used."""
     for private in (b"\xff" * 32, b"\x07" + bytes(31), os.urandom(31) + b"\xbf"):
         clamped = bytes([private[0] & 248]) + private[1:31] + bytes([private[31] & 63 | 64])
-        set_private_key(stand, private)
-        stand.key = Key.of(clamped)
+        set_private_key(testbed, private)
+        testbed.key = Key.of(clamped)
         for name, expected in (
-            ("private-key", stand.key.private_text),
-            ("public-key", stand.key.text),
+            ("private-key", testbed.key.private_text),
+            ("public-key", testbed.key.text),
         ):
-            shown = stand.wg("show", stand.interface, name).strip()
-            stand.log(f"the {name} shown is {shown}")
+            shown = testbed.wg("show", testbed.interface, name).strip()
+            testbed.log(f"the {name} shown is {shown}")
             if shown != expected:
                 raise Differs(f"private key {private.hex()}: {name} is {shown}, not {expected}")
-        peer = stand.peer()
+        peer = testbed.peer()
         peer.works(peer.handshake())
 
 
 @check(22, seconds=4, shared=False)
-def without_a_private_key(stand: Stand) -> None:
+def without_a_private_key(testbed: Testbed) -> None:
     """Without a private key nothing is answered or sent; once there is one, what waited is sent at
     once."""
-    known, fresh = stand.peer(), stand.peer(endpoint=True)
+    known, fresh = testbed.peer(), testbed.peer(endpoint=True)
     known.works(known.handshake())
-    stand.wg("set", stand.interface, "private-key", "/dev/null")
-    stand.log("the device has no private key any more")
-    stand.apart()
+    testbed.wg("set", testbed.interface, "private-key", "/dev/null")
+    testbed.log("the device has no private key any more")
+    testbed.apart()
     known.initiate()
-    known.road.silence(0.3, "an initiation while the device has no private key")
+    known.socket.silence(0.3, "an initiation while the device has no private key")
     waiting = [(peer, peer.packet_here(os.urandom(8))) for peer in (known, fresh)]
     for _, packet in waiting:
-        stand.inject(packet)
-    stand.pause(0.7)
+        testbed.inject(packet)
+    testbed.pause(0.7)
     for peer, _ in waiting:
-        peer.road.silence(0, "a packet to send while the device has no private key")
-    set_private_key(stand, stand.key.private)
+        peer.socket.silence(0, "a packet to send while the device has no private key")
+    set_private_key(testbed, testbed.key.private)
     for peer, packet in waiting:
         session = peer.answer()
         if not what_waited(peer, session).startswith(packet):
@@ -562,14 +564,14 @@ def without_a_private_key(stand: Stand) -> None:
 
 
 @check(23, seconds=3)
-def responder_waits_to_be_asked(stand: Stand) -> None:
+def responder_waits_to_be_asked(testbed: Testbed) -> None:
     """The responder sends nothing in a new session before it has received a packet in it; then what
     waited follows."""
     for first in (b"", packets.udp("198.18.0.1", "198.18.0.2")):
-        peer = stand.peer()
+        peer = testbed.peer()
         session = peer.handshake(confirm=False)
         packet = peer.packet_here(os.urandom(8))
-        stand.inject(packet)
+        testbed.inject(packet)
         unused(peer, 0.6, "a session that its initiator has not used yet")
         forged = bytearray(session.seal())
         forged[-1] ^= 1
@@ -582,30 +584,30 @@ def responder_waits_to_be_asked(stand: Stand) -> None:
 
 
 @check(23)
-def responder_keeps_its_session_meanwhile(stand: Stand) -> None:
+def responder_keeps_its_session_meanwhile(testbed: Testbed) -> None:
     """Until the new session is confirmed the responder sends in the old one, and accepts the old
     one's packets afterwards."""
-    peer = stand.peer()
+    peer = testbed.peer()
     old = peer.handshake()
     peer.works(old)
-    stand.apart()
+    testbed.apart()
     new = peer.handshake(confirm=False)
     peer.works(old)
     peer.send(new.seal())
     peer.works(new)
     packet = peer.packet(os.urandom(8))
     peer.send(old.seal(packet))
-    stand.expect_delivered(packet, "a packet of the session before is delivered")
+    testbed.expect_delivered(packet, "a packet of the session before is delivered")
     peer.works(new)
 
 
 @check(24, seconds=3)
-def initiator_sends_what_waited(stand: Stand) -> None:
+def initiator_sends_what_waited(testbed: Testbed) -> None:
     """On a response the initiator sends what waited, in order, and then no keepalive."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     waiting = [peer.packet_here(os.urandom(8)) for _ in range(3)]
     for packet in waiting:
-        stand.inject(packet)
+        testbed.inject(packet)
     session = peer.answer()
     for packet in waiting:
         content = peer.received(session, "what waited is sent")
@@ -613,40 +615,40 @@ def initiator_sends_what_waited(stand: Stand) -> None:
             raise Differs("a keepalive came, though there are packets that waited")
         if content[: len(packet)] != packet:
             raise Differs("what came is not the next of the packets that waited")
-    peer.road.silence(1, "what waited has confirmed the session")
+    peer.socket.silence(1, "what waited has confirmed the session")
     peer.works(session)
 
 
 @check(24, seconds=18, margin=0.5)
-def initiator_confirms_by_a_keepalive(stand: Stand) -> None:
+def initiator_confirms_by_a_keepalive(testbed: Testbed) -> None:
     """On a response the initiator with nothing to send confirms it by one keepalive; the session is
     in use at once, and the one before still receives."""
-    peer = stand.peer()
+    peer = testbed.peer()
     old = peer.handshake()
     message, new = respond(peer, unanswered(peer, old))
     peer.send(message)
     if peer.received(new, "the initiator confirms the session"):
         raise Differs("the first message of the session is no keepalive")
-    peer.road.silence(1, "one keepalive is enough")
+    peer.socket.silence(1, "one keepalive is enough")
     peer.works(new)
     packet = peer.packet(os.urandom(8))
     peer.send(old.seal(packet))
-    stand.expect_delivered(packet, "a packet of the session before is delivered")
+    testbed.expect_delivered(packet, "a packet of the session before is delivered")
     peer.works(new)
 
 
 @check(24, seconds=7, margin=0.5)
-def initiator_keeps_an_unconfirmed_session(stand: Stand) -> None:
+def initiator_keeps_an_unconfirmed_session(testbed: Testbed) -> None:
     """A session in which the device was the responder, and that waited to be confirmed, still
     receives after one that the device initiated."""
-    peer = stand.peer()
+    peer = testbed.peer()
     pending = peer.handshake(confirm=False)
     message, new = respond(peer, next_initiation(peer)[0])
     peer.send(message)
     confirmed(peer, new, "the initiator sends what waited")
     packet = peer.packet(os.urandom(8))
     peer.send(pending.seal(packet))
-    stand.expect_delivered(packet, "a packet of the session that waited is delivered")
+    testbed.expect_delivered(packet, "a packet of the session that waited is delivered")
     peer.works(new)
 
 
@@ -654,28 +656,30 @@ def initiator_keeps_an_unconfirmed_session(stand: Stand) -> None:
 
 
 @check(28, seconds=3)
-def strangers(stand: Stand) -> None:
+def strangers(testbed: Testbed) -> None:
     """Initiations of a static key that is not, or no longer, configured, or that somebody else
     holds, get no answer."""
-    peer, stranger = stand.peer(), stand.peer(configured=False)
+    peer, stranger = testbed.peer(), testbed.peer(configured=False)
     session = peer.handshake()
     stranger.initiate()
-    stranger.road.silence(0.5, "an initiation of an unknown key")
-    for road in (stranger.road, peer.road):
-        stand.apart()
-        road.send(oracle.initiate(stranger.key, stand.public, static=peer.key.public).message)
-        road.silence(0.3, "an initiation of somebody without the private key")
+    stranger.socket.silence(0.5, "an initiation of an unknown key")
+    for peer_socket in (stranger.socket, peer.socket):
+        testbed.apart()
+        peer_socket.send(
+            oracle.initiate(stranger.key, testbed.public, static=peer.key.public).message
+        )
+        peer_socket.silence(0.3, "an initiation of somebody without the private key")
     peer.works(session)
     stranger.configure("allowed-ips", f"{stranger.inner[4]}/32")
     session = stranger.handshake()
     stranger.works(session)
     stranger.configure("remove")
-    stand.apart()
+    testbed.apart()
     stranger.initiate()
-    stranger.road.silence(0.5, "an initiation of a key that was removed")
+    stranger.socket.silence(0.5, "an initiation of a key that was removed")
     stranger.send(session.seal(stranger.packet()))
-    stand.expect_dropped("a packet of a peer that was removed", 0.3)
-    stand.apart()
+    testbed.expect_dropped("a packet of a peer that was removed", 0.3)
+    testbed.apart()
     peer.works(peer.handshake())
 
 
@@ -683,12 +687,12 @@ def strangers(stand: Stand) -> None:
 
 
 def initiation_of(peer: Peer) -> bytes:
-    return oracle.initiate(peer.key, peer.stand.public).message
+    return oracle.initiate(peer.key, peer.device.public).message
 
 
 def initiated_by_device(peer: Peer) -> Initiated:
     """The device's initiation because of a packet that waits from now on."""
-    peer.stand.inject(peer.packet_here())
+    peer.device.inject(peer.packet_here())
     return peer.awaited()
 
 
@@ -699,8 +703,8 @@ def respond(peer: Peer, initiated: Initiated) -> tuple[bytes, Session]:
 def next_initiation(peer: Peer) -> tuple[Initiated, float]:
     """The next initiation and its time, while there is always more to send to the peer."""
     for _ in range(14):
-        peer.stand.inject(peer.packet_here())
-        datagram = peer.road.receive(0.5)
+        peer.device.inject(peer.packet_here())
+        datagram = peer.socket.receive(0.5)
         if datagram and datagram.kind == INITIATION:
             return oracle.consume(peer.key, datagram.data), datagram.time
         if datagram and datagram.kind == TRANSPORT:
@@ -711,9 +715,9 @@ def next_initiation(peer: Peer) -> tuple[Initiated, float]:
 def unanswered(peer: Peer, session: Session) -> Initiated:
     """The device's initiation because nothing answers what it sends in the session. Unlike for any
     other, no packet waits for its response."""
-    peer.stand.pause(0.5)  # some tell only by their ticks what came last
-    peer.road.drain()
-    peer.stand.inject(peer.packet_here())
+    peer.device.pause(0.5)  # some tell only by their ticks what came last
+    peer.socket.drain()
+    peer.device.inject(peer.packet_here())
     peer.received(session, "the device sends through a session")
     return peer.awaited(17)
 
@@ -721,21 +725,21 @@ def unanswered(peer: Peer, session: Session) -> Initiated:
 def confirmed(peer: Peer, session: Session, why: str) -> None:
     """The device sends in a session that it may use now: one message or several."""
     peer.received(session, why)
-    while datagram := peer.road.receive(0.1):
+    while datagram := peer.socket.receive(0.1):
         peer.opened(session, datagram)
 
 
 def unused(peer: Peer, seconds: float, why: str) -> None:
     """No transport data may come; what else there is does not matter."""
     deadline = time.monotonic() + seconds
-    while datagram := peer.road.receive(max(deadline - time.monotonic(), 0)):
+    while datagram := peer.socket.receive(max(deadline - time.monotonic(), 0)):
         if datagram.kind == TRANSPORT:
             raise Differs(f"{why}: the device sent {oracle.describe(datagram.data)}")
 
 
 def sender_index(peer: Peer, kind: int) -> int:
     """That of the next message of that kind."""
-    while datagram := peer.road.receive():
+    while datagram := peer.socket.receive():
         if datagram.kind == kind:
             return int(struct.unpack_from("<I", datagram.data, 4)[0])
     raise Differs(f"no {oracle.KINDS[kind]} came")
@@ -747,9 +751,9 @@ def retyped(message: bytes, bits: int) -> bytes:
     return struct.pack("<I", word | bits) + message[4:]
 
 
-def cookies_not_taken(stand: Stand, spoil: Callable[[bytes], list[bytes]]) -> None:
+def cookies_not_taken(testbed: Testbed, spoil: Callable[[bytes], list[bytes]]) -> None:
     """What becomes of a cookie reply so must leave the next initiation without mac2."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     initiated, cookie = initiated_by_device(peer), os.urandom(16)
     for reply in spoil(
         oracle.cookie_reply(peer.key.public, initiated.index, initiated.mac1, cookie)
@@ -771,16 +775,16 @@ def stamp(number: int) -> bytes:
 def responses(peer: Peer) -> list[Datagram]:
     """All responses until none has come for some time."""
     found: list[Datagram] = []
-    while datagram := peer.road.receive(0.15 if found else 2):
+    while datagram := peer.socket.receive(0.15 if found else 2):
         if datagram.kind == RESPONSE:
             found.append(datagram)
     return found
 
 
-def expect_spaced(stand: Stand, answers: Sequence[Datagram], start: float) -> None:
+def expect_spaced(testbed: Testbed, answers: Sequence[Datagram], start: float) -> None:
     """No more answers than fit, by a clock with ticks of 10 ms, since the first initiation."""
     took = answers[-1].time - start
-    stand.log(f"{len(answers)} responses in {took:.3f} s")
+    testbed.log(f"{len(answers)} responses in {took:.3f} s")
     if len(answers) > 1 + (took + 0.01) * 50:
         raise Differs(f"{len(answers)} initiations were answered in {took:.3f} s, above 50/s")
 
@@ -815,7 +819,7 @@ def unlikely(successes: int, tosses: int) -> bool:
     return abs(2 * successes - tosses) > 6.5 * math.sqrt(tosses)
 
 
-def set_private_key(stand: Stand, private: bytes) -> None:
+def set_private_key(testbed: Testbed, private: bytes) -> None:
     text = b64encode(private).decode()
-    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=text)
-    stand.log("the device has a private key")
+    testbed.wg("set", testbed.interface, "private-key", "/dev/stdin", text=text)
+    testbed.log("the device has a private key")

@@ -11,8 +11,8 @@ from dataclasses import replace
 from .. import packets
 from ..oracle import TRANSPORT, Session, respond
 from ..peer import Peer
-from ..road import FAMILY, PATIENCE, SO_RCVBUFFORCE
-from ..stand import Stand
+from ..peer_socket import FAMILY, PATIENCE, SO_RCVBUFFORCE
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 from ._common import UDP_SEGMENT, seen_from_device, what_waited
 
@@ -23,10 +23,10 @@ ENCAPSULATED = {0: 0, 1: 1, 2: 2, 3: 2, 0xB8: 0, 0xB9: 1, 0xBA: 2, 0xBB: 2}
 
 
 @check(97)
-def padded_to_16(stand: Stand) -> None:
+def padded_to_16(testbed: Testbed) -> None:
     """Packets are padded with zeros to the next multiple of 16, but not beyond the MTU."""
-    peer, session = _connected(stand)
-    mtu = stand.mtu()
+    peer, session = _connected(testbed)
+    mtu = testbed.mtu()
     for size in (28, 41, 48, 49, 128, 1260, mtu - 12, mtu - 11, mtu - 1, mtu):
         _expect_padded(peer, session, size, mtu)
     for size in (48, 61, mtu - 1):
@@ -34,25 +34,25 @@ def padded_to_16(stand: Stand) -> None:
 
 
 @check(97, shared=False)
-def padded_within_odd_mtus(stand: Stand) -> None:
+def padded_within_odd_mtus(testbed: Testbed) -> None:
     """The MTU that limits the padding may be any number."""
-    peer, session = _connected(stand)
+    peer, session = _connected(testbed)
     for mtu in (1281, 1299, 1280, 1295):
-        stand.command(f"ip link set {stand.interface} mtu {mtu}")
+        testbed.command(f"ip link set {testbed.interface} mtu {mtu}")
         _await_padding(peer, session, mtu, mtu)
         for size in (mtu, mtu - 1, mtu - mtu % 16, 100):
             _expect_padded(peer, session, size, mtu)
 
 
 @check(97, shared=False)
-def padded_within_the_mtu_of_a_route(stand: Stand) -> None:
+def padded_within_the_mtu_of_a_route(testbed: Testbed) -> None:
     """A route's own MTU limits the padding as well."""
-    if stand.subject.kind != "kernel":
+    if testbed.subject.kind != "kernel":
         raise NotApplicable("a TUN device does not tell the MTU of a route")
-    peer, session = _connected(stand)
-    stand.addresses()
-    stand.command(f"ip route add {peer.inner[4]}/32 dev {stand.interface} mtu 1299")
-    with stand.stack(socket.AF_INET, socket.SOCK_DGRAM) as out:
+    peer, session = _connected(testbed)
+    testbed.addresses()
+    testbed.command(f"ip route add {peer.inner[4]}/32 dev {testbed.interface} mtu 1299")
+    with testbed.stack(socket.AF_INET, socket.SOCK_DGRAM) as out:
         for size, padded in ((1297, 1299), (1299, 1299), (1200, 1200), (1201, 1216)):
             out.sendto(bytes(size - 28), (peer.inner[4], 9))
             content = peer.received(session, f"a packet of {size} B")
@@ -61,98 +61,98 @@ def padded_within_the_mtu_of_a_route(stand: Stand) -> None:
 
 
 @check(97, shared=False)
-def packets_beyond_the_mtu(stand: Stand) -> None:
+def packets_beyond_the_mtu(testbed: Testbed) -> None:
     """An MTU of 0, where it can be set, and a packet that waited while the MTU became less than
     its length, end nothing; the packet is sent whole."""
-    peer = stand.peer(endpoint=True)
-    packet = packets.sized(stand.inner(1)[4], peer.inner[4], 1419)
-    stand.inject(packet)
+    peer = testbed.peer(endpoint=True)
+    packet = packets.sized(testbed.inner(1)[4], peer.inner[4], 1419)
+    testbed.inject(packet)
     initiated = peer.awaited()
     for mtu in (0, 68):
-        if not stand.run(["ip", "link", "set", stand.interface, "mtu", str(mtu)]).returncode:
-            stand.log(f"the MTU is {mtu}")
+        if not testbed.run(["ip", "link", "set", testbed.interface, "mtu", str(mtu)]).returncode:
+            testbed.log(f"the MTU is {mtu}")
             break
-    stand.pause(0.3)
+    testbed.pause(0.3)
     message, session = respond(peer.key, initiated)
     peer.send(message)
     content = what_waited(peer, session, "a packet that waited")
     if content[: len(packet)] != packet or any(content[len(packet) :]):
         raise Differs(f"what was sent is not the packet of {len(packet)} B that waited")
-    small = packets.sized(stand.inner(1)[4], peer.inner[4], 60)
+    small = packets.sized(testbed.inner(1)[4], peer.inner[4], 60)
     with contextlib.suppress(OSError):  # the interface may refuse it
-        stand.inject(small)
-    peer.road.drain()
-    stand.command(f"ip link set {stand.interface} mtu 1420")
-    stand.pause(0.3)
+        testbed.inject(small)
+    peer.socket.drain()
+    testbed.command(f"ip link set {testbed.interface} mtu 1420")
+    testbed.pause(0.3)
     peer.works(session)
 
 
 @check(98, shared=False)
-def the_default_mtu(stand: Stand) -> None:
+def the_default_mtu(testbed: Testbed) -> None:
     """A new interface has an MTU of 1420: 1500 less IPv6, UDP, and what WireGuard adds."""
-    stand.log(f"the interface was made with an MTU of {stand.default_mtu}")
-    if stand.default_mtu != 1420:
-        raise Differs(f"the MTU of a new interface is {stand.default_mtu}")
+    testbed.log(f"the interface was made with an MTU of {testbed.default_mtu}")
+    if testbed.default_mtu != 1420:
+        raise Differs(f"the MTU of a new interface is {testbed.default_mtu}")
 
 
 @check(98, shared=False, seconds=4)
-def mtus_change_at_run_time(stand: Stand) -> None:
+def mtus_change_at_run_time(testbed: Testbed) -> None:
     """Packets as large as any MTU that the interface takes are carried, both ways, and where the
     MTU limits the padding it is the new one that does; extreme ones end nothing."""
-    peer, session = _connected(stand)
-    stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 1419))
+    peer, session = _connected(testbed)
+    testbed.inject(packets.sized(testbed.inner(1)[4], peer.inner[4], 1419))
     limited = len(what_waited(peer, session, "a packet of 1419 B")) == 1420
     for mtu in (9000, 1300, 570, 68, 1420, 2001, 65535, 1420):
-        if stand.run(["ip", "link", "set", stand.interface, "mtu", str(mtu)]).returncode:
-            stand.log(f"an MTU of {mtu} cannot be set")
+        if testbed.run(["ip", "link", "set", testbed.interface, "mtu", str(mtu)]).returncode:
+            testbed.log(f"an MTU of {mtu} cannot be set")
             continue
         most = min(mtu, 9000)
         if limited:
             _await_padding(peer, session, most, mtu)
         for size in (60, most - 1, most):
-            packet = packets.sized(stand.inner(1)[4], peer.inner[4], size)
-            stand.inject(packet)
+            packet = packets.sized(testbed.inner(1)[4], peer.inner[4], size)
+            testbed.inject(packet)
             if not what_waited(peer, session, f"a packet of {size} B").startswith(packet):
                 raise Differs(f"a packet of {size} B was changed, with an MTU of {mtu}")
-            there = packets.sized(peer.inner[4], stand.inner(1)[4], size)
+            there = packets.sized(peer.inner[4], testbed.inner(1)[4], size)
             peer.send(session.seal(there))
-            stand.expect_delivered(there, f"a packet of {size} B with an MTU of {mtu}")
+            testbed.expect_delivered(there, f"a packet of {size} B with an MTU of {mtu}")
         if mtu == 65535:
-            stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 65535))
-            peer.road.silence(0.3, "a packet that, with its overhead, is longer than UDP can be")
+            testbed.inject(packets.sized(testbed.inner(1)[4], peer.inner[4], 65535))
+            peer.socket.silence(0.3, "a packet that, with its overhead, is longer than UDP can be")
     peer.works(session)
 
 
 @check(99)
-def ecn_goes_out_over_ipv4(stand: Stand) -> None:
+def ecn_goes_out_over_ipv4(testbed: Testbed) -> None:
     """The outer IPv4 packet has the ECN bits of the inner one, with CE carried as ECT(0), and not
     its DSCP."""
-    _ecn_goes_out(stand, 4)
+    _ecn_goes_out(testbed, 4)
 
 
 @check(99)
-def ecn_goes_out_over_ipv6(stand: Stand) -> None:
+def ecn_goes_out_over_ipv6(testbed: Testbed) -> None:
     """The same of the outer IPv6 packet."""
-    _ecn_goes_out(stand, 6)
+    _ecn_goes_out(testbed, 6)
 
 
 @check(99, seconds=3)
-def ecn_comes_in_over_ipv4(stand: Stand) -> None:
+def ecn_comes_in_over_ipv4(testbed: Testbed) -> None:
     """Congestion that was met outside is passed on, as RFC 6040 has it: CE to a packet that can
     carry it, ECT(1) in place of ECT(0); the IPv4 checksum stays right, the DSCP as it was."""
-    _ecn_comes_in(stand, 4)
+    _ecn_comes_in(testbed, 4)
 
 
 @check(99, seconds=3)
-def ecn_comes_in_over_ipv6(stand: Stand) -> None:
+def ecn_comes_in_over_ipv6(testbed: Testbed) -> None:
     """The same of congestion that was met by the outer IPv6 packet."""
-    _ecn_comes_in(stand, 6)
+    _ecn_comes_in(testbed, 6)
 
 
 @check(99)
-def ecn_in_a_burst(stand: Stand) -> None:
+def ecn_in_a_burst(testbed: Testbed) -> None:
     """Each of many messages that come at once gets the ECN bits of its own outer packet."""
-    peer, session = _connected(stand)
+    peer, session = _connected(testbed)
     wanted = {}
     for number in range(48):
         outer_tos = number % 4
@@ -160,7 +160,7 @@ def ecn_in_a_burst(stand: Stand) -> None:
         _set_tos(peer, outer_tos)
         wanted[packet[28:32]] = _decapsulated(outer_tos, ECT0)
         peer.send(session.seal(packet))
-    found = stand.delivered(PATIENCE, len(wanted))
+    found = testbed.delivered(PATIENCE, len(wanted))
     for packet in found:
         read = packets.read(packet)
         if read and (tos := wanted.pop(packet[28:32], read.tos)) != read.tos:
@@ -170,19 +170,19 @@ def ecn_in_a_burst(stand: Stand) -> None:
 
 
 @check(100)
-def outer_packets_may_be_fragmented(stand: Stand) -> None:
+def outer_packets_may_be_fragmented(testbed: Testbed) -> None:
     """Neither handshake messages nor data have "don't fragment" set in the outer IPv4 header."""
-    tap = stand.tap()
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    tap = testbed.tap()
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     session = peer.answer()
     peer.received(session, "a packet that waited")
-    stand.inject(packets.sized(stand.inner(1)[4], peer.inner[4], 1420))
+    testbed.inject(packets.sized(testbed.inner(1)[4], peer.inner[4], 1420))
     peer.received(session, "a large packet")
-    stand.peer().handshake()
-    seen = [packet for packet in seen_from_device(stand, tap) if packet.version == 4]
+    testbed.peer().handshake()
+    seen = [packet for packet in seen_from_device(testbed, tap) if packet.version == 4]
     for packet in seen:
-        stand.log(f"on the cable: {packet}, DF {packet.dont_fragment}")
+        testbed.log(f"on the cable: {packet}, DF {packet.dont_fragment}")
         if packet.dont_fragment:
             raise Differs(f"an outer packet has DF set: {packet}")
     if len(seen) < 4:
@@ -190,26 +190,26 @@ def outer_packets_may_be_fragmented(stand: Stand) -> None:
 
 
 @check(100, shared=False)
-def large_packets_in_ipv4_fragments(stand: Stand) -> None:
+def large_packets_in_ipv4_fragments(testbed: Testbed) -> None:
     """With an MTU beyond the cable's the outer packet is fragmented, and nothing of it changed."""
-    _large_packets(stand, 4)
+    _large_packets(testbed, 4)
 
 
 @check(100, shared=False)
-def large_packets_in_ipv6_fragments(stand: Stand) -> None:
+def large_packets_in_ipv6_fragments(testbed: Testbed) -> None:
     """The same over IPv6."""
-    _large_packets(stand, 6)
+    _large_packets(testbed, 6)
 
 
 @check(100, shared=False, seconds=4)
-def offloads_change_no_byte(stand: Stand) -> None:
+def offloads_change_no_byte(testbed: Testbed) -> None:
     """What the host's TCP sends in large pieces leaves in packets with right headers, and none of
     its bytes is changed, lost or repeated."""
-    peer, session = _connected(stand)
-    stand.addresses()
+    peer, session = _connected(testbed)
+    testbed.addresses()
     for version in (4, 6):
         stream = os.urandom(200_000)
-        with stand.stack(FAMILY[version], socket.SOCK_STREAM) as client:
+        with testbed.stack(FAMILY[version], socket.SOCK_STREAM) as client:
             sender = threading.Thread(target=_upload, args=(client, peer.inner[version], stream))
             sender.start()
             received = _listen(peer, session, version, len(stream))
@@ -221,17 +221,17 @@ def offloads_change_no_byte(stand: Stand) -> None:
 
 
 @check(100, shared=False)
-def datagrams_keep_their_bounds(stand: Stand) -> None:
+def datagrams_keep_their_bounds(testbed: Testbed) -> None:
     """Of UDP datagrams of one flow, many at once, each arrives as it was sent, both ways."""
-    peer, session = _connected(stand)
-    stand.addresses()
-    with stand.stack(socket.AF_INET, socket.SOCK_DGRAM) as host:
+    peer, session = _connected(testbed)
+    testbed.addresses()
+    with testbed.stack(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
-        host.bind((stand.inner(1)[4], 9))
+        host.bind((testbed.inner(1)[4], 9))
         sizes = [1200] * 11 + [300] + [8] * 5 + [1000] * 8 + [3, 1, 0, 1]
         payloads = [os.urandom(size) for size in sizes]
         for message in [session.seal(peer.packet(payload)) for payload in payloads]:
-            peer.road.send(message, quietly=True)
+            peer.socket.send(message, quietly=True)
         got: list[bytes] = []
         with contextlib.suppress(TimeoutError):
             while len(got) < len(payloads):
@@ -239,23 +239,23 @@ def datagrams_keep_their_bounds(stand: Stand) -> None:
         if got != payloads:
             raise Differs(f"{len(payloads)} datagrams were sent, {len(got)} came, or others")
         data = os.urandom(30_500)
-        peer.road.drain()
+        peer.socket.drain()
         host.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)  # one piece for many datagrams
         host.sendto(data, (peer.inner[4], 9))
         came: list[bytes] = []
-        while len(came) < 31 and (datagram := peer.road.receive()):
+        while len(came) < 31 and (datagram := peer.socket.receive()):
             came.append(_checked(peer.opened(session, datagram)).payload[8:])
         if came != [data[start : start + 1000] for start in range(0, len(data), 1000)]:
             raise Differs("datagrams that the host gave the tunnel in one piece were changed")
 
 
-def _ecn_goes_out(stand: Stand, outer: int) -> None:
-    peer, session = _connected(stand, outer)
+def _ecn_goes_out(testbed: Testbed, outer: int) -> None:
+    peer, session = _connected(testbed, outer)
     for version in (4, 6):
         for tos, wanted in ENCAPSULATED.items():
             packet = peer.packet_here(os.urandom(9), version=version, tos=tos)
-            stand.inject(packet)
-            datagram = peer.road.expect(TRANSPORT, f"a packet with TOS {tos:#x}")
+            testbed.inject(packet)
+            datagram = peer.socket.expect(TRANSPORT, f"a packet with TOS {tos:#x}")
             if not peer.opened(session, datagram).startswith(packet):
                 raise Differs(f"a packet with TOS {tos:#x} was changed inside")
             if datagram.tos != wanted:
@@ -265,8 +265,8 @@ def _ecn_goes_out(stand: Stand, outer: int) -> None:
                 )
 
 
-def _ecn_comes_in(stand: Stand, outer: int) -> None:
-    peer, session = _connected(stand, outer)
+def _ecn_comes_in(testbed: Testbed, outer: int) -> None:
+    peer, session = _connected(testbed, outer)
     for version in (4, 6):
         for outer_tos in (*range(4), 0xB8 | CE, 0x20 | ECT1):
             _set_tos(peer, outer_tos)
@@ -277,29 +277,29 @@ def _ecn_comes_in(stand: Stand, outer: int) -> None:
                 _expect_ecn(peer, payload, version, outer_tos, inner_tos)
 
 
-def _large_packets(stand: Stand, outer: int) -> None:
-    peer, session = _connected(stand, outer)
-    stand.command(f"ip link set {stand.interface} mtu 4000")
+def _large_packets(testbed: Testbed, outer: int) -> None:
+    peer, session = _connected(testbed, outer)
+    testbed.command(f"ip link set {testbed.interface} mtu 4000")
     for size in (1440, 3999, 4000):
-        tap = stand.tap()
-        packet = packets.sized(stand.inner(1)[4], peer.inner[4], size)
-        stand.inject(packet)
+        tap = testbed.tap()
+        packet = packets.sized(testbed.inner(1)[4], peer.inner[4], size)
+        testbed.inject(packet)
         content = what_waited(peer, session, f"a packet of {size} B over a cable with MTU 1500")
         if len(content) < size and packet.startswith(content):
             raise NotApplicable(f"it cuts packets to {len(content)} B: see item 98")
         if content[:size] != packet:
             raise Differs(f"a packet of {size} B was changed on its way")
-        pieces = [one for one in tap.packets(0.1) if one.source in stand.outer.values()]
-        stand.log(f"{len(pieces)} outer packets carried it")
+        pieces = [one for one in tap.packets(0.1) if one.source in testbed.outer.values()]
+        testbed.log(f"{len(pieces)} outer packets carried it")
         if size > 1500 and not (len(pieces) > 1 and all(one.fragment for one in pieces)):
             raise Differs(f"{size} B went over a cable with MTU 1500 unfragmented")
-        there = packets.sized(peer.inner[4], stand.inner(1)[4], size)
+        there = packets.sized(peer.inner[4], testbed.inner(1)[4], size)
         peer.send(session.seal(there))
-        stand.expect_delivered(there, f"a packet of {size} B that came in fragments")
+        testbed.expect_delivered(there, f"a packet of {size} B that came in fragments")
 
 
-def _connected(stand: Stand, version: int = 4) -> tuple[Peer, Session]:
-    peer = stand.peer(version=version)
+def _connected(testbed: Testbed, version: int = 4) -> tuple[Peer, Session]:
+    peer = testbed.peer(version=version)
     session = peer.handshake()
     peer.works(session)
     return peer, session
@@ -311,8 +311,8 @@ def _padded(size: int, mtu: int) -> int:
 
 def _expect_padded(peer: Peer, session: Session, size: int, mtu: int, version: int = 4) -> None:
     """The device sends a packet of that size, padded as it is with that MTU."""
-    packet = packets.sized(peer.stand.inner(1)[version], peer.inner[version], size)
-    peer.stand.inject(packet)
+    packet = packets.sized(peer.device.inner(1)[version], peer.inner[version], size)
+    peer.device.inject(packet)
     content = peer.received(session, f"a packet of {size} B with an MTU of {mtu}")
     if len(content) != _padded(size, mtu):
         wanted = _padded(size, mtu)
@@ -335,10 +335,10 @@ def _await_padding(peer: Peer, session: Session, size: int, mtu: int) -> None:
 
 
 def _set_tos(peer: Peer, tos: int) -> None:
-    if peer.road.version == 4:
-        peer.road.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    if peer.socket.version == 4:
+        peer.socket.udp.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
     else:
-        peer.road.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+        peer.socket.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
 
 
 def _decapsulated(outer: int, inner: int) -> int:
@@ -351,10 +351,10 @@ def _decapsulated(outer: int, inner: int) -> int:
 
 
 def _expect_ecn(peer: Peer, payload: bytes, version: int, outer: int, inner: int) -> None:
-    stand = peer.stand
+    device = peer.device
     wanted = peer.packet(payload, version=version, tos=_decapsulated(outer, inner))
-    found = stand.delivered()
-    why = f"inner IPv{version} TOS {inner:#x} in outer IPv{peer.road.version} TOS {outer:#x}"
+    found = device.delivered()
+    why = f"inner IPv{version} TOS {inner:#x} in outer IPv{peer.socket.version} TOS {outer:#x}"
     if not found:
         raise Differs(f"{why}: nothing came out of the tunnel")
     if found[0] != wanted:
@@ -373,11 +373,11 @@ def _upload(client: socket.socket, address: str, stream: bytes) -> None:
 def _listen(peer: Peer, session: Session, version: int, length: int) -> bytes:
     """What a TCP of the device's host sends: every segment that comes in its turn is taken and
     acknowledged, so whatever is lost is sent again."""
-    stand, stream, start, deadline = peer.stand, b"", 0, time.monotonic() + 12
-    own, other = peer.inner[version], stand.inner(1)[version]
+    device, stream, start, deadline = peer.device, b"", 0, time.monotonic() + 12
+    own, other = peer.inner[version], device.inner(1)[version]
     segments = 0
     while len(stream) < length and time.monotonic() < deadline:
-        datagram = peer.road.receive(0.5, quietly=True)
+        datagram = peer.socket.receive(0.5, quietly=True)
         if datagram is None or datagram.kind != TRANSPORT:
             continue
         content = peer.opened(session, datagram)
@@ -400,8 +400,8 @@ def _listen(peer: Peer, session: Session, version: int, length: int) -> bytes:
         header = struct.pack(
             ">HHIIBBHHH", 9, source, first, wanted, (20 + len(options)) << 2, answer, 65535, 0, 0
         )
-        peer.road.send(session.seal(packets.tcp(own, other, header + options)), quietly=True)
-    stand.log(f"{len(stream)} B came over TCP in {segments} segments")
+        peer.socket.send(session.seal(packets.tcp(own, other, header + options)), quietly=True)
+    device.log(f"{len(stream)} B came over TCP in {segments} segments")
     return stream
 
 

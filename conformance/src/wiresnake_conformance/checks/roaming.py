@@ -10,8 +10,8 @@ from pathlib import Path
 from .. import namespaces, oracle, packets
 from ..oracle import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Key, Session, consume
 from ..peer import Peer
-from ..road import PATIENCE, Datagram, Road
-from ..stand import Stand
+from ..peer_socket import PATIENCE, Datagram, PeerSocket
+from ..testbed import Testbed
 from ..verdict import Differs, check
 from ._common import UDP_SEGMENT, sends_data, what_waited
 
@@ -24,55 +24,58 @@ UNROUTED = {4: "203.0.113", 6: "2001:db8:2:"}
 
 
 @check(76, seconds=3, shared=False)
-def authentic_messages_move_the_endpoint(stand: Stand) -> None:
+def authentic_messages_move_the_endpoint(testbed: Testbed) -> None:
     """Whatever is authentic and fresh moves the endpoint to where it came from: a response, an
     initiation, a keepalive, a packet with an inner source that is not the peer's."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     message, session = oracle.respond(peer.key, peer.awaited())
-    peer.road = stand.road("198.51.100.1")
+    peer.socket = testbed.socket("198.51.100.1")
     peer.send(message)
     what_waited(peer, session)
     moved(peer, "a response")
-    peer.road = stand.road("198.51.100.2")
+    peer.socket = testbed.socket("198.51.100.2")
     peer.send(session.seal())
     moved(peer, "a keepalive")
-    peer.road = stand.road("198.51.100.3")
-    peer.send(session.seal(packets.udp("203.0.113.1", stand.inner(1)[4])))
+    peer.socket = testbed.socket("198.51.100.3")
+    peer.send(session.seal(packets.udp("203.0.113.1", testbed.inner(1)[4])))
     moved(peer, "a packet with a source that is not the peer's")
-    peer.road = stand.road("198.51.100.4")
+    peer.socket = testbed.socket("198.51.100.4")
     session = peer.handshake(confirm=False)
     moved(peer, "an initiation")
     peer.send(session.seal())
-    stand.expect_dropped("a packet with a source that is not the peer's")
+    testbed.expect_dropped("a packet with a source that is not the peer's")
     peer.works(session)
 
 
 @check(76, seconds=5, shared=False)
-def nothing_else_moves_it(stand: Stand) -> None:
+def nothing_else_moves_it(testbed: Testbed) -> None:
     """What is forged, repeated, too old, of strangers, or a cookie reply leaves the endpoint."""
-    peer, waiting = stand.peer(), stand.peer(endpoint=True)
-    elsewhere = stand.road("198.51.100.66")
+    peer, waiting = testbed.peer(), testbed.peer(endpoint=True)
+    elsewhere = testbed.socket("198.51.100.66")
     initiation = peer.initiate()
-    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     session = peer.complete(initiation, response.data)
     keepalive = session.seal()
     peer.send(keepalive)
     peer.works(session)
     peer.send(session.seal(counter=20_000))
-    stand.inject(waiting.packet_here())
+    testbed.inject(waiting.packet_here())
     initiated = waiting.awaited()
     answer, waited = oracle.respond(waiting.key, initiated)
-    unknown = oracle.initiate(Key.new(), stand.public).message
-    broken = flipped(oracle.initiate(peer.key, stand.public).message, 100)
+    unknown = oracle.initiate(Key.new(), testbed.public).message
+    broken = flipped(oracle.initiate(peer.key, testbed.public).message, 100)
     for datagram, why in (
         (flipped(session.seal(counter=20_001)), "transport data with a wrong tag"),
         (keepalive, "a keepalive once more"),
         (session.seal(counter=9_000), "a counter that is out of the window"),
         (initiation.message, "an initiation once more"),
         (unknown, "an initiation of a stranger"),
-        (oracle.again_with_macs(broken, stand.public), "an initiation with a wrong tag"),
-        (oracle.again_with_macs(flipped(answer, 50), stand.public), "a response with a wrong tag"),
+        (oracle.again_with_macs(broken, testbed.public), "an initiation with a wrong tag"),
+        (
+            oracle.again_with_macs(flipped(answer, 50), testbed.public),
+            "a response with a wrong tag",
+        ),
         (
             oracle.cookie_reply(waiting.key.public, initiated.index, initiated.mac1, bytes(16)),
             "a cookie reply",
@@ -81,11 +84,11 @@ def nothing_else_moves_it(stand: Stand) -> None:
         elsewhere.send(datagram)
         elsewhere.silence(0.2, why)
         for one in (peer, waiting):
-            if (endpoint := one.endpoint()) != one.road.name:
+            if (endpoint := one.endpoint()) != one.socket.name:
                 raise Differs(f"{why} moved the endpoint to {endpoint}")
     session.counter = 20_002
     peer.works(session)
-    if repeated := [one for one in waiting.road.drain() if one.kind == INITIATION]:
+    if repeated := [one for one in waiting.socket.drain() if one.kind == INITIATION]:
         initiated = consume(waiting.key, repeated[-1].data)
         answer, waited = oracle.respond(waiting.key, initiated)
     waiting.send(answer)
@@ -93,22 +96,22 @@ def nothing_else_moves_it(stand: Stand) -> None:
 
 
 @check(77, shared=False)
-def data_moves_the_endpoint(stand: Stand) -> None:
+def data_moves_the_endpoint(testbed: Testbed) -> None:
     """After a packet of a session from another address or port the device sends there."""
-    follows(stand, "192.0.2.2", "198.51.100.21", "198.51.100.22")
+    follows(testbed, "192.0.2.2", "198.51.100.21", "198.51.100.22")
 
 
 @check(77, shared=False)
-def data_moves_to_the_other_family(stand: Stand) -> None:
+def data_moves_to_the_other_family(testbed: Testbed) -> None:
     """A packet of a session moves the endpoint from IPv4 to IPv6 and back."""
-    follows(stand, "2001:db8:1::21", "198.51.100.21", "2001:db8:1::22")
+    follows(testbed, "2001:db8:1::21", "198.51.100.21", "2001:db8:1::22")
 
 
-def follows(stand: Stand, *addresses: str) -> None:
-    peer = stand.peer()
+def follows(testbed: Testbed, *addresses: str) -> None:
+    peer = testbed.peer()
     session = peer.handshake()
     for address in addresses:
-        before, peer.road = peer.road, stand.road(address)
+        before, peer.socket = peer.socket, testbed.socket(address)
         peer.works(session)
         moved(peer, "a packet")
         if before.drain():
@@ -116,214 +119,214 @@ def follows(stand: Stand, *addresses: str) -> None:
 
 
 @check(78, shared=False)
-def replies_leave_from_the_contacted_address(stand: Stand) -> None:
+def replies_leave_from_the_contacted_address(testbed: Testbed) -> None:
     """What goes to a peer has the source address that the peer last wrote to, on a host with
     several; once that address is gone, another."""
-    stays_with(stand, 4, "192.0.2.11", "/24")
+    stays_with(testbed, 4, "192.0.2.11", "/24")
 
 
 @check(78, shared=False)
-def ipv6_replies_too(stand: Stand) -> None:
+def ipv6_replies_too(testbed: Testbed) -> None:
     """The same over IPv6."""
-    stays_with(stand, 6, "2001:db8::11", "/64 nodad")
+    stays_with(testbed, 6, "2001:db8::11", "/64 nodad")
 
 
-def stays_with(stand: Stand, version: int, second: str, length: str) -> None:
-    stand.command(f"ip address add {second}{length} dev d0")
-    peer, first = stand.peer(version=version), stand.outer[version]
+def stays_with(testbed: Testbed, version: int, second: str, length: str) -> None:
+    testbed.command(f"ip address add {second}{length} dev d0")
+    peer, first = testbed.peer(version=version), testbed.outer[version]
     contact(peer, second)
     initiating = peer.initiate()
-    response = peer.road.expect(RESPONSE, "an initiation to a second address is answered")
+    response = peer.socket.expect(RESPONSE, "an initiation to a second address is answered")
     came_from(response, second, "the response")
     session = peer.complete(initiating, response.data)
     for address in (second, first, second):
         contact(peer, address)
         heard(peer, session)
         came_from(sends_data(peer, session), address, "a packet")
-    stand.command(f"ip address del {second}{length.split()[0]} dev d0")
-    stand.pause(0.3)
+    testbed.command(f"ip address del {second}{length.split()[0]} dev d0")
+    testbed.pause(0.3)
     came_from(sends_data(peer, session), first, "a packet after that address was removed")
     contact(peer, first)
     peer.works(session)
 
 
 @check(78, seconds=3, shared=False)
-def sources_follow_the_route(stand: Stand) -> None:
+def sources_follow_the_route(testbed: Testbed) -> None:
     """Once the route to a peer leaves by another device, so does the source address."""
-    stand.command("ip link add d1 type veth peer name w1")
-    stand.command(f"ip link set w1 netns {os.getpid()}")
-    stand.command("ip link set d1 addrgenmode none up")
-    stand.command("ip address add 203.0.113.1/24 dev d1")
-    stand.world_command("ip link set w1 addrgenmode none up")
-    stand.world_command("ip address add 203.0.113.2/24 dev w1")
-    peer = stand.peer()
-    peer.road = stand.road("198.51.100.31")
+    testbed.command("ip link add d1 type veth peer name w1")
+    testbed.command(f"ip link set w1 netns {os.getpid()}")
+    testbed.command("ip link set d1 addrgenmode none up")
+    testbed.command("ip address add 203.0.113.1/24 dev d1")
+    testbed.world_command("ip link set w1 addrgenmode none up")
+    testbed.world_command("ip address add 203.0.113.2/24 dev w1")
+    peer = testbed.peer()
+    peer.socket = testbed.socket("198.51.100.31")
     session = peer.handshake()
     heard(peer, session)
-    came_from(sends_data(peer, session), stand.outer[4], "a packet")
-    stand.command("ip route replace 198.51.100.0/24 via 203.0.113.2")
-    stand.pause(0.3)
+    came_from(sends_data(peer, session), testbed.outer[4], "a packet")
+    testbed.command("ip route replace 198.51.100.0/24 via 203.0.113.2")
+    testbed.pause(0.3)
     came_from(sends_data(peer, session), "203.0.113.1", "a packet after the route has changed")
 
 
 @check(78, seconds=3, shared=False)
-def marks_and_ports_forget_sources(stand: Stand) -> None:
+def marks_and_ports_forget_sources(testbed: Testbed) -> None:
     """Another firewall mark, or another port, makes the host choose the source address anew."""
-    stand.command("ip address add 192.0.2.11/24 dev d0")
-    peer = stand.peer()
+    testbed.command("ip address add 192.0.2.11/24 dev d0")
+    peer = testbed.peer()
     contact(peer, "192.0.2.11")
     session = peer.handshake()
     heard(peer, session)
     came_from(sends_data(peer, session), "192.0.2.11", "a packet")
-    stand.wg("set", stand.interface, "fwmark", "7")
-    came_from(sends_data(peer, session), stand.outer[4], "a packet after the mark has changed")
+    testbed.wg("set", testbed.interface, "fwmark", "7")
+    came_from(sends_data(peer, session), testbed.outer[4], "a packet after the mark has changed")
     heard(peer, session)
     came_from(sends_data(peer, session), "192.0.2.11", "a packet after the peer wrote to it again")
-    stand.wg("set", stand.interface, "listen-port", str(stand.port + 1))
-    came_from(sends_data(peer, session), stand.outer[4], "a packet after the port has changed")
+    testbed.wg("set", testbed.interface, "listen-port", str(testbed.port + 1))
+    came_from(sends_data(peer, session), testbed.outer[4], "a packet after the port has changed")
 
 
 @check(78, seconds=19, shared=False, margin=0.5)
-def retries_forget_sources(stand: Stand) -> None:
+def retries_forget_sources(testbed: Testbed) -> None:
     """An initiation that is repeated, or that follows data nobody answered, makes the host choose
     the source address anew."""
-    stand.command("ip address add 192.0.2.11/24 dev d0")
-    silent, retried = stand.peer(), stand.peer()
+    testbed.command("ip address add 192.0.2.11/24 dev d0")
+    silent, retried = testbed.peer(), testbed.peer()
     for peer in (silent, retried):
         contact(peer, "192.0.2.11")
     session = silent.handshake()
     heard(silent, session)
     came_from(sends_data(silent, session), "192.0.2.11", "a packet")
     retried.handshake(confirm=False)
-    stand.pause(5.3)  # so soon after its response the device may not initiate
-    stand.inject(retried.packet_here())
-    first = retried.road.expect(INITIATION, "without a confirmed session the device initiates")
+    testbed.pause(5.3)  # so soon after its response the device may not initiate
+    testbed.inject(retried.packet_here())
+    first = retried.socket.expect(INITIATION, "without a confirmed session the device initiates")
     came_from(first, "192.0.2.11", "the initiation")
-    second = retried.road.expect(INITIATION, "the initiation is repeated", 7)
-    came_from(second, stand.outer[4], "the second initiation")
-    new = silent.road.expect(INITIATION, "15 s after data nobody answered", 11)
-    came_from(new, stand.outer[4], "the initiation after data nobody answered")
+    second = retried.socket.expect(INITIATION, "the initiation is repeated", 7)
+    came_from(second, testbed.outer[4], "the second initiation")
+    new = silent.socket.expect(INITIATION, "15 s after data nobody answered", 11)
+    came_from(new, testbed.outer[4], "the initiation after data nobody answered")
 
 
 @check(79)
-def both_families_on_one_port(stand: Stand) -> None:
+def both_families_on_one_port(testbed: Testbed) -> None:
     """The device is reached by IPv4 and by IPv6, at one port, and sends from there."""
     for version in (4, 6):
-        peer = stand.peer(version=version)
+        peer = testbed.peer(version=version)
         session = peer.handshake()
         heard(peer, session)
         datagram = sends_data(peer, session)
-        if datagram.port != stand.port:
+        if datagram.port != testbed.port:
             raise Differs(f"over IPv{version} it sends from port {datagram.port}, not its own")
         peer.works(session)
 
 
 @check(79, seconds=3, shared=False)
-def any_port_is_free_for_both(stand: Stand) -> None:
+def any_port_is_free_for_both(testbed: Testbed) -> None:
     """Listen port 0 is a port that is free for both families, even where many are not."""
-    with namespaces.inside(stand.network):
+    with namespaces.inside(testbed.network):
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("41000 41019")
         taken = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(10)]
     for port, one in zip(range(41_000, 41_020, 2), taken, strict=True):
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.bind(("::", port))
     for _ in range(8):
-        done = stand.run(["wg", "set", stand.interface, "listen-port", "0"])
+        done = testbed.run(["wg", "set", testbed.interface, "listen-port", "0"])
         if done.returncode:
             raise Differs(f"half the ports are taken, and port 0 is refused: {done.stderr.strip()}")
-        port = int(stand.wg("show", stand.interface, "listen-port"))
+        port = int(testbed.wg("show", testbed.interface, "listen-port"))
         if not port % 2:
             raise Differs(f"it says it listens on port {port}, which another has for IPv6")
-        open_ones = re.findall(rf"(\S+):{port}\s", stand.command("ss -Hnlu"))
+        open_ones = re.findall(rf"(\S+):{port}\s", testbed.command("ss -Hnlu"))
         if len(open_ones) != 2:
             raise Differs(
                 f"on its port {port} sockets listen at {open_ones}, not for both families"
             )
-    peer = stand.peer()
-    peer.road.target = (stand.outer[4], port)
+    peer = testbed.peer()
+    peer.socket.target = (testbed.outer[4], port)
     peer.works(peer.handshake())
 
 
 @check(79, shared=False)
-def hosts_without_ipv6(stand: Stand) -> None:
+def hosts_without_ipv6(testbed: Testbed) -> None:
     """Where IPv6 is switched off the device comes up and does with IPv4."""
-    stand.link(up=False)
-    with namespaces.inside(stand.network):
+    testbed.link(up=False)
+    with namespaces.inside(testbed.network):
         Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
-    stand.link(up=True)
-    peer = stand.peer()
+    testbed.link(up=True)
+    peer = testbed.peer()
     peer.works(peer.handshake())
 
 
 @check(80, seconds=3, shared=False)
-def link_local_endpoints(stand: Stand) -> None:
+def link_local_endpoints(testbed: Testbed) -> None:
     """An IPv6 link-local endpoint has its scope: one that is configured, and one that is met."""
-    met = stand.peer()
-    met.road = stand.road("fe80::2%w0")
+    met = testbed.peer()
+    met.socket = testbed.socket("fe80::2%w0")
     met.works(met.handshake())
-    road = stand.road("fe80::2%w0")
-    configured = peer_at(stand, road, road.name.replace("%w0", "%d0"))
-    stand.inject(configured.packet_here())
+    peer_socket = testbed.socket("fe80::2%w0")
+    configured = peer_at(testbed, peer_socket, peer_socket.name.replace("%w0", "%d0"))
+    testbed.inject(configured.packet_here())
     session = configured.answer()
     what_waited(configured, session)
     configured.works(session)
     for peer in (configured, met):
-        endpoint, right = peer.endpoint(), peer.road.name.replace("%w0", "%d0")
+        endpoint, right = peer.endpoint(), peer.socket.name.replace("%w0", "%d0")
         if endpoint != right:
             raise Differs(f"`wg show` says the endpoint is {endpoint}, not {right}")
 
 
 @check(81, seconds=5, shared=False)
-def loops_of_initiations(stand: Stand) -> None:
+def loops_of_initiations(testbed: Testbed) -> None:
     """An initiation whose route leads into the tunnel itself waits there, and breeds no others."""
-    peer = stand.peer(allowed="0.0.0.0/0", endpoint=True)
-    stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
-    stand.inject(peer.packet_here())
-    stand.pause(2)
+    peer = testbed.peer(allowed="0.0.0.0/0", endpoint=True)
+    testbed.command(f"ip route add 192.0.2.2/32 dev {testbed.interface}")
+    testbed.inject(peer.packet_here())
+    testbed.pause(2)
     _, total = peer.transfer()
     if total > 10 * 148:
         raise Differs(f"{total} B were sent within 2 s where one initiation is due, of 148 B")
-    stand.command(f"ip route del 192.0.2.2/32 dev {stand.interface}")
+    testbed.command(f"ip route del 192.0.2.2/32 dev {testbed.interface}")
     session = peer.answer(5)
     what_waited(peer, session)
-    stand.pause(0.2)
+    testbed.pause(0.2)
     peer.works(session)
 
 
 @check(81, seconds=6, alone=True, shared=False)
-def loops_of_data(stand: Stand) -> None:
+def loops_of_data(testbed: Testbed) -> None:
     """Data whose route leads into the tunnel itself costs no more than what a loop must: the
     device lives, its memory stays bounded, and all is well once the route is right."""
-    peer = stand.peer(allowed="10.0.0.0/24,192.0.2.2/32")
-    other = stand.peer()
-    other.road = stand.road("198.51.100.9")
+    peer = testbed.peer(allowed="10.0.0.0/24,192.0.2.2/32")
+    other = testbed.peer()
+    other.socket = testbed.socket("198.51.100.9")
     session = peer.handshake()
     peer.works(session)
-    before = stand.memory()
-    stand.command(f"ip route add 192.0.2.2/32 dev {stand.interface}")
+    before = testbed.memory()
+    testbed.command(f"ip route add 192.0.2.2/32 dev {testbed.interface}")
     for _ in range(10):
-        stand.inject(peer.packet_here(), quietly=True)
-    stand.pause(2)
-    stand.log(f"sent to the peer: {peer.transfer()[1]} B")
-    grown = stand.memory() - before
-    stand.log(f"memory grew by {grown >> 10} KiB")
+        testbed.inject(peer.packet_here(), quietly=True)
+    testbed.pause(2)
+    testbed.log(f"sent to the peer: {peer.transfer()[1]} B")
+    grown = testbed.memory() - before
+    testbed.log(f"memory grew by {grown >> 10} KiB")
     if grown > 64 << 20:
         raise Differs(f"the device grew by {grown >> 20} MiB")
-    stand.command(f"ip route del 192.0.2.2/32 dev {stand.interface}")
-    stand.pause(1)
+    testbed.command(f"ip route del 192.0.2.2/32 dev {testbed.interface}")
+    testbed.pause(1)
     unread(peer)
-    settled(stand, peer, session)
+    settled(testbed, peer, session)
     other.works(other.handshake())
 
 
 @check(82, seconds=4, shared=False)
-def tunnel_in_a_tunnel(stand: Stand) -> None:
+def tunnel_in_a_tunnel(testbed: Testbed) -> None:
     """The datagrams of one device are packets of another on the same host, both ways."""
-    stand.addresses()
-    outer, inner_device = stand.peer(), stand.another()
+    testbed.addresses()
+    outer, inner_device = testbed.peer(), testbed.another()
     session = outer.handshake()
     port = 7
-    inner = peer_at(inner_device, inner_device.road(), f"{outer.inner[4]}:{port}")
+    inner = peer_at(inner_device, inner_device.socket(), f"{outer.inner[4]}:{port}")
 
     def unwrapped() -> bytes:
         packet = packets.read(what_waited(outer, session))
@@ -332,7 +335,7 @@ def tunnel_in_a_tunnel(stand: Stand) -> None:
         return packet.payload[8:]
 
     def wrapped(datagram: bytes) -> None:
-        own, there = outer.inner[4], stand.inner(1)[4]
+        own, there = outer.inner[4], testbed.inner(1)[4]
         ports = (port, inner_device.port)
         outer.send(session.seal(packets.udp(own, there, datagram, ports=ports)))
 
@@ -348,205 +351,209 @@ def tunnel_in_a_tunnel(stand: Stand) -> None:
 
 
 @check(82, seconds=8)
-def keepalives_hold_a_mapping(stand: Stand) -> None:
+def keepalives_hold_a_mapping(testbed: Testbed) -> None:
     """With a persistent keepalive of 1 s a NAT that forgets after 2 s never does; and when the
     peer's NAT gives it another port every second, the device follows."""
-    peer = stand.peer(endpoint=True, keepalive=1)
+    peer = testbed.peer(endpoint=True, keepalive=1)
     session = peer.answer()
-    last = peer.road.expect(TRANSPORT, "a keepalive confirms the session").time
+    last = peer.socket.expect(TRANSPORT, "a keepalive confirms the session").time
     end = last + 4
     while last < end:
-        datagram = peer.road.expect(TRANSPORT, "a keepalive every second", 2)
+        datagram = peer.socket.expect(TRANSPORT, "a keepalive every second", 2)
         if datagram.time - last > 2:
             raise Differs(f"nothing was sent for {datagram.time - last:.3f} s")
         last = datagram.time
     for _ in range(3):
-        peer.road = stand.road()
+        peer.socket = testbed.socket()
         peer.works(session)
         peer.received(session, "a keepalive to the new port", 3)
 
 
 @check(83, shared=False)
-def marks(stand: Stand) -> None:
+def marks(testbed: Testbed) -> None:
     """Every datagram carries the firewall mark, so that a rule can route it: initiation, response
     and data; without the mark it is not routed so."""
-    marked(stand, 4, f"{UNROUTED[4]}.1")
+    marked(testbed, 4, f"{UNROUTED[4]}.1")
 
 
 @check(83, shared=False)
-def marks_over_ipv6(stand: Stand) -> None:
+def marks_over_ipv6(testbed: Testbed) -> None:
     """The same over IPv6."""
-    marked(stand, 6, f"{UNROUTED[6]}:1")
+    marked(testbed, 6, f"{UNROUTED[6]}:1")
 
 
-def marked(stand: Stand, version: int, address: str) -> None:
-    marked_route(stand, version)
-    stand.wg("set", stand.interface, "fwmark", "0x57")
-    if (shown := stand.wg("show", stand.interface, "fwmark").strip()) != "0x57":
+def marked(testbed: Testbed, version: int, address: str) -> None:
+    marked_route(testbed, version)
+    testbed.wg("set", testbed.interface, "fwmark", "0x57")
+    if (shown := testbed.wg("show", testbed.interface, "fwmark").strip()) != "0x57":
         raise Differs(f"`wg show` says the mark is {shown}, not 0x57")
-    met = stand.peer()
-    met.road = stand.road(address)
+    met = testbed.peer()
+    met.socket = testbed.socket(address)
     session = met.handshake()
     met.works(session)
-    initiated = peer_at(stand, stand.road(address))
-    stand.inject(initiated.packet_here())
+    initiated = peer_at(testbed, testbed.socket(address))
+    testbed.inject(initiated.packet_here())
     begun = initiated.answer()
     what_waited(initiated, begun)
     initiated.works(begun)
-    stand.wg("set", stand.interface, "fwmark", "off")
-    stand.inject(met.packet_here())
-    met.road.silence(0.4, "the mark is off, so no route leads there")
-    stand.wg("set", stand.interface, "fwmark", "0x57")
+    testbed.wg("set", testbed.interface, "fwmark", "off")
+    testbed.inject(met.packet_here())
+    met.socket.silence(0.4, "the mark is off, so no route leads there")
+    testbed.wg("set", testbed.interface, "fwmark", "0x57")
     met.works(session)
 
 
 @check(83, seconds=5, alone=True, shared=False)
-def marks_on_cookie_replies(stand: Stand) -> None:
+def marks_on_cookie_replies(testbed: Testbed) -> None:
     """Cookie replies carry the firewall mark too."""
-    marked_route(stand, 4)
-    peer = stand.peer()
-    peer.road = stand.road(f"{UNROUTED[4]}.1")
-    with stand.load():
+    marked_route(testbed, 4)
+    peer = testbed.peer()
+    peer.socket = testbed.socket(f"{UNROUTED[4]}.1")
+    with testbed.load():
         _, reply = peer.insist([COOKIE_REPLY], times=5)
         if reply:
             raise Differs("a cookie reply without the mark, to where no route leads without it")
-        stand.wg("set", stand.interface, "fwmark", "0x57")
+        testbed.wg("set", testbed.interface, "fwmark", "0x57")
         peer.cookie()
 
 
 @check(83, seconds=3, shared=False)
-def ports_change_and_nothing_else(stand: Stand) -> None:
+def ports_change_and_nothing_else(testbed: Testbed) -> None:
     """Another listen port keeps peers, sessions and all else; the old port is closed."""
-    peer = stand.peer(psk=os.urandom(32), keepalive=300)
+    peer = testbed.peer(psk=os.urandom(32), keepalive=300)
     session = peer.handshake()
     peer.works(session)
-    before = stand.wg("showconf", stand.interface)
-    port = stand.port + 7
-    stand.wg("set", stand.interface, "listen-port", str(port))
-    expected = before.replace(str(stand.port), str(port), 1)
-    if (after := stand.wg("showconf", stand.interface)) != expected:
+    before = testbed.wg("showconf", testbed.interface)
+    port = testbed.port + 7
+    testbed.wg("set", testbed.interface, "listen-port", str(port))
+    expected = before.replace(str(testbed.port), str(port), 1)
+    if (after := testbed.wg("showconf", testbed.interface)) != expected:
         raise Differs(f"the configuration is {after!r}, not {expected!r}")
     if (datagram := sends_data(peer, session)).port != port:
         raise Differs(f"it sends from port {datagram.port}, not {port}")
-    if re.search(rf":{stand.port}\s", stand.command("ss -Hnlu")):
+    if re.search(rf":{testbed.port}\s", testbed.command("ss -Hnlu")):
         raise Differs("the old port is still open")
-    peer.road.target = (stand.outer[4], port)
+    peer.socket.target = (testbed.outer[4], port)
     peer.works(session)
     peer.works(peer.handshake())
 
 
 @check(84, seconds=8, shared=False)
-def errors_of_the_socket(stand: Stand) -> None:
+def errors_of_the_socket(testbed: Testbed) -> None:
     """Endpoints at closed ports, without a route or with one that refuses, a cable that takes no
     large packets and one that is down: the other peers notice nothing, the CPU stays idle, and
-    when the road is good again so is the peer."""
-    good = stand.peer()
+    when the path is good again so is the peer."""
+    good = testbed.peer()
     session = good.handshake()
-    refusals(stand, 4)
+    refusals(testbed, 4)
     good.works(session)
-    stays_idle(stand)
-    stand.command("ip link set d0 mtu 1280")
-    stand.inject(good.packet_here(bytes(1300)))
-    stand.pause(0.2)
-    stand.command("ip link set d0 mtu 1500")
+    stays_idle(testbed)
+    testbed.command("ip link set d0 mtu 1280")
+    testbed.inject(good.packet_here(bytes(1300)))
+    testbed.pause(0.2)
+    testbed.command("ip link set d0 mtu 1500")
     good.works(session)
-    stand.command("ip link set d0 down")
-    stand.inject(good.packet_here())
-    stand.pause(0.3)
-    stand.command("ip link set d0 up")
-    settled(stand, good, session)
+    testbed.command("ip link set d0 down")
+    testbed.inject(good.packet_here())
+    testbed.pause(0.3)
+    testbed.command("ip link set d0 up")
+    settled(testbed, good, session)
 
 
 @check(84, seconds=5, shared=False)
-def errors_of_the_ipv6_socket(stand: Stand) -> None:
+def errors_of_the_ipv6_socket(testbed: Testbed) -> None:
     """The same over IPv6: closed ports and routes that refuse."""
-    good = stand.peer(version=6)
+    good = testbed.peer(version=6)
     session = good.handshake()
-    refusals(stand, 6)
+    refusals(testbed, 6)
     good.works(session)
-    stays_idle(stand)
+    stays_idle(testbed)
     good.works(session)
 
 
-def refusals(stand: Stand, version: int) -> None:
+def refusals(testbed: Testbed, version: int) -> None:
     """Peers to whom datagrams cannot be sent, or come back with an ICMP error."""
-    closed = stand.peer(endpoint=True, keepalive=1, version=version)
+    closed = testbed.peer(endpoint=True, keepalive=1, version=version)
     closed.answer()
-    closed.road.socket.close()
+    closed.socket.udp.close()
     kinds = ("", "unreachable", "prohibit", "blackhole")
     for number, kind in enumerate(kinds, 10):
         address = f"{UNROUTED[version]}{'.' if version == 4 else ':'}{number}"
         if kind:
-            stand.command(f"ip -{version} route add {kind} {address}")
+            testbed.command(f"ip -{version} route add {kind} {address}")
         endpoint = f"[{address}]:9" if version == 6 else f"{address}:9"
-        peer = peer_at(stand, stand.road(version=version), endpoint)
-        stand.inject(peer.packet_here())
+        peer = peer_at(testbed, testbed.socket(version=version), endpoint)
+        testbed.inject(peer.packet_here())
 
 
-def stays_idle(stand: Stand) -> None:
-    before, start = stand.cpu_time(), time.monotonic()
-    stand.pause(2)
-    used = (stand.cpu_time() - before) / (time.monotonic() - start)
-    stand.log(f"the device used {used:.1%} of a CPU")
+def stays_idle(testbed: Testbed) -> None:
+    before, start = testbed.cpu_time(), time.monotonic()
+    testbed.pause(2)
+    used = (testbed.cpu_time() - before) / (time.monotonic() - start)
+    testbed.log(f"the device used {used:.1%} of a CPU")
     if used > 0.05:  # a spinning one on a busy machine may get no more than its share
         raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
 
 
 @check(85, seconds=3, shared=False)
-def datagrams_of_any_length(stand: Stand) -> None:
+def datagrams_of_any_length(testbed: Testbed) -> None:
     """Datagrams of up to 65,507 bytes are survived, noise or authentic, whole or in fragments, and
     many in one piece as a host merges them."""
-    lengths_are_survived(stand, 4)
+    lengths_are_survived(testbed, 4)
 
 
 @check(85, seconds=3, shared=False)
-def ipv6_datagrams_of_any_length(stand: Stand) -> None:
+def ipv6_datagrams_of_any_length(testbed: Testbed) -> None:
     """The same over IPv6."""
-    lengths_are_survived(stand, 6)
+    lengths_are_survived(testbed, 6)
 
 
-def lengths_are_survived(stand: Stand, version: int) -> None:
+def lengths_are_survived(testbed: Testbed, version: int) -> None:
     for mtu in (1500, 65_535):
-        stand.command(f"ip link set d0 mtu {mtu}")
-        stand.world_command(f"ip link set w0 mtu {mtu}")
-        peer = stand.peer(version=version)
+        testbed.command(f"ip link set d0 mtu {mtu}")
+        testbed.world_command(f"ip link set w0 mtu {mtu}")
+        peer = testbed.peer(version=version)
         session = peer.handshake()
         for size in (2047, 2049, 4096, 4097, 8193, 16_385, 32_769, 65_000, LARGEST):
             noise = os.urandom(size - 16)
-            initiation = oracle.initiate(peer.key, stand.public).message
+            initiation = oracle.initiate(peer.key, testbed.public).message
             for datagram in (
                 os.urandom(16) + noise,
                 initiation[:8] + noise + bytes(8),
                 session.seal(bytes(16))[:16] + noise,
                 session.seal(bytes(size - 32), pad=False),
-                session.seal(packets.sized(peer.inner[4], stand.inner(1)[4], size - 32), pad=False),
+                session.seal(
+                    packets.sized(peer.inner[4], testbed.inner(1)[4], size - 32), pad=False
+                ),
             ):
-                peer.road.send(datagram, quietly=True)
-        stand.log(f"noise and transport data of up to {LARGEST} B were sent, with an MTU of {mtu}")
+                peer.socket.send(datagram, quietly=True)
+        testbed.log(
+            f"noise and transport data of up to {LARGEST} B were sent, with an MTU of {mtu}"
+        )
         for segment in (1400, 9000, 30_000):
-            sender = stand.road(version=version)
-            sender.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+            sender = testbed.socket(version=version)
+            sender.udp.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
             start = session.seal(bytes(16))[:16]
             with contextlib.suppress(OSError):  # a segment must fit into the MTU
                 sender.send(start + os.urandom(LARGEST - 16), quietly=True)
-        settled(stand, peer, session)
+        settled(testbed, peer, session)
         peer.works(peer.handshake())
 
 
 def moved(peer: Peer, why: str) -> None:
     """The device believes the peer to be where it is."""
     deadline = time.monotonic() + PATIENCE
-    while (endpoint := peer.endpoint()) != peer.road.name:
+    while (endpoint := peer.endpoint()) != peer.socket.name:
         if time.monotonic() > deadline:
-            raise Differs(f"{why} leaves the endpoint at {endpoint}, not {peer.road.name}")
+            raise Differs(f"{why} leaves the endpoint at {endpoint}, not {peer.socket.name}")
         time.sleep(0.05)
 
 
-def peer_at(stand: Stand, road: Road, endpoint: str = "") -> Peer:
-    """A new peer on that road, which the device knows by another name where one is given."""
-    peer = stand.peer(configured=False)
-    peer.road, own = road, peer.inner
-    words = ("allowed-ips", f"{own[4]}/32,{own[6]}/128", "endpoint", endpoint or road.name)
+def peer_at(testbed: Testbed, peer_socket: PeerSocket, endpoint: str = "") -> Peer:
+    """A new peer on that peer_socket, which the device knows by another name where one is given."""
+    peer = testbed.peer(configured=False)
+    peer.socket, own = peer_socket, peer.inner
+    words = ("allowed-ips", f"{own[4]}/32,{own[6]}/128", "endpoint", endpoint or peer_socket.name)
     peer.configure(*words)
     return peer
 
@@ -559,14 +566,14 @@ def flipped(message: bytes, at: int = -1) -> bytes:
 
 def contact(peer: Peer, address: str) -> None:
     """From now on the peer writes to that address of the device."""
-    peer.road.target = (address, peer.stand.port)
+    peer.socket.target = (address, peer.device.port)
 
 
 def heard(peer: Peer, session: Session) -> None:
     """The device has read a packet of the peer's, and so whatever came before it."""
-    packet = packets.reset(peer.inner[4], peer.stand.inner(1)[4])
+    packet = packets.reset(peer.inner[4], peer.device.inner(1)[4])
     peer.send(session.seal(packet))
-    peer.stand.expect_delivered(packet, "a packet of a session is delivered")
+    peer.device.expect_delivered(packet, "a packet of a session is delivered")
 
 
 def came_from(datagram: Datagram, address: str, what: str) -> None:
@@ -574,12 +581,12 @@ def came_from(datagram: Datagram, address: str, what: str) -> None:
         raise Differs(f"{what} came from {datagram.source}, not from {address}")
 
 
-def settled(stand: Stand, peer: Peer, session: Session) -> None:
+def settled(testbed: Testbed, peer: Peer, session: Session) -> None:
     """The session carries packets again, once what was on its way has come."""
     deadline = time.monotonic() + 5
     while True:
-        stand.pause(0.2)
-        stand.delivered(0, 10_000)
+        testbed.pause(0.2)
+        testbed.delivered(0, 10_000)
         try:
             return peer.works(session)
         except Differs:
@@ -589,18 +596,18 @@ def settled(stand: Stand, peer: Peer, session: Session) -> None:
 
 def unread(peer: Peer) -> None:
     """Throws away what has come, too much of it to be evidence."""
-    peer.road.socket.setblocking(False)
+    peer.socket.udp.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            peer.road.socket.recv(1)
+            peer.socket.udp.recv(1)
 
 
-def marked_route(stand: Stand, version: int) -> None:
+def marked_route(testbed: Testbed, version: int) -> None:
     """Only what has the mark 0x57 finds its way to a net of the world."""
     net = f"{UNROUTED[version]}{'.0/24' if version == 4 else ':/64'}"
-    stand.world_command(f"ip route add local {net} dev lo")
-    stand.command(f"ip -{version} route add {net} via {stand.world[version]} table 57")
-    stand.command(f"ip -{version} rule add fwmark 0x57 table 57")
+    testbed.world_command(f"ip route add local {net} dev lo")
+    testbed.command(f"ip -{version} route add {net} via {testbed.world[version]} table 57")
+    testbed.command(f"ip -{version} rule add fwmark 0x57 table 57")
     # A socket that names its device needs no route, so what takes none is to get lost on the cable.
     host = f"{UNROUTED[version]}{'.' if version == 4 else ':'}1"
-    stand.command(f"ip neigh add {host} lladdr 02:00:00:00:00:57 dev d0 nud permanent")
+    testbed.command(f"ip neigh add {host} lladdr 02:00:00:00:00:57 dev d0 nud permanent")

@@ -8,10 +8,11 @@ import subprocess
 import time
 
 from .. import packets
+from ..device import REFUSED
 from ..packets import ICMP, ICMP6, Packet
 from ..peer import Peer
-from ..road import SO_RCVBUFFORCE
-from ..stand import REFUSED, Stand
+from ..peer_socket import SO_RCVBUFFORCE
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
@@ -23,20 +24,20 @@ ICMP_PER_SECOND, ICMP_BURST = 1000, 50
 
 
 @check(86)
-def sources_by_the_whole_table(stand: Stand) -> None:
+def sources_by_the_whole_table(testbed: Testbed) -> None:
     """A packet's source must have its longest match, among all peers' routes, at its sender: a
     wide route does not cover the narrower one of another peer."""
-    wide, narrow = _wide_and_narrow(stand)
+    wide, narrow = _wide_and_narrow(testbed)
     sessions = {id(peer): peer.handshake() for peer in (wide, narrow)}
 
     def expect(peer: Peer, number: int, delivered: bool) -> None:
         for version in (4, 6):
-            packet = _packet(stand.inner(number)[version], stand.inner(1)[version])
+            packet = _packet(testbed.inner(number)[version], testbed.inner(1)[version])
             peer.send(sessions[id(peer)].seal(packet))
             if delivered:
-                stand.expect_delivered(packet, f"a source of its own, {packet[-8:].hex()}")
+                testbed.expect_delivered(packet, f"a source of its own, {packet[-8:].hex()}")
             else:
-                stand.expect_dropped("a source that is not routed to its sender", 0.2)
+                testbed.expect_dropped("a source that is not routed to its sender", 0.2)
 
     expect(wide, 0x1001, True)
     expect(narrow, 0x1004, True)
@@ -48,71 +49,71 @@ def sources_by_the_whole_table(stand: Stand) -> None:
 
 
 @check(86)
-def sources_follow_the_table(stand: Stand) -> None:
+def sources_follow_the_table(testbed: Testbed) -> None:
     """A route that moves to another peer takes the right to its addresses along, at once."""
-    wide, narrow = _wide_and_narrow(stand)
-    inner = stand.inner(0x1004)
+    wide, narrow = _wide_and_narrow(testbed)
+    inner = testbed.inner(0x1004)
     move = f"{inner[4]}/32,{inner[6]}/128"
     for owner, other in ((narrow, wide), (wide, narrow), (narrow, wide)):
-        words = move if owner is narrow else ",".join([*_net(stand), move])
+        words = move if owner is narrow else ",".join([*_net(testbed), move])
         owner.configure("allowed-ips", words)
-        stand.apart()
+        testbed.apart()
         right, wrong = owner.handshake(), other.handshake()
         for version in (4, 6):
-            packet = _packet(inner[version], stand.inner(1)[version])
+            packet = _packet(inner[version], testbed.inner(1)[version])
             other.send(wrong.seal(packet))
-            stand.expect_dropped("a source that is routed to another peer now", 0.2)
+            testbed.expect_dropped("a source that is routed to another peer now", 0.2)
             owner.send(right.seal(packet))
-            stand.expect_delivered(packet, "a source that is routed to its sender now")
+            testbed.expect_delivered(packet, "a source that is routed to its sender now")
 
 
 @check(86)
-def targets_by_the_longest_match(stand: Stand) -> None:
+def targets_by_the_longest_match(testbed: Testbed) -> None:
     """A packet goes to the peer with the longest match for its target."""
-    wide, narrow = _wide_and_narrow(stand)
+    wide, narrow = _wide_and_narrow(testbed)
     for peer, other, number in ((wide, narrow, 0x1001), (narrow, wide, 0x1004)):
         session = peer.handshake()
-        confirmed = _packet(stand.inner(number)[4], stand.inner(1)[4])
+        confirmed = _packet(testbed.inner(number)[4], testbed.inner(1)[4])
         peer.send(session.seal(confirmed))
-        stand.expect_delivered(confirmed, "a packet of this peer")
+        testbed.expect_delivered(confirmed, "a packet of this peer")
         for version in (4, 6):
-            packet = _packet(stand.inner(1)[version], stand.inner(number)[version])
-            stand.inject(packet)
+            packet = _packet(testbed.inner(1)[version], testbed.inner(number)[version])
+            testbed.inject(packet)
             if not peer.received(session, "a packet for this peer").startswith(packet):
                 raise Differs("another packet came to the peer")
-            other.road.silence(0.1, "a packet for another peer")
+            other.socket.silence(0.1, "a packet for another peer")
 
 
 @check(89, shared=False)
-def nobody_is_told(stand: Stand) -> None:
+def nobody_is_told(testbed: Testbed) -> None:
     """The sender of a packet for which there is no peer, or none with an endpoint, is told by ICMP
     that the host cannot be reached; the error quotes the packet."""
-    stand.addresses()
-    homeless = stand.peer()
-    with Errors(stand) as errors:
+    testbed.addresses()
+    homeless = testbed.peer()
+    with Errors(testbed) as errors:
         for version in (4, 6):
-            own = stand.inner(1)[version]
-            for target in (stand.inner(NOBODY)[version], homeless.inner[version]):
+            own = testbed.inner(1)[version]
+            for target in (testbed.inner(NOBODY)[version], homeless.inner[version]):
                 packet = packets.udp(own, target, os.urandom(64))
                 errors.send(packet)
                 error = errors.expect(f"a packet for {target}, where nobody is")
                 errors.judge(error, packet, {own, target})
-    stand.log("the same host, once the peer has an endpoint, is not told")
-    homeless.configure("endpoint", homeless.road.name)
-    with Errors(stand) as errors:
-        errors.send(packets.udp(stand.inner(1)[4], homeless.inner[4]))
+    testbed.log("the same host, once the peer has an endpoint, is not told")
+    homeless.configure("endpoint", homeless.socket.name)
+    with Errors(testbed) as errors:
+        errors.send(packets.udp(testbed.inner(1)[4], homeless.inner[4]))
         homeless.awaited()
         errors.silence(0.3, "a packet that waits for a handshake")
 
 
 @check(89, shared=False)
-def quotes_of_large_packets(stand: Stand) -> None:
+def quotes_of_large_packets(testbed: Testbed) -> None:
     """Of a large packet the error quotes the beginning; it is no longer than IP has to carry:
     576 bytes, for IPv6 1280."""
-    stand.addresses()
-    with Errors(stand) as errors:
+    testbed.addresses()
+    with Errors(testbed) as errors:
         for version, most in ((4, 576), (6, 1280)):
-            own, target = stand.inner(1)[version], stand.inner(NOBODY)[version]
+            own, target = testbed.inner(1)[version], testbed.inner(NOBODY)[version]
             packet = packets.sized(own, target, 1400)
             errors.send(packet)
             error = errors.expect(f"a packet of {len(packet)} B for nobody")
@@ -123,43 +124,43 @@ def quotes_of_large_packets(stand: Stand) -> None:
 
 
 @check(89, shared=False)
-def told_through_translation(stand: Stand) -> None:
+def told_through_translation(testbed: Testbed) -> None:
     """The error finds a sender whose address the device's host translates (NAT): it quotes the
     packet as that sender sent it."""
-    stand.addresses()
+    testbed.addresses()
     table = "add table ip c; add chain ip c out { type nat hook postrouting priority 100 ; }"
-    rule = f'add rule ip c out oifname "{stand.interface}" masquerade'
+    rule = f'add rule ip c out oifname "{testbed.interface}" masquerade'
     try:
-        done = stand.run(["nft", f"{table}; {rule}"])
+        done = testbed.run(["nft", f"{table}; {rule}"])
     except FileNotFoundError:
         raise NotApplicable("needs nft (Debian: apt-get install nftables)") from None
     if done.returncode:
         raise NotApplicable(f"needs a kernel with NAT: {done.stderr.strip().splitlines()[0]}")
-    stand.command("sysctl -qw net.ipv4.ip_forward=1")
-    target, client = stand.inner(NOBODY)[4], "198.51.100.77"
-    there = f"ip route add {target}/32 via {stand.outer[4]}"
+    testbed.command("sysctl -qw net.ipv4.ip_forward=1")
+    target, client = testbed.inner(NOBODY)[4], "198.51.100.77"
+    there = f"ip route add {target}/32 via {testbed.outer[4]}"
     subprocess.run(there.split(), check=True)
-    with Errors(stand, at_device=False) as errors:
+    with Errors(testbed, at_device=False) as errors:
         packet = packets.udp(client, target, os.urandom(64))
         errors.send(packet)
         error = errors.expect("a packet for nobody, from a network behind the device's host")
-        sources = {target, stand.outer[4], stand.inner(1)[4]}
+        sources = {target, testbed.outer[4], testbed.inner(1)[4]}
         errors.judge(error, packet, sources, translated=True)
 
 
 @check(90, shared=False)
-def never_about_errors(stand: Stand) -> None:
+def never_about_errors(testbed: Testbed) -> None:
     """No error is sent about an ICMP error, a later fragment or a multicast; about an echo
     request one is."""
-    stand.addresses()
+    testbed.addresses()
     for version in (4, 6):
-        stand.command(
+        testbed.command(
             f"ip -{version} route add multicast {'239.1.2.3' if version == 4 else 'ff05::123'} "
-            f"dev {stand.interface} table local"
+            f"dev {testbed.interface} table local"
         )
-    with Errors(stand) as errors:
+    with Errors(testbed) as errors:
         for version in (4, 6):
-            own, target = stand.inner(1)[version], stand.inner(NOBODY)[version]
+            own, target = testbed.inner(1)[version], testbed.inner(NOBODY)[version]
             for kind in (3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4, 100, 127):
                 errors.send(_icmp(own, target, kind))
             errors.send(_packet(own, "239.1.2.3" if version == 4 else "ff05::123"))
@@ -171,27 +172,27 @@ def never_about_errors(stand: Stand) -> None:
 
 
 @check(90)
-def nothing_about_what_is_not_ip(stand: Stand) -> None:
+def nothing_about_what_is_not_ip(testbed: Testbed) -> None:
     """Nothing at all is said about what is not IP, or no whole header of it."""
-    own, target = stand.inner(1), stand.inner(NOBODY)
+    own, target = testbed.inner(1), testbed.inner(NOBODY)
     four, six = (_packet(own[version], target[version]) for version in (4, 6))
     for garbage in (b"\0", bytes(100), b"\x50" + four[1:], b"\xf0" + six[1:], four[:19], six[:39]):
-        stand.inject(garbage)
-    stand.expect_dropped("ICMP about what is not IP")
-    peer = stand.peer()
+        testbed.inject(garbage)
+    testbed.expect_dropped("ICMP about what is not IP")
+    peer = testbed.peer()
     peer.works(peer.handshake())
 
 
 @check(90, shared=False, seconds=4)
-def errors_at_a_bounded_rate(stand: Stand) -> None:
+def errors_at_a_bounded_rate(testbed: Testbed) -> None:
     """However many packets for nobody there are, errors come no faster than the kernel sends
     them: 1000 a second after the first 50."""
-    stand.addresses()
-    with Errors(stand) as errors:
+    testbed.addresses()
+    with Errors(testbed) as errors:
         for version in (4, 6):
-            stand.pause(0.2)
+            testbed.pause(0.2)
             errors.drain()
-            packet = _packet(stand.inner(1)[version], stand.inner(NOBODY)[version])
+            packet = _packet(testbed.inner(1)[version], testbed.inner(NOBODY)[version])
             sent, start = 0, time.monotonic()
             while time.monotonic() < start + 0.5:
                 errors.send(packet, quietly=True)
@@ -199,7 +200,7 @@ def errors_at_a_bounded_rate(stand: Stand) -> None:
             time.sleep(0.2)
             allowed = int((time.monotonic() - start) * ICMP_PER_SECOND) + ICMP_BURST
             found = errors.drain()
-            stand.log(f"{len(found)} errors about {sent} packets; {allowed} are allowed")
+            testbed.log(f"{len(found)} errors about {sent} packets; {allowed} are allowed")
             if len(found) > allowed:
                 raise Differs(f"{len(found)} errors about {sent} packets, not {allowed} at most")
             time.sleep(0.3)
@@ -208,11 +209,11 @@ def errors_at_a_bounded_rate(stand: Stand) -> None:
 
 
 @check(91, shared=False)
-def what_is_no_packet(stand: Stand) -> None:
+def what_is_no_packet(testbed: Testbed) -> None:
     """What is not IP, or no whole header of it, is dropped at the interface and never sent."""
-    peer = stand.peer(allowed="0.0.0.0/0,::/0", endpoint=True)
-    stand.inject(b"\x50" + peer.packet_here()[1:])
-    peer.road.silence(0.3, "no handshake for what is not IP")
+    peer = testbed.peer(allowed="0.0.0.0/0,::/0", endpoint=True)
+    testbed.inject(b"\x50" + peer.packet_here()[1:])
+    peer.socket.silence(0.3, "no handshake for what is not IP")
     session = peer.handshake()
     peer.works(session)
     four, six = peer.packet_here(bytes(40)), peer.packet_here(bytes(40), version=6)
@@ -220,11 +221,13 @@ def what_is_no_packet(stand: Stand) -> None:
     garbage += [four[:size] for size in (1, 12, 16, 19)] + [six[:size] for size in (1, 20, 24, 39)]
     for version in (0, 1, 2, 3, 5, 7, 8, 15):
         garbage += [bytes([version << 4 | one[0] & 15]) + one[1:] for one in (four, six)]
-    before = _tx_errors(stand)
+    before = _tx_errors(testbed)
     for one in garbage:
-        stand.inject(one)
-    peer.road.silence(0.5, "what is no IP packet")
-    if stand.subject.kind == "kernel" and (counted := _tx_errors(stand) - before) != len(garbage):
+        testbed.inject(one)
+    peer.socket.silence(0.5, "what is no IP packet")
+    if testbed.subject.kind == "kernel" and (counted := _tx_errors(testbed) - before) != len(
+        garbage
+    ):
         raise Differs(f"{counted} of {len(garbage)} were counted as errors of the interface")
     peer.works(session)
 
@@ -232,10 +235,10 @@ def what_is_no_packet(stand: Stand) -> None:
 class Errors:
     """Packets into the tunnel by the usual way, and the ICMP errors that come of them."""
 
-    def __init__(self, stand: Stand, *, at_device: bool = True) -> None:
+    def __init__(self, testbed: Testbed, *, at_device: bool = True) -> None:
         """The sender is at the device, or else in the world."""
-        make = stand.stack if at_device else socket.socket
-        self.stand = stand
+        make = testbed.stack if at_device else socket.socket
+        self.testbed = testbed
         self.out4 = make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.out6 = make(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.errors4 = make(socket.AF_INET, socket.SOCK_RAW, ICMP)
@@ -255,7 +258,7 @@ class Errors:
 
     def send(self, packet: bytes, *, quietly: bool = False) -> None:
         if not quietly:
-            self.stand.log(f"by the host: {packets.read(packet)}")
+            self.testbed.log(f"by the host: {packets.read(packet)}")
         four = packet[0] >> 4 == 4
         raw = packet[16:20] if four else packet[24:40]
         target = (str(ipaddress.ip_address(raw)), 0)
@@ -289,8 +292,8 @@ class Errors:
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             if found := self.drain():
-                self.stand.log(f"to the host: {found[0]}")
-                self.stand.delivered(0.01, 100)  # a daemon's errors come out of the tunnel
+                self.testbed.log(f"to the host: {found[0]}")
+                self.testbed.delivered(0.01, 100)  # a daemon's errors come out of the tunnel
                 return found[0]
             time.sleep(0.01)
         raise Differs(f"{why}: no ICMP error within 1.5 s")
@@ -304,7 +307,7 @@ class Errors:
 
     def silence(self, seconds: float, why: str) -> None:
         """No error may come, not even one that the host itself would not take."""
-        self.stand.expect_dropped(why, seconds)
+        self.testbed.expect_dropped(why, seconds)
         if found := self.drain():
             raise Differs(f"{why}: {found[0]}")
 
@@ -325,16 +328,16 @@ class Errors:
             raise Differs(f"it quotes {quoted[:60].hex()}, not {wanted_quote[:60].hex()}")
 
 
-def _wide_and_narrow(stand: Stand) -> tuple[Peer, Peer]:
+def _wide_and_narrow(testbed: Testbed) -> tuple[Peer, Peer]:
     """Two peers, and a route of the second inside of that of the first."""
-    wide = stand.peer(allowed=",".join(_net(stand)))
-    inner = stand.inner(0x1004)
-    narrow = stand.peer(allowed=f"{inner[4]}/32,{inner[6]}/128")
+    wide = testbed.peer(allowed=",".join(_net(testbed)))
+    inner = testbed.inner(0x1004)
+    narrow = testbed.peer(allowed=f"{inner[4]}/32,{inner[6]}/128")
     return wide, narrow
 
 
-def _net(stand: Stand) -> list[str]:
-    inner = stand.inner(0x1000)
+def _net(testbed: Testbed) -> list[str]:
+    inner = testbed.inner(0x1000)
     return [f"{inner[4]}/24", f"{inner[6]}/120"]
 
 
@@ -369,6 +372,6 @@ def _comparable(packet: bytes, translated: bool) -> bytes:
     return packet
 
 
-def _tx_errors(stand: Stand) -> int:
-    path = f"/sys/class/net/{stand.interface}/statistics/tx_errors"
-    return int(stand.command(f"cat {path}"))
+def _tx_errors(testbed: Testbed) -> int:
+    path = f"/sys/class/net/{testbed.interface}/statistics/tx_errors"
+    return int(testbed.command(f"cat {path}"))

@@ -22,19 +22,19 @@ from ..oracle import (
 )
 from ..packets import Packet
 from ..peer import Peer
-from ..road import Datagram, Tap
-from ..stand import Stand
+from ..peer_socket import Datagram, Tap
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 
 
 @check(92, seconds=6, shared=False)
-def probes_get_silence(stand: Stand) -> None:
+def probes_get_silence(testbed: Testbed) -> None:
     """Whatever is not authentic gets no packet of any kind in answer, not even an ICMP error,
     over IPv4 and IPv6: noise, wrong MACs, strangers, replays, unknown indices, forged data."""
-    peer = stand.peer()
-    initiating = initiate(peer.key, stand.public)
+    peer = testbed.peer()
+    initiating = initiate(peer.key, testbed.public)
     peer.send(initiating.message)
-    response = peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     session = peer.complete(initiating, response.data)
     first = session.seal(peer.packet())
     peer.send(first)
@@ -44,51 +44,53 @@ def probes_get_silence(stand: Stand) -> None:
         data[:-1] + bytes([data[-1] ^ 1]),
         data[:4] + os.urandom(4) + data[8:],
         oracle.cookie_reply(peer.key.public, session.remote, os.urandom(16), os.urandom(16)),
-        with_macs(struct.pack("<III", RESPONSE, 5, session.remote) + os.urandom(48), stand.public),
+        with_macs(
+            struct.pack("<III", RESPONSE, 5, session.remote) + os.urandom(48), testbed.public
+        ),
     ]
-    tap = stand.tap()
-    for road in (stand.road(), stand.road(version=6)):
-        for number, probe in enumerate([*recorded, *forged, *_probes(stand, peer)]):
-            road.send(probe, quietly=True)
+    tap = testbed.tap()
+    for peer_socket in (testbed.socket(), testbed.socket(version=6)):
+        for number, probe in enumerate([*recorded, *forged, *_probes(testbed, peer)]):
+            peer_socket.send(probe, quietly=True)
             if number % 8 == 7:  # few at a time: this is not about load
                 time.sleep(0.02)
-        stand.log(f"{number + 1} probes from {road.name}")
+        testbed.log(f"{number + 1} probes from {peer_socket.name}")
     time.sleep(0.5)
-    _silent(stand, tap, "bad datagrams")
-    stand.delivered(0.1, 9)
+    _silent(testbed, tap, "bad datagrams")
+    testbed.delivered(0.1, 9)
     peer.works(session)
 
 
 @check(92, seconds=3, shared=False)
-def probes_without_a_key_get_silence(stand: Stand) -> None:
+def probes_without_a_key_get_silence(testbed: Testbed) -> None:
     """While the device has no private key nothing gets an answer either: its port is open and
     silent, or closed for all alike, over IPv4 and IPv6."""
-    peer = stand.peer()
-    if stand.run(["wg", "set", stand.interface, "private-key", "/dev/null"]).returncode:
-        stand.pause(0.3)  # whether it lives is asked next
+    peer = testbed.peer()
+    if testbed.run(["wg", "set", testbed.interface, "private-key", "/dev/null"]).returncode:
+        testbed.pause(0.3)  # whether it lives is asked next
         raise NotApplicable("its private key can be changed but not taken away")
-    is_open = f":{stand.port} " in stand.command("ss -Hnlu")
-    stand.log(f"without a private key its port is {'open' if is_open else 'closed'}")
-    tap = stand.tap()
-    probes = [initiate(peer.key, stand.public).message, *_probes(stand, peer)]
-    for road in (stand.road(), stand.road(version=6)):
+    is_open = f":{testbed.port} " in testbed.command("ss -Hnlu")
+    testbed.log(f"without a private key its port is {'open' if is_open else 'closed'}")
+    tap = testbed.tap()
+    probes = [initiate(peer.key, testbed.public).message, *_probes(testbed, peer)]
+    for peer_socket in (testbed.socket(), testbed.socket(version=6)):
         for probe in probes[:: 1 if is_open else len(probes) // 3]:
-            road.send(probe, quietly=True)
+            peer_socket.send(probe, quietly=True)
             time.sleep(0.001)
     time.sleep(0.3)
     if is_open:
-        _silent(stand, tap, "datagrams to a device without a private key")
+        _silent(testbed, tap, "datagrams to a device without a private key")
     else:
-        errors = {packet.version for packet in _from_device(stand, tap.packets())}
+        errors = {packet.version for packet in _from_device(testbed, tap.packets())}
         if errors == {4} or errors == {6}:
             raise Differs(f"its port is closed for IPv{errors.pop()} only")
-    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=stand.key.private_text)
+    testbed.wg("set", testbed.interface, "private-key", "/dev/stdin", text=testbed.key.private_text)
     _, answer = peer.insist([RESPONSE], times=10)
     if not answer:
         raise Differs("no handshake after the private key is back")
 
 
-def _probes(stand: Stand, peer: Peer) -> Iterator[bytes]:
+def _probes(testbed: Testbed, peer: Peer) -> Iterator[bytes]:
     """Datagrams to which nobody but a scanner would expect an answer."""
     for length in (*range(180), 256, 576, 1200, 1472):
         yield os.urandom(length)
@@ -97,18 +99,18 @@ def _probes(stand: Stand, peer: Peer) -> Iterator[bytes]:
             yield struct.pack("<I", word) + os.urandom(length - 4)
     for kind, length in oracle.LENGTHS.items():
         for size in (length, length + 1, length + 16):
-            yield with_macs(struct.pack("<I", kind) + os.urandom(size - 36), stand.public)
-    yield initiate(Key.new(), stand.public).message
-    yield initiate(peer.key, stand.public, static=Key.new().public).message
+            yield with_macs(struct.pack("<I", kind) + os.urandom(size - 36), testbed.public)
+    yield initiate(Key.new(), testbed.public).message
+    yield initiate(peer.key, testbed.public, static=Key.new().public).message
     yield initiate(peer.key, Key.new().public).message
-    known = initiate(peer.key, stand.public, timestamp=tai64n(0)).message
+    known = initiate(peer.key, testbed.public, timestamp=tai64n(0)).message
     yield known[:-32] + os.urandom(32)
-    yield again_with_macs(known[:3] + b"\1" + known[4:], stand.public)
+    yield again_with_macs(known[:3] + b"\1" + known[4:], testbed.public)
     for at in (8, 39, 40, 87, 88, 115):
         changed = known[:at] + bytes([known[at] ^ 0x40]) + known[at + 1 :]
-        yield again_with_macs(changed, stand.public)
+        yield again_with_macs(changed, testbed.public)
     for point in oracle.LOW_ORDER_POINTS:
-        yield initiate(peer.key, stand.public, point=point, timestamp=tai64n(0)).message
+        yield initiate(peer.key, testbed.public, point=point, timestamp=tai64n(0)).message
     # What else may come to a UDP port: DNS, NTP, STUN, QUIC, SIP.
     yield bytes.fromhex("1234010000010000000000000377777707") + b"example\3com\0\0\1\0\1"
     yield b"\x23" + bytes(47)
@@ -117,37 +119,37 @@ def _probes(stand: Stand, peer: Peer) -> Iterator[bytes]:
     yield b"OPTIONS sip:nm SIP/2.0\r\n\r\n"
 
 
-def _from_device(stand: Stand, seen: list[Packet]) -> list[Packet]:
-    return [packet for packet in seen if packet.source in stand.outer.values()]
+def _from_device(testbed: Testbed, seen: list[Packet]) -> list[Packet]:
+    return [packet for packet in seen if packet.source in testbed.outer.values()]
 
 
-def _silent(stand: Stand, tap: Tap, why: str) -> None:
-    for packet in _from_device(stand, tap.packets()):
+def _silent(testbed: Testbed, tap: Tap, why: str) -> None:
+    for packet in _from_device(testbed, tap.packets()):
         raise Differs(f"{why}: expected silence, got {packet}: {packet.payload[:48].hex()}")
 
 
 @check(93, seconds=4, shared=False)
-def bad_datagrams_are_not_logged(stand: Stand) -> None:
+def bad_datagrams_are_not_logged(testbed: Testbed) -> None:
     """A daemon writes nothing about bad datagrams, at its default level: they cost no disk."""
-    if not stand.output:
+    if not testbed.output:
         raise NotApplicable("the kernel's log is not the device's own and cannot be told apart")
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
-    before = Path(stand.output).stat().st_size
+    before = Path(testbed.output).stat().st_size
     data = session.seal(peer.packet())
     forged = data[:-1] + bytes([data[-1] ^ 1])
-    alien = session.seal(stand.peer(configured=False).packet())
+    alien = session.seal(testbed.peer(configured=False).packet())
     count = 0
     for _ in range(3):
-        for probe in (*_probes(stand, peer), forged, data, data, alien):
-            peer.road.send(probe, quietly=True)
+        for probe in (*_probes(testbed, peer), forged, data, data, alien):
+            peer.socket.send(probe, quietly=True)
             count += 1
             if count % 8 == 7:
                 time.sleep(0.01)
-    stand.pause(0.5)
-    stand.delivered(0.1, 9)
-    written = Path(stand.output).read_bytes()[before:]
+    testbed.pause(0.5)
+    testbed.delivered(0.1, 9)
+    written = Path(testbed.output).read_bytes()[before:]
     if written:
         line = written.decode(errors="replace").splitlines()[0]
         raise Differs(f"{len(written)} bytes of log for {count} bad datagrams, first: {line}")
@@ -155,72 +157,72 @@ def bad_datagrams_are_not_logged(stand: Stand) -> None:
 
 
 @check(94, alone=True, seconds=3, shared=False, margin=2)
-def replays_get_no_cookie(stand: Stand) -> None:
+def replays_get_no_cookie(testbed: Testbed) -> None:
     """A thousand copies of a recorded initiation, in one burst to an idle device, get no answer,
     and load does not begin: the next handshake needs no cookie. This is a goal above what the
     kernel and wireguard-go do: such a burst fills their queues, so they may answer by cookies."""
-    peer = stand.peer()
+    peer = testbed.peer()
     recorded = peer.initiate().message
-    peer.road.expect(RESPONSE, "an initiation of a known peer is answered")
-    stand.pause(0.5)
-    attacker = stand.road()
+    peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
+    testbed.pause(0.5)
+    attacker = testbed.socket()
     for _ in range(3):
-        began = stand.now()
+        began = testbed.now()
         for _ in range(1000):
             attacker.send(recorded, quietly=True)
-        stand.log(f"1000 copies in {stand.now() - began:.3f} s")
-        stand.pause(0.2)
+        testbed.log(f"1000 copies in {testbed.now() - began:.3f} s")
+        testbed.pause(0.2)
         if answers := attacker.drain():
             described = oracle.describe(answers[0].data)
             raise Differs(f"{len(answers)} answers to 1000 copies, first: {described}")
-        newcomer = stand.peer()
+        newcomer = testbed.peer()
         newcomer.handshake()
     peer.works(peer.handshake())
 
 
 @check(95)
-def outer_tos(stand: Stand) -> None:
+def outer_tos(testbed: Testbed) -> None:
     """Initiations and responses are sent with TOS 0x88 (AF41), data and keepalives with no DSCP at
     all, whatever the inner packet has."""
-    _outer_tos(stand, 4)
+    _outer_tos(testbed, 4)
 
 
 @check(95)
-def outer_traffic_class(stand: Stand) -> None:
+def outer_traffic_class(testbed: Testbed) -> None:
     """The same over IPv6: traffic class 0x88 for initiations and responses, no DSCP for data."""
-    _outer_tos(stand, 6)
+    _outer_tos(testbed, 6)
 
 
-def _outer_tos(stand: Stand, version: int) -> None:
-    peer = stand.peer(endpoint=True, version=version)
-    stand.inject(peer.packet_here())
-    datagram = peer.road.expect(INITIATION, "the device initiates")
+def _outer_tos(testbed: Testbed, version: int) -> None:
+    peer = testbed.peer(endpoint=True, version=version)
+    testbed.inject(peer.packet_here())
+    datagram = peer.socket.expect(INITIATION, "the device initiates")
     message, session = oracle.respond(peer.key, oracle.consume(peer.key, datagram.data))
     wrong = _unlike(0x88, datagram, version)
     peer.send(message)
     peer.received(session, "the device sends through a session")
     for tos in (0, 0x10, 0x88, 0xB8, 0xFC):
         for inner in (4, 6):
-            stand.inject(peer.packet_here(version=inner, tos=tos))
-            datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+            testbed.inject(peer.packet_here(version=inner, tos=tos))
+            datagram = peer.socket.expect(TRANSPORT, "the device sends through a session")
             wrong += _unlike(0, datagram, version, f" with TOS {tos:#x} inside, IPv{inner}")
-    other = stand.peer(version=version, keepalive=1)
+    other = testbed.peer(version=version, keepalive=1)
     initiating = other.initiate()
-    datagram = other.road.expect(RESPONSE, "an initiation of a known peer is answered")
+    datagram = other.socket.expect(RESPONSE, "an initiation of a known peer is answered")
     wrong += _unlike(0x88, datagram, version)
     session = other.complete(initiating, datagram.data)
     other.send(session.seal())
-    datagram = other.road.expect(TRANSPORT, "a keepalive", 2.5)
+    datagram = other.socket.expect(TRANSPORT, "a keepalive", 2.5)
     wrong += _unlike(0, datagram, version)
     if wrong:
         raise Differs("; ".join(wrong))
 
 
 @check(95, alone=True, seconds=4, shared=False)
-def cookie_replies_have_no_tos(stand: Stand) -> None:
+def cookie_replies_have_no_tos(testbed: Testbed) -> None:
     """Cookie replies are sent with TOS 0."""
-    peer = stand.peer()
-    with stand.load():
+    peer = testbed.peer()
+    with testbed.load():
         _, reply = peer.insist([COOKIE_REPLY])
     if reply is None:
         raise Differs("no cookie reply to an initiation without mac2 under load")
@@ -237,44 +239,44 @@ def _unlike(tos: int, datagram: Datagram, version: int, what: str = "") -> list[
 
 
 @check(96)
-def everything_comes_from_one_port(stand: Stand) -> None:
+def everything_comes_from_one_port(testbed: Testbed) -> None:
     """Every kind of message, to every peer, comes from the listen port and from the address that
     the peer knows."""
-    _one_port(stand, 4)
+    _one_port(testbed, 4)
 
 
 @check(96)
-def everything_comes_from_one_port_of_ipv6(stand: Stand) -> None:
+def everything_comes_from_one_port_of_ipv6(testbed: Testbed) -> None:
     """The same over IPv6."""
-    _one_port(stand, 6)
+    _one_port(testbed, 6)
 
 
-def _one_port(stand: Stand, version: int) -> None:
+def _one_port(testbed: Testbed, version: int) -> None:
     for _ in range(4):
-        peer = stand.peer(endpoint=True, version=version)
-        stand.inject(peer.packet_here())
-        datagrams = [peer.road.expect(INITIATION, "the device initiates")]
+        peer = testbed.peer(endpoint=True, version=version)
+        testbed.inject(peer.packet_here())
+        datagrams = [peer.socket.expect(INITIATION, "the device initiates")]
         initiated = oracle.consume(peer.key, datagrams[0].data)
         message, session = oracle.respond(peer.key, initiated)
         peer.send(message)
-        datagrams.append(peer.road.expect(TRANSPORT, "the device sends through a session"))
+        datagrams.append(peer.socket.expect(TRANSPORT, "the device sends through a session"))
         time.sleep(0.05)
-        datagrams += peer.road.drain()
+        datagrams += peer.socket.drain()
         peer.initiate()
-        datagrams.append(peer.road.expect(RESPONSE, "an initiation is answered"))
+        datagrams.append(peer.socket.expect(RESPONSE, "an initiation is answered"))
         for datagram in datagrams:
             source = datagram.source, datagram.port
-            if source != (stand.outer[version], stand.port):
+            if source != (testbed.outer[version], testbed.port):
                 name = oracle.KINDS[datagram.kind]
-                raise Differs(f"{name} from {source[0]} port {source[1]}, not {stand.port}")
+                raise Differs(f"{name} from {source[0]} port {source[1]}, not {testbed.port}")
         peer.works(session)
 
 
 @check(96, seconds=3)
-def indices_have_no_pattern(stand: Stand) -> None:
+def indices_have_no_pattern(testbed: Testbed) -> None:
     """The device's indices are like random numbers: no bit stands still or keeps a rhythm, no
     distance repeats, be they of one peer's handshakes or of several peers'."""
-    peers = [stand.peer() for _ in range(4)]
+    peers = [testbed.peer() for _ in range(4)]
     rounds = [[_index(peer) for peer in peers] for _ in range(16)]
     orders = {
         "as they were made": [index for indices in rounds for index in indices],
@@ -283,7 +285,7 @@ def indices_have_no_pattern(stand: Stand) -> None:
     for name, indices in orders.items():
         distances = [(b - a) % 2**32 for a, b in pairwise(indices)]
         changes = [a ^ b for a, b in pairwise(indices)]
-        stand.log(f"indices {name}: {' '.join(f'{index:08x}' for index in indices)}")
+        testbed.log(f"indices {name}: {' '.join(f'{index:08x}' for index in indices)}")
         for what, values in {
             "value": indices,
             "distance": distances,
@@ -302,34 +304,34 @@ def indices_have_no_pattern(stand: Stand) -> None:
 
 
 def _index(peer: Peer) -> int:
-    peer.stand.apart()
+    peer.device.apart()
     return peer.handshake(confirm=False).remote
 
 
 @check(96, seconds=3, alone=True)
-def responses_keep_no_beat(stand: Stand) -> None:
+def responses_keep_no_beat(testbed: Testbed) -> None:
     """A response comes at once, not on the beat of a timer of the device's."""
-    peers = [stand.peer() for _ in range(8)]
+    peers = [testbed.peer() for _ in range(8)]
     delays = []
     for number in range(24):
         time.sleep(0.021 + number % 7 * 0.011)
         peer = peers[number % len(peers)]
-        message = initiate(peer.key, stand.public).message
-        sent = stand.now()
+        message = initiate(peer.key, testbed.public).message
+        sent = testbed.now()
         peer.send(message)
-        delays.append(peer.road.expect(RESPONSE, "an initiation is answered").time - sent)
-    stand.expect_between(median(delays), 0, 0.05, "the median time to a response is")
+        delays.append(peer.socket.expect(RESPONSE, "an initiation is answered").time - sent)
+    testbed.expect_between(median(delays), 0, 0.05, "the median time to a response is")
 
 
 @check(96, seconds=5, shared=False)
-def an_idle_device_says_nothing(stand: Stand) -> None:
+def an_idle_device_says_nothing(testbed: Testbed) -> None:
     """With peers configured, sessions made and no packet to carry, nothing is sent at all."""
-    peers = [stand.peer(endpoint=True) for _ in range(2)]
+    peers = [testbed.peer(endpoint=True) for _ in range(2)]
     sessions = [peer.handshake() for peer in peers]
-    stand.peer(endpoint=True)
+    testbed.peer(endpoint=True)
     time.sleep(0.1)
-    tap = stand.tap()
-    stand.pause(4)
-    _silent(stand, tap, "an idle device")
+    tap = testbed.tap()
+    testbed.pause(4)
+    _silent(testbed, tap, "an idle device")
     for peer, session in zip(peers, sessions, strict=True):
         peer.works(session)

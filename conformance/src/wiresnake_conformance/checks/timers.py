@@ -15,8 +15,8 @@ from statistics import quantiles
 
 from ..oracle import INITIATION, TRANSPORT, Key, Session
 from ..peer import Peer
-from ..road import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, Road
-from ..stand import Stand
+from ..peer_socket import SO_RCVBUFFORCE, SO_TIMESTAMPNS, Datagram, PeerSocket
+from ..testbed import Testbed
 from ..verdict import CERTAIN, Differs, Inconclusive, check
 from ._common import sends_data, what_waited
 
@@ -32,19 +32,19 @@ KEEPALIVE = 32
 """The length of transport data with nothing in it."""
 
 
-def slack(stand: Stand) -> float:
+def slack(testbed: Testbed) -> float:
     """How late a timer may be: the machine is busy, and the kernel rounds timers of that length
     up, to 0.26 s (HZ=250), 0.51 s (1000) or 0.64 s (100)."""
-    return 0.5 if stand.subject.kind == "daemon" else 1.1
+    return 0.5 if testbed.subject.kind == "daemon" else 1.1
 
 
 @check(62, seconds=13, margin=0.5)
-def retries(stand: Stand) -> None:
+def retries(testbed: Testbed) -> None:
     """An unanswered initiation is repeated after 5 s and a random part of a third of a second."""
-    peers = [stand.peer(endpoint=True) for _ in range(10)]
+    peers = [testbed.peer(endpoint=True) for _ in range(10)]
     for peer in peers:
-        stand.inject(peer.packet_here())
-    stand.pause(2 * (RETRY + JITTER) + slack(stand) + 0.5)
+        testbed.inject(peer.packet_here())
+    testbed.pause(2 * (RETRY + JITTER) + slack(testbed) + 0.5)
     gaps = []
     for peer in peers:
         found = gaps_between(initiations(peer))
@@ -52,80 +52,82 @@ def retries(stand: Stand) -> None:
             raise Differs(f"wanted two retries in 12 s, got {len(found)}")
         gaps += found
     for gap in gaps:
-        most = RETRY + JITTER + slack(stand)
-        stand.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
+        most = RETRY + JITTER + slack(testbed)
+        testbed.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
     # Lateness spreads them, too, some more than others: so the half in the middle. That of 20
     # random ones is within 0.06 s in one case of 3000.
     first, _, third = quantiles(gaps)
-    stand.log(f"half of them are within {third - first:.3f} s")
-    if third - first < 0.03 + min(stand.late.typical, 0.03):
+    testbed.log(f"half of them are within {third - first:.3f} s")
+    if third - first < 0.03 + min(testbed.allowance.late.typical, 0.03):
         text = f"half of {len(gaps)} retries came after the same time, within {third - first:.3f} s"
         raise Differs(text, needs=CERTAIN)
 
 
 @check(63, seconds=125, margin=2)
-def gives_up(stand: Stand) -> None:
+def gives_up(testbed: Testbed) -> None:
     """After 20 unanswered initiations nothing more is sent, and what waited is dropped."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     for _ in range(3):
-        stand.inject(peer.packet_here())
+        testbed.inject(peer.packet_here())
     count = series(peer, ATTEMPTS)
     if count != ATTEMPTS:
         raise Differs(f"wanted {ATTEMPTS} initiations and then silence, got {count}")
     session = peer.handshake()
-    peer.road.silence(0.5, "packets that waited for the handshake that failed")
+    peer.socket.silence(0.5, "packets that waited for the handshake that failed")
     peer.works(session)
 
 
 @check(64, seconds=140, margin=0.5)
-def packets_restart_the_series(stand: Stand) -> None:
+def packets_restart_the_series(testbed: Testbed) -> None:
     """A packet amid a series makes its count begin anew; one after it begins another series."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     for _ in range(5):
-        peer.awaited(RETRY + JITTER + slack(stand))
-    stand.inject(peer.packet_here())
+        peer.awaited(RETRY + JITTER + slack(testbed))
+    testbed.inject(peer.packet_here())
     count = series(peer, ATTEMPTS - 1)
     if count != ATTEMPTS - 1:
         raise Differs(f"wanted {ATTEMPTS - 1} initiations after the new packet, got {count}")
-    stand.inject(peer.packet_here())
+    testbed.inject(peer.packet_here())
     peer.awaited()
-    peer.awaited(RETRY + JITTER + slack(stand))
+    peer.awaited(RETRY + JITTER + slack(testbed))
     peer.works(peer.handshake())
 
 
 @check(65, seconds=19, margin=1.5)
-def unanswered_data(stand: Stand) -> None:
+def unanswered_data(testbed: Testbed) -> None:
     """15 s and up to a third of a second after data that nothing authentic follows comes an
     initiation; more data does not put it off, nor does what is forged or repeated."""
     names = ("silent", "forging", "repeating", "answering", "initiating")
-    peers = {name: stand.peer() for name in names}
+    peers = {name: testbed.peer() for name in names}
     sessions = {name: peer.handshake(confirm=False) for name, peer in peers.items()}
     confirming = {name: session.seal() for name, session in sessions.items()}
     sent = {}
     for name, peer in peers.items():
         peer.send(confirming[name])
-        stand.pause(0.1)
-        stand.inject(peer.packet_here())
-        datagram = peer.road.expect(TRANSPORT, "the device sends through a session")
+        testbed.pause(0.1)
+        testbed.inject(peer.packet_here())
+        datagram = peer.socket.expect(TRANSPORT, "the device sends through a session")
         sent[name] = datagram.time
-    stand.pause(2)
+    testbed.pause(2)
     forged = bytearray(sessions["forging"].seal())
     forged[-1] ^= 1
     peers["forging"].send(bytes(forged))
     peers["repeating"].send(confirming["repeating"])
     peers["answering"].send(sessions["answering"].seal())
     sessions["initiating"] = peers["initiating"].handshake()
-    stand.pause(6)
-    stand.inject(peers["silent"].packet_here())
-    stand.pause(max(sent.values()) + 15 + JITTER + slack(stand) - stand.now())
+    testbed.pause(6)
+    testbed.inject(peers["silent"].packet_here())
+    testbed.pause(max(sent.values()) + 15 + JITTER + slack(testbed) - testbed.now())
     for name in names[:3]:
         came = initiations(peers[name])
         if not came:
             raise Differs(f"no initiation 15 s after data to a {name} peer")
         delay = came[0].time - sent[name]
-        most = 15 + JITTER + slack(stand)
-        stand.expect_between(delay, 15 - EARLY, most, f"an initiation to a {name} peer came after")
+        most = 15 + JITTER + slack(testbed)
+        testbed.expect_between(
+            delay, 15 - EARLY, most, f"an initiation to a {name} peer came after"
+        )
     for name in names[3:]:
         if initiations(peers[name]):
             raise Differs(f"an initiation to an {name} peer, though it was heard after the data")
@@ -133,67 +135,67 @@ def unanswered_data(stand: Stand) -> None:
 
 
 @check(66, seconds=22, margin=0.5)
-def passive_keepalive(stand: Stand) -> None:
+def passive_keepalive(testbed: Testbed) -> None:
     """10 s after data with nothing sent in answer comes one keepalive, and none for keepalives."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     data = session.seal(peer.packet())
-    sent = stand.now()
+    sent = testbed.now()
     peer.send(data)
-    datagram = peer.road.expect(TRANSPORT, "a passive keepalive", 12)
+    datagram = peer.socket.expect(TRANSPORT, "a passive keepalive", 12)
     if peer.opened(session, datagram):
         raise Differs("what came is no keepalive")
     waited = datagram.time - sent
-    stand.expect_between(waited, 10 - EARLY, 10 + slack(stand), "the keepalive comes after")
+    testbed.expect_between(waited, 10 - EARLY, 10 + slack(testbed), "the keepalive comes after")
     peer.send(session.seal())
-    peer.road.silence(11, "a keepalive is not answered")
+    peer.socket.silence(11, "a keepalive is not answered")
 
 
 @check(66, seconds=23, margin=0.4)
-def keepalives_for_a_stream(stand: Stand) -> None:
+def keepalives_for_a_stream(testbed: Testbed) -> None:
     """Data that keeps coming gets a keepalive every 10 s, counted from the first; a packet sent
     meanwhile does instead of one."""
-    listening, talking = stand.peer(), stand.peer()
+    listening, talking = testbed.peer(), testbed.peer()
     sessions = [listening.handshake(), talking.handshake()]
-    start = stand.now()
+    start = testbed.now()
     talking.send(sessions[1].seal(talking.packet()))
     for number in range(44):
         listening.send(sessions[0].seal(listening.packet()))
         if number == 4:
-            stand.inject(talking.packet_here())
+            testbed.inject(talking.packet_here())
             talking.received(sessions[1], "the device sends through a session")
             talking.send(sessions[1].seal())
-        stand.pause(max(start + (number + 1) / 2 - stand.now(), 0))
-    came = listening.road.drain()
+        testbed.pause(max(start + (number + 1) / 2 - testbed.now(), 0))
+    came = listening.socket.drain()
     if len(came) != 2 or any(len(datagram.data) != KEEPALIVE for datagram in came):
         lengths = [len(datagram.data) for datagram in came]
         raise Differs(f"wanted 2 keepalives in 22 s of data, got datagrams of {lengths} B")
     first, second = (datagram.time for datagram in came)
-    stand.expect_between(first - start, 10 - EARLY, 10 + slack(stand), "the first comes after")
-    stand.expect_between(
-        second - first, 10 - EARLY, 10.5 + slack(stand), "the second comes after another"
+    testbed.expect_between(first - start, 10 - EARLY, 10 + slack(testbed), "the first comes after")
+    testbed.expect_between(
+        second - first, 10 - EARLY, 10.5 + slack(testbed), "the second comes after another"
     )
-    if talking.road.drain():
+    if talking.socket.drain():
         raise Differs("a keepalive, though a packet was sent after the data came")
-    stand.delivered(0, 100)
+    testbed.delivered(0, 100)
     talking.works(sessions[1])
 
 
 @check(67, seconds=177, margin=1.5)
-def rekeys_as_it_sends(stand: Stand) -> None:
+def rekeys_as_it_sends(testbed: Testbed) -> None:
     """Sending through a session older than 120 s makes its initiator begin another, and never its
     responder; an idle session gets no successor."""
-    peers = [stand.peer(endpoint=True) for _ in range(2)]
+    peers = [testbed.peer(endpoint=True) for _ in range(2)]
     initiator, responder = peers
     initiated = begun_by_device(initiator)
     responded = responder.handshake()
-    start = stand.now()
-    until(stand, start + 117)
+    start = testbed.now()
+    until(testbed, start + 117)
     for peer, session in ((initiator, initiated), (responder, responded)):
         nothing_came(peer, "an idle session")
         sends_data(peer, session)
         peer.send(session.seal())
-    until(stand, start + 121.5)
+    until(testbed, start + 121.5)
     nothing_came(initiator, "a session of less than 120 s, or an idle one")
     sends_data(initiator, initiated)
     session = initiator.answer()
@@ -201,44 +203,44 @@ def rekeys_as_it_sends(stand: Stand) -> None:
     initiator.works(session)
     sends_data(responder, responded)
     responder.send(responded.seal())
-    until(stand, start + 176)
+    until(testbed, start + 176)
     sends_data(responder, responded)
-    responder.road.silence(0.5, "the responder of a session of more than 120 s")
+    responder.socket.silence(0.5, "the responder of a session of more than 120 s")
 
 
 @check(68, seconds=179, margin=0.5)
-def rekeys_as_it_receives(stand: Stand) -> None:
+def rekeys_as_it_receives(testbed: Testbed) -> None:
     """A message through a session older than 165 s makes its initiator begin another, once, and
     never its responder."""
-    peers = [stand.peer(endpoint=True) for _ in range(10)]
-    first = stand.now()
+    peers = [testbed.peer(endpoint=True) for _ in range(10)]
+    first = testbed.now()
     sessions = [begun_by_device(peer) for peer in peers]
-    responder = stand.peer()
+    responder = testbed.peer()
     responded = responder.handshake()
-    start = stand.now()
-    until(stand, first + 162)
+    start = testbed.now()
+    until(testbed, first + 162)
     for peer, session in zip(peers, sessions, strict=True):
         peer.send(session.seal())
-    stand.pause(0.5)
+    testbed.pause(0.5)
     for peer in peers:
         nothing_came(peer, "a session of less than 165 s")
     # Retries follow, each after 5 s and a random time. An initiation for each message would come
     # 5 s after that before, as soon as it may.
-    until(stand, start + 166)
+    until(testbed, start + 166)
     responder.send(responded.seal())
-    while stand.now() < start + 178:
+    while testbed.now() < start + 178:
         for peer, session in zip(peers, sessions, strict=True):
-            peer.road.socket.sendto(session.seal(), peer.road.target)
-        stand.pause(0.05)
+            peer.socket.udp.sendto(session.seal(), peer.socket.target)
+        testbed.pause(0.05)
     gaps = []
     for peer in peers:
         came = initiations(peer)
         if not came:
             raise Differs("no initiation, though a message came through a session of 166 s")
         age = came[0].time - start
-        stand.expect_between(age, 165.5, 168, "the last session was of that age as it came:")
+        testbed.expect_between(age, 165.5, 168, "the last session was of that age as it came:")
         gaps += gaps_between(came)
-    stand.log(f"retries after {', '.join(f'{gap:.3f}' for gap in sorted(gaps))} s")
+    testbed.log(f"retries after {', '.join(f'{gap:.3f}' for gap in sorted(gaps))} s")
     if sum(gap > RETRY + 0.11 for gap in gaps) < 3:
         raise Differs(f"each message begins a handshake: {len(gaps)} came at the first moment")
     nothing_came(responder, "the responder of a session of 166 s")
@@ -246,17 +248,17 @@ def rekeys_as_it_receives(stand: Stand) -> None:
 
 
 @check(69, seconds=184, margin=1.5)
-def old_sessions_send_nothing(stand: Stand) -> None:
+def old_sessions_send_nothing(testbed: Testbed) -> None:
     """After 180 s a session sends no more: the packet waits for the handshake that it causes."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
-    start = stand.now()
-    until(stand, start + 177.5)
+    start = testbed.now()
+    until(testbed, start + 177.5)
     sends_data(peer, session)
     peer.send(session.seal())
-    until(stand, start + 181.5)
+    until(testbed, start + 181.5)
     packet = peer.packet_here(b"late")
-    stand.inject(packet)
+    testbed.inject(packet)
     session = peer.answer()
     if not what_waited(peer, session).startswith(packet):
         raise Differs("what came first through the new session is not the packet that waited")
@@ -264,142 +266,144 @@ def old_sessions_send_nothing(stand: Stand) -> None:
 
 
 @check(71, seconds=22, margin=0.5)
-def persistent_keepalive(stand: Stand) -> None:
+def persistent_keepalive(testbed: Testbed) -> None:
     """A persistent keepalive is sent as it is switched on, and then whenever nothing authentic was
     sent or received for its interval."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
-    peer.road.silence(2.5, "persistent keepalives are off")
+    peer.socket.silence(2.5, "persistent keepalives are off")
 
     def comes(since: float, why: str, session: Session = session) -> float:
-        datagram = peer.road.expect(TRANSPORT, f"a keepalive after {why}", 4)
+        datagram = peer.socket.expect(TRANSPORT, f"a keepalive after {why}", 4)
         if peer.opened(session, datagram):
             raise Differs(f"what came after {why} is no keepalive")
-        stand.expect_between(datagram.time - since, 2 - EARLY, 3.5, f"after {why} one comes in")
+        testbed.expect_between(datagram.time - since, 2 - EARLY, 3.5, f"after {why} one comes in")
         return datagram.time
 
     peer.configure("persistent-keepalive", "2")
-    first = peer.road.expect(TRANSPORT, "a keepalive as it is switched on", 1.7)  # not 2 s later
+    first = peer.socket.expect(TRANSPORT, "a keepalive as it is switched on", 1.7)  # not 2 s later
     last = comes(first.time, "the first")
-    stand.pause(1)
+    testbed.pause(1)
     forged = bytearray(session.seal())
     forged[-1] ^= 1
     peer.send(bytes(forged))
     comes(last, "the one before, whatever is forged,")
-    stand.pause(1)
-    sent = stand.now()
+    testbed.pause(1)
+    sent = testbed.now()
     peer.send(session.seal())
     comes(sent, "a message that came")
-    stand.pause(1)
-    stand.inject(peer.packet_here())
-    comes(peer.road.expect(TRANSPORT, "the device sends").time, "a packet that was sent")
-    stand.pause(1)
-    begun = stand.now()
+    testbed.pause(1)
+    testbed.inject(peer.packet_here())
+    comes(peer.socket.expect(TRANSPORT, "the device sends").time, "a packet that was sent")
+    testbed.pause(1)
+    begun = testbed.now()
     session = peer.handshake()
     comes(begun, "a handshake", session)
     peer.configure("persistent-keepalive", "0")
-    peer.road.silence(3, "persistent keepalives are off again")
+    peer.socket.silence(3, "persistent keepalives are off again")
     peer.works(session)
 
 
 @check(71, seconds=9, shared=False, margin=0.5)
-def persistent_keepalive_begins(stand: Stand) -> None:
+def persistent_keepalive_begins(testbed: Testbed) -> None:
     """Without a session a persistent keepalive begins with an initiation: at once when it is
     switched on, and at once when the interface comes up."""
-    peer = stand.peer(endpoint=True)
-    peer.road.silence(1, "nothing is to be sent")
+    peer = testbed.peer(endpoint=True)
+    peer.socket.silence(1, "nothing is to be sent")
     peer.configure("persistent-keepalive", "3")
     session = peer.answer(2)
     if peer.received(session, "a keepalive confirms the session"):
         raise Differs("the first message of the session is no keepalive")
     peer.received(session, "another after 3 s", 5)
-    stand.link(up=False)
-    stand.pause(0.3)
-    other = stand.peer(endpoint=True, keepalive=1)
-    other.road.silence(1.5, "the interface is down")
-    stand.link(up=True)
+    testbed.link(up=False)
+    testbed.pause(0.3)
+    other = testbed.peer(endpoint=True, keepalive=1)
+    other.socket.silence(1.5, "the interface is down")
+    testbed.link(up=True)
     session = other.answer()
     other.received(session, "a keepalive confirms the session")
     other.works(session)
 
 
 @check(72, seconds=16, shared=False, margin=1)
-def down_ends_all(stand: Stand) -> None:
+def down_ends_all(testbed: Testbed) -> None:
     """When the interface goes down timers stop and sessions end; when it comes up, a peer without
     persistent keepalive is left alone until there is something to send to it."""
-    waiting, talking = stand.peer(endpoint=True), stand.peer()
+    waiting, talking = testbed.peer(endpoint=True), testbed.peer()
     session = talking.handshake()
     talking.works(session)
-    stand.inject(waiting.packet_here())
+    testbed.inject(waiting.packet_here())
     waiting.awaited()
     data = talking.packet(b"before")
     talking.send(session.seal(data))
-    stand.expect_delivered(data, "a packet of a session")
-    stand.link(up=False)
-    stand.pause(0.3)
+    testbed.expect_delivered(data, "a packet of a session")
+    testbed.link(up=False)
+    testbed.pause(0.3)
     for peer in (waiting, talking):
-        peer.road.drain()
-    stand.pause(10 + slack(stand))
-    stand.link(up=True)
+        peer.socket.drain()
+    testbed.pause(10 + slack(testbed))
+    testbed.link(up=True)
     talking.send(session.seal(talking.packet()))
-    stand.expect_dropped("data of a session from before")
+    testbed.expect_dropped("data of a session from before")
     for peer in (waiting, talking):
         nothing_came(peer, "the interface was down, and nothing is to be sent")
     packet = talking.packet_here()
-    stand.inject(packet)
+    testbed.inject(packet)
     session = talking.answer()
     what_waited(talking, session)
     talking.works(session)
 
 
 @check(72, seconds=4, shared=False, margin=0.5)
-def up_need_not_wait(stand: Stand) -> None:
+def up_need_not_wait(testbed: Testbed) -> None:
     """When the interface comes up a peer with persistent keepalive gets an initiation at once, and
     others with their next packet, even if the last was sent less than 5 s before."""
-    peer, kept = stand.peer(endpoint=True), stand.peer(endpoint=True, keepalive=25)
+    peer, kept = testbed.peer(endpoint=True), testbed.peer(endpoint=True, keepalive=25)
     session = kept.answer()
     kept.received(session, "a keepalive confirms the session")
-    stand.inject(peer.packet_here())
+    testbed.inject(peer.packet_here())
     peer.awaited()
-    stand.link(up=False)
-    stand.pause(0.3)
-    stand.link(up=True)
+    testbed.link(up=False)
+    testbed.pause(0.3)
+    testbed.link(up=True)
     kept.answer()
-    peer.road.silence(0.3, "what waited was dropped")
+    peer.socket.silence(0.3, "what waited was dropped")
     packet = peer.packet_here(b"new")
-    stand.inject(packet)
+    testbed.inject(packet)
     session = peer.answer()
     if not what_waited(peer, session).startswith(packet):
         raise Differs("what came first is not the packet from after the interface came up")
 
 
 @check(75, seconds=26, alone=True, shared=False)
-def timers_of_many_peers(stand: Stand) -> None:
+def timers_of_many_peers(testbed: Testbed) -> None:
     """10,000 peers are configured within 5 s, and none answers: in two of three rounds
     95 % of the next initiations come within 50 ms of their random third of a second."""
     # All at once would tell how quick the machine is: 10,000 handshakes within a third of a second.
     count, batch = 10_000, 500
-    road = stand.road("::", version=6)
-    road.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    road.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-    port = road.socket.getsockname()[1]
-    interface = f"[Interface]\nPrivateKey = {stand.key.private_text}\nListenPort = {stand.port}\n"
+    peer_socket = testbed.socket("::", version=6)
+    peer_socket.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    peer_socket.udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+    port = peer_socket.udp.getsockname()[1]
+    interface = (
+        f"[Interface]\nPrivateKey = {testbed.key.private_text}\nListenPort = {testbed.port}\n"
+    )
     peers = [
         f"[Peer]\nPublicKey = {Key.new().text}\nEndpoint = [2001:db8:1::{number:x}]:{port}\n"
         "PersistentKeepalive = 3600\n"
         for number in range(1, count + 1)
     ]
-    used, start = foreign_cpu(stand), time.monotonic()
+    used, start = foreign_cpu(testbed), time.monotonic()
     for at in range(0, count, batch):
         text = "".join(peers[at : at + batch])
-        stand.wg("addconf", stand.interface, "/dev/stdin", text=text)
+        testbed.wg("addconf", testbed.interface, "/dev/stdin", text=text)
         time.sleep(max(0, start + 5 * (at + batch) / count - time.monotonic()))
     # Nothing is read meanwhile, so that the load is the device's alone; the kernel notes the time.
-    stand.pause(18)
-    busy = (foreign_cpu(stand) - used) / (time.monotonic() - start)
-    stand.wg("setconf", stand.interface, "/dev/stdin", text=interface)
+    testbed.pause(18)
+    busy = (foreign_cpu(testbed) - used) / (time.monotonic() - start)
+    testbed.wg("setconf", testbed.interface, "/dev/stdin", text=interface)
     times: dict[str, list[float]] = {}
-    for address, moment in arrivals(road):
+    for address, moment in arrivals(peer_socket):
         times.setdefault(address, []).append(moment)
     lateness = []
     for number in (0, 1, 2):
@@ -409,44 +413,44 @@ def timers_of_many_peers(stand: Stand) -> None:
             raise Differs(f"only {len(gaps)} of {count} peers got initiation {number + 2}")
         late = [gaps[len(gaps) * part // 100] - RETRY - JITTER for part in (50, 95, 99)]
         figures = ", ".join(f"{1000 * one:.0f}" for one in late)
-        stand.log(f"initiation {number + 2}: 50, 95 and 99 % are at most {figures} ms late")
+        testbed.log(f"initiation {number + 2}: 50, 95 and 99 % are at most {figures} ms late")
         lateness.append(late[1])
     typical = sorted(lateness)[1]
-    if typical > (0.05 if stand.subject.kind == "daemon" else 0.69):
+    if typical > (0.05 if testbed.subject.kind == "daemon" else 0.69):
         if busy > 0.25 and typical < 1:  # more than that no machine explains
             raise Inconclusive(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
         raise Differs(f"a twentieth of the retries is more than {1000 * typical:.0f} ms late")
 
 
-def foreign_cpu(stand: Stand) -> float:
+def foreign_cpu(testbed: Testbed) -> float:
     """Seconds of CPU that neither this check nor its device has used, as far as can be told."""
     user, nice, system, _, _, *others = map(
         int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
     )
-    ours = stand.cpu_time() + time.process_time()
-    kernel = 0 if stand.subject.kind == "kernel" else system + sum(others[:3])
+    ours = testbed.cpu_time() + time.process_time()
+    kernel = 0 if testbed.subject.kind == "kernel" else system + sum(others[:3])
     return (user + nice + kernel) / os.sysconf("SC_CLK_TCK") - ours
 
 
-def arrivals(road: Road) -> Iterator[tuple[str, float]]:
+def arrivals(peer_socket: PeerSocket) -> Iterator[tuple[str, float]]:
     """Which of its addresses each datagram went to, and when it arrived."""
-    road.socket.setblocking(False)
+    peer_socket.udp.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            _, ancillary, _, _ = road.socket.recvmsg(256, 256)
+            _, ancillary, _, _ = peer_socket.udp.recvmsg(256, 256)
             found = {(level, kind): value for level, kind, value in ancillary}
             seconds, nanoseconds = struct.unpack("qq", found[socket.SOL_SOCKET, SO_TIMESTAMPNS])
             info = found[socket.IPPROTO_IPV6, socket.IPV6_PKTINFO]
             yield info[:16].hex(), seconds + nanoseconds / 1e9
 
 
-def until(stand: Stand, moment: float) -> None:
-    stand.pause(max(moment - stand.now(), 0))
+def until(testbed: Testbed, moment: float) -> None:
+    testbed.pause(max(moment - testbed.now(), 0))
 
 
 def initiations(peer: Peer) -> list[Datagram]:
     """The initiations among what has come."""
-    return [datagram for datagram in peer.road.drain() if datagram.kind == INITIATION]
+    return [datagram for datagram in peer.socket.drain() if datagram.kind == INITIATION]
 
 
 def gaps_between(datagrams: Sequence[Datagram]) -> list[float]:
@@ -457,7 +461,7 @@ def gaps_between(datagrams: Sequence[Datagram]) -> list[float]:
 def series(peer: Peer, enough: int) -> int:
     """Counts initiations until none comes any more, or one too many has come."""
     count = 0
-    while count <= enough and (datagram := peer.road.receive(RETRY + JITTER + 2)):
+    while count <= enough and (datagram := peer.socket.receive(RETRY + JITTER + 2)):
         if datagram.kind != INITIATION:
             raise Differs("something else than an initiation came without a session")
         count += 1
@@ -465,12 +469,12 @@ def series(peer: Peer, enough: int) -> int:
 
 
 def nothing_came(peer: Peer, why: str) -> None:
-    peer.road.silence(0, why)
+    peer.socket.silence(0, why)
 
 
 def begun_by_device(peer: Peer) -> Session:
     """A session that the device has begun; nothing is owed in it to either side."""
-    peer.stand.inject(peer.packet_here())
+    peer.device.inject(peer.packet_here())
     session = peer.answer()
     what_waited(peer, session)
     peer.send(session.seal())

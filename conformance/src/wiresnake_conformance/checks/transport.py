@@ -9,8 +9,8 @@ from itertools import count, pairwise
 from .. import packets
 from ..oracle import RESPONSE, TRANSPORT, Session, describe
 from ..peer import Peer
-from ..road import PATIENCE, Datagram, Road, Tap
-from ..stand import Stand
+from ..peer_socket import PATIENCE, Datagram, PeerSocket, Tap
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 from ._common import UDP_SEGMENT, seen_from_device
 
@@ -25,11 +25,11 @@ IN_FLIGHT = 64
 
 
 @check(50)
-def the_greatest_counters(stand: Stand) -> None:
+def the_greatest_counters(testbed: Testbed) -> None:
     """2^64-2^13-2 is the greatest counter that everybody accepts. From 2^64-8130, where the
     kernel's limit is, no message is delivered. The whitepaper's limit, 63 below, is as good."""
-    peer = stand.peer()
-    window = Window(stand, peer)
+    peer = testbed.peer()
+    window = Window(testbed, peer)
     for counter in (2**64 - 1, HIGHEST_LIMIT + 1, HIGHEST_LIMIT):
         window.refuses(counter)
     window.accepts([LOWEST_LIMIT - 1])
@@ -38,46 +38,46 @@ def the_greatest_counters(stand: Stand) -> None:
     window.accepts([LOWEST_LIMIT - 2])
     window.settle()
     seen = "accepted, as the kernel does" if window.delivers(LOWEST_LIMIT) else "refused"
-    stand.log(f"{LOWEST_LIMIT}, the whitepaper's limit, is {seen}")
-    peer.works(_anew(stand, peer))
+    testbed.log(f"{LOWEST_LIMIT}, the whitepaper's limit, is {seen}")
+    peer.works(_anew(testbed, peer))
 
 
 @check(51)
-def the_width_of_the_window(stand: Stand) -> None:
+def the_width_of_the_window(testbed: Testbed) -> None:
     """Behind the greatest counter seen, 8128 more are accepted, and not one beyond them."""
-    peer = stand.peer()
-    window = Window(stand, peer)
+    peer = testbed.peer()
+    window = Window(testbed, peer)
     greatest = 100_000
     window.accepts([greatest])
     try:
         window.accepts([greatest - WINDOW])
     except Differs as error:
-        raise Differs(f"{error}; the window is {_width(stand, peer)} wide") from None
+        raise Differs(f"{error}; the window is {_width(testbed, peer)} wide") from None
     if window.delivers(greatest - WINDOW - 1):
-        raise Differs(f"counters are accepted down to {_width(stand, peer)} behind the greatest")
+        raise Differs(f"counters are accepted down to {_width(testbed, peer)} behind the greatest")
     window.accepts([greatest + 1, greatest + 1 - WINDOW])
     window.settle()
 
 
 @check(51)
-def nothing_twice(stand: Stand) -> None:
+def nothing_twice(testbed: Testbed) -> None:
     """Of messages that come three times, each is delivered once, wherever it is in the window."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     counters = [5, 6, 7, 3, 900, 899, 63, 64, 65, 2]
     messages = [session.seal(_numbered(peer, counter), counter=counter) for counter in counters]
     for message in [*messages, *messages, *(again for one in messages for again in (one, one))]:
         peer.send(message)
-    came = stand.delivered(PATIENCE, len(counters)) + stand.delivered(0.5, len(counters))
+    came = testbed.delivered(PATIENCE, len(counters)) + testbed.delivered(0.5, len(counters))
     found = [_number(packet) for packet in came]
     if sorted(found) != sorted(counters):
         raise Differs(f"counters {counters}, each sent four times, were delivered as {found}")
 
 
 @check(51, seconds=3)
-def the_steps_of_the_kernel(stand: Stand) -> None:
+def the_steps_of_the_kernel(testbed: Testbed) -> None:
     """The kernel's own sequence of counters at the window's edges is told apart as there."""
-    window = Window(stand, stand.peer())
+    window = Window(testbed, testbed.peer())
     span = WINDOW + 1
     for counter, accepted in (
         (0, True),
@@ -113,9 +113,9 @@ def the_steps_of_the_kernel(stand: Stand) -> None:
 
 
 @check(51, seconds=12)
-def the_runs_of_the_kernel(stand: Stand) -> None:
+def the_runs_of_the_kernel(testbed: Testbed) -> None:
     """Whole windows of counters, upwards and downwards, are all accepted, and none twice."""
-    peer = stand.peer()
+    peer = testbed.peer()
     for run, then in (
         (range(1, WINDOW + 1), [(0, True), (0, False)]),
         (range(2, WINDOW + 2), [(1, True), (0, False)]),
@@ -124,7 +124,7 @@ def the_runs_of_the_kernel(stand: Stand) -> None:
         (range(WINDOW, 0, -1), [(WINDOW + 1, True), (0, False)]),
         (range(WINDOW, 0, -1), [(0, True), (WINDOW + 1, True)]),
     ):
-        window = Window(stand, peer)
+        window = Window(testbed, peer)
         window.accepts(run)
         for counter, accepted in then:
             if accepted:
@@ -135,10 +135,10 @@ def the_runs_of_the_kernel(stand: Stand) -> None:
 
 
 @check(51)
-def old_counters_leave_no_trace(stand: Stand) -> None:
+def old_counters_leave_no_trace(testbed: Testbed) -> None:
     """As the window moves on, by little or by much, it forgets what is behind it: new counters are
     accepted wherever their place in the window was used before."""
-    window = Window(stand, stand.peer())
+    window = Window(testbed, testbed.peer())
     window.accepts(range(300))
     for ring in (1, 2, 7):
         window.accepts([ring * 8192 + 299])
@@ -148,10 +148,10 @@ def old_counters_leave_no_trace(stand: Stand) -> None:
 
 
 @check(52)
-def forgeries_do_not_move_the_window(stand: Stand) -> None:
+def forgeries_do_not_move_the_window(testbed: Testbed) -> None:
     """A far counter whose tag is wrong leaves the window as it was, and itself unused."""
-    peer = stand.peer()
-    window = Window(stand, peer)
+    peer = testbed.peer()
+    window = Window(testbed, peer)
     window.accepts([10])
     for counter in (11, 10_000, 2**40, LOWEST_LIMIT - 1):
         message = bytearray(window.message(counter))
@@ -166,15 +166,15 @@ def forgeries_do_not_move_the_window(stand: Stand) -> None:
 
 
 @check(55, seconds=4)
-def no_loss_over_our_rekeys(stand: Stand) -> None:
+def no_loss_over_our_rekeys(testbed: Testbed) -> None:
     """While the peer begins one session after the other, no packet is lost either way: neither
     those of the last session still under way, nor those that the device sends meanwhile."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
-    flow = Flow(stand, peer, session)
+    flow = Flow(testbed, peer, session)
     for _ in range(4):
-        stand.pause(0.5)
+        testbed.pause(0.5)
         flow.there(session, 8)
         late = flow.sealed(session, 8)
         flow.back(8)
@@ -192,22 +192,22 @@ def no_loss_over_our_rekeys(stand: Stand) -> None:
 
 
 @check(55, seconds=20, margin=0.5)
-def no_loss_over_a_rekey_of_the_device(stand: Stand) -> None:
+def no_loss_over_a_rekey_of_the_device(testbed: Testbed) -> None:
     """Where the device begins the next session, here for lack of answers, packets of the last one
     are still delivered, before and after the new one is in use."""
-    peer = stand.peer(endpoint=True)
-    stand.inject(peer.packet_here())
+    peer = testbed.peer(endpoint=True)
+    testbed.inject(peer.packet_here())
     session = peer.answer()
     peer.received(session, "the device sends what was waiting")
-    stand.inject(peer.packet_here())
-    stand.pause(0.3)
-    peer.road.drain()
-    late = Flow(stand, peer, session).sealed(session, 24)
+    testbed.inject(peer.packet_here())
+    testbed.pause(0.3)
+    peer.socket.drain()
+    late = Flow(testbed, peer, session).sealed(session, 24)
     try:
         fresh = peer.answer(18)
     except Differs:  # for item 65 to say
         raise NotApplicable("the device begins no session for lack of answers") from None
-    flow = Flow(stand, peer, session, fresh)
+    flow = Flow(testbed, peer, session, fresh)
     flow.carry(late[:8])
     peer.received(fresh, "the device confirms the new session")
     flow.carry(late[8:16])
@@ -221,86 +221,86 @@ def no_loss_over_a_rekey_of_the_device(stand: Stand) -> None:
 
 
 @check(56)
-def indices_of_nobody(stand: Stand) -> None:
+def indices_of_nobody(testbed: Testbed) -> None:
     """Transport data for an index without a session, or for one of a handshake, gets silence."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     session = peer.handshake()
-    tap = stand.tap()
+    tap = testbed.tap()
     for remote in (0, 2**32 - 1, session.remote ^ 1, session.local):
         stray = Session(session.local, remote, session.send_key, session.receive_key, 100)
         for _ in range(3):
             peer.send(stray.seal(peer.packet()))
             peer.send(stray.seal())
-    other = stand.peer(endpoint=True)
-    stand.inject(other.packet_here())
+    other = testbed.peer(endpoint=True)
+    testbed.inject(other.packet_here())
     initiated = other.awaited()
     tap.packets()
     stray = Session(0, initiated.index, os.urandom(32), os.urandom(32))
     other.send(stray.seal(other.packet()))
-    stand.expect_dropped("data for an index that has no session")
-    _quiet(stand, tap, "data for an index that has no session")
+    testbed.expect_dropped("data for an index that has no session")
+    _quiet(testbed, tap, "data for an index that has no session")
     peer.works(session)
 
 
 @check(56)
-def sessions_of_a_removed_peer(stand: Stand) -> None:
+def sessions_of_a_removed_peer(testbed: Testbed) -> None:
     """Data of a session whose peer was removed gets silence, even when the peer is back."""
-    peer, removed = stand.peer(), stand.peer()
+    peer, removed = testbed.peer(), testbed.peer()
     session, ended = peer.handshake(), removed.handshake()
     removed.works(ended)
-    tap = stand.tap()
-    stand.wg("set", stand.interface, "peer", removed.key.text, "remove")
+    tap = testbed.tap()
+    testbed.wg("set", testbed.interface, "peer", removed.key.text, "remove")
     for _ in range(2):
         removed.send(ended.seal(removed.packet()))
         removed.send(ended.seal())
-        stand.expect_dropped("data of a session whose peer was removed", 0.3)
+        testbed.expect_dropped("data of a session whose peer was removed", 0.3)
         removed.configure("allowed-ips", f"{removed.inner[4]}/32,{removed.inner[6]}/128")
-    _quiet(stand, tap, "data of a session whose peer was removed")
-    removed.works(_anew(stand, removed))
+    _quiet(testbed, tap, "data of a session whose peer was removed")
+    removed.works(_anew(testbed, removed))
     peer.works(session)
 
 
 @check(56)
-def sessions_with_two_newer(stand: Stand) -> None:
+def sessions_with_two_newer(testbed: Testbed) -> None:
     """A peer's last session but one has ended: its data gets silence."""
-    peer = stand.peer()
+    peer = testbed.peer()
     oldest = peer.handshake()
     peer.works(oldest)
     for _ in range(2):
-        newest = _anew(stand, peer)
+        newest = _anew(testbed, peer)
         peer.works(newest)
-    tap = stand.tap()
+    tap = testbed.tap()
     peer.send(oldest.seal(peer.packet()))
     peer.send(oldest.seal())
-    stand.expect_dropped("data of a session with two newer ones")
-    _quiet(stand, tap, "data of a session with two newer ones")
+    testbed.expect_dropped("data of a session with two newer ones")
+    _quiet(testbed, tap, "data of a session with two newer ones")
     peer.works(newest)
 
 
 @check(57)
-def keepalives_stay_outside(stand: Stand) -> None:
+def keepalives_stay_outside(testbed: Testbed) -> None:
     """An empty message counts as 32 received bytes, once, and nothing comes out of the tunnel."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
     before, _ = peer.transfer()
     keepalives = [session.seal() for _ in range(5)]
     for keepalive in [*keepalives, *keepalives]:
         peer.send(keepalive)
-    stand.expect_dropped("a keepalive")
+    testbed.expect_dropped("a keepalive")
     received = peer.transfer()[0] - before
     if received != 5 * 32:
         raise Differs(f"5 keepalives, each sent twice, count as {received} bytes, not 160")
-    peer.road.silence(0.1, "a keepalive is not answered")
+    peer.socket.silence(0.1, "a keepalive is not answered")
     peer.works(session)
 
 
 @check(58)
-def lengths_that_lie(stand: Stand) -> None:
+def lengths_that_lie(testbed: Testbed) -> None:
     """What is not IP, or shorter than its header or than the length in it, is dropped."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
-    own, other = peer.inner, stand.inner(1)
+    own, other = peer.inner, testbed.inner(1)
     four = [(length, 40) for length in (0, 1, 19, 61, 64, 81, 1500, 32768, 65535)]
     six = [(length, 40) for length in (41, 57, 1280, 32768, *range(65496, 65536, 3), 65535)]
     lies = [_inner(own[4], other[4], size, length) for length, size in four]
@@ -312,60 +312,60 @@ def lengths_that_lie(stand: Stand) -> None:
     lies += [bytes(1), bytes(16), bytes(100), b"\xff" * 100]
     for lie in lies:
         peer.send(session.seal(lie, pad=False))
-        found = stand.delivered(0.03)
+        found = testbed.delivered(0.03)
         if found:
             raise Differs(f"inner packet {lie[:48].hex()} of {len(lie)} B: {_came(found)}")
-    if found := stand.delivered(0.3):
+    if found := testbed.delivered(0.3):
         raise Differs(f"an inner packet whose length lies: {_came(found)}")
     peer.works(session)
 
 
 @check(58)
-def packets_are_cut(stand: Stand) -> None:
+def packets_are_cut(testbed: Testbed) -> None:
     """A packet shorter than what the message carries is cut to the length in its header."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
-    own, other = peer.inner, stand.inner(1)
+    own, other = peer.inner, testbed.inner(1)
     bare = (20, _inner(own[4], other[4], 0, 20)), (40, _inner(own[6], other[6], 0, 0))
     for size, header in bare:
         for extra in (0, 1, 12, 700):
             peer.send(session.seal(header + bytes(extra), pad=False))
-            stand.expect_delivered(header, f"a header of {size} B and {extra} B of padding")
+            testbed.expect_delivered(header, f"a header of {size} B and {extra} B of padding")
     for version in (4, 6):
         packet = peer.packet(os.urandom(55), version=version)
         for extra in (0, 1, 15, 16, 17, 800):
             peer.send(session.seal(packet + bytes(extra), pad=False))
-            stand.expect_delivered(packet, f"a packet with {extra} B of padding")
+            testbed.expect_delivered(packet, f"a packet with {extra} B of padding")
 
 
 @check(59)
-def padding_stays_outside(stand: Stand) -> None:
+def padding_stays_outside(testbed: Testbed) -> None:
     """Padding may be anything, the start of another packet even, and is never delivered."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     for version in (4, 6):
         packet = peer.packet(os.urandom(21), version=version)
         for padding in (b"\xff" * 15, os.urandom(3), b"\x01" * 700, packet, packet[:9]):
             peer.send(session.seal(packet + padding, pad=False))
-            stand.expect_delivered(packet, f"a packet with {len(padding)} B that are not zero")
-    stand.expect_dropped("padding is no packet", 0.2)
+            testbed.expect_delivered(packet, f"a packet with {len(padding)} B that are not zero")
+    testbed.expect_dropped("padding is no packet", 0.2)
 
 
 @check(60, alone=True, seconds=5)
-def delivered_in_order(stand: Stand) -> None:
+def delivered_in_order(testbed: Testbed) -> None:
     """Thousands of packets, sent as fast as they leave, are delivered in their order; some may
     be lost, none may come before one that was sent earlier, and none twice."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     _on_one_core()
     for size, burst in ((40, 1), (40, 60), (1000, 60), (1400, 40)):
         messages = [session.seal(_numbered(peer, number, size)) for number in range(4000)]
-        stand.log(f"{len(messages)} messages of {len(messages[0])} B, {burst} in a call")
+        testbed.log(f"{len(messages)} messages of {len(messages[0])} B, {burst} in a call")
         for start in range(0, len(messages), burst):
-            _send_together(peer.road, messages[start : start + burst])
-        found = stand.delivered(0.5, len(messages), quietly=True)
+            _send_together(peer.socket, messages[start : start + burst])
+        found = testbed.delivered(0.5, len(messages), quietly=True)
         numbers = [_number(packet) for packet in found]
-        stand.log(f"{len(numbers)} of them were delivered")
+        testbed.log(f"{len(numbers)} of them were delivered")
         if not numbers:
             raise Differs(f"none of {len(messages)} messages was delivered")
         if wrong := _first_disorder(numbers):
@@ -374,20 +374,20 @@ def delivered_in_order(stand: Stand) -> None:
 
 
 @check(60, alone=True, seconds=5)
-def sent_in_order(stand: Stand) -> None:
+def sent_in_order(testbed: Testbed) -> None:
     """What the host gives the tunnel leaves in its order, with growing counters."""
-    peer = stand.peer()
+    peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
     wrong = None
     for size in (60, 1400, 60):  # a device's threads may change cores: once says nothing
         there = [_numbered(peer, number, size, back=True) for number in range(3000)]
         for packet in there:
-            stand.inject(packet, quietly=True)
+            testbed.inject(packet, quietly=True)
         contents = []
-        while datagram := peer.road.receive(0.3, quietly=True):
+        while datagram := peer.socket.receive(0.3, quietly=True):
             contents.append((datagram.data[8:16], peer.opened(session, datagram)))
-        stand.log(f"{len(contents)} of {len(there)} packets of {size} B were sent")
+        testbed.log(f"{len(contents)} of {len(there)} packets of {size} B were sent")
         if not contents:
             raise Differs(f"none of {len(there)} packets was sent")
         counters = [int.from_bytes(counter, "little") for counter, _ in contents]
@@ -395,7 +395,7 @@ def sent_in_order(stand: Stand) -> None:
         wrong = _first_disorder(numbers) or _first_disorder(counters)
         if not wrong:
             return
-        stand.log(f"{wrong[1]} came right after {wrong[0]}")
+        testbed.log(f"{wrong[1]} came right after {wrong[0]}")
     raise Differs(f"in three of three runs packets overtook others, as {wrong}")
 
 
@@ -406,9 +406,9 @@ class Window:
     out is sent again: where it was lost, that is nothing but the first time it arrives.
     """
 
-    def __init__(self, stand: Stand, peer: Peer) -> None:
-        self.stand, self.peer = stand, peer
-        stand.apart()
+    def __init__(self, testbed: Testbed, peer: Peer) -> None:
+        self.testbed, self.peer = testbed, peer
+        testbed.apart()
         self.session = peer.handshake(confirm=False)
         self.numbers = count(1)
         self.last = 0
@@ -432,10 +432,10 @@ class Window:
     def refuses(self, counter: int) -> None:
         """It must not be delivered; `settle`, at the end, has the last word on that."""
         message = self.message(counter)
-        self.stand.log(f"counter {counter}, not to be accepted")
+        self.testbed.log(f"counter {counter}, not to be accepted")
         self.forbidden[self.last] = counter
         for _ in range(2):
-            self.peer.road.send(message, quietly=True)
+            self.peer.socket.send(message, quietly=True)
 
     def delivers(self, counter: int) -> bool:
         """Whether a message with that counter comes out."""
@@ -451,7 +451,7 @@ class Window:
     def _deliver(self, waiting: dict[int, tuple[int, bytes]]) -> None:
         for _ in range(4):
             for _, message in waiting.values():
-                self.peer.road.send(message, quietly=True)
+                self.peer.socket.send(message, quietly=True)
             while waiting and (found := self._numbers(0.4, len(waiting))):
                 for number in found:
                     if number not in waiting:
@@ -463,7 +463,7 @@ class Window:
         raise Differs(f"new counters in the window are not accepted: {_few(counters)}")
 
     def _numbers(self, within: float, most: int) -> list[int]:
-        found = [_number(one) for one in self.stand.delivered(within, most, quietly=True)]
+        found = [_number(one) for one in self.testbed.delivered(within, most, quietly=True)]
         if wrong := [self.forbidden[one] for one in found if one in self.forbidden]:
             raise Differs(f"seen, too old, too great or forged, and accepted: counter {wrong[0]}")
         return found
@@ -472,8 +472,8 @@ class Window:
 class Flow:
     """Numbered packets both ways, none of which may be lost, by whatever session they come."""
 
-    def __init__(self, stand: Stand, peer: Peer, *sessions: Session) -> None:
-        self.stand, self.peer = stand, peer
+    def __init__(self, testbed: Testbed, peer: Peer, *sessions: Session) -> None:
+        self.testbed, self.peer = testbed, peer
         self.sessions = {session.local: session for session in sessions}
         self.numbers = count(1000 * len(sessions))
         self.to_deliver: set[int] = set()
@@ -497,11 +497,11 @@ class Flow:
         for _ in range(how_many):
             number = next(self.numbers)
             self.to_receive.add(number)
-            self.stand.inject(_numbered(self.peer, number, back=True), quietly=True)
+            self.testbed.inject(_numbered(self.peer, number, back=True), quietly=True)
 
     def response(self) -> bytes:
         """The response, among data."""
-        while datagram := self.peer.road.receive():
+        while datagram := self.peer.socket.receive():
             if datagram.kind == RESPONSE:
                 return datagram.data
             self._take(datagram)
@@ -509,14 +509,14 @@ class Flow:
 
     def settle(self) -> None:
         """Waits until everything has come."""
-        while self.to_deliver and (found := self.stand.delivered(PATIENCE, quietly=True)):
+        while self.to_deliver and (found := self.testbed.delivered(PATIENCE, quietly=True)):
             number = _number(found[0])
             if number not in self.to_deliver:
                 raise Differs("a packet was delivered twice over a rekey")
             self.to_deliver.remove(number)
         if self.to_deliver:
             raise Differs(f"{len(self.to_deliver)} packets to the device are lost over a rekey")
-        while self.to_receive and (datagram := self.peer.road.receive()):
+        while self.to_receive and (datagram := self.peer.socket.receive()):
             self._take(datagram)
         if self.to_receive:
             raise Differs(f"{len(self.to_receive)} packets of the device are lost over a rekey")
@@ -531,7 +531,7 @@ class Flow:
 
 def _numbered(peer: Peer, number: int, size: int = 40, *, back: bool = False) -> bytes:
     """A packet of that many bytes with that number in it; `back` is from the device."""
-    ends = peer.inner[4], peer.stand.inner(1)[4]
+    ends = peer.inner[4], peer.device.inner(1)[4]
     source, target = reversed(ends) if back else ends
     payload = struct.pack(">Q", number) + bytes(size - 28)
     return packets.ip(source, target, payload, protocol=EXPERIMENT)
@@ -548,14 +548,14 @@ def _inner(source: str, target: str, size: int, length: int) -> bytes:
     return packets.ip(source, target, bytes(size), protocol=EXPERIMENT, length=length)
 
 
-def _anew(stand: Stand, peer: Peer) -> Session:
-    stand.apart()
+def _anew(testbed: Testbed, peer: Peer) -> Session:
+    testbed.apart()
     return peer.handshake()
 
 
-def _width(stand: Stand, peer: Peer) -> int:
+def _width(testbed: Testbed, peer: Peer) -> int:
     """How far behind the greatest counter one is still accepted."""
-    window = Window(stand, peer)
+    window = Window(testbed, peer)
     greatest, least, most = 1 << 20, 0, 1 << 17
     window.accepts([greatest])
     while least + 1 < most:
@@ -567,20 +567,20 @@ def _width(stand: Stand, peer: Peer) -> int:
     return least
 
 
-def _quiet(stand: Stand, tap: Tap, why: str) -> None:
+def _quiet(testbed: Testbed, tap: Tap, why: str) -> None:
     """The device sent nothing, to anybody."""
-    if found := seen_from_device(stand, tap):
+    if found := seen_from_device(testbed, tap):
         raise Differs(f"{why}: expected silence, got {found[0]}")
 
 
-def _send_together(road: Road, messages: list[bytes]) -> None:
+def _send_together(peer_socket: PeerSocket, messages: list[bytes]) -> None:
     """Messages of one length in one call, as a fast sender does."""
     if len(messages) == 1:
-        road.send(messages[0], quietly=True)
+        peer_socket.send(messages[0], quietly=True)
         return
     segment = struct.pack("H", len(messages[0]))
     ancillary = [(socket.SOL_UDP, UDP_SEGMENT, segment)]
-    road.socket.sendmsg([b"".join(messages)], ancillary, 0, road.target)
+    peer_socket.udp.sendmsg([b"".join(messages)], ancillary, 0, peer_socket.target)
 
 
 def _on_one_core() -> None:

@@ -10,24 +10,24 @@ import time
 from pathlib import Path
 
 from ..oracle import INITIATION, Key, consume
-from ..stand import Stand
+from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 
 FOLDER = Path("/var/run/wireguard")
 EINVAL = b"errno=-22\n\n"
 
 
-def needs_daemon(stand: Stand) -> None:
-    if stand.subject.kind != "daemon":
+def needs_daemon(testbed: Testbed) -> None:
+    if testbed.subject.kind != "daemon":
         raise NotApplicable("no daemon to start, so nothing of its socket can be said")
 
 
-def starts(stand: Stand, name: str) -> bool:
+def starts(testbed: Testbed, name: str) -> bool:
     """Whether another daemon comes to listen."""
-    daemon = stand.launch(name)
+    daemon = testbed.launch(name)
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline and not daemon.poll():
-        if stand.serves(name):
+        if testbed.serves(name):
             return True
         time.sleep(0.02)
     if daemon.poll() is None:
@@ -36,29 +36,29 @@ def starts(stand: Stand, name: str) -> bool:
 
 
 @check(101, shared=False)
-def socket_is_for_its_owner(stand: Stand) -> None:
+def socket_is_for_its_owner(testbed: Testbed) -> None:
     """The socket's mode is 0700 and that of its folder 0755, whatever the umask."""
-    needs_daemon(stand)
-    for path, wanted in ((FOLDER, 0o755), (FOLDER / f"{stand.interface}.sock", 0o700)):
+    needs_daemon(testbed)
+    for path, wanted in ((FOLDER, 0o755), (FOLDER / f"{testbed.interface}.sock", 0o700)):
         mode = stat.S_IMODE(path.stat().st_mode)
-        stand.log(f"{path}: mode {mode:04o}")
+        testbed.log(f"{path}: mode {mode:04o}")
         if mode != wanted:
             raise Differs(f"{path} has the mode {mode:04o}, not {wanted:04o}")
 
 
 @check(101, seconds=8, shared=False)
-def stale_and_live_sockets(stand: Stand) -> None:
+def stale_and_live_sockets(testbed: Testbed) -> None:
     """A socket that nobody serves is replaced; one that somebody serves is left to them."""
-    needs_daemon(stand)
+    needs_daemon(testbed)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(FOLDER / "wg7.sock"))
-    if not starts(stand, "wg7"):
+    if not starts(testbed, "wg7"):
         raise Differs("a stale socket keeps the daemon from starting")
     with socket.socket(socket.AF_UNIX) as live:
         live.bind(str(FOLDER / "wg8.sock"))
         live.listen()
         inode = (FOLDER / "wg8.sock").stat().st_ino
-        code, _ = _outcome(stand, "wg8")
+        code, _ = _outcome(testbed, "wg8")
         if not code:  # it goes on, in the background or not
             raise Differs("started although another process serves its socket")
         with contextlib.suppress(FileNotFoundError):
@@ -68,23 +68,23 @@ def stale_and_live_sockets(stand: Stand) -> None:
 
 
 @check(101, seconds=10, shared=False)
-def names_of_interfaces(stand: Stand) -> None:
+def names_of_interfaces(testbed: Testbed) -> None:
     """A name with a slash, of more than 15 bytes, `.` or `..` is refused, and no file is made."""
-    needs_daemon(stand)
+    needs_daemon(testbed)
     for name in ("a/b", "../wg9", ".", "..", "sixteen-bytes-16"):
         before = _files()
-        code, took = _outcome(stand, name)
-        stand.log(f"{name!r}: exit code {code} after {took:.1f} s")
+        code, took = _outcome(testbed, name)
+        testbed.log(f"{name!r}: exit code {code} after {took:.1f} s")
         if code == 0 or code is None:
             raise Differs(f"an interface named {name!r} is not refused")
         if made := _files() - before:
             raise Differs(f"an interface named {name!r} left {', '.join(sorted(made))}")
 
 
-def _outcome(stand: Stand, name: str) -> tuple[int | None, float]:
+def _outcome(testbed: Testbed, name: str) -> tuple[int | None, float]:
     """The exit code of a daemon for that interface, None if it stays; and the time it took."""
     start = time.monotonic()
-    daemon = stand.launch(name)
+    daemon = testbed.launch(name)
     try:
         code: int | None = daemon.wait(4)
     except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ def _files() -> set[str]:
 
 
 @check(102, shared=False)
-def wrong_requests(stand: Stand) -> None:
+def wrong_requests(testbed: Testbed) -> None:
     """Values out of range and unknown keys are answered by errno=-22, and nothing hangs."""
     key = os.urandom(32).hex().encode()
     for lines in (
@@ -118,109 +118,109 @@ def wrong_requests(stand: Stand) -> None:
         b"public_key=" + key + b"\nendpoint=192.0.2.2:70000",
         b"public_key=" + key + b"\npreshared_key=11",
     ):
-        answer = stand.uapi(b"set=1\n" + lines + b"\n\n")
-        stand.log(f"{lines.decode()[-40:]!r}: {answer!r}")
+        answer = testbed.uapi(b"set=1\n" + lines + b"\n\n")
+        testbed.log(f"{lines.decode()[-40:]!r}: {answer!r}")
         if answer != EINVAL:
             raise Differs(f"{lines.decode()!r} is answered by {answer!r}, not by {EINVAL!r}")
-        if not stand.alive():
+        if not testbed.alive():
             return
 
 
 @check(102)
-def peers_that_are_not_there(stand: Stand) -> None:
+def peers_that_are_not_there(testbed: Testbed) -> None:
     """Removing or only updating a peer that does not exist is no error and makes no peer."""
     key = os.urandom(32)
     request = b"set=1\npublic_key=" + key.hex().encode()
     for line in (b"remove=true", b"update_only=true"):
-        answer = stand.uapi(request + b"\n" + line + b"\n\n")
+        answer = testbed.uapi(request + b"\n" + line + b"\n\n")
         if answer != b"errno=0\n\n":
             raise Differs(f"{line.decode()} of an unknown peer is answered by {answer!r}")
-    if Key(b"", key).text in stand.wg("show", stand.interface, "peers"):
+    if Key(b"", key).text in testbed.wg("show", testbed.interface, "peers"):
         raise Differs("a peer was made that was only to be updated or removed")
 
 
 @check(102)
-def half_a_request(stand: Stand) -> None:
+def half_a_request(testbed: Testbed) -> None:
     """A client that sends half a request keeps nobody else from being served."""
-    stand.uapi(b"get=1\n\n")
-    with stand.uapi_socket() as half:
+    testbed.uapi(b"get=1\n\n")
+    with testbed.uapi_socket() as half:
         half.sendall(b"set=1\nlisten_po")
-        _served(stand)
+        _served(testbed)
 
 
 @check(102)
-def endless_line(stand: Stand) -> None:
+def endless_line(testbed: Testbed) -> None:
     """A line of a megabyte is an error, and keeps nobody else from being served."""
-    stand.uapi(b"get=1\n\n")
+    testbed.uapi(b"get=1\n\n")
     answer = b""
-    with stand.uapi_socket() as client:
+    with testbed.uapi_socket() as client:
         client.settimeout(2)
         with contextlib.suppress(OSError):
             client.sendall(b"set=1\nprivate_key=" + b"0" * (1 << 20))
-        _served(stand)
+        _served(testbed)
         with contextlib.suppress(OSError):
             client.sendall(b"\n\n")
             answer = client.recv(100)
-    stand.log(f"a line of a megabyte: {answer!r}")
+    testbed.log(f"a line of a megabyte: {answer!r}")
     if answer.startswith(b"errno=0"):
         raise Differs("a line of a megabyte was taken")
 
 
-def _served(stand: Stand) -> None:
+def _served(testbed: Testbed) -> None:
     start = time.monotonic()
-    if b"listen_port=" not in stand.uapi(b"get=1\n\n", 2):
+    if b"listen_port=" not in testbed.uapi(b"get=1\n\n", 2):
         raise Differs("get=1 is not answered while another client is slow")
-    stand.log(f"another client is served in {time.monotonic() - start:.3f} s")
+    testbed.log(f"another client is served in {time.monotonic() - start:.3f} s")
 
 
 @check(103, shared=False)
-def own_key_as_peer(stand: Stand) -> None:
+def own_key_as_peer(testbed: Testbed) -> None:
     """The device's own public key as a peer is ignored; a private key removes its own peer."""
-    stand.wg("set", stand.interface, "peer", stand.key.text, "allowed-ips", "10.9.9.9/32")
-    if stand.wg("show", stand.interface, "peers").strip():
+    testbed.wg("set", testbed.interface, "peer", testbed.key.text, "allowed-ips", "10.9.9.9/32")
+    if testbed.wg("show", testbed.interface, "peers").strip():
         raise Differs("the device's own key became a peer")
-    peer = stand.peer()
-    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=peer.key.private_text)
-    if peer.key.text in stand.wg("show", stand.interface, "peers"):
+    peer = testbed.peer()
+    testbed.wg("set", testbed.interface, "private-key", "/dev/stdin", text=peer.key.private_text)
+    if peer.key.text in testbed.wg("show", testbed.interface, "peers"):
         raise Differs("the peer with the device's new key is still there")
 
 
 @check(103, shared=False)
-def private_key_change_ends_sessions(stand: Stand) -> None:
+def private_key_change_ends_sessions(testbed: Testbed) -> None:
     """After a change of the private key nothing is sent in old sessions: a handshake begins."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     peer.works(session)
-    stand.key = Key.new()
-    stand.wg("set", stand.interface, "private-key", "/dev/stdin", text=stand.key.private_text)
-    stand.inject(peer.packet_here())
-    datagram = peer.road.expect(INITIATION, "a packet after the change", 7)
+    testbed.key = Key.new()
+    testbed.wg("set", testbed.interface, "private-key", "/dev/stdin", text=testbed.key.private_text)
+    testbed.inject(peer.packet_here())
+    datagram = peer.socket.expect(INITIATION, "a packet after the change", 7)
     initiated = consume(peer.key, datagram.data)
-    if initiated.static != stand.key.public:
+    if initiated.static != testbed.key.public:
         raise Differs("the initiation after the change is of the old key")
 
 
 @check(103, seconds=8, shared=False)
-def many_allowed_ips(stand: Stand) -> None:
+def many_allowed_ips(testbed: Testbed) -> None:
     """130,560 allowed IPs on one peer, and many on many peers, come back as they were set."""
     networks = [
         *(f"{a}.{b}.{c}.0/24" for a in (10, 11) for b in range(255) for c in range(256)),
     ]
-    _round_trip(stand, {Key.new().text: networks})
+    _round_trip(testbed, {Key.new().text: networks})
     peers = {
         Key.new().text: [f"10.{number}.{each}.0/24" for each in range(52)] for number in range(40)
     }
     peers |= {Key.new().text: [f"abcd:{number:x}::/32"] for number in range(1, 31)}
     peers[Key.new().text] = [f"fd00:{number:x}::/32" for number in range(1, 198)]
-    _round_trip(stand, peers)
+    _round_trip(testbed, peers)
 
 
 @check(103, seconds=10, shared=False, alone=True)
-def ten_thousand_peers(stand: Stand) -> None:
+def ten_thousand_peers(testbed: Testbed) -> None:
     """10,000 peers are set by one `wg setconf` and listed as they were set."""
     base = ipaddress.ip_address("10.128.0.0")
     _round_trip(
-        stand,
+        testbed,
         {
             Key(b"", os.urandom(31) + b"\x01").text: [f"{base + number}/32"]
             for number in range(10_000)
@@ -228,44 +228,46 @@ def ten_thousand_peers(stand: Stand) -> None:
     )
 
 
-def _round_trip(stand: Stand, peers: dict[str, list[str]]) -> None:
-    blocks = [f"[Interface]\nPrivateKey = {stand.key.private_text}\nListenPort = {stand.port}\n"]
+def _round_trip(testbed: Testbed, peers: dict[str, list[str]]) -> None:
+    blocks = [
+        f"[Interface]\nPrivateKey = {testbed.key.private_text}\nListenPort = {testbed.port}\n"
+    ]
     for key, networks in peers.items():
         blocks.append(f"[Peer]\nPublicKey = {key}\nAllowedIPs = {', '.join(networks)}\n")
     start = time.monotonic()
-    stand.wg("setconf", stand.interface, "/dev/stdin", text="".join(blocks))
-    stand.log(f"{len(peers)} peers set in {time.monotonic() - start:.2f} s")
+    testbed.wg("setconf", testbed.interface, "/dev/stdin", text="".join(blocks))
+    testbed.log(f"{len(peers)} peers set in {time.monotonic() - start:.2f} s")
     start = time.monotonic()
-    shown = {key: set(networks) for key, *networks in stand.show("allowed-ips")}
-    stand.log(f"and listed in {time.monotonic() - start:.2f} s")
+    shown = {key: set(networks) for key, *networks in testbed.show("allowed-ips")}
+    testbed.log(f"and listed in {time.monotonic() - start:.2f} s")
     if shown != {key: set(networks) for key, networks in peers.items()}:
         lost = sum(len(set(peers[key]) - shown.get(key, set())) for key in peers)
         raise Differs(f"{lost} allowed IPs of {len(peers)} peers did not come back")
-    stand.wg("show", stand.interface, "dump")
+    testbed.wg("show", testbed.interface, "dump")
 
 
 @check(104, shared=False)
-def unchanged_peers_keep_their_sessions(stand: Stand) -> None:
+def unchanged_peers_keep_their_sessions(testbed: Testbed) -> None:
     """`wg syncconf` with the same peers, or one more, leaves a running session alone."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     peer.works(session)
-    text = stand.wg("showconf", stand.interface)
+    text = testbed.wg("showconf", testbed.interface)
     for more in ("", f"[Peer]\nPublicKey = {Key.new().text}\nAllowedIPs = 10.9.9.0/24\n"):
-        stand.wg("syncconf", stand.interface, "/dev/stdin", text=text + more)
+        testbed.wg("syncconf", testbed.interface, "/dev/stdin", text=text + more)
         peer.works(session)
     if not peer.transfer()[0]:
         raise Differs("the counters of the peer were lost")
 
 
 @check(104)
-def a_wrong_value_is_refused(stand: Stand) -> None:
+def a_wrong_value_is_refused(testbed: Testbed) -> None:
     """A request in which a later value is wrong is refused and harms no session. What came before
     it may have been applied: the kernel and wireguard-go stop in the midst."""
-    peer = stand.peer(endpoint=True)
+    peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     wrong = b"set=1\npublic_key=" + os.urandom(32).hex().encode() + b"\nallowed_ip=x\n\n"
-    stand.uapi(b"get=1\n\n")
-    if stand.uapi(wrong).startswith(b"errno=0"):
+    testbed.uapi(b"get=1\n\n")
+    if testbed.uapi(wrong).startswith(b"errno=0"):
         raise Differs("a request with a wrong value is taken")
     peer.works(session)

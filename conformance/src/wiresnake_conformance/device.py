@@ -1,38 +1,25 @@
-"""A device under test and the world around it.
+"""The device under test, in a network of its own.
 
-The device and the world each have a network of their own, joined by a virtual cable, so a check
-sees all that the device sends and nothing else. Packets enter and leave the tunnel through a
-packet socket on the interface itself: what the host's own stack does with them does not matter.
+Packets enter and leave the tunnel through a packet socket on the interface itself: what the host's
+own stack does with them does not matter.
 """
 
 import contextlib
 import errno
 import json
 import os
-import signal
 import socket
-import struct
 import subprocess
 import tempfile
 import time
-from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from . import namespaces, packets
-from .machine import PIECES, Lateness, Watch
-from .oracle import (
-    COOKIE_REPLY,
-    INITIATION,
-    NO_PSK,
-    Key,
-    initiate,
-    with_macs,
-)
-from .peer import Peer
-from .road import PATIENCE, SO_RCVBUFFORCE, Road, Tap
+from .machine import PIECES, Allowance
+from .oracle import Key
+from .peer_socket import PATIENCE, SO_RCVBUFFORCE
 from .subject import Subject
 from .verdict import CERTAIN, UNASKED, Differs, Failed, Log, NotApplicable
 
@@ -45,60 +32,18 @@ REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
 
 
 @dataclass
-class Stand:
-    """A device in a network of its own, and the world in another. Make it by `with`."""
+class Device:
+    """The device under test: its interface, its daemon, and the inner end of its tunnel."""
 
     subject: Subject
     log: Log
+    allowance: Allowance = field(default_factory=Allowance)
     key: Key = field(default_factory=Key.new)
-    """The device's."""
     port: int = 51820
-    peers: list[Peer] = field(default_factory=list)
     output: str = ""
     """A file with what a daemon printed."""
-    default_mtu: int = 0
-    """The interface's before anybody set it."""
-    watch: Watch | None = None
-    """Knows how late the machine is. Without it, it never is."""
-    timed: bool = False
-    """Whether the check depends on when things happen."""
-    notes: list[str] = field(default_factory=list)
-    """What was let pass because the machine was late."""
-
-    outer: ClassVar = {4: "192.0.2.1", 6: "2001:db8::1"}
-    """The device's addresses on the cable `d0`."""
-    world: ClassVar = {4: "192.0.2.2", 6: "2001:db8::2"}
-    """The world's, on `w0`; 198.51.100.0/24 and 2001:db8:1::/48 are behind it, every address."""
-    link_local: ClassVar = "fe80::1%w0"
-    """The device's, seen from the world, whose own is fe80::2."""
-
-    def __enter__(self) -> "Stand":
-        namespaces.unshare(namespaces.NEWNS | namespaces.NEWNET)
-        _prepare_mounts()
-        self.network = namespaces.network()
-        self._start()
-        self.default_mtu = self.mtu()
-        namespaces.unshare(namespaces.NEWNET)
-        self._at_device(
-            "ip -batch -",
-            f"""link set lo up
-            link add d0 type veth peer name w0 netns {os.getpid()}
-            {_addresses("d0", 1)}
-            route add 198.51.100.0/24 via {self.world[4]}
-            route add 2001:db8:1::/48 via {self.world[6]}""",
-        )
-        _tool(
-            "ip -batch -",
-            f"""link set lo up
-            {_addresses("w0", 2)}
-            route add local 198.51.100.0/24 dev lo
-            route add local 2001:db8:1::/48 dev lo""",
-        )
-        self._configure()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass  # the namespaces end with this process
+    network: int = field(init=False)
+    """A descriptor of the network that it is in."""
 
     @property
     def interface(self) -> str:
@@ -114,33 +59,7 @@ class Stand:
         """Addresses inside of the tunnel, by IP version: 1 is the device, peers count from 2."""
         return {4: f"10.0.{number >> 8}.{number & 255}", 6: f"fd00::{number:x}"}
 
-    def another(self) -> "Stand":
-        """A second device of that kind on the same host: up, with a key, without peers."""
-        subject = replace(self.subject, interface="wg1")
-        other = Stand(subject, self.log, port=self.port + 1, watch=self.watch)
-        other.timed, other.notes = self.timed, self.notes
-        other.network = self.network
-        with namespaces.inside(self.network):
-            other._start()
-        other._configure()
-        return other
-
-    # The machine.
-
-    @property
-    def late(self) -> Lateness:
-        """How late the machine has been since the check began."""
-        return self.watch.since(self.log.start) if self.watch else Lateness()
-
-    def patience(self, seconds: float) -> float:
-        """So many seconds, or some more where the machine is late: for what must come at all. In a
-        check that depends on time it is no more, as what comes then may be another thing."""
-        if self.timed:
-            return seconds
-        late = self.late
-        return round(seconds + min(seconds * (late.stretch - 1), PIECES * late.worst, 2.0), 1)
-
-    # The device, from its own host.
+    # From its own host.
 
     def wg(self, *words: str, text: str | None = None, check: bool = True) -> str:
         """What stock `wg` prints; a refusal is the end of the check unless it is expected."""
@@ -184,7 +103,7 @@ class Stand:
         self, words: Sequence[str], *, text: str | None = None, timeout: float = 20
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command in the device's network, whatever comes of it."""
-        timeout *= self.late.stretch
+        timeout *= self.allowance.late.stretch
         try:
             return subprocess.run(
                 words,
@@ -211,7 +130,7 @@ class Stand:
         """What the device answers on its UAPI socket, up to the empty line that ends it."""
         if self.subject.kind == "kernel":
             raise NotApplicable("the kernel is configured by netlink and has no UAPI socket")
-        limit = within * self.late.stretch
+        limit = within * self.allowance.late.stretch
         with self.uapi_socket() as client:
             client.settimeout(limit)
             answer = b""
@@ -323,7 +242,7 @@ class Stand:
 
     def expect_delivered(self, packet: bytes, why: str, within: float = PATIENCE) -> None:
         """The next packet out of the tunnel is exactly that one."""
-        patience = self.patience(within)
+        patience = self.allowance.patience(within)
         found = self.delivered(patience)
         if not found:
             raise Differs(f"{why}: nothing came out of the tunnel within {patience:g} s")
@@ -333,21 +252,9 @@ class Stand:
 
     def expect_dropped(self, why: str, within: float = 0.5) -> None:
         """Nothing may come out of the tunnel; a late machine is given more time to be wrong."""
-        if found := self.delivered(within + (0 if self.timed else self.late.leeway)):
+        if found := self.delivered(within + self.allowance.leeway):
             text = f"{why}: delivered {packets.read(found[0]) or found[0].hex()}"
             raise Differs(text, needs=UNASKED)
-
-    # The world.
-
-    @staticmethod
-    def world_command(line: str) -> str:
-        """Runs a command in the world's network; it must succeed."""
-        return _tool(line)
-
-    @staticmethod
-    def now() -> float:
-        """The clock of `Datagram.time`."""
-        return time.time()
 
     def pause(self, seconds: float) -> None:
         """Lets time pass, and says so in the evidence."""
@@ -357,105 +264,7 @@ class Stand:
     def apart(self) -> None:
         """Lets so much time pass that an initiation is not refused for coming too soon after
         another, by a device that takes the first one late."""
-        self.pause(SPACING + min(PIECES * self.late.worst, 0.5))
-
-    def expect_between(self, value: float, least: float, most: float, why: str) -> None:
-        """A measured value in seconds must lie in that range, or a little beyond it where the
-        machine was so late."""
-        self.log(f"{why} {value:.3f} s")
-        beyond, late = max(least - value, value - most), self.late
-        if beyond <= 0:
-            return
-        said = f"{why} {value:.3f} s, not {least:g} to {most:g} s"
-        if beyond > late.leeway:
-            raise Differs(said, needs=beyond)
-        self.notes.append(f"{said}: passed, as the machine was {late.worst:.3f} s late")
-
-    def road(self, address: str | None = None, *, port: int = 0, version: int = 4) -> Road:
-        """A new socket of the world; any address of `world` or of the nets behind it."""
-        if address is None:
-            address = self.world[version]
-        return Road(self, address, port, 6 if ":" in address else 4)
-
-    def peer(
-        self,
-        *,
-        allowed: str | None = None,
-        endpoint: bool = False,
-        psk: bytes = NO_PSK,
-        keepalive: int = 0,
-        version: int = 4,
-        key: Key | None = None,
-        configured: bool = True,
-    ) -> Peer:
-        """A new peer. With `endpoint` the device knows where it is; `version` is the outer one."""
-        inner = self.inner(len(self.peers) + 2)
-        peer = Peer(self, key or Key.new(), self.road(version=version), inner, psk)
-        self.peers.append(peer)
-        if configured:
-            words = ["allowed-ips", allowed or f"{inner[4]}/32,{inner[6]}/128"]
-            if endpoint:
-                words += ["endpoint", peer.road.name]
-            if keepalive:
-                words += ["persistent-keepalive", str(keepalive)]
-            if psk != NO_PSK:
-                words += ["preshared-key", "/dev/stdin"]
-            peer.configure(*words, text=Key(psk, b"").private_text if psk != NO_PSK else None)
-        return peer
-
-    def tap(self, name: str = "w0") -> Tap:
-        """A tap on the world's end of the cable, or on any of the world's devices."""
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-        opened.bind((name, 3))  # ETH_P_ALL
-        return Tap(opened)
-
-    @contextlib.contextmanager
-    def flood(
-        self, datagrams: Sequence[bytes], *, addresses: int = 16, rate: float | None = None
-    ) -> Iterator[None]:
-        """Sends them round and round meanwhile, from the world's own address and many others,
-        198.51.100.100 and on; a rate is per second."""
-        roads = [self.road()]
-        roads += [self.road(f"198.51.100.{100 + number}") for number in range(addresses)]
-        self.log(f"flood of {len(datagrams)} datagrams from {addresses} addresses begins")
-        child = os.fork()
-        if not child:
-            try:
-                _send_forever(roads, datagrams, rate)
-            finally:
-                os._exit(0)
-        try:
-            yield
-        finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            self.log("flood ends")
-
-    @contextlib.contextmanager
-    def load(self) -> Iterator[None]:
-        """Keeps the device under load: initiations with a right mac1 and noise behind it, more
-        and more until the device answers a stranger by a cookie. What is sent meanwhile can be
-        lost, so use `Peer.insist`, from addresses of the flood: load may be a matter of those."""
-        noise = [
-            with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), self.public)
-            for number in range(4096)
-        ]
-        for rate in (20_000, 60_000, None):
-            with self.flood(noise, rate=rate):
-                if self._under_load():
-                    yield
-                    return
-        raise Differs("no cookie reply to anyone within 6 s of a flood of initiations")
-
-    def _under_load(self) -> bool:
-        road, stranger = self.road("198.51.100.100"), Key.new()
-        for _ in range(40):
-            road.send(initiate(stranger, self.public).message, quietly=True)
-            answer = road.receive(0.05)
-            if answer and answer.kind == COOKIE_REPLY:
-                return True
-        return False
+        self.pause(SPACING + min(PIECES * self.allowance.late.worst, 0.5))
 
     # What differs by the kind of device.
 
@@ -476,7 +285,7 @@ class Stand:
         start = time.monotonic()
         while not (self.serves(self.interface) and self.alive()):
             took, code = time.monotonic() - start, daemon.poll()
-            if code or took > 10 * self.late.stretch:
+            if code or took > 10 * self.allowance.late.stretch:
                 why = f"exit code {code}" if code else f"not ready in {took:.0f} s"
                 text = f"could not be started: {why}: {self.last_words() or 'it says nothing'}"
                 raise Failed(text, needs=CERTAIN if code else NO_ANSWER)
@@ -496,7 +305,7 @@ class Stand:
     def _await_socket(self) -> None:
         """A daemon opens its sockets a moment after its link came up."""
         start = time.monotonic()
-        while time.monotonic() < start + 5 * self.late.stretch:
+        while time.monotonic() < start + 5 * self.allowance.late.stretch:
             with namespaces.inside(self.network):
                 tables = [Path(f"/proc/self/net/udp{six}").read_text() for six in ("", "6")]
             rows = [line.split()[1] for table in tables for line in table.splitlines()[1:]]
@@ -510,7 +319,7 @@ class Stand:
         proc = Path("/run/proc")
         if not proc.exists():
             proc.mkdir()
-            _tool(f"mount -t proc proc {proc}")
+            tool(f"mount -t proc proc {proc}")
         own = str(os.getpid())
         return [one for one in proc.iterdir() if one.name.isdigit() and one.name != own]
 
@@ -532,78 +341,7 @@ class Stand:
         return done.stdout
 
 
-class SharedStand(Stand):
-    """An interface that somebody has configured: only peers are added, and taken away again.
-
-    The world is this machine's loopback.
-    """
-
-    outer: ClassVar = {4: "127.0.0.1", 6: "::1"}
-    world: ClassVar = {4: "127.0.0.2", 6: "::1"}
-
-    def __enter__(self) -> "Stand":
-        self.network = namespaces.network()
-        self.key = Key(b"", b64decode(self.wg("show", self.interface, "public-key")))
-        self.port = int(self.wg("show", self.interface, "listen-port"))
-        self._open_tunnel()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for peer in self.peers:
-            with contextlib.suppress(Failed):  # the others are to go all the same
-                self.wg("set", self.interface, "peer", peer.key.text, "remove", check=False)
-
-    @staticmethod
-    def inner(number: int) -> dict[int, str]:
-        """Addresses of the range for benchmarks (RFC 2544), and of a unique local net."""
-        return {4: f"198.18.{number >> 8}.{number & 255}", 6: f"fd57:6972:6573::{number:x}"}
-
-    def tap(self, name: str = "lo") -> Tap:
-        return super().tap("lo" if name == "w0" else name)
-
-    def _ours(self, packet: bytes) -> bool:
-        return b"\xc6\x12" in packet[12:20] or b"\xfd\x57\x69\x72\x65\x73" in packet[8:40]
-
-
-def open_stand(
-    subject: Subject, log: Log, watch: Watch | None = None, *, timed: bool = False
-) -> Stand:
-    kind = SharedStand if subject.kind == "interface" else Stand
-    return kind(subject, log, watch=watch, timed=timed)
-
-
-def _send_forever(roads: list[Road], datagrams: Sequence[bytes], rate: float | None) -> None:
-    start, sent = time.monotonic(), 0
-    while True:
-        for road in roads:
-            begin = sent % len(datagrams)
-            for datagram in datagrams[begin : begin + 32]:
-                with contextlib.suppress(OSError):
-                    road.socket.sendto(datagram, road.target)
-                sent += 1
-            if rate and (ahead := sent / rate - (time.monotonic() - start)) > 0:
-                time.sleep(ahead)
-
-
-def _prepare_mounts() -> None:
-    """A /run of our own, so that no interface's socket meets that of another."""
-    _tool("mount --make-rprivate /")
-    _tool("mount -t tmpfs -o mode=755 tmpfs /run")
-    if not Path("/var/run").is_symlink():
-        _tool("mount --bind /run /var/run")
-    with contextlib.suppress(Failed):
-        _tool("mount -t sysfs sysfs /sys")
-
-
-def _addresses(device: str, number: int) -> str:
-    """Lines for `ip -batch` that bring up an end of the cable."""
-    return f"""link set {device} addrgenmode none up
-        address add 192.0.2.{number}/24 dev {device}
-        address add 2001:db8::{number}/64 dev {device} nodad
-        address add fe80::{number}/64 dev {device} nodad"""
-
-
-def _tool(line: str, text: str | None = None) -> str:
+def tool(line: str, text: str | None = None) -> str:
     done = subprocess.run(line.split(), input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"`{line}`: {done.stderr.strip()}")

@@ -96,12 +96,12 @@ impl Sockets {
     /// Sends `data` as datagrams of `segment` bytes, the last one maybe shorter.
     ///
     /// What the kernel refuses to segment goes one by one, and `path_refuses` tells that the way
-    /// to this endpoint did so. Of a sticky source what the kernel refuses is dropped: first the
+    /// to the endpoint did so. Of a sticky source what the kernel refuses is dropped: first the
     /// interface, then the address. Errors mean loss.
-    pub fn send(&self, message: &mut Outgoing<'_>) -> io::Result<()> {
+    pub fn send(&self, to: &mut Endpoint, message: &mut Outgoing<'_>) -> io::Result<()> {
         let many = message.data.len() > message.segment;
         if many && self.segmentation && !message.path_refuses {
-            let sent = self.send_sticky(message, message.data, Some(message.segment as u16));
+            let sent = self.send_sticky(to, message, message.data, Some(message.segment as u16));
             // A path MTU below the segment, or a device without checksum offload.
             let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
             match sent.as_ref().err().and_then(io::Error::raw_os_error) {
@@ -111,18 +111,19 @@ impl Sockets {
         }
         let mut result = Ok(());
         for datagram in message.data.chunks(message.segment.max(1)) {
-            result = result.and(self.send_sticky(message, datagram, None));
+            result = result.and(self.send_sticky(to, message, datagram, None));
         }
         result
     }
 
     fn send_sticky(
         &self,
-        message: &mut Outgoing<'_>,
+        to: &mut Endpoint,
+        message: &Outgoing<'_>,
         data: &[u8],
         segment: Option<u16>,
     ) -> io::Result<()> {
-        let socket = match message.endpoint.remote {
+        let socket = match to.remote {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => &self.v6,
         };
@@ -130,18 +131,18 @@ impl Sockets {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
-        let held = message.endpoint.source;
-        let mut sent = send(socket, message.endpoint, data, segment, message.tos, flags);
+        let held = to.source;
+        let mut sent = send(socket, to, data, segment, message.tos, flags);
         for hold in [ADDRESS, 0] {
             let code = sent.as_ref().err().and_then(io::Error::raw_os_error);
-            if !code.is_some_and(|code| GONE.contains(&code)) || hold >= message.endpoint.sticks() {
+            if !code.is_some_and(|code| GONE.contains(&code)) || hold >= to.sticks() {
                 continue;
             }
-            message.endpoint.source = held.map(|source| Source { hold, ..source });
-            sent = send(socket, message.endpoint, data, segment, message.tos, flags);
+            to.source = held.map(|source| Source { hold, ..source });
+            sent = send(socket, to, data, segment, message.tos, flags);
         }
         if sent.is_err() {
-            message.endpoint.source = held; // it was not to blame
+            to.source = held; // it was not to blame
         }
         sent
     }
@@ -159,7 +160,6 @@ const GONE: [i32; 6] = [
 
 /// What `Sockets::send` sends, and what it learns on the way.
 pub struct Outgoing<'a> {
-    pub endpoint: &'a mut Endpoint,
     pub data: &'a [u8],
     pub segment: usize,
     pub tos: u8,
@@ -170,9 +170,9 @@ pub struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     /// A handshake message or a cookie reply: one datagram, lost if there is no room.
-    pub fn message(endpoint: &'a mut Endpoint, data: &'a [u8], tos: u8) -> Self {
+    pub fn message(data: &'a [u8], tos: u8) -> Self {
         let segment = data.len();
-        Outgoing { endpoint, data, segment, tos, wait: false, path_refuses: false }
+        Outgoing { data, segment, tos, wait: false, path_refuses: false }
     }
 }
 
@@ -395,15 +395,9 @@ mod tests {
                 let gone = Source::new(gone.parse::<IpAddr>().unwrap(), 1);
                 endpoint.source = Some(gone);
                 let data: Vec<u8> = (0..250).collect();
-                let mut outgoing = Outgoing {
-                    endpoint: &mut endpoint,
-                    data: &data,
-                    segment: 100,
-                    tos: 2,
-                    wait: true,
-                    path_refuses,
-                };
-                sockets.send(&mut outgoing).unwrap();
+                let mut outgoing =
+                    Outgoing { data: &data, segment: 100, tos: 2, wait: true, path_refuses };
+                sockets.send(&mut endpoint, &mut outgoing).unwrap();
                 assert_eq!(endpoint.sticks(), 0);
                 use std::os::fd::AsFd;
                 for part in data.chunks(100) {
@@ -423,9 +417,9 @@ mod tests {
         let source = Source::new(Ipv4Addr::LOCALHOST, 1);
         endpoint.remote.set_port(0);
         endpoint.source = Some(Source { hold: ADDRESS | INTERFACE, ..source });
-        let mut outgoing = Outgoing::message(&mut endpoint, &[0; 200], 0);
+        let mut outgoing = Outgoing::message(&[0; 200], 0);
         outgoing.segment = 100;
-        assert!(sockets.send(&mut outgoing).is_err());
+        assert!(sockets.send(&mut endpoint, &mut outgoing).is_err());
         assert!(outgoing.path_refuses && sockets.segmentation);
         assert_eq!(endpoint.sticks(), ADDRESS | INTERFACE);
     }
@@ -449,7 +443,7 @@ mod tests {
                 let (sockets, theirs, mut endpoint) = pair(host);
                 let source = Source::new(local.parse::<IpAddr>().unwrap(), interface);
                 endpoint.source = Some(Source { hold, ..source });
-                sockets.send(&mut Outgoing::message(&mut endpoint, b"whole", 0)).unwrap();
+                sockets.send(&mut endpoint, &mut Outgoing::message(b"whole", 0)).unwrap();
                 assert_eq!(endpoint.sticks(), left, "{local} {interface} {hold}");
                 assert_eq!(theirs.recv(&mut [0; 9]).unwrap(), 5);
             }
@@ -461,6 +455,6 @@ mod tests {
         let sockets = Sockets::default();
         let remote = "192.0.2.1:1".parse().unwrap();
         let mut endpoint = Endpoint { remote, source: None };
-        assert!(sockets.send(&mut Outgoing::message(&mut endpoint, b"x", 0)).is_err());
+        assert!(sockets.send(&mut endpoint, &mut Outgoing::message(b"x", 0)).is_err());
     }
 }

@@ -15,18 +15,18 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
-use crate::gate::{Gate, Verdict};
-use crate::notes::News;
-use crate::panics;
-use crate::peer::Peer;
-use crate::plane::Plane;
-use crate::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
-use crate::secret::{SharedSecret, SymmetricState};
-use crate::session::{HEADER, OVERHEAD, Session};
-use crate::shared::now;
-use crate::tun::{Tun, duplicate};
-use crate::uapi;
-use crate::udp::{Endpoint, Sockets};
+use plane::drops::Unreported;
+use plane::gate::{Gate, Verdict};
+use plane::panics;
+use plane::peer::Peer;
+use plane::plane::Plane;
+use plane::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
+use plane::secret::{SharedSecret, SymmetricState};
+use plane::session::{HEADER, OVERHEAD, Session};
+use plane::shared::now;
+use plane::tun::{Tun, duplicate};
+use plane::uapi;
+use plane::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -396,7 +396,7 @@ impl PyGate {
         queue_length: usize,
     ) -> Bound<'py, PyAny> {
         match self.0.check(datagram, &source.get().0.remote, now, queue_length) {
-            Verdict::Drop => PyString::intern(py, "drop").into_any(),
+            Verdict::Drop | Verdict::Other => PyString::intern(py, "drop").into_any(),
             Verdict::Data => PyString::intern(py, "data").into_any(),
             Verdict::Queue => PyString::intern(py, "queue").into_any(),
             Verdict::Reply(reply) => PyBytes::new(py, &reply).into_any(),
@@ -491,7 +491,7 @@ impl PyPlane {
         merge_tcp: bool,
     ) -> PyResult<()> {
         let tun = Tun::new(duplicate(fd)?, vnet_header, (merge_tcp, merge_udp))?;
-        if self.plane()?.attach_tun(tun, mtu)? {
+        if self.plane()?.attach_link(Arc::new(tun), mtu)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this plane has a TUN device already"))
@@ -531,12 +531,16 @@ impl PyPlane {
         Ok(self.plane()?.take_events())
     }
 
-    fn take_message<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Option<(Bound<'py, PyBytes>, PyEndpoint)>> {
-        let message = self.plane()?.take_message();
-        Ok(message.map(|(bytes, source)| (PyBytes::new(py, &bytes), PyEndpoint(source))))
+    fn take_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Datagram<'py>>> {
+        Ok(self.plane()?.take_message().map(|taken| datagram(py, taken)))
+    }
+
+    fn keep_others(&self, kept: bool) -> PyResult<()> {
+        self.plane().map(|plane| plane.keep_others(kept))
+    }
+
+    fn take_other<'py>(&self, py: Python<'py>) -> PyResult<Option<Datagram<'py>>> {
+        Ok(self.plane()?.take_other().map(|taken| datagram(py, taken)))
     }
 
     fn add_peer(&self) -> PyResult<u32> {
@@ -570,12 +574,12 @@ impl PyPlane {
         self.plane().map(|plane| plane.watch(watched))
     }
 
-    #[allow(clippy::type_complexity)] // what News is, as Python's tuples
-    fn news(
+    #[allow(clippy::type_complexity)] // `Unreported`, as Python's tuples
+    fn take_unreported(
         &self,
         peer: u32,
     ) -> PyResult<(Option<PyEndpoint>, Option<(u64, String)>, Option<(u64, i32)>)> {
-        let News { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_news();
+        let Unreported { roamed_from, rejected, send_error } = self.peer(peer)?.1.take_unreported();
         let roamed_from = roamed_from.map(|remote| PyEndpoint(Endpoint { remote, source: None }));
         let rejected = rejected.map(|(count, source)| (count, source.to_string()));
         Ok((roamed_from, rejected, send_error))
@@ -691,8 +695,8 @@ impl PyPlane {
         self.plane().map(|plane| plane.offloads())
     }
 
-    fn describe_notes(&self, now: u64) -> PyResult<String> {
-        self.plane().map(|plane| plane.describe_notes(now))
+    fn describe_drops(&self, now: u64) -> PyResult<String> {
+        self.plane().map(|plane| plane.describe_drops(now))
     }
 }
 
@@ -707,6 +711,12 @@ fn cipher() -> PyResult<(&'static str, bool)> {
 #[pyfunction]
 fn take_panics() -> Vec<String> {
     panics::take()
+}
+
+type Datagram<'py> = (Bound<'py, PyBytes>, PyEndpoint);
+
+fn datagram(py: Python<'_>, (bytes, source): (Box<[u8]>, Endpoint)) -> Datagram<'_> {
+    (PyBytes::new(py, &bytes), PyEndpoint(source))
 }
 
 type Described<'py> = (u32, Bound<'py, PyBytes>, u64, u32, Bound<'py, PyDict>);

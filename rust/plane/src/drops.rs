@@ -1,5 +1,5 @@
 //! What an operator may ask about and no packet needs: how often something was dropped, and the
-//! last time. Whatever is noted is lost anyway; so notes cost what works nothing.
+//! last time. What is counted here is lost anyway; so counting costs what works nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 const QUIET: u64 = 1_000_000_000;
 
 /// How often something happened, and the last time. Of no use to a flood: it never grows.
-pub struct Note<T> {
+#[derive(Clone, Copy)]
+pub struct DropCounter<T> {
     pub count: u64,
     /// What, and when.
     pub last: Option<(T, u64)>,
@@ -15,13 +16,13 @@ pub struct Note<T> {
     untold: bool,
 }
 
-impl<T> Default for Note<T> {
-    fn default() -> Note<T> {
-        Note { count: 0, last: None, quiet_until: 0, untold: false }
+impl<T> Default for DropCounter<T> {
+    fn default() -> DropCounter<T> {
+        DropCounter { count: 0, last: None, quiet_until: 0, untold: false }
     }
 }
 
-impl<T: Copy> Note<T> {
+impl<T: Copy> DropCounter<T> {
     /// True if a subscriber, where there is one, is to be told now.
     pub fn add(&mut self, what: T, now: u64, watched: bool) -> bool {
         self.count += 1;
@@ -41,28 +42,28 @@ impl<T: Copy> Note<T> {
     }
 }
 
-/// A peer's. Made with the first note: most peers have none.
+/// A peer's. Made with the first drop: most peers have none.
 #[derive(Default)]
-pub struct Notes {
+pub struct Drops {
     /// Inner sources that are not among the peer's allowed IPs.
-    pub rejected: Note<IpAddr>,
+    pub rejected: DropCounter<IpAddr>,
     /// Sends that failed, by errno.
-    pub send_error: Note<i32>,
+    pub send_error: DropCounter<i32>,
     /// Where the endpoint was before it moved, if a subscriber has not heard of that yet.
     pub roamed_from: Option<SocketAddr>,
 }
 
 /// What a subscriber has not heard yet.
 #[derive(Debug, Default, PartialEq)]
-pub struct News {
+pub struct Unreported {
     pub roamed_from: Option<SocketAddr>,
     pub rejected: Option<(u64, IpAddr)>,
     pub send_error: Option<(u64, i32)>,
 }
 
-impl Notes {
-    pub fn take_news(&mut self) -> News {
-        News {
+impl Drops {
+    pub fn take_unreported(&mut self) -> Unreported {
+        Unreported {
             roamed_from: self.roamed_from.take(),
             rejected: self.rejected.take(),
             send_error: self.send_error.take(),
@@ -76,23 +77,24 @@ mod tests {
 
     #[test]
     fn everything_is_counted_and_told_once_a_second() {
-        let mut note = Note::default();
+        let mut counter = DropCounter::default();
         let told: Vec<bool> = [0, 1, QUIET - 1, QUIET, QUIET + 1, 3 * QUIET]
-            .map(|now| note.add(now as i32, now, true))
+            .map(|now| counter.add(now as i32, now, true))
             .into();
         assert_eq!(told, [true, false, false, true, false, true]);
-        assert_eq!((note.count, note.last), (6, Some((3_000_000_000u64 as i32, 3 * QUIET))));
-        assert_eq!(note.take().map(|(count, _)| count), Some(6));
-        assert_eq!(note.take(), None);
+        assert_eq!((counter.count, counter.last), (6, Some((3_000_000_000u64 as i32, 3 * QUIET))));
+        assert_eq!(counter.take().map(|(count, _)| count), Some(6));
+        assert_eq!(counter.take(), None);
     }
 
     #[test]
     fn nobody_is_told_late_of_what_happened_before_he_came() {
-        let mut notes = Notes::default();
-        assert!(!notes.send_error.add(1, 5, false));
-        assert!(notes.rejected.add([10, 0, 0, 1].into(), 5, true));
-        let news = News { rejected: Some((1, [10, 0, 0, 1].into())), ..News::default() };
-        assert_eq!(notes.take_news(), news);
-        assert_eq!(notes.take_news(), News::default());
+        let mut drops = Drops::default();
+        assert!(!drops.send_error.add(1, 5, false));
+        assert!(drops.rejected.add([10, 0, 0, 1].into(), 5, true));
+        let told =
+            Unreported { rejected: Some((1, [10, 0, 0, 1].into())), ..Unreported::default() };
+        assert_eq!(drops.take_unreported(), told);
+        assert_eq!(drops.take_unreported(), Unreported::default());
     }
 }

@@ -1,18 +1,16 @@
-//! The TUN device: frames in and out, and the descriptors that threads wait on.
+//! The TUN device, which is the link of every device that the kernel has.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
-use rustix::thread::sched_yield;
 
+use crate::drops::DropCounter;
+use crate::link::{Frame, Link};
 use crate::lock::lock;
-use crate::notes::Note;
 use crate::offload::{Segments, VNET_HEADER, is_merged};
-use crate::secret::scrub_stack;
 use crate::shared::now;
 
 /// How long a device that refused a merged frame is spared them.
@@ -27,36 +25,24 @@ pub struct Tun {
     merges: (bool, bool),
     /// But not until then: the kernel has refused such a frame.
     unmerged_until: AtomicU64,
-    /// Those that it refused, by errno.
-    pub unmerged: Mutex<Note<i32>>,
-}
-
-/// What a read brought.
-pub enum Frame {
-    Length(usize),
-    /// A packet that the kernel could not hand over.
-    Skipped,
-    Nothing,
-    /// The device is gone.
-    Lost,
+    refused_merges: Mutex<DropCounter<i32>>,
 }
 
 impl Tun {
     /// A device without a virtio header takes no merged packets, whatever may be merged.
     pub fn new(fd: OwnedFd, vnet_header: bool, merges: (bool, bool)) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
-        let (unmerged_until, unmerged) = Default::default();
-        Ok(Tun { fd, vnet_header, merges, unmerged_until, unmerged })
+        let (unmerged_until, refused_merges) = Default::default();
+        Ok(Tun { fd, vnet_header, merges, unmerged_until, refused_merges })
     }
 
-    /// Whether packets of TCP, and of UDP, are merged before they are written, for the time being.
-    pub fn merges(&self, now: u64) -> (bool, bool) {
-        let able = self.vnet_header && now >= self.unmerged_until.load(Relaxed);
-        (able && self.merges.0, able && self.merges.1)
+    fn skip(&self) -> usize {
+        if self.vnet_header { 0 } else { VNET_HEADER }
     }
+}
 
-    /// Reads a frame without waiting.
-    pub fn read(&self, frame: &mut [u8]) -> Frame {
+impl Link for Tun {
+    fn read(&self, frame: &mut [u8]) -> Frame {
         let skip = self.skip();
         frame[..skip].fill(0);
         match read(&self.fd, &mut frame[skip..]) {
@@ -68,11 +54,9 @@ impl Tun {
         }
     }
 
-    /// Writes a frame; a device that is down or full loses it, as a network card does.
-    ///
     /// Some kernels take the offloads but not a merged frame: it goes as the packets that it was
     /// made of, and for a while no more are merged.
-    pub fn write(&self, frame: &mut [u8]) {
+    fn write(&self, frame: &mut [u8]) {
         #[cfg(test)]
         crate::panics::plant("write", frame);
         let refused = write(&self.fd, &frame[self.skip()..]) == Err(Errno::INVAL);
@@ -81,7 +65,7 @@ impl Tun {
         }
         let now = now();
         self.unmerged_until.store(now + UNMERGED, Relaxed);
-        lock(&self.unmerged).add(Errno::INVAL.raw_os_error(), now, false);
+        lock(&self.refused_merges).add(Errno::INVAL.raw_os_error(), now, false);
         let Some(segments) = Segments::new(frame) else { return };
         for number in 0..segments.count() {
             let mut packet = vec![0; VNET_HEADER + segments.length(number)];
@@ -90,8 +74,13 @@ impl Tun {
         }
     }
 
-    fn skip(&self) -> usize {
-        if self.vnet_header { 0 } else { VNET_HEADER }
+    fn merges(&self, now: u64) -> (bool, bool) {
+        let able = self.vnet_header && now >= self.unmerged_until.load(Relaxed);
+        (able && self.merges.0, able && self.merges.1)
+    }
+
+    fn refused_merges(&self) -> DropCounter<i32> {
+        *lock(&self.refused_merges)
     }
 }
 
@@ -99,20 +88,6 @@ impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// Waits until one of the descriptors is readable or broken; the answer is in their order. What
-/// encryption has left on the stack is wiped before.
-pub fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> [bool; N] {
-    let mut set: Vec<PollFd<'_>> =
-        fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    scrub_stack();
-    // Others first: where cores are scarce, more has come by then, without a sleep and a wake-up;
-    // where they are not, this is one more system call.
-    sched_yield();
-    let _ = poll(&mut set, None); // EINTR reads as: nothing yet
-    let mut ready = set.iter().map(|fd| !fd.revents().is_empty());
-    fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))
 }
 
 /// A close-on-exec duplicate, so that a number closed and reused by Python never gets a packet.
@@ -149,7 +124,7 @@ mod tests {
         tun.write(&mut merged);
         assert_eq!(tun.merges(now()), (false, false));
         assert_eq!(tun.merges(now() + UNMERGED), (true, true));
-        assert_eq!(lock(&tun.unmerged).count, 1);
+        assert_eq!(tun.refused_merges().count, 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the two threads and Python's calls have in common.
 //!
 //! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
-//! TUN device, gate, messages, notes, events, and never across a wait, except the short one for room
+//! link, gate, messages, others, drops, events, and never across a wait, except the short one for room
 //! in a socket's buffer, and that for a thread's end.
 
 use std::collections::VecDeque;
@@ -16,14 +16,14 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::allowed_ips::AllowedIps;
+use crate::drops::{DropCounter, Drops};
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
+use crate::link::Link;
 use crate::lock::{lock, read};
-use crate::notes::{Note, Notes};
-use crate::peer::{HANDSHAKE_WANTED, NEWS, Peer, SOURCE_MOVED};
+use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED, Way};
 use crate::session::Session;
 use crate::table::Table;
-use crate::tun::Tun;
-use crate::udp::{Endpoint, Sockets};
+use crate::udp::{Endpoint, Outgoing, Sockets};
 
 /// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
 pub fn now() -> u64 {
@@ -31,19 +31,26 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Datagrams that wait for Python, each with its source.
+pub type Datagrams = VecDeque<(Box<[u8]>, Endpoint)>;
+
 /// What the threads and Python's calls have in common.
 pub struct Shared {
     pub table: RwLock<Table>,
     pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
     pub gate: Mutex<Gate>,
     /// Handshake messages that passed the gate; it bounds their number.
-    pub messages: Mutex<VecDeque<(Box<[u8]>, Endpoint)>>,
+    pub messages: Mutex<Datagrams>,
+    /// Datagrams that are not WireGuard's; None: nobody has asked for them.
+    pub others: Mutex<Option<Datagrams>>,
     pub sockets: RwLock<Option<Arc<Sockets>>>,
-    pub tun: RwLock<Option<Arc<Tun>>>,
+    pub link: RwLock<Option<Arc<dyn Link>>>,
     pub mtu: AtomicUsize,
+    /// Segments that wait for sessions, those of all peers.
+    pub staged: Arc<AtomicUsize>,
     /// Outbound packets that no peer's allowed IPs cover, by destination.
-    pub no_peer: Mutex<Note<IpAddr>>,
-    /// Somebody is to be told of NEWS.
+    pub no_peer: Mutex<DropCounter<IpAddr>>,
+    /// Somebody subscribes to what happens: UNREPORTED is posted.
     pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
     event_fd: OwnedFd,
@@ -56,9 +63,11 @@ impl Shared {
             allowed: RwLock::default(),
             gate: Mutex::default(),
             messages: Mutex::default(),
+            others: Mutex::default(),
             sockets: RwLock::default(),
-            tun: RwLock::default(),
+            link: RwLock::default(),
             mtu: AtomicUsize::new(1420),
+            staged: Arc::default(),
             no_peer: Mutex::default(),
             watched: AtomicBool::new(false),
             events: Mutex::default(),
@@ -66,7 +75,7 @@ impl Shared {
         })
     }
 
-    /// Readable while events or messages wait.
+    /// Readable while events, messages or others wait.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.event_fd.as_fd()
     }
@@ -108,10 +117,26 @@ impl Shared {
         if let Some(before) = before.filter(|before| *before != source.remote)
             && self.watched.load(Relaxed)
         {
-            self.note(peer, |notes, _| {
-                notes.roamed_from.get_or_insert(before);
+            self.record(peer, |drops, _| {
+                drops.roamed_from.get_or_insert(before);
                 true
             });
+        }
+    }
+
+    /// Sends to the peer, by whatever way leads there. A refusal of the kernel's is counted.
+    pub fn send(&self, peer: &Peer, message: &mut Outgoing<'_>, now: u64) -> io::Result<()> {
+        let sockets = read(&self.sockets).clone(); // not to be held while sending waits
+        match (peer.way(), sockets) {
+            (Some(Way::Direct(mut endpoint)), Some(sockets)) => {
+                let sticks = endpoint.sticks();
+                let sent = sockets.send(&mut endpoint, message);
+                if endpoint.sticks() != sticks {
+                    peer.loosen_source(&endpoint);
+                }
+                sent.inspect_err(|error| self.send_failed(peer, error, now))
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -119,16 +144,16 @@ impl Shared {
     pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
         let code = error.raw_os_error().unwrap_or(libc::EAFNOSUPPORT);
         let lost = code != libc::EAGAIN; // a full queue says nothing of the way
-        self.note(peer, |notes, watched| notes.send_error.add(code, now, watched && lost));
+        self.record(peer, |drops, watched| drops.send_error.add(code, now, watched && lost));
     }
 
-    /// Notes something of a peer; the action is told whether anybody watches, and says whether that
-    /// is news to him.
+    /// Changes the peer's drops; the action is told whether anybody watches, and says whether he
+    /// has not heard of that yet.
     #[cold]
-    pub fn note(&self, peer: &Peer, action: impl FnOnce(&mut Notes, bool) -> bool) {
+    pub fn record(&self, peer: &Peer, action: impl FnOnce(&mut Drops, bool) -> bool) {
         let watched = self.watched.load(Relaxed);
-        if peer.note(|notes| action(notes, watched)) && peer.arm(NEWS) {
-            self.post(NEWS, peer.id);
+        if peer.record(|drops| action(drops, watched)) && peer.arm(UNREPORTED) {
+            self.post(UNREPORTED, peer.id);
         }
     }
 

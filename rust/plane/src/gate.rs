@@ -9,13 +9,16 @@ use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use zeroize::Zeroizing;
 
-use crate::notes::Note;
+use crate::drops::DropCounter;
 use crate::secret::{random, seal_cookie};
 
 /// Handshake messages that wait for Python; one more is dropped.
 pub const QUEUE_LIMIT: usize = 128;
 /// As many mean load: what Python handles in some 5 ms (the kernel: 512 of 4096).
 pub const LOAD_THRESHOLD: usize = 16;
+/// Datagrams that are not WireGuard's and wait for who asked for them, and the longest of them.
+pub const OTHERS_LIMIT: usize = 128;
+pub const LONGEST_OTHER: usize = 1500;
 
 pub const MESSAGE_INITIATION: u32 = 1;
 pub const MESSAGE_RESPONSE: u32 = 2;
@@ -39,6 +42,8 @@ pub enum Verdict {
     Queue,
     /// A cookie reply for the datagram's source.
     Reply([u8; 64]),
+    /// A type word that is none of WireGuard's: nothing, unless somebody has asked for such.
+    Other,
 }
 
 #[inline]
@@ -62,7 +67,7 @@ pub struct Gate {
     limiter: Limiter,
     replies: Bucket,
     /// Initiations and responses for another public key, or for nobody's, by source.
-    pub invalid_mac1: Note<SocketAddr>,
+    pub invalid_mac1: DropCounter<SocketAddr>,
 }
 
 struct Identity {
@@ -81,7 +86,7 @@ impl Default for Gate {
             cookie_secret_ends: 0,
             limiter: Limiter::default(),
             replies: Bucket::default(),
-            invalid_mac1: Note::default(),
+            invalid_mac1: DropCounter::default(),
         }
     }
 }
@@ -113,7 +118,8 @@ impl Gate {
         let kind = u32::from_le_bytes(*kind);
         match (kind, datagram.len()) {
             (MESSAGE_INITIATION, 148) | (MESSAGE_RESPONSE, 92) | (MESSAGE_COOKIE, 64) => {}
-            _ => return Verdict::Drop,
+            (MESSAGE_INITIATION..=MESSAGE_DATA, _) => return Verdict::Drop,
+            _ => return Verdict::Other,
         }
         let Some(identity) = &self.identity else {
             return Verdict::Drop;
@@ -315,7 +321,8 @@ mod tests {
                 let expected = match (kind, length) {
                     (4, 32..) => Verdict::Data,
                     (1, 148) | (2, 92) | (3, 64) => Verdict::Queue,
-                    _ => Verdict::Drop,
+                    (1..=4, _) | (_, ..4) => Verdict::Drop,
+                    _ => Verdict::Other,
                 };
                 assert_eq!(gate().check(&message, &source, 0, 0), expected, "{kind} {length}");
             }
@@ -340,7 +347,7 @@ mod tests {
                 let mut message = initiation(0, None);
                 message[i] ^= 1;
                 let verdict = gate().check(&message, &source("192.0.2.1:1"), START, queued);
-                assert_eq!(verdict, Verdict::Drop);
+                assert_eq!(verdict, if i < 4 { Verdict::Other } else { Verdict::Drop });
             }
         }
     }

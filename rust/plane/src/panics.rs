@@ -98,7 +98,7 @@ pub mod tests {
         }
         let said: Vec<_> = take().into_iter().filter(|line| line.contains("here")).collect();
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].starts_with("src/panics.rs:") && said[0].ends_with(": planted here"));
+        assert!(said[0].starts_with("plane/src/panics.rs:") && said[0].ends_with(": planted here"));
         assert!(take().iter().all(|line| !line.contains("here")));
     }
 

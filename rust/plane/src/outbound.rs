@@ -1,17 +1,17 @@
-//! The way out: TUN, allowed IPs, session, split and seal, one send. Read from top to bottom.
+//! The way out: link, allowed IPs, session, split and seal, one send. Read from top to bottom.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ip;
+use crate::link::{Frame, Link, wait};
 use crate::lock::{lock, read};
 use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::{Shared, now};
-use crate::tun::{Frame, Tun, wait};
 use crate::udp::Outgoing;
 
 /// A UDP_SEGMENT call must fit into one IP packet, IPv6's header included.
@@ -35,13 +35,13 @@ const FAIR: usize = 64;
 const ICMP_COST: u64 = 10_000_000;
 const ICMP_BURST: u64 = 50 * ICMP_COST;
 
-/// Carries the frames of a TUN device until it is lost or `stop` becomes readable.
-pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
+/// Carries the frames of a link until it is lost or `stop` becomes readable.
+pub fn run(shared: &Arc<Shared>, link: &dyn Link, stop: BorrowedFd<'_>) {
     let mut outbound = Outbound::new(shared.clone(), true);
     let mut frame = vec![0; VNET_HEADER + MAX_PACKET];
     loop {
         for _ in 0..FAIR {
-            match tun.read(&mut frame) {
+            match link.read(&mut frame) {
                 Frame::Length(length) => outbound.carry(&mut frame[..length], now()),
                 Frame::Skipped => {}
                 Frame::Nothing => break,
@@ -50,7 +50,7 @@ pub fn run(shared: &Arc<Shared>, tun: &Tun, stop: BorrowedFd<'_>) {
         }
         outbound.flush(now());
         outbound.congested = false;
-        if let [_, true] = wait([Some(tun.as_fd()), Some(stop)]) {
+        if let [_, true] = wait([Some(link.as_fd()), Some(stop)]) {
             return;
         }
     }
@@ -99,7 +99,7 @@ impl Outbound {
         Outbound { shared, batch, wait, congested: false, icmp_paid_until: 0 }
     }
 
-    /// Routes a frame from the TUN device to its peer. What is not IP is dropped.
+    /// Routes a frame from the link to its peer. What is not IP is dropped.
     pub fn carry(&mut self, frame: &mut [u8], now: u64) {
         let Some(packet) = frame.get(VNET_HEADER..) else {
             return;
@@ -111,7 +111,7 @@ impl Outbound {
         crate::panics::plant("carry", packet);
         let peer = read(&self.shared.allowed).lookup(inner.destination).cloned();
         match peer {
-            Some(peer) if peer.has_endpoint() => return self.send_frame(&peer, frame, now),
+            Some(peer) if peer.is_reachable() => return self.send_frame(&peer, frame, now),
             Some(_) => {}
             None => {
                 if let Some(destination) = ip::address(inner.destination) {
@@ -181,7 +181,7 @@ impl Outbound {
     }
 
     /// Whether the longest message, which is the first, can be a datagram to the peer. One that
-    /// cannot is noted as what the kernel would say to it.
+    /// cannot counts as what the kernel would say to it.
     fn fits(&self, peer: &Peer, segments: &Segments<'_>, now: u64) -> bool {
         let message = padded(segments.length(0), self.shared.mtu.load(Relaxed)) + OVERHEAD;
         let [v4, v6] = MAX_DATAGRAM;
@@ -231,31 +231,20 @@ impl Outbound {
     /// Sends the batch.
     pub fn flush(&mut self, now: u64) {
         let Batch { peer, buffer, used, stride, tos, data, .. } = &mut self.batch;
-        let sockets = read(&self.shared.sockets).clone(); // not to be held while sending waits
-        if let (Some(peer), Some(sockets)) = (peer, sockets)
-            && let Some(mut endpoint) = peer.endpoint()
-        {
-            let sticks = endpoint.sticks();
+        if let Some(peer) = peer {
             let spared = peer.unsegmented_until.load(Relaxed) > now;
             let mut outgoing = Outgoing {
-                endpoint: &mut endpoint,
                 data: &buffer[..*used],
                 segment: *stride,
                 tos: *tos,
                 wait: self.wait && !self.congested,
                 path_refuses: spared,
             };
-            let sent = sockets.send(&mut outgoing);
+            let sent = self.shared.send(peer, &mut outgoing, now);
             let full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
             self.congested |= sent.as_ref().is_err_and(full);
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
-            }
-            if endpoint.sticks() != sticks {
-                peer.loosen_source(&endpoint);
-            }
-            if let Err(error) = &sent {
-                self.shared.send_failed(peer, error, now);
             }
             // A keepalive that fails counts for nothing, as does data.
             if sent.is_ok() && peer.count_sent(*used, *data, now) {
@@ -279,9 +268,9 @@ impl Outbound {
         if paid_until > now {
             return;
         }
-        if let (Some(tun), Some(reply)) = (&*read(&self.shared.tun), ip::unreachable(packet)) {
+        if let (Some(link), Some(reply)) = (&*read(&self.shared.link), ip::unreachable(packet)) {
             self.icmp_paid_until = paid_until;
-            tun.write(&mut [&[0; VNET_HEADER][..], &reply].concat());
+            link.write(&mut [&[0; VNET_HEADER][..], &reply].concat());
         }
     }
 }
@@ -338,7 +327,7 @@ mod tests {
 
     fn peer_at(endpoint: &str) -> Arc<Peer> {
         let remote: SocketAddr = endpoint.parse().unwrap();
-        let peer = Arc::new(Peer::new(1));
+        let peer = Arc::new(Peer::new(1, &Arc::default()));
         peer.set_endpoint(Some(Endpoint { remote, source: None }));
         peer
     }
@@ -368,11 +357,11 @@ mod tests {
 
     /// What is in the batch, and what was refused as too long.
     fn held(outbound: &Outbound, peer: &Peer) -> (usize, u64) {
-        (outbound.batch.used, peer.note(|notes| notes.send_error.count))
+        (outbound.batch.used, peer.record(|drops| drops.send_error.count))
     }
 
     #[test]
-    fn what_cannot_be_a_datagram_is_dropped_before_it_is_sealed_and_noted() {
+    fn what_cannot_be_a_datagram_is_dropped_before_it_is_sealed_and_counted() {
         for (endpoint, limit) in [("127.0.0.1:9", 65_507), ("[::1]:9", 65_527)] {
             for v6 in [false, true] {
                 let peer = peer_at(endpoint);
@@ -506,7 +495,7 @@ mod tests {
                 if remote.is_ipv4() { Sockets::new(ours, None) } else { Sockets::new(None, ours) };
             let mut endpoint = Endpoint { remote, source: None };
             let mut send =
-                |length| sockets.send(&mut Outgoing::message(&mut endpoint, &vec![0; length], 0));
+                |length| sockets.send(&mut endpoint, &mut Outgoing::message(&vec![0; length], 0));
             assert!(send(limit).is_ok());
             assert_eq!(send(limit + 1).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         }

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn c015_an_index_in_use_is_drawn_again() {
-        let peer = Arc::new(Peer::new(1));
+        let peer = Arc::new(Peer::new(1, &Arc::default()));
         let mut table = Table::default();
         let mut draws = [7, 7, 7, 0, 7, 0, u32::MAX, 7].into_iter();
         let mut reserve = |table: &mut Table| table.reserve_from(&peer, || draws.next().unwrap());

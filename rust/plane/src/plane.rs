@@ -14,6 +14,7 @@ use rustix::time::{
 };
 
 use crate::inbound;
+use crate::link::Link;
 use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
 use crate::panics::Failures;
@@ -21,7 +22,6 @@ use crate::peer::{PANIC, Peer, Sessions, THREAD_LOST};
 use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, drain, new_eventfd, now, signal};
-use crate::tun::Tun;
 use crate::uapi;
 use crate::udp::{Endpoint, Outgoing, Sockets};
 
@@ -116,20 +116,19 @@ impl Plane {
         drain(&self.timer);
     }
 
-    /// Carries the device's packets from now on; false if there is a device already.
-    pub fn attach_tun(&self, tun: Tun, mtu: usize) -> io::Result<bool> {
+    /// Carries the link's packets from now on; false if there is a link already.
+    pub fn attach_link(&self, link: Arc<dyn Link>, mtu: usize) -> io::Result<bool> {
         self.set_mtu(mtu);
-        let tun = Arc::new(tun);
         let mut thread = lock(&self.outbound_thread);
-        let mut held = write(&self.shared.tun);
+        let mut held = write(&self.shared.link);
         if held.is_some() {
             return Ok(false);
         }
-        let (shared, carried) = (self.shared.clone(), tun.clone());
+        let (shared, carried) = (self.shared.clone(), link.clone());
         *thread = Some(Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
-            outbound::run(&shared, &carried, stop);
+            outbound::run(&shared, &*carried, stop);
         })?);
-        *held = Some(tun); // not before: without a thread another device may be tried
+        *held = Some(link); // not before: without a thread another one may be tried
         Ok(true)
     }
 
@@ -157,10 +156,10 @@ impl Plane {
         Ok(())
     }
 
-    /// Ends both threads, and lets go of the sockets and of the device.
+    /// Ends both threads, and lets go of the sockets and of the link.
     pub fn close(&self) {
         let _ = self.attach_sockets(Sockets::default());
-        *write(&self.shared.tun) = None;
+        *write(&self.shared.link) = None;
         if let Some(worker) = lock(&self.outbound_thread).take() {
             worker.end();
         }
@@ -183,7 +182,7 @@ impl Plane {
         self.shared.take_events()
     }
 
-    /// Whether NEWS are posted.
+    /// Whether UNREPORTED are posted.
     pub fn watch(&self, watched: bool) {
         self.shared.watched.store(watched, Relaxed);
     }
@@ -191,32 +190,37 @@ impl Plane {
     /// Whether datagrams are sent many at a time, and packets of TCP and of UDP are merged.
     pub fn offloads(&self) -> (bool, bool, bool) {
         let segment = read(&self.shared.sockets).as_ref().is_some_and(|both| both.segmentation);
-        let merges = read(&self.shared.tun).as_ref().map_or((false, false), |t| t.merges(now()));
+        let merges =
+            read(&self.shared.link).as_ref().map_or((false, false), |link| link.merges(now()));
         (segment, merges.0, merges.1)
     }
 
-    /// The device's own notes, for `state`.
-    pub fn describe_notes(&self, now: u64) -> String {
-        let mut text = uapi::describe_notes(
-            &lock(&self.shared.gate).invalid_mac1,
-            &lock(&self.shared.no_peer),
-            now,
-        );
-        if let Some(tun) = &*read(&self.shared.tun) {
-            uapi::describe_unmerged(&mut text, &lock(&tun.unmerged), now);
-        }
-        text
+    /// The device's own drops, for `state`.
+    pub fn describe_drops(&self, now: u64) -> String {
+        let merges = read(&self.shared.link).as_ref().map(|link| link.refused_merges());
+        let (gate, no_peer) = (lock(&self.shared.gate), lock(&self.shared.no_peer));
+        uapi::describe_drops(&gate.invalid_mac1, &no_peer, &merges.unwrap_or_default(), now)
     }
 
     pub fn take_message(&self) -> Option<(Box<[u8]>, Endpoint)> {
         lock(&self.shared.messages).pop_front()
     }
 
+    /// Whether datagrams that are not WireGuard's are kept, for `take_other`. They are not, at first.
+    pub fn keep_others(&self, kept: bool) {
+        let mut others = lock(&self.shared.others);
+        *others = kept.then(|| others.take().unwrap_or_default());
+    }
+
+    pub fn take_other(&self) -> Option<(Box<[u8]>, Endpoint)> {
+        lock(&self.shared.others).as_mut()?.pop_front()
+    }
+
     pub fn add_peer(&self) -> u32 {
         let mut next = lock(&self.next_peer);
         let id = *next;
         *next += 1;
-        write(&self.peers).insert(id, Arc::new(Peer::new(id)));
+        write(&self.peers).insert(id, Arc::new(Peer::new(id, &self.shared.staged)));
         id
     }
 
@@ -292,23 +296,10 @@ impl Plane {
 
     /// Sends a handshake message to the peer.
     pub fn send(&self, peer: &Peer, message: &[u8]) {
-        peer.count_sent(0, false, now()); // even if it goes nowhere: the timers are to run
-        let Some(mut endpoint) = peer.endpoint() else {
-            return;
-        };
-        let sticks = endpoint.sticks();
-        let Some(sockets) = read(&self.shared.sockets).clone() else {
-            return;
-        };
-        let sent = sockets.send(&mut Outgoing::message(&mut endpoint, message, HANDSHAKE_TOS));
-        match sent {
-            Ok(()) => {
-                peer.count_sent(message.len(), false, now());
-            }
-            Err(error) => self.shared.send_failed(peer, &error, now()),
-        }
-        if endpoint.sticks() != sticks {
-            peer.loosen_source(&endpoint);
+        let now = now();
+        peer.count_sent(0, false, now); // even if it goes nowhere: the timers are to run
+        if self.shared.send(peer, &mut Outgoing::message(message, HANDSHAKE_TOS), now).is_ok() {
+            peer.count_sent(message.len(), false, now);
         }
     }
 
@@ -345,16 +336,22 @@ impl Plane {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::net::UdpSocket;
     use std::os::unix::net::UnixDatagram;
+    use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
     use super::*;
+    use crate::drops::DropCounter;
+    use crate::gate::{LONGEST_OTHER, OTHERS_LIMIT};
     use crate::ip::{self, tests::ipv4};
+    use crate::link::Frame;
     use crate::offload::VNET_HEADER;
     use crate::panics::tests::keep_planted;
-    use crate::peer::HANDSHAKE_WANTED;
+    use crate::peer::{HANDSHAKE_WANTED, TUN_LOST};
     use crate::secret::AeadKey;
+    use crate::tun::Tun;
 
     fn session(local_index: u32, initiator: bool) -> Arc<Session> {
         let key = || AeadKey::new(&[7; 32]);
@@ -499,14 +496,17 @@ mod tests {
     impl Rig {
         /// The session is there at once, or with `install`.
         fn new(installed: bool) -> Rig {
+            let (app, tun) = UnixDatagram::pair().unwrap();
+            let tun = Tun::new(tun.into(), true, (true, true)).unwrap();
+            Rig::of(Arc::new(tun), app, installed)
+        }
+
+        fn of(link: Arc<dyn Link>, app: UnixDatagram, installed: bool) -> Rig {
             keep_planted();
             let plane = Plane::new().unwrap();
-            let (app, tun) = UnixDatagram::pair().unwrap();
             let [wire, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
             let to = ours.local_addr().unwrap();
-            assert!(
-                plane.attach_tun(Tun::new(tun.into(), true, (true, true)).unwrap(), 1420).unwrap()
-            );
+            assert!(plane.attach_link(link, 1420).unwrap());
             plane.attach_sockets(Sockets::new(Some(ours.into()), None)).unwrap();
             wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -563,6 +563,111 @@ mod tests {
         }
     }
 
+    /// Frames in memory, as a network stack in this process would have them.
+    struct Memory {
+        frames: Mutex<VecDeque<Vec<u8>>>,
+        ready: OwnedFd,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Memory {
+        fn put(&self, frame: Vec<u8>) {
+            lock(&self.frames).push_back(frame);
+            signal(&self.ready);
+        }
+    }
+
+    impl Link for Memory {
+        fn read(&self, frame: &mut [u8]) -> Frame {
+            drain(&self.ready);
+            match lock(&self.frames).pop_front() {
+                Some(next) if next.is_empty() => Frame::Lost,
+                Some(next) => {
+                    frame[..next.len()].copy_from_slice(&next);
+                    Frame::Length(next.len())
+                }
+                None => Frame::Nothing,
+            }
+        }
+
+        fn write(&self, frame: &mut [u8]) {
+            self.written.send(frame.to_vec()).unwrap();
+        }
+
+        fn merges(&self, _: u64) -> (bool, bool) {
+            (false, false)
+        }
+
+        fn refused_merges(&self) -> DropCounter<i32> {
+            DropCounter::default()
+        }
+    }
+
+    impl AsFd for Memory {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.ready.as_fd()
+        }
+    }
+
+    #[test]
+    fn what_carries_frames_need_not_be_a_tun_device() {
+        let (written, frames) = channel();
+        let (frames_in, ready) = (Mutex::default(), new_eventfd().unwrap());
+        let memory = Arc::new(Memory { frames: frames_in, ready, written });
+        let rig = Rig::of(memory.clone(), UnixDatagram::unbound().unwrap(), true);
+        let frame = |says: &[u8]| [vec![0; VNET_HEADER], ipv4(17, says)].concat();
+        for (counter, says) in [(0, "one"), (1, "two")] {
+            memory.put(frame(says.as_bytes()));
+            assert_eq!(rig.sent(), says.as_bytes());
+            rig.receive(counter, says);
+            assert_eq!(frames.recv().unwrap(), frame(says.as_bytes()));
+        }
+        assert_eq!(rig.plane.offloads(), (true, false, false));
+        rig.plane.take_events();
+        memory.put(Vec::new());
+        while !rig.plane.take_events().contains(&(TUN_LOST, 0)) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_not_wireguards_is_nothing_unless_it_is_asked_for_and_then_bounded() {
+        let rig = Rig::new(true);
+        let others = || std::iter::from_fn(|| rig.plane.take_other()).collect::<Vec<_>>();
+        let send = |counter| {
+            rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // WireGuard's, but of a wrong length
+            rig.wire.send(&[9; LONGEST_OTHER + 1]).unwrap();
+            for number in 0..OTHERS_LIMIT as u32 + 9 {
+                rig.wire
+                    .send(&[&[9; LONGEST_OTHER - 4][..], &number.to_le_bytes()].concat())
+                    .unwrap();
+                if number % 16 == 0 {
+                    rig.receive(counter + u64::from(number), "go on");
+                    assert_eq!(rig.received(), b"go on");
+                }
+            }
+            rig.receive(counter + 1000, "all came");
+            assert_eq!(rig.received(), b"all came");
+        };
+        send(0);
+        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
+        rig.plane.keep_others(true);
+        for counter in [2000, 4000] {
+            send(counter);
+            rig.plane.keep_others(true); // once more is once
+            let others = others();
+            assert_eq!(others.len(), OTHERS_LIMIT);
+            for (number, (datagram, source)) in others.iter().enumerate() {
+                assert_eq!(datagram.len(), LONGEST_OTHER);
+                assert_eq!(datagram[LONGEST_OTHER - 4..], (number as u32).to_le_bytes());
+                assert_eq!(source.remote, rig.wire.local_addr().unwrap());
+            }
+        }
+        send(6000);
+        rig.plane.keep_others(false);
+        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
+    }
+
     #[test]
     fn c085_a_panic_on_the_way_out_costs_its_batch() {
         let rig = Rig::new(true);
@@ -574,7 +679,9 @@ mod tests {
             assert_eq!(rig.sent(), b"after");
         }
         assert_eq!(rig.panics(), 3);
-        assert!(crate::panics::take().iter().any(|line| line.starts_with("src/outbound.rs:")));
+        assert!(
+            crate::panics::take().iter().any(|line| line.starts_with("plane/src/outbound.rs:"))
+        );
     }
 
     #[test]

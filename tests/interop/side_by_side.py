@@ -140,7 +140,7 @@ BAD_FILES = [
 
 
 @dataclass
-class Beside:
+class SideBySide:
     """A host with two devices: stock `wg` changes the one, ours the other."""
 
     host: Host
@@ -216,26 +216,26 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
     ]
 
 
-def assert_shows_alike(beside: Beside, *names: str) -> None:
+def assert_shows_alike(sides: SideBySide, *names: str) -> None:
     """Every form of `show` and `showconf`. 1.0.20210914 gives the names once in `all endpoints`."""
     for field in FIELDS:
         for name in (*names, "all"):
             if (name, field) != ("all", "endpoints"):
-                beside.assert_same("show", name, field)
-    lines = beside.host.output(OURS, "show", "all", "endpoints").splitlines()
+                sides.assert_same("show", name, field)
+    lines = sides.host.output(OURS, "show", "all", "endpoints").splitlines()
     assert [line.count("\t") for line in lines] == [2] * len(lines)
     for color in ("always", "never", ""):
         for hide in ("never", ""):
             env = {"WG_COLOR_MODE": color, "WG_HIDE_KEYS": hide}
-            beside.assert_same("show", names[0], env=env)
-            beside.assert_same("show", "all", env=env)
-    beside.assert_same()
-    beside.assert_same("show", "interfaces")
+            sides.assert_same("show", names[0], env=env)
+            sides.assert_same("show", "all", env=env)
+    sides.assert_same()
+    sides.assert_same("show", "interfaces")
     for name in names:
-        beside.assert_same("showconf", name)
+        sides.assert_same("showconf", name)
 
 
-def assert_refuses_alike(beside: Beside, interface: str) -> None:
+def assert_refuses_alike(sides: SideBySide, interface: str) -> None:
     """Words that make no sense, and interfaces that are none."""
     for words in (
         ["show", interface, "bad"],
@@ -260,7 +260,7 @@ def assert_refuses_alike(beside: Beside, interface: str) -> None:
         ["addconf", interface, "/nowhere"],
         ["syncconf", interface, "/nowhere", "more"],
     ):
-        beside.assert_same(*words)
+        sides.assert_same(*words)
 
 
 def write_key_files(folder: Path, *cases: list[str]) -> list[list[str]]:

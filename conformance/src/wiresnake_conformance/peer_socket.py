@@ -5,9 +5,9 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from . import packets
+from .machine import Allowance
 from .oracle import (
     COOKIE_REPLY,
     KINDS,
@@ -17,10 +17,7 @@ from .oracle import (
     describe,
     kind_of,
 )
-from .verdict import UNASKED, Differs
-
-if TYPE_CHECKING:
-    from .stand import Stand
+from .verdict import UNASKED, Differs, Log
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
@@ -52,54 +49,61 @@ class Datagram:
         return int.from_bytes(self.data[at : at + 4], "little") if self.data[at : at + 4] else -1
 
 
-class Road:
+class PeerSocket:
     """A UDP socket of the world, on any address: where a peer is at the moment."""
 
-    def __init__(self, stand: "Stand", address: str, port: int, version: int) -> None:
-        self.stand, self.version = stand, version
-        self.socket = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        device: tuple[str, int],
+        version: int,
+        log: Log,
+        allowance: Allowance,
+    ) -> None:
+        """`device` is the address and port where it sends to."""
+        self.version, self.log, self.allowance = version, log, allowance
+        self.udp = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
+        self.udp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         if version == 4:
-            self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+            self.udp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            self.udp.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         else:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+            self.udp.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            self.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+            self.udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         host = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0][4]
-        self.socket.bind(host)
-        self.target = socket.getaddrinfo(
-            stand.link_local if address.startswith("fe80:") else stand.outer[version], stand.port
-        )[0][4]
+        self.udp.bind(host)
+        self.target = socket.getaddrinfo(*device)[0][4]
 
     @property
     def name(self) -> str:
         """Address and port, as `wg` writes an endpoint."""
-        host, port, *scope = self.socket.getsockname()
+        host, port, *scope = self.udp.getsockname()
         if scope and scope[1]:
             host = socket.getnameinfo((host, port, *scope), socket.NI_NUMERICHOST)[0]
         return f"[{host}]:{port}" if self.version == 6 else f"{host}:{port}"
 
     def send(self, datagram: bytes, *, quietly: bool = False) -> None:
         if not quietly:
-            self.stand.log(f"{self.name} -> {describe(datagram)}")
-        self.socket.sendto(datagram, self.target)
+            self.log(f"{self.name} -> {describe(datagram)}")
+        self.udp.sendto(datagram, self.target)
 
     def receive(self, within: float = PATIENCE, *, quietly: bool = False) -> Datagram | None:
         """The next datagram, from whomever; None if none comes in time."""
-        self.socket.settimeout(max(within, 1e-4))
+        self.udp.settimeout(max(within, 1e-4))
         deadline = time.monotonic() + within
         while True:
             try:
-                data, ancillary, _, (source, port, *_) = self.socket.recvmsg(1 << 16, 256)
+                data, ancillary, _, (source, port, *_) = self.udp.recvmsg(1 << 16, 256)
                 break
             except TimeoutError:
                 return None
             except OSError as error:  # an ICMP error for something sent earlier
                 if time.monotonic() > deadline:
                     return None
-                self.stand.log(f"{self.name}: {error.strerror}")
+                self.log(f"{self.name}: {error.strerror}")
         moment, tos = time.time(), 0
         for level, kind, value in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
@@ -108,7 +112,7 @@ class Road:
             elif kind in (socket.IP_TOS, socket.IPV6_TCLASS):
                 tos = value[0]
         if not quietly:
-            self.stand.log(f"{self.name} <- {describe(data)}")
+            self.log(f"{self.name} <- {describe(data)}")
         return Datagram(data, moment, source, port, tos)
 
     def drain(self) -> list[Datagram]:
@@ -120,7 +124,7 @@ class Road:
 
     def expect(self, kind: int, why: str, within: float = PATIENCE) -> Datagram:
         """The next datagram, which must be of that kind and of the right size."""
-        patience = self.stand.patience(within)
+        patience = self.allowance.patience(within)
         datagram = self.receive(patience)
         if datagram is None:
             raise Differs(f"{why}: nothing came within {patience:g} s")
@@ -131,8 +135,7 @@ class Road:
 
     def silence(self, seconds: float, why: str) -> None:
         """Nothing may come; a late machine is given more time to be wrong."""
-        if seconds and not self.stand.timed:
-            seconds += self.stand.late.leeway
+        seconds += self.allowance.leeway if seconds else 0
         if datagram := self.receive(seconds):
             got = f"{why}: expected silence, got {describe(datagram.data)}"
             raise Differs(got, needs=UNASKED)

@@ -1,18 +1,17 @@
 //! The part of wiresnake that carries packets and keeps secrets. Every decision is Python's.
 
 pub mod allowed_ips;
+pub mod drops;
 pub mod gate;
 pub mod inbound;
 pub mod ip;
+pub mod link;
 pub mod lock;
-pub mod notes;
 pub mod offload;
 pub mod outbound;
 pub mod panics;
 pub mod peer;
 pub mod plane;
-#[cfg(feature = "python")]
-mod py;
 pub mod replay;
 pub mod secret;
 pub mod session;

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::drops::DropCounter;
 use crate::ip;
-use crate::notes::Note;
 use crate::peer::Peer;
 
 const NO_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -69,38 +69,43 @@ pub fn describe_state(peer: &Peer, now: u64) -> String {
             let _ = writeln!(text, "{name}={value}");
         }
     }
-    peer.read_notes(|notes| {
+    peer.read_drops(|drops| {
         let names = ["rejected_sources", "rejected_source", "rejected_source"];
-        describe_note(&mut text, names, &notes.rejected, now);
-        describe_note(
-            &mut text,
-            ["send_errors", "send_error", "send_error"],
-            &notes.send_error,
-            now,
-        );
+        describe_counter(&mut text, names, &drops.rejected, now);
+        let names = ["send_errors", "send_error", "send_error"];
+        describe_counter(&mut text, names, &drops.send_error, now);
     });
     text
 }
 
-/// The device's notes for `state`.
-pub fn describe_notes(invalid_mac1: &Note<SocketAddr>, no_peer: &Note<IpAddr>, now: u64) -> String {
+/// The device's drops, for `state`; of the merged frames that its link refused, the last one by its
+/// errno.
+pub fn describe_drops(
+    invalid_mac1: &DropCounter<SocketAddr>,
+    no_peer: &DropCounter<IpAddr>,
+    refused_merges: &DropCounter<i32>,
+    now: u64,
+) -> String {
     let mut text = String::new();
     let names = ["invalid_mac1", "invalid_mac1_endpoint", "invalid_mac1"];
-    describe_note(&mut text, names, invalid_mac1, now);
-    describe_note(&mut text, ["no_peer_packets", "no_peer_destination", "no_peer"], no_peer, now);
+    describe_counter(&mut text, names, invalid_mac1, now);
+    let names = ["no_peer_packets", "no_peer_destination", "no_peer"];
+    describe_counter(&mut text, names, no_peer, now);
+    let names = ["refused_merges", "refused_merge_error", "refused_merge"];
+    describe_counter(&mut text, names, refused_merges, now);
     text
 }
 
-/// The merged frames that the TUN device refused, for `state`; the last one by its errno.
-pub fn describe_unmerged(text: &mut String, unmerged: &Note<i32>, now: u64) {
-    describe_note(text, ["refused_merges", "refused_merge_error", "refused_merge"], unmerged, now);
-}
-
 /// The names are those of the count, of the last one, and of its age.
-fn describe_note<T: Display>(text: &mut String, names: [&str; 3], note: &Note<T>, now: u64) {
+fn describe_counter<T: Display>(
+    text: &mut String,
+    names: [&str; 3],
+    counter: &DropCounter<T>,
+    now: u64,
+) {
     let [count, last, age] = names;
-    if let Some((what, at)) = &note.last {
-        let _ = writeln!(text, "{count}={}\n{last}={what}", note.count);
+    if let Some((what, at)) = &counter.last {
+        let _ = writeln!(text, "{count}={}\n{last}={what}", counter.count);
         let _ = writeln!(text, "{age}_age_ms={}", age_ms(*at, now));
     }
 }
@@ -122,12 +127,12 @@ mod tests {
 
     #[test]
     fn a_new_peer_says_little() {
-        assert_eq!(describe_state(&Peer::new(1), 5), "session=none\n");
+        assert_eq!(describe_state(&Peer::new(1, &Arc::default()), 5), "session=none\n");
     }
 
     #[test]
     fn a_peer_tells_what_goes_on_and_what_went_wrong() {
-        let peer = Peer::new(1);
+        let peer = Peer::new(1, &Arc::default());
         let remote = "[fe80::1%3]:9".parse().unwrap();
         peer.set_endpoint(Some(Endpoint { remote, source: None }));
         let key = || AeadKey::new(&[7; 32]);
@@ -137,10 +142,10 @@ mod tests {
         peer.sessions().stage(&[0; 60], 3);
         peer.count_sent(100, true, 20 * MS);
         peer.count_received(32, false, 30 * MS);
-        peer.note(|notes| {
-            notes.rejected.add("10.9.9.9".parse().unwrap(), 40 * MS, false);
-            notes.rejected.add("fd09::9".parse().unwrap(), 50 * MS, false);
-            notes.send_error.add(101, 60 * MS, false);
+        peer.record(|drops| {
+            drops.rejected.add("10.9.9.9".parse().unwrap(), 40 * MS, false);
+            drops.rejected.add("fd09::9".parse().unwrap(), 50 * MS, false);
+            drops.send_error.add(101, 60 * MS, false);
         });
         let text = describe_state(&peer, 70 * MS);
         let lines: Vec<&str> = text.lines().collect();
@@ -155,19 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn the_devices_notes_are_counts_and_the_last_one() {
-        let (mut mac1, mut no_peer) = (Note::default(), Note::default());
-        assert_eq!(describe_notes(&mac1, &no_peer, 5), "");
+    fn the_devices_drops_are_counts_and_the_last_one() {
+        let (mut mac1, mut no_peer) = (DropCounter::default(), DropCounter::default());
+        let mut refused = DropCounter::default();
+        assert_eq!(describe_drops(&mac1, &no_peer, &refused, 5), "");
         mac1.add("192.0.2.1:7".parse().unwrap(), MS, false);
         no_peer.add("10.0.0.9".parse().unwrap(), 2 * MS, false);
+        refused.add(22, 2 * MS, false);
         let expected = "invalid_mac1=1 invalid_mac1_endpoint=192.0.2.1:7 invalid_mac1_age_ms=2 \
-                        no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1";
-        let mut unmerged = Note::default();
-        unmerged.add(22, 2 * MS, false);
-        let expected =
-            format!("{expected} refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1");
-        let mut text = describe_notes(&mac1, &no_peer, 3 * MS);
-        describe_unmerged(&mut text, &unmerged, 3 * MS);
+                        no_peer_packets=1 no_peer_destination=10.0.0.9 no_peer_age_ms=1 \
+                        refused_merges=1 refused_merge_error=22 refused_merge_age_ms=1";
+        let text = describe_drops(&mac1, &no_peer, &refused, 3 * MS);
         assert_eq!(text.lines().collect::<Vec<_>>(), expected.split(' ').collect::<Vec<_>>());
     }
 }

@@ -1,11 +1,12 @@
-//! The way in: one receive, gate, table, open, roam, source check, merge, TUN. From top to bottom.
+//! The way in: one receive, gate, table, open, roam, source check, merge, link. From top to bottom.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::gate::{Verdict, is_data, u32_at};
+use crate::gate::{LONGEST_OTHER, OTHERS_LIMIT, Verdict, is_data, u32_at};
 use crate::ip;
+use crate::link::{Link, wait};
 use crate::lock::{lock, read, write};
 use crate::offload::{Coalescer, MAX_PACKET};
 use crate::outbound::Outbound;
@@ -13,7 +14,6 @@ use crate::peer::{DATA_RECEIVED, Peer, SESSION_CONFIRMED};
 use crate::session::Session;
 use crate::shared::{Shared, now};
 use crate::table::Entry;
-use crate::tun::{Tun, wait};
 use crate::udp::{Endpoint, Outgoing, Received, Sockets, receive};
 
 /// Receive calls on one socket before the other one, and `stop`, get their turn.
@@ -21,11 +21,11 @@ const FAIR: usize = 64;
 
 /// Receives from the sockets until `stop` becomes readable.
 pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
-    let Some(tun) = read(&shared.tun).clone() else {
+    let Some(link) = read(&shared.link).clone() else {
         return;
     };
     let mut buffer = vec![0; MAX_PACKET];
-    let mut inbound = Inbound::new(shared.clone(), tun);
+    let mut inbound = Inbound::new(shared.clone(), link);
     loop {
         for socket in sockets.each() {
             for _ in 0..FAIR {
@@ -46,17 +46,17 @@ pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
 
 struct Inbound {
     shared: Arc<Shared>,
-    tun: Arc<Tun>,
+    link: Arc<dyn Link>,
     coalescer: Coalescer,
     /// For what a first message of a session sets free.
     outbound: Outbound,
 }
 
 impl Inbound {
-    fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> Self {
-        let coalescer = Coalescer::new(tun.merges(now()));
+    fn new(shared: Arc<Shared>, link: Arc<dyn Link>) -> Self {
+        let coalescer = Coalescer::new(link.merges(now()));
         let outbound = Outbound::new(shared.clone(), false);
-        Inbound { shared, tun, coalescer, outbound }
+        Inbound { shared, link, coalescer, outbound }
     }
 
     /// Takes what one call received: datagrams of one size from one source.
@@ -76,9 +76,9 @@ impl Inbound {
                 self.open(peer, session, datagram, received, now);
             }
         }
-        let tun = &self.tun;
-        self.coalescer.flush(&mut |frame| tun.write(frame));
-        self.coalescer.merge = tun.merges(now);
+        let link = &self.link;
+        self.coalescer.flush(&mut |frame| link.write(frame));
+        self.coalescer.merge = link.merges(now);
     }
 
     /// Opens a data message; from the tag and the counter on, it is the peer's.
@@ -118,8 +118,8 @@ impl Inbound {
             ip::decapsulate_ecn(packet, received.tos);
             #[cfg(test)]
             crate::panics::plant("merge", packet);
-            let tun = &self.tun;
-            self.coalescer.add(packet, &mut |frame| tun.write(frame));
+            let link = &self.link;
+            self.coalescer.add(packet, &mut |frame| link.write(frame));
         }
     }
 
@@ -132,7 +132,7 @@ impl Inbound {
             return Some(inner.length);
         }
         let source = ip::address(inner.source)?;
-        self.shared.note(peer, |notes, watched| notes.rejected.add(source, now, watched));
+        self.shared.record(peer, |drops, watched| drops.rejected.add(source, now, watched));
         None
     }
 
@@ -168,7 +168,16 @@ impl Inbound {
             Verdict::Reply(reply) => {
                 if let Some(sockets) = &*read(&shared.sockets) {
                     let mut endpoint = source.clone();
-                    let _ = sockets.send(&mut Outgoing::message(&mut endpoint, &reply, 0));
+                    let _ = sockets.send(&mut endpoint, &mut Outgoing::message(&reply, 0));
+                }
+            }
+            Verdict::Other => {
+                if let Some(others) = &mut *lock(&shared.others)
+                    && others.len() < OTHERS_LIMIT
+                    && datagram.len() <= LONGEST_OTHER
+                {
+                    others.push_back((datagram.into(), source.clone()));
+                    shared.wake();
                 }
             }
             Verdict::Drop | Verdict::Data | Verdict::Queue => {}

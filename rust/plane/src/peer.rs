@@ -5,26 +5,25 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use crate::drops::{Drops, Unreported};
 use crate::lock::{lock, read, write};
-use crate::notes::{News, Notes};
 use crate::session::Session;
 use crate::udp::{Endpoint, STALE, Source};
 
 /// Segments that wait for a session; beyond it the oldest are dropped (kernel: MAX_STAGED_PACKETS).
 pub const MAX_STAGED: usize = 128;
 
-/// Those of all peers together. Beyond it each peer keeps its newest packet, so that its session can
+/// Those of all peers of a plane together. Beyond it each peer keeps its newest packet, so that its session can
 /// begin: a scan of the routed networks, or a sender on this host, reaches every peer.
 pub const MAX_STAGED_TOGETHER: usize = 16_384;
-static STAGED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
 
-/// Event kinds, as protocol/plane.py describes them. The first three, NEWS and SOURCE_MOVED are
-/// armed.
+/// Event kinds, as protocol/plane.py describes them. The first three, UNREPORTED and SOURCE_MOVED
+/// are armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
 pub const DATA_SENT: u8 = 1;
 pub const DATA_RECEIVED: u8 = 2;
 pub const SESSION_CONFIRMED: u8 = 3;
-pub const NEWS: u8 = 4;
+pub const UNREPORTED: u8 = 4;
 pub const TUN_LOST: u8 = 5;
 pub const THREAD_LOST: u8 = 6;
 pub const PANIC: u8 = 7;
@@ -44,6 +43,8 @@ pub struct Sessions {
     pub next: Option<Arc<Session>>,
     staged: VecDeque<Staged>,
     staged_segments: usize,
+    /// What is staged for all peers of the plane.
+    staged_together: Arc<AtomicUsize>,
     removed: bool,
 }
 
@@ -60,7 +61,7 @@ impl Sessions {
         if self.removed {
             return;
         }
-        let scarce = STAGED_TOGETHER.fetch_add(segments, Relaxed) >= MAX_STAGED_TOGETHER;
+        let scarce = self.staged_together.fetch_add(segments, Relaxed) >= MAX_STAGED_TOGETHER;
         self.staged.push_back(Staged { frame: frame.into(), segments });
         self.staged_segments += segments;
         let most = if scarce { 1 } else { MAX_STAGED };
@@ -76,14 +77,14 @@ impl Sessions {
     pub fn unstage(&mut self) -> Option<Staged> {
         let staged = self.staged.pop_front()?;
         self.staged_segments -= staged.segments;
-        STAGED_TOGETHER.fetch_sub(staged.segments, Relaxed);
+        self.staged_together.fetch_sub(staged.segments, Relaxed);
         Some(staged)
     }
 
     /// Puts back what `unstage` took.
     pub fn restage(&mut self, staged: Staged) {
         self.staged_segments += staged.segments;
-        STAGED_TOGETHER.fetch_add(staged.segments, Relaxed);
+        self.staged_together.fetch_add(staged.segments, Relaxed);
         self.staged.push_front(staged);
     }
 
@@ -154,10 +155,17 @@ struct Stamps {
     received: AtomicU64,
 }
 
+/// How datagrams reach a peer.
+#[derive(Clone)]
+pub enum Way {
+    /// Straight to the address of the peer itself.
+    Direct(Endpoint),
+}
+
 #[derive(Default)]
 pub struct Peer {
     pub id: u32,
-    endpoint: RwLock<Option<Endpoint>>,
+    way: RwLock<Option<Way>>,
     /// The source before this one: datagrams that were on their way still come there.
     earlier: Mutex<Option<Source>>,
     sessions: Mutex<Sessions>,
@@ -170,33 +178,40 @@ pub struct Peer {
     sent_bytes: AtomicU64,
     /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
     pub unsegmented_until: AtomicU64,
-    notes: Mutex<Option<Box<Notes>>>,
+    drops: Mutex<Option<Box<Drops>>>,
 }
 
 impl Peer {
-    pub fn new(id: u32) -> Self {
-        Peer { id, ..Peer::default() }
+    pub fn new(id: u32, staged_together: &Arc<AtomicUsize>) -> Self {
+        let peer = Peer { id, ..Peer::default() };
+        peer.sessions().staged_together = staged_together.clone();
+        peer
     }
 
     pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
         lock(&self.sessions)
     }
 
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        read(&self.endpoint).clone()
+    pub fn way(&self) -> Option<Way> {
+        read(&self.way).clone()
     }
 
-    pub fn has_endpoint(&self) -> bool {
-        read(&self.endpoint).is_some()
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.way().map(|Way::Direct(endpoint)| endpoint)
+    }
+
+    pub fn is_reachable(&self) -> bool {
+        read(&self.way).is_some()
     }
 
     pub fn is_at_ipv6(&self) -> bool {
-        read(&self.endpoint).as_ref().is_some_and(|held| held.remote.is_ipv6())
+        read(&self.way).as_ref().is_some_and(|Way::Direct(held)| held.remote.is_ipv6())
     }
 
     /// Returns the one before. What is known of a source stays known, for the same remote address.
     pub fn set_endpoint(&self, mut endpoint: Option<Endpoint>) -> Option<Endpoint> {
-        let mut held = write(&self.endpoint);
+        let mut way = write(&self.way);
+        let held = way.take().map(|Way::Direct(held)| held);
         let mut earlier = lock(&self.earlier);
         let remote = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(|one| one.remote);
         let stays = remote(&held) == remote(&endpoint);
@@ -211,17 +226,18 @@ impl Peer {
                 *earlier = before;
             }
         }
-        std::mem::replace(&mut *held, endpoint)
+        *way = endpoint.map(Way::Direct);
+        held
     }
 
     pub fn is_at(&self, source: &Endpoint) -> bool {
-        read(&self.endpoint).as_ref().is_some_and(|held| held.is(source))
+        read(&self.way).as_ref().is_some_and(|Way::Direct(held)| held.is(source))
     }
 
     /// Nothing sticks until the peer is heard again. With `stale` it is remembered what stuck, to
     /// be judged anew; without, the source itself is suspected.
     pub fn forget_source(&self, stale: bool) {
-        if let Some(held) = &mut *write(&self.endpoint) {
+        if let Some(Way::Direct(held)) = &mut *write(&self.way) {
             let mut earlier = lock(&self.earlier);
             let source = held.source.take().or(*earlier).filter(|_| stale);
             *earlier = source.map(|source| Source { hold: source.hold | STALE, ..source });
@@ -230,7 +246,7 @@ impl Peer {
 
     /// Which of the source sticks from now on, if the endpoint is still that one.
     pub fn hold_source(&self, endpoint: &Endpoint, hold: u8) {
-        if let Some(held) = &mut *write(&self.endpoint)
+        if let Some(Way::Direct(held)) = &mut *write(&self.way)
             && held.is(endpoint)
         {
             held.source = held.source.map(|source| Source { hold, ..source });
@@ -281,22 +297,22 @@ impl Peer {
         self.arm(HANDSHAKE_WANTED)
     }
 
-    /// Reads or changes the peer's notes; nothing else may be locked in there.
-    pub fn note<R>(&self, action: impl FnOnce(&mut Notes) -> R) -> R {
-        action(lock(&self.notes).get_or_insert_default())
+    /// Reads or changes the peer's drops; nothing else may be locked in there.
+    pub fn record<R>(&self, action: impl FnOnce(&mut Drops) -> R) -> R {
+        action(lock(&self.drops).get_or_insert_default())
     }
 
-    /// Reads the notes of a peer that has any.
-    pub fn read_notes(&self, action: impl FnOnce(&Notes)) {
-        if let Some(notes) = &*lock(&self.notes) {
-            action(notes);
+    /// Reads the drops of a peer that has any.
+    pub fn read_drops(&self, action: impl FnOnce(&Drops)) {
+        if let Some(drops) = &*lock(&self.drops) {
+            action(drops);
         }
     }
 
-    /// Clears the bit of NEWS. First: whatever comes behind it posts again.
-    pub fn take_news(&self) -> News {
-        self.armed.fetch_and(!(1 << NEWS), SeqCst);
-        self.note(Notes::take_news)
+    /// Clears the bit of UNREPORTED. First: whatever comes behind it posts again.
+    pub fn take_unreported(&self) -> Unreported {
+        self.armed.fetch_and(!(1 << UNREPORTED), SeqCst);
+        self.record(Drops::take_unreported)
     }
 
     /// Sets the bit of an event kind; false if it was set.
@@ -354,20 +370,69 @@ fn set_first(stamp: &AtomicU64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::Plane;
+
+    fn unstage_all(sessions: &mut Sessions) -> Vec<usize> {
+        std::iter::from_fn(|| sessions.unstage()).map(|staged| staged.frame.len()).collect()
+    }
+
+    #[test]
+    fn peers_of_a_plane_share_what_may_be_staged_and_none_goes_without() {
+        let [plane, other] = [(); 2].map(|()| Plane::new().unwrap());
+        let peer_of = |plane: &Plane| plane.peer(plane.add_peer()).unwrap();
+        let full: Vec<_> = (0..MAX_STAGED_TOGETHER / MAX_STAGED).map(|_| peer_of(&plane)).collect();
+        let (late, elsewhere) = (peer_of(&plane), peer_of(&other));
+        let [mut late, mut elsewhere] = [late.sessions(), elsewhere.sessions()];
+        for round in 0..3 {
+            for peer in &full {
+                for _ in 0..MAX_STAGED {
+                    peer.sessions().stage(&[0; 1430], 1);
+                }
+            }
+
+            // Another plane has as much of its own.
+            for _ in 0..MAX_STAGED {
+                elsewhere.stage(&[0; 100], 1);
+            }
+            assert_eq!(unstage_all(&mut elsewhere).len(), MAX_STAGED);
+
+            // Nothing is left: the newest packet of each peer, or a keepalive for a super-packet.
+            late.stage(&[0; 1430], 1);
+            late.stage(&[0; 100], 1);
+            assert_eq!(unstage_all(&mut late), [100]);
+            late.stage(&[0; 1430], 1);
+            late.stage(&[0; 64_000], 45);
+            let keepalive = late.unstage().unwrap();
+            late.restage(keepalive);
+            assert_eq!(unstage_all(&mut late), [0]);
+            full[0].sessions().stage(&[0; 200], 1);
+            assert_eq!(unstage_all(&mut full[0].sessions()), [200]);
+
+            // And all of it comes back.
+            late.stage(&[0; 64_000], 45);
+            late.stage(&[0; 1430], 1);
+            assert_eq!(unstage_all(&mut late), [64_000, 1430]);
+            for peer in &full {
+                match round {
+                    0 => peer.sessions().purge(),
+                    _ => drop(unstage_all(&mut peer.sessions())),
+                }
+            }
+        }
+    }
 
     #[test]
     fn what_was_staged_for_a_peer_that_is_gone_is_given_back() {
-        let before = STAGED_TOGETHER.load(Relaxed);
-        let mut all: Vec<_> = (0..60).map(|_| Sessions::default()).collect();
-        for sessions in &mut all {
+        let together = Arc::default();
+        let peers: Vec<_> = (0..60).map(|id| Peer::new(id, &together)).collect();
+        for peer in &peers {
             for _ in 0..MAX_STAGED {
-                sessions.stage(&[0; 100], 1);
+                peer.sessions().stage(&[0; 100], 1);
             }
         }
-        assert!(STAGED_TOGETHER.load(Relaxed) >= before.saturating_sub(1000) + 60 * MAX_STAGED);
-        drop(all);
-        // Other tests stage a few meanwhile.
-        assert!(STAGED_TOGETHER.load(Relaxed) <= before + 1000);
+        assert_eq!(together.load(Relaxed), 60 * MAX_STAGED);
+        drop(peers);
+        assert_eq!(together.load(Relaxed), 0);
         let mut removed = Sessions::default();
         removed.stage(&[0; 100], 1);
         removed.remove();

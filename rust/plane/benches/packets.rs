@@ -10,12 +10,12 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use _native::allowed_ips::AllowedIps;
-use _native::offload::{Coalescer, Segments, VNET_HEADER};
-use _native::peer::Peer;
-use _native::secret::AeadKey;
-use _native::session::{HEADER, OVERHEAD, Session};
-use _native::table::Table;
+use plane::allowed_ips::AllowedIps;
+use plane::offload::{Coalescer, Segments, VNET_HEADER};
+use plane::peer::Peer;
+use plane::secret::AeadKey;
+use plane::session::{HEADER, OVERHEAD, Session};
+use plane::table::Table;
 
 /// Prepared packets, and so the greatest COUNT.
 const MOST: usize = 1024;
@@ -138,7 +138,7 @@ fn coalesce(size: usize, count: usize) -> usize {
 
 fn index(count: usize) -> usize {
     let mut table = Table::default();
-    let reserve = |number| table.reserve(&Arc::new(Peer::new(number)));
+    let reserve = |number| table.reserve(&Arc::new(Peer::new(number, &Arc::default())));
     let indices: Vec<u32> = (0..PEERS).map(reserve).collect();
     let found = |index: &&u32| table.lookup(*black_box(*index)).is_some();
     indices.iter().take(count).filter(found).count()

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use _native::ip;
-use _native::offload::{Coalescer, Segments};
+use plane::ip;
+use plane::offload::{Coalescer, Segments};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
