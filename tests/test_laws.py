@@ -34,15 +34,15 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 FOLDERS = {
     "cli": 2600,
-    "conffile": 3200,
-    "daemon": 550,
+    "conffile": 3300,
+    "daemon": 600,
     "devices": 900,
     "diagnosis": 1300,
     "lifecycle": 1700,
-    "linux": 950,
+    "linux": 1050,
     "network": 1400,
     "protocol": 900,
-    "tunnel": 550,
+    "tunnel": 600,
     "uapi": 350,
 }
 """Code lines of each folder in src/wiresnake."""
@@ -248,7 +248,8 @@ FLOORS = (
     {"cli"},
     {"lifecycle"},
     {"daemon", "diagnosis", "network"},
-    {"conffile", "devices", "tunnel"},
+    {"devices", "tunnel"},
+    {"conffile"},
     {"protocol", "uapi"},
     {"linux"},
     {"model", "text"},

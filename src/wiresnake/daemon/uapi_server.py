@@ -12,10 +12,12 @@ import os
 import socket
 from pathlib import Path
 
+from wiresnake.daemon import describe, memory
 from wiresnake.errors import DEFECTS, Defect, HostError
 from wiresnake.linux import inotify
-from wiresnake.tunnel.tunnel import Tunnel, take_turns
-from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
+from wiresnake.tunnel.events import Subscription, Told
+from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe, write_event
 
 DIRECTORY = Path("/var/run/wireguard")
 
@@ -181,7 +183,7 @@ class UapiServer:
         start, end = await lines.take()
         if start != end:
             return errno.EINVAL
-        for part in self._tunnel.describe():
+        for part in describe.configuration(self._tunnel):
             try:
                 await self._loop.sock_sendall(connection, part)
             finally:
@@ -194,7 +196,7 @@ class UapiServer:
         if question.errno:
             return question.errno
         try:
-            parts = self._tunnel.describe_state(question.public_key)
+            parts = describe.state(self._tunnel, question.public_key)
         except KeyError:
             return errno.ENOENT
         for part in parts:
@@ -207,10 +209,9 @@ class UapiServer:
         question = await _ask(lines)
         if question.errno:
             return question.errno
-        events = self._tunnel.events
-        with events.subscribe() as place:
+        with contextlib.closing(self._tunnel.events()) as events:
             await self._loop.sock_sendall(connection, b"errno=0\n\n")
-            feed = self._loop.create_task(events.feed(connection, question.public_key, place))
+            feed = self._loop.create_task(self._feed(connection, events, question.public_key))
             more = self._loop.create_task(lines.take(new_operation=True))
             try:
                 await asyncio.wait((feed, more), return_when=asyncio.FIRST_COMPLETED)
@@ -221,6 +222,16 @@ class UapiServer:
             if not feed.cancelled():
                 feed.result()  # What ended it, which is no event.
         raise EOFError
+
+    async def _feed(
+        self, connection: socket.socket, events: Subscription, public_key: bytes | None
+    ) -> None:
+        """Writes what happens, to one peer or to all; OSError ends it."""
+        while told := await events.read():
+            parts = [
+                _text(one) for one in told if public_key in (None, one.public_key or public_key)
+            ]
+            await self._loop.sock_sendall(connection, b"".join(parts))
 
     async def _set(self, lines: "_Lines") -> int:
         """Reads to the empty line even behind an error, so that the client hears of it."""
@@ -253,6 +264,11 @@ class UapiServer:
         context = {"message": "a request over the UAPI socket failed", "exception": defect}
         self._loop.call_exception_handler(context)
         return errno.EIO
+
+
+def _text(told: Told) -> bytes:
+    whose = {"public_key": told.public_key.hex()} if told.public_key else {}
+    return write_event(told.kind, told.wall, whose | told.details)
 
 
 async def _ask(lines: "_Lines") -> Question:
@@ -302,7 +318,9 @@ class _Lines:
             raise EOFError
         self._end += received
         self._total += received
-        await (take_turns() if self._total > _LINE_BYTES else asyncio.sleep(0))
+        if self._total > _LINE_BYTES:
+            memory.freeze()
+        await asyncio.sleep(0)
 
 
 def _link(new: Path, path: Path) -> None:
