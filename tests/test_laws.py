@@ -241,7 +241,7 @@ FLOORS = (
     {"conffile", "devices", "tunnel"},
     {"protocol", "uapi"},
     {"linux"},
-    {"model", "text"},
+    {"events", "model", "text"},
     {"arguments", "errors"},
     {"_native"},
 )

@@ -20,7 +20,7 @@ from wiresnake.linux.offloads import ALL, Offload
 from wiresnake.linux.tun import Tun
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.peer import Peer
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.tunnel import tunnel as module
 from wiresnake.tunnel.tunnel import Tunnel
 
@@ -164,13 +164,13 @@ def test_many_events_let_others_have_the_loop(monkeypatch: pytest.MonkeyPatch) -
     play(monkeypatch, scene)
 
 
-@pytest.mark.parametrize("event", [Event.TUN_LOST, Event.THREAD_LOST])
+@pytest.mark.parametrize("event", [PlaneEvent.TUN_LOST, PlaneEvent.THREAD_LOST])
 @pytest.mark.item(85)
-def test_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
+def test_only_a_lost_thread_is_an_error(monkeypatch: pytest.MonkeyPatch, event: PlaneEvent) -> None:
     async def scene(tunnel: Tunnel, plane: NotingPlane, said: list[str]) -> None:
         plane.post((event, 0), (event, 0))
         await asyncio.wait([tunnel.closed], timeout=1)
-        if event is Event.TUN_LOST:
+        if event is PlaneEvent.TUN_LOST:
             tunnel.closed.result()
         else:
             with pytest.raises(HostError, match="thread"):
@@ -507,7 +507,7 @@ def test_a_panic_that_was_survived_is_reported_with_its_place(
         loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
         untold = ["src/outbound.rs:204:36: out of range"]
         monkeypatch.setattr(module, "take_panics", lambda: [untold.pop()] if untold else [])
-        plane.post((Event.PANIC, 0), (Event.PANIC, 0))
+        plane.post((PlaneEvent.PANIC, 0), (PlaneEvent.PANIC, 0))
         await asyncio.sleep(0.05)
         place = "src/outbound.rs:204:36: out of range"
         assert reported == [f"a panic, which is a bug, please report it: {place}"]

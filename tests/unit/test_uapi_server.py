@@ -16,8 +16,10 @@ import pytest
 from wiresnake.daemon import uapi_server
 from wiresnake.daemon.uapi_server import UapiServer, adopt
 from wiresnake.errors import HostError
+from wiresnake.events import Connected, Disconnected, PeerEvent, Roamed
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.peer import Observer
+from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Events
 from wiresnake.tunnel.tunnel import Tunnel
 
@@ -173,7 +175,13 @@ class Told:
 
     def tell(self, kind: str, peer: int = 1) -> None:
         assert self.observer is not None
-        self.observer(kind, peer.to_bytes(32), {})
+        key = base64_text(peer.to_bytes(32))
+        made: dict[str, PeerEvent] = {
+            "connected": Connected(key, None),
+            "disconnected": Disconnected(key, None, "down"),
+            "roamed": Roamed(key, None, "192.0.2.1:5"),
+        }
+        self.observer(made[kind])
 
     def describe_state(self, public_key: bytes | None) -> Iterator[bytes]:
         if public_key not in (None, bytes(32)):
@@ -282,7 +290,7 @@ def test_events_go_to_who_asked_for_them(tmp_path: Path) -> None:
         tunnel.tell("disconnected", 2)
         for one, peers in ((everything, [1, 2, 3, 2]), (second, [2, 2])):
             for peer in peers:
-                event, seconds, rest, key = await one.block()
+                event, seconds, rest, key, *_ = await one.block()
                 assert event in ("event=connected", "event=disconnected")
                 assert abs(int(seconds.removeprefix("time_sec=")) - time.time()) < 60
                 assert int(rest.removeprefix("time_nsec=")) < 1_000_000_000

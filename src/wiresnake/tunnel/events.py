@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from wiresnake.events import EventsLost, PeerEvent
 from wiresnake.protocol.peer import Observer
-from wiresnake.uapi.configuration import write_event
+from wiresnake.text import base64_text
+from wiresnake.uapi.events import write_event
 
 _KEPT = 4096
 """Events, of some 200 bytes each."""
@@ -26,7 +28,7 @@ class Events:
     def __init__(self, observe: Callable[[Observer | None], None]) -> None:
         self._observe = observe
         self._subscribers = 0
-        self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=_KEPT)
+        self._recent: deque[tuple[str, bytes]] = deque(maxlen=_KEPT)
         """Public key and text."""
         self._total = 0
         """How many there ever were."""
@@ -48,6 +50,7 @@ class Events:
     async def feed(self, connection: socket.socket, public_key: bytes | None, place: int) -> None:
         """Writes what comes behind `place`, of one peer or of all; OSError ends it."""
         loop = asyncio.get_running_loop()
+        only = None if public_key is None else base64_text(public_key)
         while True:
             if place == self._total:
                 self._news.clear()
@@ -55,17 +58,16 @@ class Events:
             first = self._total - len(self._recent)
             text = b""
             if place < first:
-                text = write_event("lost", time.time_ns(), {"count": first - place})
+                text = write_event(EventsLost(first - place), time.time_ns())
                 place = first
             for key, event in islice(self._recent, place - first, place - first + _AT_ONCE):
                 place += 1
-                if public_key in (None, key):
+                if only in (None, key):
                     text += event
             await loop.sock_sendall(connection, text)
             await asyncio.sleep(0)
 
-    def _publish(self, kind: str, public_key: bytes, details: dict[str, object]) -> None:
-        text = write_event(kind, time.time_ns(), {"public_key": public_key.hex(), **details})
-        self._recent.append((public_key, text))
+    def _publish(self, event: PeerEvent) -> None:
+        self._recent.append((event.public_key, write_event(event, time.time_ns())))
         self._total += 1
         self._news.set()

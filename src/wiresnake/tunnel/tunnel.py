@@ -28,7 +28,7 @@ from wiresnake.model import DeviceChange, DeviceStatus
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.device import Device, Steps
 from wiresnake.protocol.peer import Peer
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.protocol.timers import Now
 from wiresnake.tunnel.events import Events
 from wiresnake.tunnel.routes import Flow, Routes
@@ -314,18 +314,18 @@ class Tunnel:
         self._backlog = more
 
     def _handle(self, kind: int, peer: int, at: Now) -> None:
-        if kind == Event.TUN_LOST:
+        if kind == PlaneEvent.TUN_LOST:
             self._lost()
-        elif kind == Event.PANIC:
+        elif kind == PlaneEvent.PANIC:
             for panic in panics():
                 self._loop.call_exception_handler({"message": panic})
-        elif kind == Event.THREAD_LOST and not self.closed.done():
+        elif kind == PlaneEvent.THREAD_LOST and not self.closed.done():
             what = (
                 "a thread that carries packets failed too often within a minute; this is a bug,"
                 " please report it"
             )
             self.closed.set_exception(HostError(errno.EIO, what))
-        elif kind == Event.SOURCE_MOVED:
+        elif kind == PlaneEvent.SOURCE_MOVED:
             self._routes.moved(peer)
         self._device.handle(kind, peer, at)
 
