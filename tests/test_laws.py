@@ -252,7 +252,7 @@ FLOORS = (
     {"conffile"},
     {"protocol", "uapi"},
     {"linux"},
-    {"model", "text"},
+    {"events", "model", "text"},
     {"arguments", "errors"},
     {"_native"},
 )

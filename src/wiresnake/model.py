@@ -120,7 +120,8 @@ class DeviceStatus:
 class PeerStatus:
     """What a peer is at the moment."""
 
-    public_key: bytes
+    public_key: str
+    """In base64."""
     endpoint: Endpoint | None
     allowed_ips: tuple[Prefix, ...]
     """In the order in which they were added."""

@@ -14,7 +14,7 @@ from random import Random
 from wiresnake._native import Endpoint, Gate, Session
 from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.messages import DATA_HEADER_SIZE, KEEPALIVE_SIZE, TAG_SIZE, Data
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 
 STAGED_LIMIT = 128
 QUEUE_LIMIT = 128
@@ -55,7 +55,7 @@ class FakePeer:
     next: Slot | None = None
     staged: deque[bytes] = field(default_factory=lambda: deque(maxlen=STAGED_LIMIT))
     """Full, it drops the oldest."""
-    armed: set[Event] = field(default_factory=set)
+    armed: set[PlaneEvent] = field(default_factory=set)
     data_sent: int = 0
     data_received: int = 0
     last_data_received: int = 0
@@ -68,7 +68,7 @@ class FakePeer:
     rejected: DropCounter = field(default_factory=DropCounter)
 
     def clear_wanted(self) -> None:
-        self.armed.discard(Event.HANDSHAKE_WANTED)
+        self.armed.discard(PlaneEvent.HANDSHAKE_WANTED)
         self.wanted = 0
 
     def slots(self) -> list[Slot]:
@@ -177,7 +177,7 @@ class FakePlane:
     ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
         """Nothing that is sent here fails."""
         at = self.peers[peer]
-        at.armed.discard(Event.UNREPORTED)
+        at.armed.discard(PlaneEvent.UNREPORTED)
         roamed_from, at.roamed_from = at.roamed_from, None
         return roamed_from, at.rejected.take(), None
 
@@ -254,13 +254,13 @@ class FakePlane:
 
     def disarm(self, peer: int, kind: int, stamp: int) -> bool:
         at = self.peers[peer]
-        if kind == Event.DATA_SENT and at.data_sent == stamp:
+        if kind == PlaneEvent.DATA_SENT and at.data_sent == stamp:
             at.data_sent = 0
-        elif kind == Event.DATA_RECEIVED and at.data_received == stamp:
+        elif kind == PlaneEvent.DATA_RECEIVED and at.data_received == stamp:
             at.data_received = 0
         else:
             return False
-        at.armed.discard(Event(kind))
+        at.armed.discard(PlaneEvent(kind))
         return True
 
     def transfer(self, peer: int) -> tuple[int, int]:
@@ -282,7 +282,7 @@ class FakePlane:
             self._send_authenticated(peer, message)
             if packet and not peer.data_sent:
                 peer.data_sent = now
-                self._post(peer, Event.DATA_SENT)
+                self._post(peer, PlaneEvent.DATA_SENT)
             if slot.session.rekey_due(now, True):
                 self._want_handshake(peer)
         return None
@@ -295,13 +295,13 @@ class FakePlane:
 
     def _want_handshake(self, peer: FakePeer) -> None:
         peer.wanted = self._clock()
-        self._post(peer, Event.HANDSHAKE_WANTED)
+        self._post(peer, PlaneEvent.HANDSHAKE_WANTED)
 
-    def _post(self, peer: FakePeer, event: Event) -> None:
+    def _post(self, peer: FakePeer, event: PlaneEvent) -> None:
         """Posts an event; one of the armed kinds only once until its bit is cleared."""
         if event in peer.armed:
             return
-        if event is not Event.SESSION_CONFIRMED:
+        if event is not PlaneEvent.SESSION_CONFIRMED:
             peer.armed.add(event)
         self.events.append((event, peer.id))
         self.event_count += 1
@@ -326,7 +326,7 @@ class FakePlane:
         if slot is peer.next:
             self._keep(peer, peer.current, slot, None)
             peer.clear_wanted()
-            self._post(peer, Event.SESSION_CONFIRMED)
+            self._post(peer, PlaneEvent.SESSION_CONFIRMED)
             self._send_staged(peer)
         if slot.session.rekey_due(now, False):
             self._want_handshake(peer)
@@ -335,7 +335,7 @@ class FakePlane:
         peer.last_data_received = now
         if not peer.data_received:
             peer.data_received = now
-            self._post(peer, Event.DATA_RECEIVED)
+            self._post(peer, PlaneEvent.DATA_RECEIVED)
         packet = _trim(padded)
         address = None if packet is None else _source(packet)
         if packet is None or address is None or self.route(address) is not peer:
@@ -348,7 +348,7 @@ class FakePlane:
     def _follow(self, peer: FakePeer, source: Endpoint) -> None:
         if self.watched and peer.endpoint not in (None, source):
             peer.roamed_from = peer.roamed_from or peer.endpoint
-            self._post(peer, Event.UNREPORTED)
+            self._post(peer, PlaneEvent.UNREPORTED)
         peer.endpoint, peer.sticky = source, True
 
     def _reject(self, peer: FakePeer, address: bytes, now: int) -> None:
@@ -357,7 +357,7 @@ class FakePlane:
         rejected.what = str(ip_address(address))
         if self.watched and now >= rejected.quiet_until:
             rejected.quiet_until, rejected.untold = now + SECOND, True
-            self._post(peer, Event.UNREPORTED)
+            self._post(peer, PlaneEvent.UNREPORTED)
 
     def _count_received(self, peer: FakePeer, length: int) -> None:
         peer.received, peer.data_sent = self._clock(), 0

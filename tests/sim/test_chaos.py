@@ -11,7 +11,7 @@ from wiresnake._native import Endpoint
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
 from wiresnake.protocol.constants import SECOND, Timing
 from wiresnake.protocol.messages import Data
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.protocol.timers import Timer
 
 REJECT = Timing().reject_after_time
@@ -38,19 +38,19 @@ class Watch:
             assert len(peer.slots()) <= 3
             assert len(peer.staged) <= 128
         assert len(node.plane.table) <= 4 * len(node.plane.peers)
-        assert len(node.device._around.indices) <= 2 * len(node.plane.peers)
+        assert len(node.device._shared.indices) <= 2 * len(node.plane.peers)
         assert seals_of_old_keys(node.plane, self.world.boot) == 0
 
     def check_wake_ups(self, node: Node) -> None:
         """None is lost: what is armed has a deadline, or a key or the interface is waited for."""
-        around = node.device._around
+        around = node.device._shared
         works = around.up and around.identity is not None
         for peer in node.device.peers.values():
             fake = node.plane.peers[peer.id]
             pending = {timer for timer in Timer if around.timers.is_set(peer.id, timer)}
-            assert Event.DATA_SENT not in fake.armed or Timer.NEW_HANDSHAKE in pending
-            assert Event.DATA_RECEIVED not in fake.armed or Timer.KEEPALIVE in pending
-            if Event.HANDSHAKE_WANTED in fake.armed:
+            assert PlaneEvent.DATA_SENT not in fake.armed or Timer.NEW_HANDSHAKE in pending
+            assert PlaneEvent.DATA_RECEIVED not in fake.armed or Timer.KEEPALIVE in pending
+            if PlaneEvent.HANDSHAKE_WANTED in fake.armed:
                 assert peer.wants_handshake
                 assert not works or Timer.RETRANSMIT in pending
             if peer.persistent_keepalive and around.up:

@@ -6,7 +6,7 @@ from sim.world import World, introduce, preshared_key, private_key
 from wiresnake._native import Endpoint
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.protocol.constants import SECOND
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 
 
 @pytest.mark.item(103)
@@ -99,7 +99,7 @@ def test_events_and_deadlines_of_a_removed_peer_are_nothing() -> None:
     gone = alice.peer(bob).id
     alice.configure(PeerChange(bob.key.public, remove=True))
     assert alice.device.next_deadline() is None
-    for event in Event:
+    for event in PlaneEvent:
         alice.device.handle(event, gone, world.now)
     bob.send(alice)
     world.run(60 * SECOND)

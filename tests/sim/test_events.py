@@ -1,5 +1,6 @@
 """What an operator is told: each event and each note, when it is due and not before."""
 
+from binascii import a2b_base64
 from collections.abc import Iterator
 
 import pytest
@@ -9,11 +10,14 @@ from sim.test_roaming import ELSEWHERE, connected, seal
 from sim.world import Node, World, introduce, preshared_key, private_key
 
 from wiresnake._native import Endpoint
+from wiresnake.events import PeerEvent
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.noise import tai64n
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
+from wiresnake.text import read_endpoint
 from wiresnake.uapi.configuration import write_device_state, write_peer_state
+from wiresnake.uapi.events import details, kind_of
 
 MILLISECOND = SECOND // 1000
 GIVES_UP = 100 * SECOND
@@ -28,8 +32,12 @@ class Ear:
         self._told: list[tuple[int, bytes, str, dict[str, object]]] = []
         node.device.observe(self._hear)
 
-    def _hear(self, kind: str, public_key: bytes, details: dict[str, object]) -> None:
-        self._told.append((self._world.boot, public_key, kind, details))
+    def _hear(self, event: PeerEvent) -> None:
+        said: dict[str, object] = {"endpoint": None, **details(event)}
+        for name in said.keys() & {"endpoint", "old_endpoint"}:
+            said[name] = said[name] and read_endpoint(str(said[name]))
+        public_key = a2b_base64(event.public_key)
+        self._told.append((self._world.boot, public_key, kind_of(event), said))
 
     def take(self) -> list[tuple[str, dict[str, object]]]:
         told, self._told = self._told, []
@@ -150,7 +158,7 @@ def test_a_confirmation_that_comes_after_the_end_connects_nobody() -> None:
     ear = Ear(bob)
     bob.down()
     ear.take()
-    bob.device.handle(Event.SESSION_CONFIRMED, bob.peer(alice).id, world.now)
+    bob.device.handle(PlaneEvent.SESSION_CONFIRMED, bob.peer(alice).id, world.now)
     assert not ear.take() and not bob.peer(alice).connected
 
 
@@ -210,7 +218,7 @@ def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
     roams(1)
     bob.down()
     bob.up()
-    assert Event.UNREPORTED not in bob.plane.peers[bob.peer(alice).id].armed
+    assert PlaneEvent.UNREPORTED not in bob.plane.peers[bob.peer(alice).id].armed
 
 
 def test_a_handshake_from_elsewhere_is_told() -> None:
@@ -252,7 +260,7 @@ def test_without_a_subscriber_nothing_is_told_then_or_later() -> None:
         world.inject(seal(alice, bob, packet), ELSEWHERE, bob.endpoint)
     assert bob.plane.event_count == events
     ear = Ear(bob)
-    bob.device.handle(Event.UNREPORTED, bob.peer(alice).id, world.now)
+    bob.device.handle(PlaneEvent.UNREPORTED, bob.peer(alice).id, world.now)
     assert not ear.take()
     bob.device.observe(None)
     assert not bob.plane.watched

@@ -457,9 +457,9 @@ def test_nothing_holds_a_handshakes_secrets_once_its_session_began() -> None:
 
     class Keeping:
         def __init__(self, node: Node) -> None:
-            self.node, self.entropy = node, node.device._around.entropy
+            self.node, self.entropy = node, node.device._shared.entropy
             self.made: list[PrivateKey] = []
-            node.device._around.entropy = self
+            node.device._shared.entropy = self
 
         def private_key(self) -> PrivateKey:
             self.made.append(self.entropy.private_key())
@@ -495,7 +495,7 @@ def test_an_abandoned_handshake_frees_its_index() -> None:
         assert reserved(alice) <= 1
     world.settle()
     assert reserved(alice) == 0 and not alice.plane.table
-    assert not alice.device._around.indices
+    assert not alice.device._shared.indices
 
 
 @pytest.mark.parametrize("how", ["remove", "down", "key", "replace", "answered"])
@@ -508,7 +508,7 @@ def test_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
     assert reserved(alice) == 1
     if how == "remove":
         alice.configure(PeerChange(bob.key.public, remove=True))
-        assert not alice.plane.table and not alice.device._around.indices
+        assert not alice.plane.table and not alice.device._shared.indices
     elif how == "down":
         alice.down()
         assert reserved(alice) == 0
@@ -527,7 +527,7 @@ def test_a_handshake_in_flight_ends_and_frees_its_index(how: str) -> None:
         assert reserved(alice) == insists and bob.plane.delivered == []
         bob.deaf = lambda datagram: False
         world.settle()
-        assert reserved(alice) == 0 and not alice.device._around.indices
+        assert reserved(alice) == 0 and not alice.device._shared.indices
 
 
 @pytest.mark.item(28)
@@ -553,7 +553,7 @@ def test_both_initiate_at_once_and_get_through_at_once(delay: int) -> None:
         assert one.session.local_index == other.session.remote_index, "one session, not two"
         for node in (alice, bob):
             assert reserved(node) == 0
-            assert len(node.device._around.indices) == 1
+            assert len(node.device._shared.indices) == 1
 
 
 @pytest.mark.parametrize("insists", ["alice", "bob"])

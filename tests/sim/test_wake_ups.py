@@ -7,7 +7,7 @@ from sim.world import Node, World, private_key
 
 from wiresnake.model import PeerChange
 from wiresnake.protocol.constants import SECOND
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
 
 
 def connected() -> tuple[World, Node, Node]:
@@ -18,7 +18,7 @@ def connected() -> tuple[World, Node, Node]:
     return world, alice, bob
 
 
-def before_disarm(node: Node, kind: Event, what: Callable[[], object]) -> list[bool]:
+def before_disarm(node: Node, kind: PlaneEvent, what: Callable[[], object]) -> list[bool]:
     """Lets something happen once, between Python's look at the stamps and its `disarm`."""
     real, results = node.plane.disarm, list[bool]()
 
@@ -47,7 +47,7 @@ def test_data_is_sent_just_before_the_disarm() -> None:
         moment.append(world.boot)
         alice.send(bob)
 
-    results = before_disarm(alice, Event.DATA_SENT, race)
+    results = before_disarm(alice, PlaneEvent.DATA_SENT, race)
     world.run(60 * SECOND)
     assert results == [False]
     begun = next(d.time for d in world.sent(alice, 1) if d.time > moment[0])
@@ -67,14 +67,14 @@ def test_data_is_received_just_before_the_disarm() -> None:
         moment.append(world.boot)
         alice.plane.receive_datagram(message, bob.endpoint)
 
-    results = before_disarm(alice, Event.DATA_RECEIVED, race)
+    results = before_disarm(alice, PlaneEvent.DATA_RECEIVED, race)
     world.run(60 * SECOND)
     assert results == [False]
     assert [d.time - moment[0] for d in world.sent(alice, 4) if d.time > moment[0]] == [10 * SECOND]
 
 
-@pytest.mark.parametrize("kind", [Event.DATA_SENT, Event.DATA_RECEIVED])
-def test_a_packet_is_on_its_way_while_the_interface_goes_down(kind: Event) -> None:
+@pytest.mark.parametrize("kind", [PlaneEvent.DATA_SENT, PlaneEvent.DATA_RECEIVED])
+def test_a_packet_is_on_its_way_while_the_interface_goes_down(kind: PlaneEvent) -> None:
     world, alice, bob = connected()
     alice.send(bob)
     world.run(5 * SECOND)
@@ -111,7 +111,7 @@ def test_a_wish_that_the_session_fulfilled_before_python_saw_it_starts_nothing()
     alice.work()
     world.run(30 * SECOND)
     assert len(world.sent(alice, 1)) == 1
-    assert not alice.fake(bob).armed & {Event.HANDSHAKE_WANTED}
+    assert not alice.fake(bob).armed & {PlaneEvent.HANDSHAKE_WANTED}
 
 
 def test_a_wish_while_the_answered_session_waits_for_confirmation_is_kept() -> None:

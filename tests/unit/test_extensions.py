@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake.devices import reports, uapi_client
-from wiresnake.devices.reports import parse_event, parse_report, read_report, subscribe
+from wiresnake.devices.reports import parse_report, read_report, subscribe
 from wiresnake.errors import HostError
+from wiresnake.events import EventsLost, Unreachable
+from wiresnake.uapi.events import kind_of, parse_event
 
 HEX = bytes(range(32)).hex()
 KEY = b64encode(bytes(range(32))).decode()
@@ -76,19 +78,12 @@ def test_an_event() -> None:
         "initiations=20",
         "endpoint=192.0.2.1:51820",
     ]
-    event = parse_event("wg0", block)
-    assert event is not None
-    assert (event.time_ns, event.interface) == (1_763_856_000_000_000_005, "wg0")
-    assert (event.public_key, event.kind) == (KEY, "unreachable")
-    assert event.details == {
-        "reason": "no_answer",
-        "initiations": 20,
-        "endpoint": "192.0.2.1:51820",
-    }
-    assert parse_event("wg0", ["event=of the future", *block[1:]]) is None
-    lost = parse_event("wg0", ["event=lost", *block[1:3], "count=7"])
-    assert lost is not None
-    assert (lost.public_key, lost.details) == ("", {"count": 7})
+    time = 1_763_856_000_000_000_005
+    unreachable = Unreachable(KEY, "192.0.2.1:51820", "no_answer", initiations=20)
+    assert parse_event([*block, "news=of the future"]) == (time, unreachable)
+    assert parse_event(["event=of the future", *block[1:]]) is None
+    assert parse_event(["event=roamed", *block[1:]]) is None, "without the old endpoint"
+    assert parse_event(["event=lost", *block[1:3], "count=7"]) == (time, EventsLost(7))
 
 
 WORDS = st.sampled_from(["up", "public_key", "initiations", "errno", "event", "x", "time_sec", ""])
@@ -96,7 +91,7 @@ WORDS = st.sampled_from(["up", "public_key", "initiations", "errno", "event", "x
 
 @given(st.lists(st.tuples(WORDS, st.sampled_from(["=", ""]), st.text(max_size=5))))
 def test_nonsense_is_nothing_or_a_value_error(parts: list[tuple[str, str, str]]) -> None:
-    for parse in (parse_report, lambda lines: parse_event("wg0", lines)):
+    for parse in (parse_report, parse_event):
         with suppress(ValueError):
             parse(["".join(part) for part in parts])
 
@@ -145,7 +140,7 @@ def test_events_until_the_daemon_ends(daemon: socket.socket) -> None:
     thread = answers(daemon, b"errno=0\n\n", block[:20], block[20:], b"event=new\n\n", block)
     events = subscribe("wg0")
     assert events is not None
-    assert [event.kind for event in events] == ["connected", "connected"]
+    assert [kind_of(said.event) for said in events] == ["connected", "connected"]
     thread.join()
 
 

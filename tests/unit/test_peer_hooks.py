@@ -1,13 +1,15 @@
 """OnUp and OnDown: which run, in which order, and what happens to those that fail or hang."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wiresnake.conffile.labels import Notes
+from wiresnake.events import Event
 from wiresnake.lifecycle.peer_hooks import PeerHooks
-from wiresnake.uapi.events import Detail, Event, Kind
+from wiresnake.uapi.events import KINDS, Detail
 
 
 class Ran:
@@ -28,8 +30,9 @@ class Ran:
         notes = {key: Notes(key, "phone", on_up=up, on_down=down) for key in ("A=", "B=")}
         self.hooks = PeerHooks("wg0", lambda key: notes.get(key, Notes(key)), self.said.append, 0.3)
 
-    def take(self, kind: Kind, key: str = "A=", **details: Detail) -> None:
-        self.hooks.take(Event(0, "wg0", key, kind, details))
+    def take(self, kind: str, key: str = "A=", **details: Detail) -> None:
+        made: Callable[..., Event] = KINDS[kind]
+        self.hooks.take(made(public_key=key, **{"endpoint": None, **details}))
 
     def end(self) -> list[str]:
         self.hooks.end()
@@ -72,7 +75,7 @@ def test_one_peers_hooks_wait_for_each_other_and_for_nobody_else(log: Path) -> N
     ran = Ran(log, on_up=(slow,), on_down=(f'echo "down $WIRESNAKE_PEER" >>{log}',))
     ran.take("connected", "A=")
     ran.take("connected", "B=")
-    ran.take("disconnected", "A=")
+    ran.take("disconnected", "A=", reason="expired")
     said = ran.end()
     assert [line for line in said if "A=" in line] == ["up A=", "down A="]
     assert said.index("up B=") < said.index("up A=")

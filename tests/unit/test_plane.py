@@ -21,7 +21,7 @@ from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.cookie import Cookies
 from wiresnake.protocol.device import Device
-from wiresnake.protocol.plane import Event, Stamps
+from wiresnake.protocol.plane import PlaneEvent, Stamps
 from wiresnake.protocol.timers import Now
 
 VNET = bytes(10)
@@ -142,7 +142,7 @@ class Rig:
     def events(self) -> list[tuple[int, int]]:
         """Without SOURCE_MOVED: a first datagram comes from where nobody knew."""
         time.sleep(0.05)
-        return [one for one in self.plane.take_events() if one[0] != Event.SOURCE_MOVED]
+        return [one for one in self.plane.take_events() if one[0] != PlaneEvent.SOURCE_MOVED]
 
     def stamps(self) -> Stamps:
         return Stamps(*self.plane.stamps(self.peer))
@@ -186,14 +186,14 @@ def test_packets_wait_for_a_session_and_leave_in_order(rig: Rig) -> None:
     packets = [ipv4(US, THEM, bytes([n])) for n in range(5)]
     for packet in packets:
         rig.out(packet)
-    assert rig.events() == [(Event.HANDSHAKE_WANTED, rig.peer)]
+    assert rig.events() == [(PlaneEvent.HANDSHAKE_WANTED, rig.peer)]
     assert rig.stamps().wanted
     assert rig.datagrams() == []
     theirs = rig.session()
     opened = [theirs.open(datagram, boottime()) for datagram in rig.datagrams()]
     assert [plain[:21] for plain in opened if plain] == packets
     rig.out(packets[0])
-    assert rig.events() == [(Event.DATA_SENT, rig.peer)]
+    assert rig.events() == [(PlaneEvent.DATA_SENT, rig.peer)]
 
 
 def test_128_packets_are_staged_and_the_oldest_dropped(rig4: Rig) -> None:
@@ -207,7 +207,7 @@ def test_128_packets_are_staged_and_the_oldest_dropped(rig4: Rig) -> None:
 
 def test_purge_drops_what_is_staged(rig4: Rig) -> None:
     rig4.out(ipv4(US, THEM, b"x"))
-    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.HANDSHAKE_WANTED, rig4.peer)]
     rig4.plane.purge(rig4.peer)
     rig4.session()
     assert rig4.datagrams() == []
@@ -218,11 +218,14 @@ def test_a_responder_waits_for_the_first_message(rig4: Rig) -> None:
     theirs = rig4.session(initiator=False)
     rig4.out(ipv4(US, THEM, b"x"))
     assert rig4.datagrams() == []
-    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.HANDSHAKE_WANTED, rig4.peer)]
     rig4.arrive(rig4.seal(theirs, b""))
     [datagram] = rig4.datagrams()
     assert theirs.open(datagram, boottime())
-    assert rig4.events() == [(Event.SESSION_CONFIRMED, rig4.peer), (Event.DATA_SENT, rig4.peer)]
+    assert rig4.events() == [
+        (PlaneEvent.SESSION_CONFIRMED, rig4.peer),
+        (PlaneEvent.DATA_SENT, rig4.peer),
+    ]
     rig4.arrive(rig4.seal(theirs, b""))
     assert rig4.events() == []
 
@@ -509,14 +512,17 @@ def test_armed_events_come_once_until_disarmed(rig4: Rig) -> None:
         rig4.arrive(rig4.seal(theirs, ipv4(THEM, US, b"pong")))
     time.sleep(0.2)
     events = rig4.events()
-    assert sorted(events) == [(Event.DATA_SENT, rig4.peer), (Event.DATA_RECEIVED, rig4.peer)]
+    assert sorted(events) == [
+        (PlaneEvent.DATA_SENT, rig4.peer),
+        (PlaneEvent.DATA_RECEIVED, rig4.peer),
+    ]
     rig4.arrive(rig4.seal(theirs, b""))
     time.sleep(0.05)
     assert rig4.stamps().data_sent == 0
-    assert not rig4.plane.disarm(rig4.peer, Event.DATA_SENT, 1)
-    assert rig4.plane.disarm(rig4.peer, Event.DATA_SENT, 0)
+    assert not rig4.plane.disarm(rig4.peer, PlaneEvent.DATA_SENT, 1)
+    assert rig4.plane.disarm(rig4.peer, PlaneEvent.DATA_SENT, 0)
     rig4.out(ipv4(US, THEM, b"again"))
-    assert rig4.events() == [(Event.DATA_SENT, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.DATA_SENT, rig4.peer)]
     assert rig4.stamps().data_received == 0
 
 
@@ -542,15 +548,15 @@ def test_an_old_session_asks_for_a_new_one(rig4: Rig) -> None:
     second = 10**9
     rig4.session(age=121 * second)
     rig4.out(ipv4(US, THEM, b"still goes"))
-    assert (Event.HANDSHAKE_WANTED, rig4.peer) in rig4.events()
+    assert (PlaneEvent.HANDSHAKE_WANTED, rig4.peer) in rig4.events()
     assert len(rig4.datagrams()) == 1
     theirs = rig4.session(age=170 * second)
     rig4.arrive(rig4.seal(theirs, b""))
-    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.HANDSHAKE_WANTED, rig4.peer)]
     confirmed = rig4.session(initiator=False, age=170 * second)
     rig4.arrive(rig4.seal(confirmed, b""))
     rig4.out(ipv4(US, THEM, b"a responder does not"))
-    assert (Event.HANDSHAKE_WANTED, rig4.peer) not in rig4.events()
+    assert (PlaneEvent.HANDSHAKE_WANTED, rig4.peer) not in rig4.events()
 
 
 @pytest.mark.item(54, 69)
@@ -558,7 +564,7 @@ def test_a_session_of_180_s_is_dead_both_ways(rig4: Rig) -> None:
     theirs = rig4.session(age=181 * 10**9)
     rig4.out(ipv4(US, THEM, b"x"))
     assert rig4.datagrams() == []
-    assert rig4.events() == [(Event.HANDSHAKE_WANTED, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.HANDSHAKE_WANTED, rig4.peer)]
     young = SymmetricState(b"x").split(False, 77, theirs.remote_index, boottime(), (10**12,) * 3)
     rig4.arrive(rig4.seal(young, ipv4(THEM, US, b"late")))
     assert rig4.delivered() == []
@@ -615,7 +621,7 @@ def test_the_end_of_the_tun_device_is_reported_once(rig4: Rig) -> None:
     deadline = time.monotonic() + 2
     while not (events := rig4.events()) and time.monotonic() < deadline:
         pass
-    assert events == [(Event.TUN_LOST, 0)]
+    assert events == [(PlaneEvent.TUN_LOST, 0)]
 
 
 @pytest.mark.item(83)
@@ -689,7 +695,7 @@ def test_sends_that_the_kernel_refuses_are_noted_and_told_once_a_second(rig4: Ri
     for _ in range(3):
         rig4.plane.send_keepalive(rig4.peer)
         rig4.plane.send(rig4.peer, bytes(148))
-    assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+    assert rig4.events() == [(PlaneEvent.UNREPORTED, rig4.peer)]
     assert rig4.plane.take_unreported(rig4.peer) == (None, None, (6, errno.EINVAL))
     assert rig4.plane.take_unreported(rig4.peer) == (None, None, None)
     said, _ = rig4.state()
@@ -707,7 +713,7 @@ def test_drops_are_posted_once_until_they_are_taken_and_only_while_watched(rig: 
             time.sleep(0.05)
             rig.arrive(rig.seal(theirs, b""))
             if watched:
-                assert rig.events() == [(Event.UNREPORTED, rig.peer)]
+                assert rig.events() == [(PlaneEvent.UNREPORTED, rig.peer)]
                 assert rig.plane.take_unreported(rig.peer)[0] == rig.endpoint(rig.wire)
             assert rig.events() == []
     assert rig.plane.take_unreported(rig.peer) == (None, None, None)
@@ -736,7 +742,7 @@ def test_drops_are_posted_again_once_they_were_taken(rig4: Rig) -> None:
     with rig4.bind(socket.AF_INET) as elsewhere:
         for wire, before in ((elsewhere, rig4.wire), (rig4.wire, elsewhere)):
             rig4.arrive(rig4.seal(theirs, b""), wire)
-            assert rig4.events() == [(Event.UNREPORTED, rig4.peer)]
+            assert rig4.events() == [(PlaneEvent.UNREPORTED, rig4.peer)]
             assert rig4.plane.take_unreported(rig4.peer)[0] == rig4.endpoint(before)
 
 
@@ -772,7 +778,7 @@ def test_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: 
     def arrives(to: str) -> list[tuple[int, int]]:
         rig4.wire.sendto(rig4.seal(theirs, b""), (to, rig4.udp.getsockname()[1]))
         time.sleep(0.05)
-        return [one for one in rig4.plane.take_events() if one[0] == Event.SOURCE_MOVED]
+        return [one for one in rig4.plane.take_events() if one[0] == PlaneEvent.SOURCE_MOVED]
 
     def held() -> tuple[str, int]:
         found = rig4.plane.take_source(rig4.peer)
@@ -786,7 +792,7 @@ def test_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: 
     rig4.udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
     rig4.udp.bind(("0.0.0.0", 0))
     rig4.plane.attach_sockets(rig4.udp.fileno(), None)
-    moved = [(Event.SOURCE_MOVED, rig4.peer)]
+    moved = [(PlaneEvent.SOURCE_MOVED, rig4.peer)]
     assert rig4.plane.take_source(rig4.peer) is None
     assert [arrives("127.0.0.1"), arrives("127.0.0.1"), arrives("127.0.0.2")] == [moved, [], []]
     assert held() == ("127.0.0.2", 1), "the address sticks alone before anybody has asked"

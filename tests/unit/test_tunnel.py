@@ -13,11 +13,13 @@ from unit.pretended import NotingPlane, PretendedHost, Stage, play
 from wiresnake._native import Endpoint, PanicException, PresharedKey, cipher
 from wiresnake.daemon import describe
 from wiresnake.errors import HostError
+from wiresnake.events import Connected, Disconnected
 from wiresnake.linux import udp
 from wiresnake.linux.offloads import ALL
 from wiresnake.linux.tun import Tun
 from wiresnake.model import DeviceChange, DeviceStatus, PeerChange, PeerStatus, Prefix
-from wiresnake.protocol.plane import Event
+from wiresnake.protocol.plane import PlaneEvent
+from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Subscription
 from wiresnake.tunnel.host import now
 from wiresnake.tunnel.tunnel import Tunnel
@@ -74,15 +76,15 @@ def test_many_events_let_others_have_the_loop(monkeypatch: pytest.MonkeyPatch) -
     play(scene)
 
 
-@pytest.mark.parametrize("event", [Event.TUN_LOST, Event.THREAD_LOST])
+@pytest.mark.parametrize("event", [PlaneEvent.TUN_LOST, PlaneEvent.THREAD_LOST])
 @pytest.mark.item(85)
-def test_only_a_lost_thread_is_an_error(event: Event) -> None:
+def test_only_a_lost_thread_is_an_error(event: PlaneEvent) -> None:
     async def scene(on: Stage) -> None:
         on.plane.post((event, 0), (event, 0))
         await asyncio.wait([on.tunnel.closed], timeout=1)
         assert on.tunnel.closed.done() and not on.said
 
-    if event is Event.TUN_LOST:
+    if event is PlaneEvent.TUN_LOST:
         play(scene)
     else:
         with pytest.raises(HostError, match="thread"):
@@ -379,7 +381,7 @@ def test_a_panic_that_was_survived_is_reported_with_its_place() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
         on.host.panics.append("src/outbound.rs:204:36: out of range")
-        on.plane.post((Event.PANIC, 0), (Event.PANIC, 0))
+        on.plane.post((PlaneEvent.PANIC, 0), (PlaneEvent.PANIC, 0))
         await asyncio.sleep(0.05)
         place = "src/outbound.rs:204:36: out of range"
         assert reported == [f"a panic, which is a bug, please report it: {place}"]
@@ -395,9 +397,8 @@ def test_many_who_go_down_at_once_let_others_have_the_loop() -> None:
 
     async def read(events: Subscription) -> None:
         for number in range(1, count + 1):
-            event = await anext(events)
-            assert (event.kind, event.public_key) == ("disconnected", number.to_bytes(32))
-            assert event.details["reason"] == "removed"
+            key = base64_text(number.to_bytes(32))
+            assert await anext(events) == Disconnected(key, None, "removed")
 
     async def scene(on: Stage) -> None:
         await on.tunnel.apply(DeviceChange(peers=tuple(many(count))))
@@ -451,30 +452,34 @@ def test_what_a_tunnel_is_comes_as_objects() -> None:
         await bound(on.tunnel)
         status = on.tunnel.status
         assert status.bound and not status.bind_error and status.listen_port
-        assert on.tunnel.peers == (PeerStatus(bytes(32), None, (prefix,), 0, 1001, 2001, 7),)
+        assert on.tunnel.peers == (
+            PeerStatus(base64_text(bytes(32)), None, (prefix,), 0, 1001, 2001, 7),
+        )
 
     play(scene)
 
 
 def test_events_end_with_the_tunnel_and_are_made_for_nobody_else() -> None:
     async def scene(on: Stage) -> None:
-        async def leave_early() -> str:
-            return (await anext(on.tunnel.events())).kind
+        first, second = Connected("key", None), Disconnected("key", None, "down")
 
-        async def listen() -> list[str]:
-            return [told.kind async for told in on.tunnel.events()]
+        async def leave_early() -> object:
+            return await anext(on.tunnel.events())
 
-        listening = [asyncio.create_task(each()) for each in (leave_early, listen)]
+        async def listen() -> list[object]:
+            return [event async for event in on.tunnel.events()]
+
+        early, late = asyncio.create_task(leave_early()), asyncio.create_task(listen())
         await asyncio.sleep(0)
         assert on.plane.watched
-        on.tunnel._events._publish("connected", bytes(32), {})
-        assert await listening[0] == "connected"
+        on.tunnel._events._publish(first)
+        assert await early == first
         assert on.plane.watched
-        on.tunnel._events._publish("disconnected", bytes(32), {})
+        on.tunnel._events._publish(second)
         await asyncio.sleep(0.01)
         on.tunnel.close()
-        assert await listening[1] == ["connected", "disconnected"]
-        del listening
+        assert await late == [first, second]
+        del early, late
         assert not on.plane.watched
 
     play(scene)

@@ -2,12 +2,25 @@
 
 import contextlib
 import errno
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint, Plane, PresharedKey, PrivateKey
+from wiresnake.events import (
+    Connected,
+    Disconnected,
+    Event,
+    EventsLost,
+    HandshakeCompleted,
+    PeerEvent,
+    Rekeyed,
+    Roamed,
+    SourceRejected,
+    Unreachable,
+)
 from wiresnake.model import (
     CLEAR,
     DeviceChange,
@@ -17,6 +30,7 @@ from wiresnake.model import (
     Prefix,
     Stranger,
 )
+from wiresnake.text import base64_text
 from wiresnake.uapi.configuration import (
     Question,
     SetParser,
@@ -24,10 +38,10 @@ from wiresnake.uapi.configuration import (
     wipe,
     write_device,
     write_device_state,
-    write_event,
     write_machine_state,
     write_peer_state,
 )
+from wiresnake.uapi.events import KINDS, parse_event, write_event
 
 KEY = "11" * 32
 PEER = bytes.fromhex(KEY)
@@ -408,12 +422,39 @@ def test_state_of_a_peer() -> None:
 
 
 def test_an_event_is_a_block() -> None:
-    details = {"endpoint": None, "initiator": True, "count": 0, "source": "10.0.0.1"}
-    block = write_event("rekey", 1_000_000_007, details)
-    assert (
-        block
-        == b"event=rekey\ntime_sec=1\ntime_nsec=7\ninitiator=true\ncount=0\nsource=10.0.0.1\n\n"
+    key, time = base64_text(PEER), b"time_sec=1\ntime_nsec=7\n"
+    rekeyed = Rekeyed(key, None, initiator=True)
+    assert write_event(rekeyed, 1_000_000_007) == (
+        b"event=rekey\n%spublic_key=%s\ninitiator=true\n\n" % (time, KEY.encode())
     )
+    rejected = SourceRejected(key, "[fe80::1%3]:5", "10.0.0.1", 0)
+    assert write_event(rejected, 1_000_000_007) == (
+        b"event=rejected_source\n%spublic_key=%s\nendpoint=[fe80::1%%3]:5\n"
+        b"source=10.0.0.1\ncount=0\n\n" % (time, KEY.encode())
+    )
+    assert write_event(EventsLost(7), 1_000_000_007) == b"event=lost\n%scount=7\n\n" % time
+
+
+MADE: dict[type[Event], Event] = {
+    HandshakeCompleted: HandshakeCompleted("11", None, False),
+    Rekeyed: Rekeyed("11", "192.0.2.1:5", None),
+    Connected: Connected("11", "192.0.2.1:5"),
+    Disconnected: Disconnected("11", None, "expired"),
+    Roamed: Roamed("11", "[fe80::1%3]:5", "192.0.2.1:5"),
+    Unreachable: Unreachable("11", None, "no_answer", initiations=20),
+    SourceRejected: SourceRejected("11", "192.0.2.1:5", "fd00::1", 3),
+    EventsLost: EventsLost(4),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_event_is_read_as_it_was_written(kind: str) -> None:
+    event = MADE[KINDS[kind]]
+    if isinstance(event, PeerEvent):
+        event = replace(event, public_key=base64_text(PEER))
+    lines = write_event(event, 3_000_000_005).decode().removesuffix("\n\n").split("\n")
+    assert lines[0] == f"event={kind}"
+    assert parse_event(lines) == (3_000_000_005, event)
 
 
 @pytest.mark.item(105)

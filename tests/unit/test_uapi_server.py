@@ -17,8 +17,10 @@ from unit.pretended import NotingPlane, Stage, play
 from wiresnake.daemon import uapi_server
 from wiresnake.daemon.uapi_server import UapiServer, adopt
 from wiresnake.errors import HostError
+from wiresnake.events import Connected, Disconnected, PeerEvent, Roamed
 from wiresnake.linux import inotify
 from wiresnake.model import DeviceChange, DeviceStatus, PeerChange
+from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Subscription, Told
 from wiresnake.tunnel.tunnel import Tunnel
 
@@ -169,7 +171,13 @@ class World(NamedTuple):
         return self.plane.watched
 
     def tell(self, kind: str, peer: int = 1) -> None:
-        self.tunnel._events._publish(kind, peer.to_bytes(32), {})
+        key = base64_text(peer.to_bytes(32))
+        made: dict[str, PeerEvent] = {
+            "connected": Connected(key, None),
+            "disconnected": Disconnected(key, None, "down"),
+            "roamed": Roamed(key, None, "192.0.2.1:5"),
+        }
+        self.tunnel._events._publish(made[kind])
 
 
 class Client:
@@ -274,7 +282,7 @@ def test_events_go_to_who_asked_for_them(tmp_path: Path) -> None:
         tunnel.tell("disconnected", 2)
         for one, peers in ((everything, [1, 2, 3, 2]), (second, [2, 2])):
             for peer in peers:
-                event, seconds, rest, key = await one.block()
+                event, seconds, rest, key, *_ = await one.block()
                 assert event in ("event=connected", "event=disconnected")
                 assert abs(int(seconds.removeprefix("time_sec=")) - time.time()) < 60
                 assert int(rest.removeprefix("time_nsec=")) < 1_000_000_000

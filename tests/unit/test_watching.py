@@ -1,7 +1,7 @@
 """Events derived from looks at a device: pure, with a clock of the test's."""
 
 from wiresnake.devices.poller import SECOND, Watcher
-from wiresnake.uapi.events import Event
+from wiresnake.uapi.events import Reported, details, kind_of
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 START = 1_800_000_000 * SECOND
@@ -24,16 +24,16 @@ class Watched:
         state = InterfaceState("wg0", "kernel", None, None, 51820, 0, peers or (self.peer,))
         return self.said(self.watcher.look(state, up, START + self.now, self.now))
 
-    def said(self, events: list[Event]) -> list[str]:
+    def said(self, events: list[Reported]) -> list[str]:
         return [
-            " ".join([event.kind, *(f"{key}={value}" for key, value in self.details(event))])
-            for event in events
+            " ".join([kind_of(one.event), *(f"{key}={value}" for key, value in self.details(one))])
+            for one in events
         ]
 
-    def details(self, event: Event) -> list[tuple[str, object]]:
+    def details(self, event: Reported) -> list[tuple[str, object]]:
         """All but the endpoint where it says nothing new."""
-        told = event.details.items()
-        return [one for one in told if event.kind != "disconnected" or one[0] == "reason"]
+        told = details(event.event).items()
+        return [one for one in told if kind_of(event.event) != "disconnected" or one[0] == "reason"]
 
     def shake(self, after: float = 1) -> list[str]:
         self.now += int(after * SECOND)
@@ -78,11 +78,11 @@ def test_a_peer_that_does_not_answer_is_told_of_once_a_silence() -> None:
     for _ in range(30):
         watched.peer = watched.peer._replace(sent=watched.peer.sent + 148)
         told += watched.look()
-    assert told == [f"unreachable reason=no_answer endpoint={HOME}"]
+    assert told == [f"unreachable endpoint={HOME} reason=no_answer"]
     watched.shake()
     watched.peer = watched.peer._replace(sent=watched.peer.sent + 148)
     told = [said for _ in range(20) for said in watched.look()]
-    assert told == [f"unreachable reason=no_answer endpoint={HOME}"]
+    assert told == [f"unreachable endpoint={HOME} reason=no_answer"]
     assert watched.look(after=180) == ["disconnected reason=no_answer"]
 
 

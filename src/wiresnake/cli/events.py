@@ -19,7 +19,7 @@ from wiresnake.arguments import Parser
 if TYPE_CHECKING:
     from wiresnake.conffile.labels import Notes
     from wiresnake.devices.event_stream import Following
-    from wiresnake.uapi.events import Event
+    from wiresnake.uapi.events import Reported
 
 _EPILOG = """\
 One line an event: time, interface, the peer's friendly name or public key, what happened, details.
@@ -115,7 +115,7 @@ def _run_hooks(interface: str, path: Path) -> None:
     try:
         hooks.begin(following.connected)
         for event in following.events:
-            hooks.take(event)
+            hooks.take(event.event)
     except KeyboardInterrupt:
         pass
     finally:
@@ -137,11 +137,11 @@ def _follow(interface: str) -> "Following":
     return following
 
 
-def _joined(sources: list[Iterable["Event"]]) -> Iterable["Event"]:
+def _joined(sources: list[Iterable["Reported"]]) -> Iterable["Reported"]:
     """The events of all, as they come, until all have ended."""
-    queue: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+    queue: SimpleQueue[Reported | BaseException | None] = SimpleQueue()
 
-    def pass_on(source: Iterable["Event"]) -> None:
+    def pass_on(source: Iterable["Reported"]) -> None:
         try:
             for event in source:
                 queue.put(event)
@@ -162,27 +162,27 @@ def _joined(sources: list[Iterable["Event"]]) -> Iterable["Event"]:
             yield got
 
 
-def _as_line(event: "Event", notes: "Notes", watching: bool) -> str:
+def _as_line(event: "Reported", notes: "Notes", watching: bool) -> str:
+    from wiresnake.uapi.events import details, kind_of, word
+
     time = datetime.fromtimestamp(event.time_ns / 1e9).isoformat(" ", "milliseconds")
-    details = "".join(f" {key}={_word(value)}" for key, value in event.details.items())
+    said = "".join(f" {key}={word(value)}" for key, value in details(event.event).items())
     who = notes.name or event.public_key or "-"
-    return f"{time} {event.interface} {who} {event.kind}{details}"
+    return f"{time} {event.interface} {who} {kind_of(event.event)}{said}"
 
 
-def _as_json(event: "Event", notes: "Notes", watching: bool) -> str:
+def _as_json(event: "Reported", notes: "Notes", watching: bool) -> str:
+    from wiresnake.uapi.events import details, kind_of
+
     said = {
         "time": event.time_ns / 1e9,
         "interface": event.interface,
         "public_key": event.public_key or None,
         "name": notes.name or None,
-        "event": event.kind,
+        "event": kind_of(event.event),
         "source": "watching" if watching else "device",
     }
-    return json.dumps(said | event.details, ensure_ascii=False)
-
-
-def _word(value: str | int | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(said | details(event.event), ensure_ascii=False)
 
 
 def _report(what: str) -> None:

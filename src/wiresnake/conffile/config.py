@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.conffile import wg, wg_quick
-from wiresnake.errors import HostError
+from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux import udp
 from wiresnake.model import CLEAR, DeviceChange, Dns, PeerChange, Prefix
+from wiresnake.text import base64_text
 from wiresnake.uapi.configuration import wipe
 
 
@@ -17,7 +18,8 @@ from wiresnake.uapi.configuration import wipe
 class Peer:
     """A peer as it is configured."""
 
-    public_key: bytes
+    public_key: str
+    """In base64."""
     preshared_key: PresharedKey | None = field(default=None, repr=False)
     endpoint: Endpoint | None = None
     allowed_ips: tuple[Prefix, ...] = ()
@@ -76,7 +78,7 @@ class Config:
             replace_peers=True,
             peers=tuple(
                 PeerChange(
-                    peer.public_key,
+                    _raw(peer.public_key),
                     preshared_key=peer.preshared_key or CLEAR,
                     endpoint=peer.endpoint,
                     persistent_keepalive=peer.persistent_keepalive,
@@ -128,9 +130,16 @@ def _parse(text: bytearray, name: str) -> Config:
 def _peer(change: PeerChange) -> Peer:
     preshared = change.preshared_key
     return Peer(
-        change.public_key,
+        base64_text(change.public_key),
         preshared if isinstance(preshared, PresharedKey) else None,
         change.endpoint,
         tuple(prefix for _, prefix in change.allowed_ips),
         change.persistent_keepalive or 0,
     )
+
+
+def _raw(public_key: str) -> bytes:
+    try:
+        return wg.public_key(public_key)
+    except ValueError:
+        raise ConfigError(f"not a public key in base64: {public_key!r}") from None

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from wiresnake.daemon import describe, memory
 from wiresnake.errors import DEFECTS, Defect, HostError
+from wiresnake.events import EventsLost
 from wiresnake.linux import inotify
-from wiresnake.tunnel.events import Subscription, Told
+from wiresnake.text import base64_text
+from wiresnake.tunnel.events import Subscription
 from wiresnake.tunnel.tunnel import Tunnel
-from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe, write_event
+from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
+from wiresnake.uapi.events import write_event
 
 DIRECTORY = Path("/var/run/wireguard")
 
@@ -227,11 +230,14 @@ class UapiServer:
         self, connection: socket.socket, events: Subscription, public_key: bytes | None
     ) -> None:
         """Writes what happens, to one peer or to all; OSError ends it."""
+        only = None if public_key is None else base64_text(public_key)
         while told := await events.read():
-            parts = [
-                _text(one) for one in told if public_key in (None, one.public_key or public_key)
-            ]
-            await self._loop.sock_sendall(connection, b"".join(parts))
+            text = b"".join(
+                write_event(event, wall)
+                for wall, event in told
+                if isinstance(event, EventsLost) or only in (None, event.public_key)
+            )
+            await self._loop.sock_sendall(connection, text)
 
     async def _set(self, lines: "_Lines") -> int:
         """Reads to the empty line even behind an error, so that the client hears of it."""
@@ -264,11 +270,6 @@ class UapiServer:
         context = {"message": "a request over the UAPI socket failed", "exception": defect}
         self._loop.call_exception_handler(context)
         return errno.EIO
-
-
-def _text(told: Told) -> bytes:
-    whose = {"public_key": told.public_key.hex()} if told.public_key else {}
-    return write_event(told.kind, told.wall, whose | told.details)
 
 
 async def _ask(lines: "_Lines") -> Question:

@@ -9,7 +9,7 @@ from wiresnake.devices.poller import Watcher
 from wiresnake.devices.reports import read_report, subscribe
 from wiresnake.errors import HostError
 from wiresnake.linux.link import is_up
-from wiresnake.uapi.events import Event
+from wiresnake.uapi.events import Reported
 
 LOOK_SECONDS = 1.0
 _CALM = 6
@@ -24,7 +24,7 @@ class Following(NamedTuple):
     as often as a seventh of a processor allows."""
     connected: dict[str, str]
     """The peers that have a session already: public key and endpoint."""
-    events: Iterator[Event]
+    events: Iterator[Reported]
     """Until the interface ends."""
 
 
@@ -41,7 +41,7 @@ def follow(name: str) -> Following:
     return Following(True, live, _watch(watcher, name))
 
 
-def _watch(watcher: Watcher, interface: str) -> Iterator[Event]:
+def _watch(watcher: Watcher, interface: str) -> Iterator[Reported]:
     cost = 0.0
     while True:
         time.sleep(max(LOOK_SECONDS, _CALM * cost))
@@ -55,7 +55,7 @@ def _watch(watcher: Watcher, interface: str) -> Iterator[Event]:
             return
 
 
-def _look(watcher: Watcher, interface: str) -> list[Event]:
+def _look(watcher: Watcher, interface: str) -> list[Reported]:
     state = read_state(interface)
     return watcher.look(state, is_up(interface), time.time_ns(), _boot())
 

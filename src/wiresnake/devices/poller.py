@@ -3,10 +3,20 @@
 What a look cannot see is missing: who began a handshake, and what came and went between two looks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-from wiresnake.uapi.events import Detail, Event, Kind
+from wiresnake.events import (
+    Connected,
+    Disconnected,
+    Ended,
+    HandshakeCompleted,
+    PeerEvent,
+    Rekeyed,
+    Roamed,
+    Unreachable,
+)
+from wiresnake.uapi.events import Reported
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 SECOND = 10**9
@@ -33,10 +43,6 @@ class _Seen:
     """That it does not answer."""
 
 
-class _Tell(Protocol):
-    def __call__(self, peer: PeerState, kind: Kind, **details: Detail) -> None: ...
-
-
 class Watcher:
     """Compares each look with the one before. The first one finds what is there: no event."""
 
@@ -44,16 +50,12 @@ class Watcher:
         self._interface = interface
         self._seen: dict[str, _Seen] | None = None
 
-    def look(self, state: InterfaceState | None, up: bool, wall: int, boot: int) -> list[Event]:
+    def look(self, state: InterfaceState | None, up: bool, wall: int, boot: int) -> list[Reported]:
         """What has happened by now. None is an interface that has gone; `wall` is ns since 1970,
         `boot` any clock that counts time asleep."""
         before = self._seen
         self._seen = after = {}
-        events: list[Event] = []
-
-        def tell(peer: PeerState, kind: Kind, **details: Detail) -> None:
-            events.append(Event(wall, self._interface, peer.public_key, kind, details))
-
+        events: list[PeerEvent] = []
         for peer in state.peers if state else ():
             after[peer.public_key] = seen = _Seen(peer)
             age = max(wall - _handshake(peer), 0) if _handshake(peer) else KEYS
@@ -62,42 +64,44 @@ class Watcher:
             else:
                 new = _Seen(peer._replace(latest_handshake=(0, 0), received=0, sent=0))
                 old = before.pop(peer.public_key, new)
-                self._compare(old, seen, up, boot, age, tell)
+                events += self._compare(old, seen, up, boot, age)
         for seen in (before or {}).values():
             if seen.connected:
-                reason = "removed" if state else "down"
-                tell(seen.peer, "disconnected", reason=reason, endpoint=seen.peer.endpoint or "")
-        return events
+                key, endpoint = seen.peer.public_key, seen.peer.endpoint
+                events.append(Disconnected(key, endpoint, "removed" if state else "down"))
+        return [Reported(wall, self._interface, event) for event in events]
 
     def connected(self) -> list[PeerState]:
         return [seen.peer for seen in (self._seen or {}).values() if seen.connected]
 
-    def _compare(self, old: _Seen, seen: _Seen, up: bool, boot: int, age: int, tell: _Tell) -> None:
+    def _compare(
+        self, old: _Seen, seen: _Seen, up: bool, boot: int, age: int
+    ) -> Iterator[PeerEvent]:
         peer, before = seen.peer, old.peer
-        endpoint = peer.endpoint or ""
+        key, endpoint = peer.public_key, peer.endpoint
         if peer.received == before.received:
             seen.unanswered_since, seen.told = old.unanswered_since, old.told
             if peer.sent > before.sent + KEEPALIVE_SIZE and not seen.unanswered_since:
                 seen.unanswered_since = boot
         seen.connected, seen.shaken = old.connected, old.shaken
         if _handshake(peer) and peer.latest_handshake != before.latest_handshake:
-            tell(peer, "rekey" if old.connected else "handshake", endpoint=endpoint)
+            yield (Rekeyed if old.connected else HandshakeCompleted)(key, endpoint)
             seen.connected, seen.shaken = True, boot - age
             if not old.connected:
-                tell(peer, "connected", endpoint=endpoint)
+                yield Connected(key, endpoint)
         if before.endpoint and endpoint and before.endpoint != endpoint:
-            tell(peer, "roamed", endpoint=endpoint, old_endpoint=before.endpoint)
+            yield Roamed(key, endpoint, before.endpoint)
         silent = seen.unanswered_since and boot - seen.unanswered_since > SILENCE
         if silent and not seen.told:
             seen.told = True
-            tell(peer, "unreachable", reason="no_answer", endpoint=endpoint)
+            yield Unreachable(key, endpoint, "no_answer")
         if not seen.connected:
             return
         passed = boot - seen.shaken
-        reason = "down" if not up else "expired" if passed >= KEYS else "no_answer"
+        reason: Ended = "down" if not up else "expired" if passed >= KEYS else "no_answer"
         if reason != "no_answer" or (silent and passed >= SESSION):
             seen.connected = False
-            tell(peer, "disconnected", reason=reason, endpoint=endpoint)
+            yield Disconnected(key, endpoint, reason)
 
 
 def _handshake(peer: PeerState) -> int:

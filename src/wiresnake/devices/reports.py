@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from wiresnake.devices.uapi_client import connect
 from wiresnake.errors import HostError
-from wiresnake.uapi.events import KINDS, Detail, Event
+from wiresnake.uapi.events import Detail, Reported, parse_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def read_report(interface: str, public_key: str | None = None) -> Report | None:
             raise HostError(errno.EPROTO, f"{interface}: its daemon's answer is no state") from None
 
 
-def subscribe(interface: str) -> Iterator[Event] | None:
+def subscribe(interface: str) -> Iterator[Reported] | None:
     """The device's events from now on, until it ends. None if it has none to give."""
     connection = _ask(interface, "events=1\n\n")
     if connection is None:
@@ -147,20 +147,6 @@ def parse_report(answer: Iterable[str]) -> Report | None:
     )
 
 
-def parse_event(interface: str, block: Iterable[str]) -> Event | None:
-    """Reads a block of lines. None if it is of a kind that is not known (yet)."""
-    said = dict(line.partition("=")[::2] for line in block)
-    kind = said.pop("event", "")
-    for known in KINDS:
-        if kind == known:
-            seconds, nanoseconds = (said.pop(f"time_{unit}", "0") for unit in ("sec", "nsec"))
-            time_ns = int(seconds) * 10**9 + int(nanoseconds)
-            public_key = _base64(said.pop("public_key", ""))
-            details = {key: _detail(key, value) for key, value in said.items()}
-            return Event(time_ns, interface, public_key, known, details)
-    return None
-
-
 def _typed(said: dict[str, str], readers: dict[str, Callable[[str], Detail]]) -> dict[str, Any]:
     """Values as a report wants them, by field; what is not known (yet) is left out."""
     return {key: readers[key](value) for key, value in said.items() if key in readers}
@@ -168,12 +154,6 @@ def _typed(said: dict[str, str], readers: dict[str, Callable[[str], Detail]]) ->
 
 def _base64(digits: str) -> str:
     return b64encode(bytes.fromhex(digits)).decode()
-
-
-def _detail(key: str, value: str) -> Detail:
-    if key in ("count", "initiations", "errno"):
-        return int(value)
-    return value == "true" if key == "initiator" else value
 
 
 _READERS: dict[object, Callable[[str], Detail]] = {
@@ -215,11 +195,11 @@ def _answer(stream: IO[str]) -> Iterator[str]:
         return
 
 
-def _events(interface: str, stream: IO[str]) -> Iterator[Event]:
+def _events(interface: str, stream: IO[str]) -> Iterator[Reported]:
     with stream:
         while block := list(_answer(stream)):
-            if event := parse_event(interface, block):
-                yield event
+            if said := parse_event(block):
+                yield Reported(said[0], interface, said[1])
 
 
 def _gone(interface: str, error: OSError) -> HostError:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from wiresnake.conffile.labels import Notes
-from wiresnake.uapi.events import Event
+from wiresnake.events import Connected, Disconnected, Event, PeerEvent, Rekeyed, Roamed
 
 SECONDS = 60
 """A hook that takes longer hangs, and is ended."""
@@ -55,13 +55,15 @@ class PeerHooks:
             self._up(public_key, endpoint)
 
     def take(self, event: Event) -> None:
-        endpoint = str(event.details.get("endpoint", ""))
+        if not isinstance(event, PeerEvent):
+            return
+        endpoint = event.endpoint or ""
         # Of a peer whose session had expired when we began a rekey is the first that is heard.
-        if event.kind in ("connected", "rekey"):
+        if isinstance(event, Connected | Rekeyed):
             self._up(event.public_key, endpoint)
-        elif event.kind == "roamed" and event.public_key in self._connected:
+        elif isinstance(event, Roamed) and event.public_key in self._connected:
             self._connected[event.public_key] = endpoint
-        elif event.kind == "disconnected":
+        elif isinstance(event, Disconnected):
             self._down(event.public_key)
 
     def end(self) -> None:

@@ -14,8 +14,8 @@ from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix, Stranger
 from wiresnake.protocol import noise
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.messages import CookieReply, Initiation, Response
-from wiresnake.protocol.peer import Observer, Peer, Surroundings
-from wiresnake.protocol.plane import Entropy, Event, Plane
+from wiresnake.protocol.peer import Observer, Peer, Shared
+from wiresnake.protocol.plane import Entropy, Plane, PlaneEvent
 from wiresnake.protocol.timers import Now
 
 T = TypeVar("T")
@@ -42,13 +42,13 @@ class Device:
         anything is sent there."""
         self.peers: dict[bytes, Peer] = {}
         self.stranger: Stranger | None = None
-        self._around = Surroundings(plane, entropy, timing, settle=settle)
+        self._shared = Shared(plane, entropy, timing, settle=settle)
         self._by_id: dict[int, Peer] = {}
         self._routes: dict[Prefix, Peer] = {}
 
     @property
     def private_key(self) -> PrivateKey | None:
-        identity = self._around.identity
+        identity = self._shared.identity
         return None if identity is None else identity.private
 
     def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Steps:
@@ -80,14 +80,14 @@ class Device:
 
         It is so at once; the steps of `up` and `down` go in the order in which they were called.
         """
-        begins = not self._around.up
-        self._around.up = True
+        begins = not self._shared.up
+        self._shared.up = True
         return self._each(lambda peer: peer.start(clock())) if begins else iter(())
 
     def down(self) -> Steps:
         """The interface is down: nothing is sent, no timer runs, no session is left."""
-        ends = self._around.up
-        self._around.up = False
+        ends = self._shared.up
+        self._shared.up = False
         return self._each(Peer.stop) if ends else iter(())
 
     def expire(self, clock: Callable[[], Now]) -> Steps:
@@ -103,13 +103,13 @@ class Device:
 
     def observe(self, observer: Observer | None) -> None:
         """Tells one observer of what happens to peers from now on, or nobody."""
-        self._around.observe = observer
-        self._around.plane.watch(observer is not None)
+        self._shared.observe = observer
+        self._shared.plane.watch(observer is not None)
 
     def receive(self, message: bytes, source: Endpoint, now: Now) -> None:
         """Consumes one handshake message or cookie reply that the plane's gate let pass."""
-        identity = self._around.identity
-        if identity is None or not self._around.up:
+        identity = self._shared.identity
+        if identity is None or not self._shared.up:
             return
         if initiation := Initiation.parse(message):
 
@@ -119,26 +119,26 @@ class Device:
             if initiated := noise.consume_initiation(identity, initiation, find):
                 self.peers[initiated.static].answer(initiated, source, now)
         elif response := Response.parse(message):
-            if peer := self._around.indices.get(response.receiver):
+            if peer := self._shared.indices.get(response.receiver):
                 peer.complete(response, source, now)
         elif reply := CookieReply.parse(message):  # noqa: SIM102  # one shape for all three
-            if peer := self._around.indices.get(reply.receiver):
+            if peer := self._shared.indices.get(reply.receiver):
                 peer.keep_cookie(reply, now)
 
     def handle(self, event: int, peer_id: int, now: Now) -> None:
         """Takes note of an event of the plane; late, of a peer that is gone, it is nothing."""
         peer = self._by_id.get(peer_id)
-        if peer is not None and event < Event.TUN_LOST:
-            peer.handle(Event(event), now)
+        if peer is not None and event < PlaneEvent.TUN_LOST:
+            peer.handle(PlaneEvent(event), now)
 
     def tick(self, now: Now) -> None:
         """Looks at peers whose deadline has passed, a few; `next_deadline` tells of the rest."""
-        for peer_id, timer in islice(self._around.timers.expired(now.boot), _DEADLINES_PER_TICK):
+        for peer_id, timer in islice(self._shared.timers.expired(now.boot), _DEADLINES_PER_TICK):
             self._by_id[peer_id].expire(timer, now)
 
     def next_deadline(self) -> tuple[int, str] | None:
         """When `tick` is needed next, in ns of CLOCK_BOOTTIME, and the reason."""
-        return self._around.timers.next()
+        return self._shared.timers.next()
 
     def _each(self, action: Callable[[Peer], None]) -> Steps:
         """Acts on those who are peers as it begins, unless they have gone when their turn comes."""
@@ -163,31 +163,31 @@ class Device:
         public = None if key is None else key.public
         if public in self.peers:
             self._remove(self.peers[public])
-        self._around.identity = (
+        self._shared.identity = (
             None if key is None or public is None else noise.Identity(key, public)
         )
-        self._around.plane.set_identity(public)
+        self._shared.plane.set_identity(public)
 
         def renew(peer: Peer) -> None:
             peer.renew_identity()
-            if key is not None and self._around.up:
+            if key is not None and self._shared.up:
                 peer.start(now)
 
         yield from filter(None, list(_in_turns(self.peers.values(), renew)))
 
     def _configure_peer(self, change: PeerChange, dropped: dict[Prefix, Peer], now: Now) -> None:
-        plane = self._around.plane
+        plane = self._shared.plane
         peer = self.peers.get(change.public_key)
         if change.remove:
             if peer is not None:
                 self._remove(peer)
             return
         if peer is None:
-            identity = self._around.identity
+            identity = self._shared.identity
             own = identity is not None and identity.public == change.public_key
             if change.update_only or own:
                 return
-            peer = Peer(change.public_key, plane.add_peer(), self._around)
+            peer = Peer(change.public_key, plane.add_peer(), self._shared)
             self.peers[peer.public_key] = self._by_id[peer.id] = peer
         if change.preshared_key is not None:
             peer.preshared_key = None if change.preshared_key is CLEAR else change.preshared_key
@@ -204,7 +204,7 @@ class Device:
                 self._allow(peer, prefix)
         if change.persistent_keepalive is not None:
             peer.set_persistent_keepalive(change.persistent_keepalive, now)
-        if self._around.up:
+        if self._shared.up:
             plane.send_staged(peer.id)
 
     def _remove(self, peer: Peer) -> None:
@@ -221,12 +221,12 @@ class Device:
         if owner is not None:
             del owner.allowed_ips[prefix]
         self._routes[prefix] = peer
-        self._around.plane.allow(peer.id, *prefix)
+        self._shared.plane.allow(peer.id, *prefix)
 
     def _disallow(self, peer: Peer, prefix: Prefix) -> None:
         if prefix in peer.allowed_ips:
             del peer.allowed_ips[prefix], self._routes[prefix]
-            self._around.plane.disallow(*prefix)
+            self._shared.plane.disallow(*prefix)
 
 
 def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Steps:

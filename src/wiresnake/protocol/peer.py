@@ -11,6 +11,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wiresnake._native import Endpoint, PresharedKey, SharedSecret, SymmetricState
+from wiresnake.events import (
+    Connected,
+    Disconnected,
+    Ended,
+    HandshakeCompleted,
+    PeerEvent,
+    Rekeyed,
+    Roamed,
+    SourceRejected,
+    Unreachable,
+)
 from wiresnake.model import Note, Prefix
 from wiresnake.protocol import noise
 from wiresnake.protocol.constants import (
@@ -21,11 +32,12 @@ from wiresnake.protocol.constants import (
 )
 from wiresnake.protocol.cookie import Cookies
 from wiresnake.protocol.messages import INITIATION_SIZE, RESPONSE_SIZE, CookieReply, Response
-from wiresnake.protocol.plane import Entropy, Event, Plane, Stamps
+from wiresnake.protocol.plane import Entropy, Plane, PlaneEvent, Stamps
 from wiresnake.protocol.timers import Now, Timer, Timers
+from wiresnake.text import base64_text
 
-Observer = Callable[[str, bytes, dict[str, object]], None]
-"""Hears of what happens to peers: what, whose public key, and details."""
+Observer = Callable[[PeerEvent], None]
+"""Hears of what happens to peers."""
 
 _LONG_AGO: Final = -(1 << 62)
 _OF_A_HANDSHAKE: Final = ("initiation", "bad_response", "unconfirmed_response")
@@ -33,7 +45,7 @@ _OF_A_HANDSHAKE: Final = ("initiation", "bad_response", "unconfirmed_response")
 
 
 @dataclass(slots=True)
-class Surroundings:
+class Shared:
     """What the peers of one device share."""
 
     plane: Plane
@@ -56,7 +68,7 @@ class Peer:
     public_key: bytes
     id: int
     """The plane's name for it."""
-    around: Surroundings = field(repr=False)
+    shared: Shared = field(repr=False)
     preshared_key: PresharedKey | None = None
     persistent_keepalive: int = 0
     """Seconds; 0 is off."""
@@ -97,23 +109,23 @@ class Peer:
     def start(self, now: Now) -> None:
         """The interface came up, or the device got a key."""
         if self.persistent_keepalive:
-            self.around.plane.send_keepalive(self.id)
+            self.shared.plane.send_keepalive(self.id)
             self._arm(Timer.PERSISTENT_KEEPALIVE, now.boot + self.persistent_keepalive * SECOND)
         else:
-            self.around.plane.send_staged(self.id)
+            self.shared.plane.send_staged(self.id)
         if self.wants_handshake:
             self._begin_series(now)
 
     def stop(self) -> None:
         """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
-        plane = self.around.plane
+        plane = self.shared.plane
         self._disconnect("down")
         plane.take_unreported(self.id)  # An armed bit whose deadline goes would stay.
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
-        self.around.timers.cancel_all(self.id)
-        for kind in Event.DATA_SENT, Event.DATA_RECEIVED:
+        self.shared.timers.cancel_all(self.id)
+        for kind in PlaneEvent.DATA_SENT, PlaneEvent.DATA_RECEIVED:
             while not self._disarm(kind):  # A stamp that moves later would find no deadline.
                 pass
         self._last_sent, self._attempts = _LONG_AGO, 0
@@ -122,9 +134,9 @@ class Peer:
     def forget(self) -> None:
         """The peer is no longer one of the device's."""
         self._disconnect("removed")
-        self.around.timers.cancel_all(self.id)
+        self.shared.timers.cancel_all(self.id)
         self._drop_handshake()
-        self.around.plane.remove_peer(self.id)
+        self.shared.plane.remove_peer(self.id)
 
     def renew_identity(self) -> None:
         """The device's own key is another: nothing that rests on the old one is sent any more."""
@@ -141,29 +153,29 @@ class Peer:
         """They receive, but send no more; the next packet begins a handshake, at once."""
         self._drop_handshake()
         self._last_sent = _LONG_AGO
-        self.around.plane.expire(self.id)
+        self.shared.plane.expire(self.id)
 
     def zero_keys(self) -> None:
         """No key is left; the next packet, or a retry that was due, begins a handshake."""
-        self.around.timers.cancel(self.id, Timer.ZERO_KEYS)
+        self.shared.timers.cancel(self.id, Timer.ZERO_KEYS)
         self._drop_handshake()
-        self.around.plane.wipe(self.id)
+        self.shared.plane.wipe(self.id)
         self._disconnect("expired")
 
     def set_persistent_keepalive(self, seconds: int, now: Now) -> None:
         switched_on = not self.persistent_keepalive and seconds
         self.persistent_keepalive = seconds
         if not seconds:
-            self.around.timers.cancel(self.id, Timer.PERSISTENT_KEEPALIVE)
-        elif self.around.up:
+            self.shared.timers.cancel(self.id, Timer.PERSISTENT_KEEPALIVE)
+        elif self.shared.up:
             if switched_on:
-                self.around.plane.send_keepalive(self.id)
+                self.shared.plane.send_keepalive(self.id)
             self._look_at_persistent_keepalive(now)
 
     def static_static(self) -> SharedSecret | None:
         """DH(S_priv, S_pub) of this peer, computed once; None for a low-order key."""
-        if not self._knows_static_static and self.around.identity is not None:
-            self._static_static = self.around.identity.private.exchange(self.public_key)
+        if not self._knows_static_static and self.shared.identity is not None:
+            self._static_static = self.shared.identity.private.exchange(self.public_key)
             self._knows_static_static = True
         return self._static_static
 
@@ -178,7 +190,7 @@ class Peer:
         if too_soon or stale:
             return
         self._greatest_timestamp, self._last_consumed = initiated.timestamp, now.boot
-        plane = self.around.plane
+        plane = self.shared.plane
         plane.count_received(self.id, INITIATION_SIZE)
         self._follow(source)
         # Two answers that nobody heard: the peer's way here may be none back. Each third leaves as
@@ -187,12 +199,12 @@ class Peer:
             plane.forget_sources(self.id)
         # The kernel forgets an initiation of its own now, so that two who initiate at once answer
         # each other in vain, again and again where the way is long. One of the two must insist.
-        identity = self.around.identity
+        identity = self.shared.identity
         if identity is None or identity.public < self.public_key:
             self._drop_handshake()
         self._last_sent = now.boot
         index = plane.reserve(self.id)
-        ephemeral = self.around.entropy.private_key()
+        ephemeral = self.shared.entropy.private_key()
         response = noise.create_response(initiated, self.preshared_key, ephemeral, index)
         if response is None:
             plane.release(index)
@@ -204,7 +216,7 @@ class Peer:
 
     def complete(self, response: Response, source: Endpoint, now: Now) -> None:
         """Consumes the response to an initiation in flight, which makes a session (§5.4.5)."""
-        handshake, identity, plane = self._handshake, self.around.identity, self.around.plane
+        handshake, identity, plane = self._handshake, self.shared.identity, self.shared.plane
         if handshake is None or identity is None or handshake.index != response.receiver:
             return
         state = noise.consume_response(identity, handshake, self.preshared_key, response)
@@ -230,27 +242,27 @@ class Peer:
 
     # Events.
 
-    def handle(self, event: Event, now: Now) -> None:
-        if event is Event.HANDSHAKE_WANTED:
+    def handle(self, event: PlaneEvent, now: Now) -> None:
+        if event is PlaneEvent.HANDSHAKE_WANTED:
             # 0 if a session has met the wish while the event waited.
             if wanted := self._stamps().wanted:
                 self._last_wanted, self.wants_handshake = wanted, True
                 self._begin_series(now)
-        elif event is Event.SESSION_CONFIRMED:
+        elif event is PlaneEvent.SESSION_CONFIRMED:
             self._finish_series(False, now)
-        elif event is Event.UNREPORTED:
+        elif event is PlaneEvent.UNREPORTED:
             # Else it stays armed until the deadline: a peer that moves to and fro is told once a
             # second, and where it came to rest.
-            if not self.around.timers.is_set(self.id, Timer.UNREPORTED):
+            if not self.shared.timers.is_set(self.id, Timer.UNREPORTED):
                 self._tell_unreported(now)
-        elif not self.around.up:
+        elif not self.shared.up:
             while not self._disarm(event):
                 pass
         # The stamp is 0 again if an answer was quicker than this event. All the same, the event
         # stays armed until the deadline: so a ping-pong causes one per deadline, not one per ping.
-        elif event is Event.DATA_SENT:
+        elif event is PlaneEvent.DATA_SENT:
             self._watch_data_sent(self._stamps().data_sent or now.boot)
-        elif event is Event.DATA_RECEIVED:
+        elif event is PlaneEvent.DATA_RECEIVED:
             self._watch_data_received(self._stamps().data_received or now.boot)
 
     # Deadlines.
@@ -272,7 +284,7 @@ class Peer:
                 self._tell_unreported(now)
 
     def _retransmit(self, now: Now) -> None:
-        plane, timers, timing = self.around.plane, self.around.timers, self.around.timing
+        plane, timers, timing = self.shared.plane, self.shared.timers, self.shared.timing
         wanted = self._stamps().wanted
         if wanted != self._last_wanted:
             self._last_wanted, self._attempts = wanted, 0
@@ -281,19 +293,19 @@ class Peer:
             if self._initiate(now):
                 self._attempts += 1
             return
-        if self._disarm(Event.DATA_RECEIVED):
+        if self._disarm(PlaneEvent.DATA_RECEIVED):
             timers.cancel(self.id, Timer.KEEPALIVE)
             self._keepalive_sent = None
         plane.purge(self.id)
         self.wants_handshake = False
         sent = (self.notes or {}).get("initiation", Note(0, 0, 0)).number
-        self._tell("unreachable", reason="no_answer", initiations=sent)
+        self._tell(lambda key, at: Unreachable(key, at, "no_answer", initiations=sent))
         self._disconnect("no_answer")
         if not timers.is_set(self.id, Timer.ZERO_KEYS):
             self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
 
     def _look_at_data_sent(self, now: Now) -> None:
-        plane, timing = self.around.plane, self.around.timing
+        plane, timing = self.shared.plane, self.shared.timing
         while True:
             since = self._stamps().data_sent
             if since and since + timing.keepalive_timeout + timing.rekey_timeout > now.boot:
@@ -301,11 +313,11 @@ class Peer:
             if since:
                 plane.forget_sources(self.id)
                 self._begin_series(now)
-            if plane.disarm(self.id, Event.DATA_SENT, since):
+            if plane.disarm(self.id, PlaneEvent.DATA_SENT, since):
                 return None
 
     def _look_at_data_received(self, now: Now) -> None:
-        plane, timeout = self.around.plane, self.around.timing.keepalive_timeout
+        plane, timeout = self.shared.plane, self.shared.timing.keepalive_timeout
         while True:
             stamps = self._stamps()
             since = stamps.data_received
@@ -324,7 +336,7 @@ class Peer:
                     return self._watch_data_received(max(sent, now.boot))
             elif since:
                 return self._watch_data_received(since)
-            if plane.disarm(self.id, Event.DATA_RECEIVED, since):
+            if plane.disarm(self.id, PlaneEvent.DATA_RECEIVED, since):
                 return None
 
     def _look_at_persistent_keepalive(self, now: Now) -> None:
@@ -332,17 +344,17 @@ class Peer:
         stamps = self._stamps()
         due = max(stamps.sent, stamps.received) + interval
         if due <= now.boot:
-            self.around.plane.send_keepalive(self.id)
+            self.shared.plane.send_keepalive(self.id)
             due = now.boot + interval
         self._arm(Timer.PERSISTENT_KEEPALIVE, due)
 
     def _watch_data_sent(self, since: int) -> None:
-        timing = self.around.timing
+        timing = self.shared.timing
         quiet = timing.keepalive_timeout + timing.rekey_timeout
         self._arm(Timer.NEW_HANDSHAKE, since + quiet + self._jitter())
 
     def _watch_data_received(self, since: int) -> None:
-        self._arm(Timer.KEEPALIVE, since + self.around.timing.keepalive_timeout)
+        self._arm(Timer.KEEPALIVE, since + self.shared.timing.keepalive_timeout)
 
     # Handshakes.
 
@@ -351,28 +363,29 @@ class Peer:
         self._initiate(now)
 
     def _finish_series(self, initiator: bool, now: Now) -> None:
-        self.around.timers.cancel(self.id, Timer.RETRANSMIT)
+        self.shared.timers.cancel(self.id, Timer.RETRANSMIT)
         self._attempts = 0
         self.wants_handshake = False
         self.last_handshake = now.wall
         notes = self.notes or {}
         for what in _OF_A_HANDSHAKE:
             notes.pop(what, None)
-        if not self.around.up:  # The event was late.
+        if not self.shared.up:  # The event was late.
             return
-        self._tell("rekey" if self.connected else "handshake", initiator=initiator)
+        made = Rekeyed if self.connected else HandshakeCompleted
+        self._tell(lambda key, at: made(key, at, initiator))
         if not self.connected:
             self.connected = True
-            self._tell("connected")
+            self._tell(Connected)
 
     def _initiate(self, now: Now) -> bool:
         """Sends an initiation, or sees to it that one follows as soon as it may (§6.1)."""
-        plane, identity, timing = self.around.plane, self.around.identity, self.around.timing
-        if not self.around.up or identity is None:
+        plane, identity, timing = self.shared.plane, self.shared.identity, self.shared.timing
+        if not self.shared.up or identity is None:
             return False
         allowed = self._last_sent + timing.rekey_timeout
         if now.boot < allowed:
-            if not self.around.timers.is_set(self.id, Timer.RETRANSMIT):
+            if not self.shared.timers.is_set(self.id, Timer.RETRANSMIT):
                 self._arm(Timer.RETRANSMIT, allowed)
             return False
         self._last_sent = now.boot
@@ -386,7 +399,7 @@ class Peer:
             identity,
             self.public_key,
             static_static,
-            self.around.entropy.private_key(),
+            self.shared.entropy.private_key(),
             noise.tai64n(now.wall),
             index,
         )
@@ -402,9 +415,9 @@ class Peer:
     def _install(
         self, state: SymmetricState, initiator: bool, local: int, remote: int, now: Now
     ) -> None:
-        timing = self.around.timing
+        timing = self.shared.timing
         session = state.split(initiator, local, remote, now.boot, timing.lifetimes)
-        self.around.plane.install(self.id, session)
+        self.shared.plane.install(self.id, session)
         self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
 
     def _claim(self, index: int) -> None:
@@ -412,16 +425,16 @@ class Peer:
         if self._index is not None and self._index != in_flight:
             self._unclaim(self._index)
         self._index = index
-        self.around.indices[index] = self
+        self.shared.indices[index] = self
 
     def _unclaim(self, index: int) -> None:
         # The plane may have given the index to another peer since.
-        if self.around.indices.get(index) is self:
-            del self.around.indices[index]
+        if self.shared.indices.get(index) is self:
+            del self.shared.indices[index]
 
     def _drop_handshake(self) -> None:
         if self._handshake is not None:
-            self.around.plane.release(self._handshake.index)
+            self.shared.plane.release(self._handshake.index)
             self._unclaim(self._handshake.index)
             self._handshake = None
         if self._index is not None:
@@ -436,34 +449,37 @@ class Peer:
         number, first, _ = self.notes.get(what, (0, now.boot, 0))
         self.notes[what] = Note(number + 1, first, now.boot)
 
-    def _tell(self, kind: str, **details: object) -> None:
-        if self.around.observe is not None:
-            endpoint = self.around.plane.endpoint(self.id)
-            self.around.observe(kind, self.public_key, {"endpoint": endpoint, **details})
+    def _tell(self, event: Callable[[str, str | None], PeerEvent]) -> None:
+        """Makes the event, of this peer at its endpoint, if somebody listens."""
+        if self.shared.observe is not None:
+            endpoint = self.shared.plane.endpoint(self.id)
+            self.shared.observe(event(base64_text(self.public_key), endpoint and str(endpoint)))
 
     def _tell_unreported(self, now: Now) -> None:
-        roamed_from, rejected, send_error = self.around.plane.take_unreported(self.id)
-        if roamed_from is not None and roamed_from != self.around.plane.endpoint(self.id):
-            self._tell("roamed", old_endpoint=roamed_from)
+        roamed_from, rejected, send_error = self.shared.plane.take_unreported(self.id)
+        if roamed_from is not None and roamed_from != self.shared.plane.endpoint(self.id):
+            self._tell(lambda key, at: Roamed(key, at, str(roamed_from)))
             self._arm(Timer.UNREPORTED, now.boot + SECOND)
         if rejected is not None:
-            self._tell("rejected_source", source=rejected[1], count=rejected[0])
+            count, source = rejected
+            self._tell(lambda key, at: SourceRejected(key, at, source, count))
         if send_error is not None:
-            self._tell("unreachable", reason="send_error", errno=send_error[1])
+            _, errno = send_error
+            self._tell(lambda key, at: Unreachable(key, at, "send_error", errno=errno))
 
-    def _disconnect(self, reason: str) -> None:
+    def _disconnect(self, reason: Ended) -> None:
         if self.connected:
             self.connected = False
-            self._tell("disconnected", reason=reason)
+            self._tell(lambda key, at: Disconnected(key, at, reason))
 
     def _follow(self, source: Endpoint) -> None:
         """An authenticated handshake message came from there."""
-        plane = self.around.plane
-        before = plane.endpoint(self.id) if self.around.observe is not None else None
+        plane = self.shared.plane
+        before = plane.endpoint(self.id) if self.shared.observe is not None else None
         plane.set_endpoint(self.id, source)
-        self.around.settle(self.id)
+        self.shared.settle(self.id)
         if before is not None and before != source:
-            self._tell("roamed", old_endpoint=before)
+            self._tell(lambda key, at: Roamed(key, at, str(before)))
 
     # Small helpers.
 
@@ -472,16 +488,16 @@ class Peer:
         return (self.notes or {}).get("unconfirmed_response", Note(0, 0, 0)).number
 
     def _stamps(self) -> Stamps:
-        return Stamps(*self.around.plane.stamps(self.id))
+        return Stamps(*self.shared.plane.stamps(self.id))
 
     def _arm(self, timer: Timer, deadline: int) -> None:
-        self.around.timers.set(self.id, timer, deadline)
+        self.shared.timers.set(self.id, timer, deadline)
 
     def _jitter(self) -> int:
-        return self.around.entropy.uniform(self.around.timing.max_jitter + 1)
+        return self.shared.entropy.uniform(self.shared.timing.max_jitter + 1)
 
-    def _disarm(self, kind: Event) -> bool:
+    def _disarm(self, kind: PlaneEvent) -> bool:
         """Clears an armed event whatever its stamp; False if the stamp moves under our eyes."""
         stamps = self._stamps()
-        stamp = stamps.data_sent if kind is Event.DATA_SENT else stamps.data_received
-        return self.around.plane.disarm(self.id, kind, stamp)
+        stamp = stamps.data_sent if kind is PlaneEvent.DATA_SENT else stamps.data_received
+        return self.shared.plane.disarm(self.id, kind, stamp)

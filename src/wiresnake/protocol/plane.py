@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from wiresnake._native import Endpoint, PrivateKey, Session
 
 
-class Event(IntEnum):
+class PlaneEvent(IntEnum):
     """What a plane reports of a peer.
 
     The first three, UNREPORTED and SOURCE_MOVED are armed: a plane posts one only while its bit is

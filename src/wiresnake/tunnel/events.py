@@ -9,8 +9,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
 
+from wiresnake.events import Event, EventsLost, PeerEvent
 from wiresnake.protocol.peer import Observer
 
 _KEPT = 4096
@@ -18,13 +18,8 @@ _KEPT = 4096
 _AT_ONCE = 64
 
 
-class Told(NamedTuple):
-    """An event, and when it was."""
-
-    wall: int
-    kind: str
-    public_key: bytes
-    details: dict[str, object]
+Told = tuple[int, Event]
+"""An event, and when it was, in ns since 1970."""
 
 
 class Events:
@@ -57,9 +52,9 @@ class Events:
             self._news.clear()
             await self._news.wait()
         first = self._total - len(self._recent)
-        told = []
+        told: list[Told] = []
         if place < first:
-            told.append(Told(time.time_ns(), "lost", b"", {"count": first - place}))
+            told.append((time.time_ns(), EventsLost(first - place)))
             place = first
         told += islice(self._recent, place - first, place - first + _AT_ONCE)
         return told, min(place + _AT_ONCE, self._total)
@@ -70,8 +65,8 @@ class Events:
             self._observe(None)
             self._recent.clear()
 
-    def _publish(self, kind: str, public_key: bytes, details: dict[str, object]) -> None:
-        self._recent.append(Told(time.time_ns(), kind, public_key, details))
+    def _publish(self, event: PeerEvent) -> None:
+        self._recent.append((time.time_ns(), event))
         self._total += 1
         self._news.set()
 
@@ -82,7 +77,7 @@ class Subscription:
 
     def __init__(self, events: Events) -> None:
         self._events, self._place = events, events._total
-        self._taken: deque[Told] = deque()
+        self._taken: deque[Event] = deque()
         self._leave = weakref.finalize(self, events.leave)
         self._leave.atexit = False
 
@@ -98,9 +93,9 @@ class Subscription:
     def __aiter__(self) -> "Subscription":
         return self
 
-    async def __anext__(self) -> Told:
+    async def __anext__(self) -> Event:
         if not self._taken:
-            self._taken += await self.read()
+            self._taken += [event for _, event in await self.read()]
         if not self._taken:
             raise StopAsyncIteration
         return self._taken.popleft()

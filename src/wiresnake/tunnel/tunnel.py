@@ -24,8 +24,9 @@ from wiresnake.linux.tun import Tun
 from wiresnake.model import DeviceChange, DeviceStatus, PeerStatus
 from wiresnake.protocol.constants import Timing
 from wiresnake.protocol.device import Device, Steps
-from wiresnake.protocol.plane import Entropy, Event
+from wiresnake.protocol.plane import Entropy, PlaneEvent
 from wiresnake.protocol.timers import Now
+from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Events, Subscription
 from wiresnake.tunnel.host import Host, Plane
 from wiresnake.tunnel.routes import Flow
@@ -203,7 +204,7 @@ class Tunnel:
         """All peers as they are now."""
         return tuple(
             PeerStatus(
-                peer.public_key,
+                base64_text(peer.public_key),
                 self.plane.endpoint(peer.id),
                 tuple(peer.allowed_ips),
                 peer.last_handshake,
@@ -345,19 +346,19 @@ class Tunnel:
         self._backlog = more
 
     def _handle(self, kind: int, peer: int, at: Now) -> None:
-        if kind == Event.TUN_LOST:
+        if kind == PlaneEvent.TUN_LOST:
             self._lost()
-        elif kind == Event.PANIC:
+        elif kind == PlaneEvent.PANIC:
             for panic in panics(self._host.take_panics):
                 self._loop.call_exception_handler({"message": panic})
-        elif kind == Event.THREAD_LOST and not self.closed.done():
+        elif kind == PlaneEvent.THREAD_LOST and not self.closed.done():
             what = (
                 "a thread that carries packets failed too often within a minute; this is a bug,"
                 " please report it"
             )
             self.closed.set_exception(HostError(errno.EIO, what))
             self._lost()
-        elif kind == Event.SOURCE_MOVED:
+        elif kind == PlaneEvent.SOURCE_MOVED:
             self._routes.moved(peer)
         self.device.handle(kind, peer, at)
 

@@ -250,16 +250,6 @@ def write_peer_state(
     return b"public_key=%s\n%s%s" % (public_key.hex().encode(), plane, text.encode())
 
 
-def write_event(kind: str, wall: int, details: Mapping[str, object]) -> bytes:
-    """One block of `events`; details that are None are left out."""
-    seconds, rest = divmod(wall, 1_000_000_000)
-    lines = {"event": kind, "time_sec": seconds, "time_nsec": rest, **details}
-    text = "".join(
-        f"{name}={_value(value)}\n" for name, value in lines.items() if value is not None
-    )
-    return (text + "\n").encode()
-
-
 def _value(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 

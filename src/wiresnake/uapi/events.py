@@ -1,28 +1,101 @@
-"""What happens to the peers of a running interface, one after the other."""
+"""The text of `events=1`, both ways, and what users of it read: docs/uapi.md describes each key.
 
-from typing import Literal, NamedTuple, get_args
+The keys of a block are the names of the event's fields.
+"""
 
-Kind = Literal[
-    "handshake",
-    "rekey",
-    "connected",
-    "disconnected",
-    "roamed",
-    "unreachable",
-    "rejected_source",
-    "lost",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from wiresnake.events import (
+    Connected,
+    Disconnected,
+    Event,
+    EventsLost,
+    HandshakeCompleted,
+    PeerEvent,
+    Rekeyed,
+    Roamed,
+    SourceRejected,
+    Unreachable,
+)
+from wiresnake.text import base64_text
+
+KINDS: dict[str, type[Event]] = {
+    "handshake": HandshakeCompleted,
+    "rekey": Rekeyed,
+    "connected": Connected,
+    "disconnected": Disconnected,
+    "roamed": Roamed,
+    "unreachable": Unreachable,
+    "rejected_source": SourceRejected,
+    "lost": EventsLost,
+}
+_KIND = {event: kind for kind, event in KINDS.items()}
 Detail = str | int | bool
+_READERS: dict[object, Callable[[str], Detail]] = {
+    bool | None: lambda value: value == "true",
+    int: int,
+    int | None: int,
+}
 
 
-class Event(NamedTuple):
-    """One event; docs/uapi.md says what each kind means and which details it has."""
+class Reported(NamedTuple):
+    """An event of a running interface."""
 
     time_ns: int
     """Since 1970."""
     interface: str
-    public_key: str
-    """base64; empty for `lost`, which concerns the listener."""
-    kind: Kind
-    details: dict[str, Detail]
+    event: Event
+
+    @property
+    def public_key(self) -> str:
+        """In base64; empty where it is the listener's event and no peer's."""
+        return self.event.public_key if isinstance(self.event, PeerEvent) else ""
+
+
+def kind_of(event: Event) -> str:
+    """Its name in `events=1`."""
+    return _KIND[type(event)]
+
+
+def details(event: Event) -> dict[str, Detail]:
+    """Its fields but for the public key; what is None is left out."""
+    said = ((field.name, getattr(event, field.name)) for field in fields(event))
+    return {name: value for name, value in said if name != "public_key" and value is not None}
+
+
+def word(value: Detail) -> str:
+    """A detail as text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def write_event(event: Event, wall: int) -> bytes:
+    """One block; `wall` is its time in ns since 1970."""
+    seconds, rest = divmod(wall, 1_000_000_000)
+    text = f"event={kind_of(event)}\ntime_sec={seconds}\ntime_nsec={rest}\n"
+    if isinstance(event, PeerEvent):
+        text += f"public_key={a2b_base64(event.public_key).hex()}\n"
+    text += "".join(f"{name}={word(value)}\n" for name, value in details(event).items())
+    return (text + "\n").encode()
+
+
+def parse_event(block: Iterable[str]) -> tuple[int, Event] | None:
+    """Reads the lines of a block: time and event. None if its kind is not known (yet), or if it
+    lacks what that kind has; ValueError if there is no sense in it."""
+    said = dict(line.partition("=")[::2] for line in block)
+    event = KINDS.get(said.get("event", ""))
+    if event is None:
+        return None
+    values: dict[str, Any] = {"endpoint": None} if issubclass(event, PeerEvent) else {}
+    for field in fields(event):
+        if field.name in said:
+            values[field.name] = _READERS.get(field.type, str)(said[field.name])
+    if "public_key" in values:
+        values["public_key"] = base64_text(bytes.fromhex(values["public_key"]))
+    try:
+        made = event(**values)
+    except TypeError:
+        return None
+    return int(said.get("time_sec", 0)) * 10**9 + int(said.get("time_nsec", 0)), made
