@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from wiresnake import _native
+import wiresnake._native as native
 from wiresnake._native import take_panics
 from wiresnake.conffile.config import Config
 from wiresnake.errors import DEFECTS, Defect, HostError, reason
@@ -71,9 +71,9 @@ class Tunnel:
         """
         self._config, self._interface, self._host = config, interface, host
         self._housekeep = housekeep
-        self.plane: Plane = _native.Plane() if plane is None else plane
+        self.plane: Plane = native.Plane() if plane is None else plane
         """For reports of what is going on, as `device` is: nothing else is to be done with them."""
-        entropy = _native.Entropy() if entropy is None else entropy
+        entropy = native.Entropy() if entropy is None else entropy
         self.device = Device(self.plane, entropy, timing, self._settle)
         self._sockets: udp.Sockets | None = None
         self._unbound: Defect | None = None
