@@ -14,8 +14,10 @@ import socket
 from pathlib import Path
 
 from wiresnake.errors import DEFECTS, Defect, HostError
+from wiresnake.text import wipe
 from wiresnake.tunnel.tunnel import Tunnel, take_turns
-from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
+from wiresnake.uapi.set import SetParser, UapiError
+from wiresnake.uapi.state import Question
 
 DIRECTORY = Path("/var/run/wireguard")
 

@@ -32,12 +32,8 @@ from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.protocol.timers import Now
 from wiresnake.tunnel.events import Events
 from wiresnake.tunnel.routes import Flow, Routes
-from wiresnake.uapi.configuration import (
-    write_device,
-    write_device_state,
-    write_machine_state,
-    write_peer_state,
-)
+from wiresnake.uapi.get import write_device
+from wiresnake.uapi.state import write_device_state, write_machine_state, write_peer_state
 
 _SLICE = 5_000_000
 """Events and handshake messages hold the loop for this many ns at most."""
