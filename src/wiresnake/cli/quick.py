@@ -180,7 +180,7 @@ def _stay(interface: str, argument: str) -> int:
 
 def _strip(argument: str) -> int:
     from wiresnake.conffile import wg_quick
-    from wiresnake.uapi.configuration import wipe
+    from wiresnake.text import wipe
 
     file = wg_quick.load(wg_quick.find(argument)[1])
     text = file.stripped()

@@ -10,7 +10,7 @@ from wiresnake.lifecycle import applied, hooks, recovery
 from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.save import assert_wireguard, save
 from wiresnake.network import journal, observe
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 
 
 class _Wishes(NamedTuple):
