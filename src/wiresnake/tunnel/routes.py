@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-import struct
 import time
 from collections.abc import Callable, Collection, Iterable
 from enum import IntEnum
@@ -23,16 +22,9 @@ from typing import NamedTuple, Protocol
 
 from wiresnake._native import Endpoint
 from wiresnake.linux.link_watch import subscribe
-from wiresnake.linux.netlink import Netlink, Refused, Request, attribute, fields, number, unsigned
+from wiresnake.linux.netlink import Netlink, Refused, Request, unsigned
+from wiresnake.linux.rtnetlink import FIB_MATCH, NEW_ADDRESS, Group, read_route, way_request
 
-# <linux/rtnetlink.h>
-_NEW_ADDRESS, _GET_ROUTE = 20, 26
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_MARK = 1, 2, 4, 7, 16
-_RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
-_FIB_MATCH = 0x2000
-_MESSAGE = struct.Struct("=8BI")
-_GROUPS = (1, 5, 7, 8, 9, 11, 19, 32)
-"""Links; addresses, routes and rules of IPv4, then of IPv6 (19: its rules); next hops."""
 _NO_ROUTE = (errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.ENODEV)
 
 _HEARD_BYTES = 1 << 13
@@ -102,7 +94,7 @@ class Routes:
         self._plane, self._peers, self._flow = plane, peers, flow
         self._loop = asyncio.get_running_loop()
         self._kernel = Netlink()
-        self._heard = subscribe(*_GROUPS)
+        self._heard = subscribe(*Group)
         self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARD_BYTES)
         self._loop.add_reader(self._heard, self._changed)
         self._looking: asyncio.Task[None] | None = None
@@ -151,7 +143,7 @@ class Routes:
         try:
             for _ in range(_TOGETHER):
                 # A new address takes no route away; SLAAC repeats each with every advertisement.
-                changed |= unsigned(self._heard.recv(8)[4:6]) != _NEW_ADDRESS
+                changed |= unsigned(self._heard.recv(8)[4:6]) != NEW_ADDRESS
         except OSError as error:  # EAGAIN: all read. ENOBUFS: some lost.
             changed |= error.errno != errno.EAGAIN
         return changed
@@ -223,30 +215,21 @@ def judge(way: Way, out: int | None, pin: Hold | None) -> int:
 def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
     """RTM_GETROUTE: which way a datagram takes, left to the host or with what `pin` sends."""
     remote, local, interface, _, port = way
-    v4 = len(remote) == 4
-    source = local if pin is not Hold.FACING else b""
-    flags = _FIB_MATCH if v4 and pin is not None else 0
-    body = _MESSAGE.pack(
-        socket.AF_INET if v4 else socket.AF_INET6,
-        8 * len(remote),
-        8 * len(source),
-        *bytes(5),
-        flags,
+    return way_request(
+        remote,
+        source=local if pin is not Hold.FACING else b"",
+        device=flow.interface if pin is None else interface,
+        mark=flow.mark,
+        udp_ports=(flow.port, port),
+        flags=FIB_MATCH if len(remote) == 4 and pin is not None else 0,
     )
-    body += attribute(_RTA_DST, remote)
-    body += attribute(_RTA_SRC, source) if source else b""
-    body += number(_RTA_OIF, flow.interface if pin is None else interface)
-    body += number(_RTA_MARK, flow.mark)
-    body += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
-    body += attribute(_RTA_SPORT, flow.port.to_bytes(2)) + attribute(_RTA_DPORT, port.to_bytes(2))
-    return Request(_GET_ROUTE, body)
 
 
 def way_out(answer: Answer) -> int | None:
     """The interface by which a datagram leaves; 0: by none; None: the kernel does not say."""
     if answer is None or isinstance(answer, Refused):
         return 0 if answer is not None and answer.errno in _NO_ROUTE else None
-    return unsigned(fields(answer[_MESSAGE.size :]).get(_RTA_OIF, b""))
+    return read_route(answer).device
 
 
 def may_pin(way: Way, out: int | None) -> bool:
@@ -266,6 +249,5 @@ def proves(way: Way, hold: Hold, answer: Answer) -> bool:
     if answer is None or isinstance(answer, Refused):
         return False
     remote, local, interface, _, _ = way
-    chosen = bytes(fields(answer[_MESSAGE.size :]).get(_RTA_PREFSRC, b""))
-    by_itself = hold is not Hold.FACING or chosen == local
+    by_itself = hold is not Hold.FACING or read_route(answer).source == local
     return len(remote) == 4 or (way_out(answer) == interface and by_itself)
