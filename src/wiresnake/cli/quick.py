@@ -164,8 +164,8 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
 def _stay(interface: str, argument: str) -> int:
     from wiresnake.lifecycle.down import down
+    from wiresnake.lifecycle.foreground import stay
     from wiresnake.lifecycle.reload import reload
-    from wiresnake.lifecycle.service import stay
 
     def try_reload() -> None:
         try:

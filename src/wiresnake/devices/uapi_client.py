@@ -72,34 +72,36 @@ def names() -> list[str]:
 
 class UapiInterface:
     """An interface that a daemon runs. Each call is a connection of its own: some serve but one
-    operation on each."""
+    operation on each. The first call takes the one that is given."""
 
     backend: Backend = "user"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, connection: socket.socket | None = None) -> None:
         self.name = name
+        self._connection = connection
 
     def read(self) -> InterfaceState:
         """HostError if the daemon is gone, or says no."""
         return parse_state(self.name, self.ask(b"get=1\n\n"), time.time())
 
     def change(self, change: "DeviceChange") -> None:
-        """HostError with the daemon's errno; what stood before the refused line may be applied."""
-        from dataclasses import replace
+        """HostError with the daemon's errno; what stood before the refused line may be applied.
 
+        Nobody is asked first who it is: boringtun refuses the first of the words about peers, and
+        that before it does anything to a peer.
+        """
         from wiresnake.devices import compatibility
-        from wiresnake.model import DeviceChange
 
-        first = self._first_key() if change.peers else ""
-        if first and not first.endswith("_key") and change.private_key is not None:
-            # As long as it has no key there is nothing to tell it by.
-            self._set(replace(change, peers=()))
-            change, first = DeviceChange(peers=change.peers), self._first_key()
-        if first == "own_public_key":
-            for step in compatibility.anew(change, self.read()):
-                self._set(step)
-        else:
-            compatibility.apply(change, self._set, self.read)
+        try:
+            self._set(compatibility.but_for_boringtun(change))
+        except HostError as error:
+            if error.errno not in compatibility.UNKNOWN_WORDS or not change.peers:
+                raise
+            if self._first_key() == "own_public_key":
+                for step in compatibility.anew(change, self.read()):
+                    self._set(step)
+            else:
+                compatibility.apply(change, self._set, self.read)
 
     def _first_key(self) -> str:
         """Of a `get`, whose rest need not come: boringtun's begins with a key of its own."""
@@ -125,7 +127,7 @@ class UapiInterface:
 
         The sign of an errno differs between operations and implementations, and tells nothing.
         """
-        one = connect(self.name)
+        one, self._connection = self._connection or connect(self.name), None
         if one is None:
             raise HostError(errno.ENODEV, f"no daemon runs {self.name}")
         try:
