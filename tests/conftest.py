@@ -15,9 +15,9 @@ from lab.hosts import program_path
 
 # How long an example takes is a matter of what else the machine does.
 settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "any", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("any machine")
+settings.load_profile("any")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
