@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, settings
 from lab.hosts import program_path
 
 # How long an example takes is a matter of what else the machine does.
-settings.register_profile(
-    "any", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any")
 
 

@@ -43,7 +43,7 @@ FOLDERS = {
     "linux": 1250,
     "network": 1250,
     "protocol": 900,
-    "tunnel": 600,
+    "tunnel": 620,
     "uapi": 650,
     NOUNS: 300,
 }

@@ -82,6 +82,29 @@ class SourceRejected(PeerEvent):
     """How many packets there have been."""
 
 
+Step = Literal[
+    "initiation sent",
+    "initiation received",
+    "response sent",
+    "response received",
+    "cookie received",
+    "session made",
+    "keepalive",
+]
+"""Each is a decision of our own, or was authenticated and fresh. A `keepalive` is an empty packet
+that goes out unless others wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeStep(PeerEvent):
+    """A step on the way to what the other events report. Only the log hears of it, at debug level:
+    `Tunnel.events` and `events=1` do not."""
+
+    step: Step
+    number: int | None = None
+    """Of an initiation that was sent: the how manieth since the last completed handshake."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventsLost:
     """The listener was too slow, and the oldest events were dropped."""

@@ -10,7 +10,7 @@ from sim.test_roaming import ELSEWHERE, connected, seal
 from sim.world import Node, World, introduce, preshared_key, private_key
 
 from wiresnake._native import Endpoint
-from wiresnake.events import PeerEvent
+from wiresnake.events import HandshakeStep, PeerEvent
 from wiresnake.model import DeviceChange, PeerChange
 from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.noise import tai64n
@@ -30,9 +30,13 @@ class Ear:
     def __init__(self, node: Node) -> None:
         self._world = node.world
         self._told: list[tuple[int, bytes, str, dict[str, object]]] = []
+        self.steps: list[tuple[str, int | None]] = []
         node.device.observe(self._hear)
 
     def _hear(self, event: PeerEvent) -> None:
+        if isinstance(event, HandshakeStep):
+            self.steps.append((event.step, event.number))
+            return
         said: dict[str, object] = {"endpoint": None, **details(event)}
         for name in said.keys() & {"endpoint", "old_endpoint"}:
             said[name] = said[name] and read_endpoint(str(said[name]))
@@ -377,3 +381,37 @@ def test_a_peer_at_rest_has_no_notes() -> None:
     world, alice, bob = connected()
     world.settle()
     assert not alice.peer(bob).notes and not bob.peer(alice).notes
+
+
+def test_each_step_of_a_handshake_is_told() -> None:
+    world = World()
+    alice, bob = world.pair()
+    ears = Ear(alice), Ear(bob)
+    deafen(bob)
+    alice.send(bob)
+    world.run(7 * SECOND)
+    bob.deaf = lambda datagram: False
+    world.run(30 * SECOND)
+    sent = [("initiation sent", number) for number in (1, 2, 3)]
+    answered = [("response received", None), ("session made", None)]
+    assert ears[0].steps[: ears[0].steps.index(answered[0]) + 2] in (
+        [*sent, *answered],
+        [*sent[:2], *answered],
+    )
+    received = ["initiation received", "session made", "response sent"]
+    assert [step for step, _ in ears[1].steps] == [*received, "keepalive"]
+
+
+def test_what_a_stranger_can_send_is_no_step() -> None:
+    """Nor is a replay, as whoever hears one could fill the log with it."""
+    world, alice, bob = connected()
+    world.run(SECOND)
+    (begun,) = world.sent(alice, kind=1)
+    ear = Ear(bob)
+    for number in range(10):
+        world.run(SECOND)
+        world.inject(begun.message, alice.endpoint, bob.endpoint)
+        stranger, ephemeral = private_key("x"), private_key(f"e{number}")
+        message = initiation(stranger, bob.key.public, ephemeral, tai64n(world.now.wall))[1]
+        world.inject(message, ELSEWHERE, bob.endpoint)
+    assert {step for step, _ in ear.steps} <= {"keepalive"}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, RwLock};
@@ -21,7 +21,7 @@ use crate::panics::Failures;
 use crate::peer::{PANIC, Peer, Sessions, THREAD_LOST};
 use crate::secret::scrub_stack;
 use crate::session::Session;
-use crate::shared::{Shared, drain, new_eventfd, now, signal};
+use crate::shared::{Shared, drain, new_eventfd, now, number, signal};
 use crate::uapi;
 use crate::udp::{Endpoint, Outgoing, Sockets};
 
@@ -67,7 +67,8 @@ impl Worker {
 
 pub struct Plane {
     shared: Arc<Shared>,
-    timer: OwnedFd,
+    /// None once it is closed.
+    timer: RwLock<Option<OwnedFd>>,
     peers: RwLock<HashMap<u32, Arc<Peer>>>,
     next_peer: Mutex<u32>,
     /// For what Python's calls send.
@@ -81,7 +82,7 @@ impl Plane {
         let shared = Arc::new(Shared::new()?);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Plane {
-            timer: timerfd_create(TimerfdClockId::Boottime, flags)?,
+            timer: RwLock::new(Some(timerfd_create(TimerfdClockId::Boottime, flags)?)),
             peers: RwLock::default(),
             next_peer: Mutex::new(1),
             outbound: Mutex::new(Outbound::new(shared.clone(), false)),
@@ -91,12 +92,12 @@ impl Plane {
         })
     }
 
-    pub fn event_fd(&self) -> BorrowedFd<'_> {
+    pub fn event_fd(&self) -> RawFd {
         self.shared.event_fd()
     }
 
-    pub fn timer_fd(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
+    pub fn timer_fd(&self) -> RawFd {
+        number(&self.timer)
     }
 
     /// None stops the timer; a deadline that has passed fires at once.
@@ -108,12 +109,14 @@ impl Plane {
         };
         let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let spec = Itimerspec { it_interval, it_value };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec)?;
+        if let Some(timer) = read(&self.timer).as_ref() {
+            timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &spec)?;
+        }
         Ok(())
     }
 
     pub fn clear_timer(&self) {
-        drain(&self.timer);
+        read(&self.timer).as_ref().map(drain);
     }
 
     /// Carries the link's packets from now on; false if there is a link already.
@@ -156,13 +159,15 @@ impl Plane {
         Ok(())
     }
 
-    /// Ends both threads, and lets go of the sockets and of the link.
+    /// Ends both threads, and lets go of the sockets, of the link and of what Python waits for.
     pub fn close(&self) {
         let _ = self.attach_sockets(Sockets::default());
         *write(&self.shared.link) = None;
         if let Some(worker) = lock(&self.outbound_thread).take() {
             worker.end();
         }
+        *write(&self.timer) = None;
+        self.shared.close();
     }
 
     /// In a forked child there is nobody to join.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
@@ -19,7 +19,7 @@ use crate::allowed_ips::AllowedIps;
 use crate::drops::{DropCounter, Drops};
 use crate::gate::{Gate, MESSAGE_COOKIE, MESSAGE_RESPONSE, u32_at};
 use crate::link::Link;
-use crate::lock::{lock, read};
+use crate::lock::{lock, read, write};
 use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED, Way};
 use crate::session::Session;
 use crate::table::Table;
@@ -53,7 +53,8 @@ pub struct Shared {
     /// Somebody subscribes to what happens: UNREPORTED is posted.
     pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
-    event_fd: OwnedFd,
+    /// None once the plane is closed.
+    event_fd: RwLock<Option<OwnedFd>>,
 }
 
 impl Shared {
@@ -71,18 +72,22 @@ impl Shared {
             no_peer: Mutex::default(),
             watched: AtomicBool::new(false),
             events: Mutex::default(),
-            event_fd: new_eventfd()?,
+            event_fd: RwLock::new(Some(new_eventfd()?)),
         })
     }
 
-    /// Readable while events, messages or others wait.
-    pub fn event_fd(&self) -> BorrowedFd<'_> {
-        self.event_fd.as_fd()
+    /// Readable while events, messages or others wait; -1 once the plane is closed.
+    pub fn event_fd(&self) -> RawFd {
+        number(&self.event_fd)
+    }
+
+    pub fn close(&self) {
+        *write(&self.event_fd) = None;
     }
 
     /// What has happened since the last call.
     pub fn take_events(&self) -> Vec<(u8, u32)> {
-        drain(&self.event_fd); // first: what comes behind it wakes again
+        read(&self.event_fd).as_ref().map(drain); // first: what comes behind it wakes again
         std::mem::take(&mut lock(&self.events))
     }
 
@@ -158,7 +163,7 @@ impl Shared {
     }
 
     pub fn wake(&self) {
-        signal(&self.event_fd);
+        read(&self.event_fd).as_ref().map(signal);
     }
 
     /// Whether a message that passed the gate answers something: an initiation does not, a
@@ -177,6 +182,10 @@ impl Shared {
 
 pub fn new_eventfd() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+pub fn number(held: &RwLock<Option<OwnedFd>>) -> RawFd {
+    read(held).as_ref().map_or(-1, AsRawFd::as_raw_fd)
 }
 
 pub fn signal(fd: &OwnedFd) {

@@ -3,7 +3,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsRawFd;
 use std::process;
 use std::sync::Arc;
 
@@ -465,12 +464,12 @@ impl PyPlane {
 
     #[getter]
     fn event_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.event_fd().as_raw_fd())
+        Ok(self.plane()?.event_fd())
     }
 
     #[getter]
     fn timer_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.timer_fd().as_raw_fd())
+        Ok(self.plane()?.timer_fd())
     }
 
     fn set_timer(&self, deadline: Option<u64>) -> PyResult<()> {

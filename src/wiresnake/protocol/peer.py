@@ -16,10 +16,12 @@ from wiresnake.events import (
     Disconnected,
     Ended,
     HandshakeCompleted,
+    HandshakeStep,
     PeerEvent,
     Rekeyed,
     Roamed,
     SourceRejected,
+    Step,
     Unreachable,
 )
 from wiresnake.model import Note, Prefix
@@ -109,7 +111,7 @@ class Peer:
     def start(self, now: Now) -> None:
         """The interface came up, or the device got a key."""
         if self.persistent_keepalive:
-            self.shared.plane.send_keepalive(self.id)
+            self._send_keepalive()
             self._arm(Timer.PERSISTENT_KEEPALIVE, now.boot + self.persistent_keepalive * SECOND)
         else:
             self.shared.plane.send_staged(self.id)
@@ -169,7 +171,7 @@ class Peer:
             self.shared.timers.cancel(self.id, Timer.PERSISTENT_KEEPALIVE)
         elif self.shared.up:
             if switched_on:
-                self.shared.plane.send_keepalive(self.id)
+                self._send_keepalive()
             self._look_at_persistent_keepalive(now)
 
     def static_static(self) -> SharedSecret | None:
@@ -193,6 +195,7 @@ class Peer:
         plane = self.shared.plane
         plane.count_received(self.id, INITIATION_SIZE)
         self._follow(source)
+        self._step("initiation received")
         # Two answers that nobody heard: the peer's way here may be none back. Each third leaves as
         # the host would send it, and the peer follows.
         if self._unconfirmed() % 3 == 2:
@@ -213,6 +216,7 @@ class Peer:
         self._install(initiated.state, False, index, initiated.index, now)
         plane.send(self.id, self._cookies.add_macs(response.pack(), now.boot))
         self._note("unconfirmed_response", now)
+        self._step("response sent")
 
     def complete(self, response: Response, source: Endpoint, now: Now) -> None:
         """Consumes the response to an initiation in flight, which makes a session (§5.4.5)."""
@@ -224,6 +228,7 @@ class Peer:
             self._note("bad_response", now)
             return
         plane.count_received(self.id, RESPONSE_SIZE)
+        self._step("response received")
         self._follow(source)
         self._handshake = None  # Its index is the session's now.
         if self._index != handshake.index:
@@ -233,12 +238,13 @@ class Peer:
         self._finish_series(True, now)
         # The responder may not send before it hears from us: with nothing staged, a keepalive.
         if plane.transfer(self.id)[1] == sent:
-            plane.send_keepalive(self.id)
+            self._send_keepalive()
 
     def keep_cookie(self, reply: CookieReply, now: Now) -> None:
         """The next message carries it, at its own time: a cookie reply proves no endpoint."""
         if self._cookies.consume(reply, now.boot):
             self._note("cookie_reply", now)
+            self._step("cookie received")
 
     # Events.
 
@@ -330,7 +336,7 @@ class Peer:
                 again = stamps.last_data_received > since
             self._keepalive_sent = None
             if due:
-                plane.send_keepalive(self.id)
+                self._send_keepalive()
                 if again:
                     self._keepalive_sent = sent = self._stamps().sent
                     return self._watch_data_received(max(sent, now.boot))
@@ -344,7 +350,7 @@ class Peer:
         stamps = self._stamps()
         due = max(stamps.sent, stamps.received) + interval
         if due <= now.boot:
-            self.shared.plane.send_keepalive(self.id)
+            self._send_keepalive()
             due = now.boot + interval
         self._arm(Timer.PERSISTENT_KEEPALIVE, due)
 
@@ -409,7 +415,7 @@ class Peer:
         self._handshake, initiation = created
         self._claim(index)
         plane.send(self.id, self._cookies.add_macs(initiation.pack(), now.boot))
-        self._note("initiation", now)
+        self._step("initiation sent", self._note("initiation", now))
         return True
 
     def _install(
@@ -418,6 +424,7 @@ class Peer:
         timing = self.shared.timing
         session = state.split(initiator, local, remote, now.boot, timing.lifetimes)
         self.shared.plane.install(self.id, session)
+        self._step("session made")
         self._arm(Timer.ZERO_KEYS, now.boot + 3 * timing.reject_after_time)
 
     def _claim(self, index: int) -> None:
@@ -443,11 +450,15 @@ class Peer:
 
     # What an operator may want to know.
 
-    def _note(self, what: str, now: Now) -> None:
+    def _note(self, what: str, now: Now) -> int:
         if self.notes is None:
             self.notes = {}
         number, first, _ = self.notes.get(what, (0, now.boot, 0))
         self.notes[what] = Note(number + 1, first, now.boot)
+        return number + 1
+
+    def _step(self, step: Step, number: int | None = None) -> None:
+        self._tell(lambda key, at: HandshakeStep(key, at, step, number))
 
     def _tell(self, event: Callable[[str, str | None], PeerEvent]) -> None:
         """Makes the event, of this peer at its endpoint, if somebody listens."""
@@ -482,6 +493,10 @@ class Peer:
             self._tell(lambda key, at: Roamed(key, at, str(before)))
 
     # Small helpers.
+
+    def _send_keepalive(self) -> None:
+        self.shared.plane.send_keepalive(self.id)
+        self._step("keepalive")
 
     def _unconfirmed(self) -> int:
         """How many responses of ours, one after the other, have led to no session."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from wiresnake.events import Event, EventsLost, PeerEvent
+from wiresnake.events import Event, EventsLost, HandshakeStep, PeerEvent
 from wiresnake.protocol.peer import Observer
 
 _KEPT = 4096
@@ -32,6 +32,7 @@ class Events:
         self._total = 0
         """How many there ever were."""
         self._ended = False
+        self._log: Callable[[PeerEvent], None] | None = None
         self._news = asyncio.Event()
 
     def subscribe(self) -> "Subscription":
@@ -39,6 +40,11 @@ class Events:
         self._subscribers += 1
         self._observe(self._publish)
         return Subscription(self)
+
+    def log(self, log: Callable[[PeerEvent], None]) -> None:
+        """It hears of all, and of each step of a handshake too."""
+        self._log = log
+        self._observe(self._publish)
 
     def end(self) -> None:
         """There will be no more: readers come to their end."""
@@ -62,10 +68,14 @@ class Events:
     def leave(self) -> None:
         self._subscribers -= 1
         if not self._subscribers:
-            self._observe(None)
+            self._observe(self._publish if self._log else None)
             self._recent.clear()
 
     def _publish(self, event: PeerEvent) -> None:
+        if self._log is not None:
+            self._log(event)
+        if isinstance(event, HandshakeStep) or not self._subscribers:
+            return
         self._recent.append((time.time_ns(), event))
         self._total += 1
         self._news.set()

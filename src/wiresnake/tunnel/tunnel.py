@@ -9,15 +9,18 @@ import asyncio
 import errno
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import fields
 from typing import Self
 
 import wiresnake._native as native
 from wiresnake._native import take_panics
 from wiresnake.conffile.config import Config
 from wiresnake.errors import DEFECTS, Defect, HostError, reason
+from wiresnake.events import HandshakeStep, PeerEvent
 from wiresnake.linux import udp
 from wiresnake.linux.offloads import Offload
 from wiresnake.linux.tun import Tun
@@ -137,6 +140,8 @@ class Tunnel:
             opened.callback(self._host.watch_generation(self._copied).close)
             watch = self._host.watch_link(tun.fd, self._link_changed, self._lost)
             opened.callback(watch.close)
+            if _log.isEnabledFor(logging.DEBUG):
+                self._events.log(self._report)
             self._opened = opened.pop_all()
 
     def _end(self) -> None:
@@ -383,10 +388,25 @@ class Tunnel:
             self.plane.set_timer(deadline)
             self._deadline = deadline
 
+    def _report(self, event: PeerEvent) -> None:
+        """At debug level, with a key's short form. Strangers cause no event, and fill no log."""
+        key = event.public_key
+        what = event.step if isinstance(event, HandshakeStep) else _words(type(event).__name__)
+        said = ((one.name, getattr(event, one.name)) for one in fields(event)[2:])
+        details = "".join(f", {name}={value}" for name, value in said if value not in (None, what))
+        where = event.endpoint or "an unknown endpoint"
+        peer = f"{self._tun.name}: peer({key[:4]}…{key[39:43]}) at {where}"
+        _log.debug("%s: %s%s", peer, what, details)
+
     def _lost(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
         self._events.end()
+
+
+def _words(name: str) -> str:
+    """`handshake completed` of HandshakeCompleted."""
+    return re.sub("(?<!^)(?=[A-Z])", " ", name).lower()
 
 
 def panics(take: Callable[[], list[str]] = take_panics) -> list[str]:
