@@ -33,7 +33,7 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 FOLDERS = {
     "cli": 2600,
-    "conffile": 3200,
+    "conffile": 3450,
     "daemon": 550,
     "devices": 900,
     "diagnosis": 1300,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from wiresnake.arguments import Parser
 
 if TYPE_CHECKING:
-    from wiresnake.conffile.labels import Notes
+    from wiresnake.conffile.labels import PeerLabels
     from wiresnake.devices.event_stream import Following
     from wiresnake.uapi.events import Event
 
@@ -162,14 +162,14 @@ def _joined(sources: list[Iterable["Event"]]) -> Iterable["Event"]:
             yield got
 
 
-def _as_line(event: "Event", notes: "Notes", watching: bool) -> str:
+def _as_line(event: "Event", notes: "PeerLabels", watching: bool) -> str:
     time = datetime.fromtimestamp(event.time_ns / 1e9).isoformat(" ", "milliseconds")
     details = "".join(f" {key}={_word(value)}" for key, value in event.details.items())
     who = notes.name or event.public_key or "-"
     return f"{time} {event.interface} {who} {event.kind}{details}"
 
 
-def _as_json(event: "Event", notes: "Notes", watching: bool) -> str:
+def _as_json(event: "Event", notes: "PeerLabels", watching: bool) -> str:
     said = {
         "time": event.time_ns / 1e9,
         "interface": event.interface,
