@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from wiresnake.conffile import lines, scanner, schema
-from wiresnake.conffile.scanner import Line, decoded, squeezed
+from wiresnake.conffile.scanner import SPACE, Line, decoded, squeezed
 from wiresnake.conffile.schema import WHITESPACE
 
-_NAMES = re.compile(rb"(?i)#[ \t\v\f\r]*friendly_(?:name|json)[ \t\v\f\r]*=")
+_NAMES = re.compile(rb"(?i)#%b*friendly_(?:name|json)%b*=" % (SPACE, SPACE))
 _TOLD = re.compile(rb"(?i)#[ \t]*(endpoint|dns)[ \t]*=([^\n]*)")
 
 

@@ -13,9 +13,11 @@ from wiresnake.conffile import schema
 from wiresnake.conffile.schema import Key
 
 WHITESPACE = schema.WHITESPACE.encode()
+SPACE = rb"[%b]" % WHITESPACE.replace(b"\n", b"")
+"""A pattern of whitespace within a line."""
 _LINE = re.compile(
-    rb"(?m)^(?:\A\xef\xbb\xbf)?[ \t\v\f\r]*+"
-    rb"(?:(\[[^#\n]*)|([^=#\n]*)=[ \t\v\f\r]*+([^#\n]*)|([^#\n]+))?+(#[^\n]*)?"
+    rb"(?m)^(?:\A\xef\xbb\xbf)?%b*+"
+    rb"(?:(\[[^#\n]*)|([^=#\n]*)=%b*+([^#\n]*)|([^#\n]+))?+(#[^\n]*)?" % (SPACE, SPACE)
 )
 _LONGEST = 60
 """Bytes of what is looked up as a key. More are none, and may be a secret that lost its place."""

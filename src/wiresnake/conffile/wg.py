@@ -13,7 +13,7 @@ from typing import Any
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.conffile import schema
-from wiresnake.conffile.scanner import WHITESPACE, Line, scan, squeezed
+from wiresnake.conffile.scanner import SPACE, WHITESPACE, Line, scan, squeezed
 from wiresnake.conffile.schema import Key, Kind
 from wiresnake.errors import ConfigError
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
@@ -22,7 +22,7 @@ from wiresnake.uapi.configuration import unsigned, wipe
 Resolve = Callable[[str, str], Endpoint]
 """From a host and a port, both names or numbers, to an endpoint; OSError if there is none."""
 Value = bytearray | memoryview
-_SPACE = re.compile(rb"[ \t\v\f\r]")
+_SPACE = re.compile(SPACE)
 
 
 class Mistake(Exception):
