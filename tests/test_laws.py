@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from wiresnake.conffile import schema
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/wiresnake"
 RUST = ROOT / "rust"
@@ -35,7 +37,7 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 NOUNS = "modules"
 FOLDERS = {
     "cli": 2600,
-    "conffile": 3300,
+    "conffile": 3550,
     "daemon": 600,
     "devices": 700,
     "diagnosis": 1280,
@@ -327,6 +329,40 @@ def test_an_import_that_goes_round_is_found(tmp_path: Path) -> None:
     assert circle(tmp_path) == []
     (package / "b.py").write_text("from . import a")
     assert {*circle(tmp_path)} == {"p.a", "p.b"}
+
+
+SCHEMA = PACKAGE / "conffile/schema.py"
+OTHER_FORMATS = ("networkd.py", "networkmanager.py")
+"""Their own keys are called like some of ours."""
+PLAIN_WORDS = {"address", "dns", "endpoint", "fwmark", "mtu", "table"}
+"""Names of keys that are words for other things, too."""
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*PACKAGE.rglob("*/*.py")} - {SCHEMA}), ids=lambda path: path.stem
+)
+def test_no_list_of_keys_but_the_schema(path: Path) -> None:
+    """Law 9: a key of configuration files is one row there. Neither a container or a `match`
+    elsewhere has two of them, nor has a file two in lower case, as it would look for them."""
+    names = {key.name for key in schema.KEYS}
+    lower = {name.lower() for name in names}
+    tree = ast.parse(path.read_text())
+    found = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert len(found & (lower - PLAIN_WORDS)) < 2
+    if path.name in OTHER_FORMATS:
+        return
+    for node in ast.walk(tree):
+        parts: list[ast.AST] = []
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            parts = [*node.elts]
+        elif isinstance(node, ast.Dict):
+            parts = [key for key in node.keys if key]
+        elif isinstance(node, ast.Match):
+            parts = [one for case in node.cases for one in ast.walk(case.pattern)]
+        words = {one.value for one in parts if isinstance(one, ast.Constant)}
+        assert len(words & (names | lower) - PLAIN_WORDS) < 2, (
+            f"{path.name}:{getattr(node, 'lineno', 0)}"
+        )
 
 
 HEAVY = {"argparse", "asyncio", "importlib.metadata", "json", "pyroute2", "rich", "subprocess"}

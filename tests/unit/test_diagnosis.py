@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wiresnake.conffile.labels import Notes
+from wiresnake.conffile.labels import PeerLabels
 from wiresnake.diagnosis import forwarding, render, units
 from wiresnake.diagnosis.facts import Facts, Forwarding, Lookup, Probe, Way
 from wiresnake.diagnosis.rules import diagnose
@@ -445,7 +445,7 @@ ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSE
 HOSTS = [
     Named(
         InterfaceState("wg0", "user", None, "OWN=", 1, 0, (PEER,)),
-        {KEY: Notes(KEY, "Phone"), STRANGER: Notes(STRANGER, "tablet")},
+        {KEY: PeerLabels(KEY, "Phone"), STRANGER: PeerLabels(STRANGER, "tablet")},
     ),
     Named(InterfaceState("wg1", "user", None, "OWN=", 1, 0, (ROAD,)), {}),
 ]

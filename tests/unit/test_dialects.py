@@ -34,7 +34,7 @@ PEERS = st.builds(
     preshared_key=KEY | st.just(""),
     allowed_ips=st.lists(st.sampled_from(NETWORKS), unique=True, max_size=4).map(tuple),
     endpoint=st.sampled_from(["", "vpn.example:51820", "192.0.2.1:1", "[2001:db8::1]:65535"]),
-    keepalive=st.integers(0, 65535),
+    persistent_keepalive=st.integers(0, 65535),
     hooks=st.sampled_from([(), (("OnUp", "echo up"), ("OnDown", "echo '#'"))]),
 )
 DOCUMENTS = st.builds(

@@ -65,7 +65,7 @@ def test_a_wide_file_has_one_message(name: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             reader()
         assert str(caught.value) == f"{path}:1:1: {said}"
-    assert labels_file.NotesFile(path).read() == {}
+    assert labels_file.LabelsFile(path).read() == {}
     assert run("check", path) == (1, f"{path}:1:1: error: {said}\n")
     for words in (("import", path), ("qr", path), ("export", "--to", "android", path)):
         assert run(*words) == (1, f"wiresnake: {path}:1:1: {said}\n")
@@ -89,7 +89,7 @@ def test_a_carriage_return_alone_is_a_line(change: Callable[[str], str], tmp_pat
     file = wg_quick.load(str(path))
     assert file.addresses == ("10.9.0.1/24",)
     assert [peer.name for peer in file.peers] == ["phone"]
-    assert labels_file.NotesFile(path).read()[PUBLIC].name == "phone"
+    assert labels_file.LabelsFile(path).read()[PUBLIC].name == "phone"
     assert run("check", path) == (0, "")
     code, said = run("import", path)
     assert code == 0 and said.split() == TEXT.split()

@@ -33,12 +33,18 @@ AllowedIPs = 10.0.0.9/32
 """
 
 
+def read_labels(text: str) -> dict[str, labels.PeerLabels]:
+    return labels.read(text.encode("utf-8", "surrogateescape"))
+
+
 def test_read() -> None:
-    assert labels.read(TEXT) == {
-        "AAA=": labels.Notes("AAA=", "OnePlus 6T", "vpn.example.org:51820"),
-        "BBB=": labels.Notes("BBB=", "anna", "", ("echo %i # up", "true"), ("echo down",)),
-        "CCC=": labels.Notes("CCC=", "[31mred"),
+    found = read_labels(TEXT)
+    assert {key: peer._replace(comments=()) for key, peer in found.items()} == {
+        "AAA=": labels.PeerLabels("AAA=", "OnePlus 6T", "vpn.example.org:51820"),
+        "BBB=": labels.PeerLabels("BBB=", "anna", "", ("echo %i # up", "true"), ("echo down",)),
+        "CCC=": labels.PeerLabels("CCC=", "[31mred"),
     }
+    assert found["BBB="].comments == ('#friendly_json = {"username": "anna", "id": 7}',)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_read() -> None:
 )
 def test_comments(comment: str, name: str) -> None:
     text = f"[Peer]\n# {comment}\nPublicKey = AAA=\n"
-    assert labels.read(text)["AAA="].name == name
+    assert read_labels(text)["AAA="].name == name
 
 
 KEY = "uAsDu/OcWfga3bdYBLmjfoE8kCgVt2uPyy8qqnIdLEA="
@@ -91,7 +97,7 @@ def test_one_meaning_for_every_reader(lines: str, name: str) -> None:
     text = f"[Interface]\n# friendly_name = not a peer\n[Peer]\n{lines}[peer]\n"
     whole = f"{text}PublicKey = {KEY[::-1][1:]}=\n"
     shown = name.replace("\udce4", "\ufffd")
-    assert labels.read(whole)[KEY].name == shown
+    assert read_labels(whole)[KEY].name == shown
     file = wg_quick.parse(bytearray(whole, "utf-8", "surrogateescape"), "wg0.conf")
     assert [peer.name for peer in file.peers if peer.public_key == KEY and peer.name] == (
         [shown] if name else []
@@ -104,7 +110,7 @@ def test_one_meaning_for_every_reader(lines: str, name: str) -> None:
     peer = PeerState(KEY, None, None, (), (0, 0), 0, 0, 0)
     state = InterfaceState("wg0", "user", None, None, 0, 0, (peer,))
     saved = "\n".join(save.lines(file, Network(1420), state))
-    assert labels.read(saved)[KEY].name == shown
+    assert read_labels(saved)[KEY].name == shown
     for line in lines.splitlines():
         named = line.strip().startswith("#") and "friendly_" in line.lower()
         assert (line.strip() in saved.splitlines()) or not named, "to the byte"

@@ -22,9 +22,10 @@ from wiresnake.cli import main as cli_main
 from wiresnake.cli import new as cli_new
 from wiresnake.cli import qr
 from wiresnake.cli.main import main
-from wiresnake.conffile import files, forwarding, generate, labels, lines, wg_quick
+from wiresnake.conffile import files, forwarding, generate, labels, wg_quick
 from wiresnake.conffile.check import check
 from wiresnake.conffile.files import New, save
+from wiresnake.conffile.scanner import scan
 from wiresnake.devices import interface
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
@@ -570,7 +571,7 @@ def test_a_phone_has_any_name(
     assert "For an interface of Linux rename" in capsys.readouterr().out
     assert main(["new", "peer", unicodedata.normalize("NFC", name), "--no-qr"]) == 1
     assert "already" in capsys.readouterr().err, "the same name, however it was typed"
-    [notes] = labels.read(path.read_text()).values()
+    [notes] = labels.read(path.read_bytes()).values()
     assert notes.name == name
     assert values(tmp_path / f"{name}.conf")["Address"] == "10.0.0.2/32"
     assert check(path.read_text()) == []
@@ -750,7 +751,7 @@ def test_a_servers_key_is_no_phones(
 )
 def test_what_is_told_to_the_next_peer(text: str, found: dict[str, str]) -> None:
     """One reader for `new` and for `save`."""
-    assert lines.told(text.encode()) == found
+    assert labels.told(text.encode(), scan(text.encode())) == found
     assert wg_quick.parse(bytearray(text.encode()), "x").told == found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from wiresnake._native import Endpoint
-from wiresnake.conffile import wg, wg_quick
+from wiresnake.conffile import schema, wg, wg_quick
 from wiresnake.conffile.values import problems
 from wiresnake.devices import kernel
 from wiresnake.errors import ConfigError
@@ -92,9 +92,9 @@ def test_a_mark_reaches_the_kernel_whole(mark: int) -> None:
 
 def test_check_knows_the_same_marks_and_tables() -> None:
     for number in NUMBERS:
-        for key in ("FwMark", "Table"):
-            errors = [one for one in problems(key.lower(), str(number)) if one.level == "error"]
-            assert bool(errors) == bool(number >> 32), (key, number)
+        for key in (schema.FWMARK, schema.TABLE):
+            errors = [one for one in problems(key, str(number)) if one.level == "error"]
+            assert bool(errors) == bool(number >> 32), (key.name, number)
 
 
 def test_a_scope_without_an_interface_is_its_number() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wiresnake.conffile.labels import Notes
+from wiresnake.conffile.labels import PeerLabels
 from wiresnake.events import Event
 from wiresnake.lifecycle.peer_hooks import PeerHooks
 from wiresnake.uapi.events import KINDS, Detail
@@ -28,8 +28,10 @@ class Ran:
         command = f'echo "$WIRESNAKE_EVENT $WIRESNAKE_PEER $WIRESNAKE_ENDPOINT" >>{path}'
         up = (command,) if on_up is None else on_up
         down = (command,) if on_down is None else on_down
-        notes = {key: Notes(key, "phone", on_up=up, on_down=down) for key in ("A=", "B=")}
-        self.hooks = PeerHooks("wg0", lambda key: notes.get(key, Notes(key)), self.said.append, 0.3)
+        notes = {key: PeerLabels(key, "phone", on_up=up, on_down=down) for key in ("A=", "B=")}
+        self.hooks = PeerHooks(
+            "wg0", lambda key: notes.get(key, PeerLabels(key)), self.said.append, 0.3
+        )
 
     def take(self, kind: str, key: str = "A=", **details: Detail) -> None:
         made: Callable[..., Event] = KINDS[kind]
@@ -109,7 +111,7 @@ def test_a_hook_that_hangs_or_fails_is_reported_and_stops_nobody(log: Path) -> N
 
 def test_many_peers_at_once_are_not_as_many_processes(log: Path) -> None:
     ran = Ran(log)
-    notes = Notes("", on_up=(f"echo + >>{log}; sleep 0.1; echo - >>{log}",))
+    notes = PeerLabels("", on_up=(f"echo + >>{log}; sleep 0.1; echo - >>{log}",))
     ran.hooks = PeerHooks("wg0", lambda key: notes, ran.said.append)
     ran.hooks.begin({str(number): "" for number in range(100)})
     said = ran.end()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wiresnake._native import Endpoint
 from wiresnake.conffile import wg, wg_quick
-from wiresnake.conffile.wg_quick import PeerExtra, QuickConfig
+from wiresnake.conffile.labels import PeerLabels
+from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import desired_network
 from wiresnake.model import Dns
@@ -70,8 +71,8 @@ def test_a_whole_file() -> None:
     assert (file.post_up, file.pre_down) == ((), ())
     office = ("# friendly_name = the \x1boffice",)
     assert file.peers == (
-        PeerExtra(PUBLIC, "the office", ("echo up # really",), ("echo down",), office),
-        PeerExtra(OTHER, "below", comments=("# friendly_name = below",)),
+        PeerLabels(PUBLIC, "the office", "", ("echo up # really",), ("echo down",), office),
+        PeerLabels(OTHER, "below", comments=("# friendly_name = below",)),
     )
     change = wg.parse(file.wg, resolve)
     assert [peer.public_key for peer in change.peers] == [b"\x11" * 32, b"\x22" * 32]

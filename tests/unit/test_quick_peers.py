@@ -9,6 +9,7 @@ import pytest
 
 from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.conffile import peer_sections
+from wiresnake.conffile.scanner import scan
 from wiresnake.errors import ConfigError
 from wiresnake.lifecycle import reload
 from wiresnake.lifecycle.others import Others, digest
@@ -53,7 +54,7 @@ def differ(
     state = InterfaceState("wg0", "user", None, own, 51820, 0, peers)
     wg = bytearray(f"[Interface]\n{text}".encode())
     before = bytes(wg)
-    found = compare(wg, state, applied, resolve, name="wg0.conf")
+    found = compare(wg, [*scan(wg)], state, applied, resolve, name="wg0.conf")
     assert wg == before
     return found
 
@@ -215,12 +216,12 @@ def told(text: str, *peers: PeerState, before: str | None, **more: Any) -> Told:
     record = None
     if before is not None:
         wg = bytearray(before.encode())
-        record = said(wg, peer_sections.read(wg))
+        record = said(wg, peer_sections.read(wg, [*scan(wg)]))
     only = more.pop("only", frozenset())
     others = Others(record, **more)
     state = InterfaceState("wg0", "user", None, None, 51820, 0, peers)
     wg = bytearray(f"[Interface]\n{text}".encode())
-    found = compare(wg, state, {}, resolve, name="wg0.conf", others=others, only=only)
+    found = compare(wg, [*scan(wg)], state, {}, resolve, name="wg0.conf", others=others, only=only)
     gone = [one.public_key for one in found.peers if one.change.remove]
     notes = list(others.notes("wg0", "wg0.conf", {}, gone))
     return Told(found, {(one.public_key, one.what) for one in others.kept}, notes)
@@ -371,7 +372,7 @@ def test_many_are_said_in_one_line() -> None:
 
 def test_a_record_holds_no_secret() -> None:
     wg = bytearray(peer(A, f"PresharedKey = {SECRET}", "AllowedIPs = 10.0.0.1").encode())
-    found = said(wg, peer_sections.read(wg))
+    found = said(wg, peer_sections.read(wg, [*scan(wg)]))
     assert SECRET not in str(found)
     assert found[A].preshared_key == digest(SECRET.encode()) != ""
     assert found[A].allowed_ips == ("10.0.0.1/32",)

@@ -17,6 +17,7 @@ from pathlib import Path
 from wiresnake.arguments import Parser
 from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.invoked_as import STOCK
+from wiresnake.conffile import schema
 from wiresnake.errors import WiresnakeError
 
 FILES = ":"
@@ -249,30 +250,25 @@ _KINDS: dict[str, Callable[[list[str]], Iterator[tuple[str, str]]]] = {
 }
 """By what an argument is called in the help."""
 
-_DEVICE_WORDS = {
-    "listen-port": "the UDP port",
-    "fwmark": "the mark of encrypted datagrams",
-    "private-key": "a file with the private key",
-    "peer": "the public key of a peer",
-}
-_PEER_WORDS = {
-    "peer": "the next peer's public key",
-    "remove": "no peer any more",
-    "preshared-key": "a file with the preshared key",
-    "endpoint": "HOST:PORT",
-    "persistent-keepalive": "seconds, or off",
-    "allowed-ips": "a list; +IP adds, -IP takes away",
-}
-
 
 def _set(words: list[str]) -> Iterator[tuple[str, str]]:
     """`set` has the grammar of wg(8): words, each with a value, and no options."""
     before = words[-2] if len(words) > 1 else ""
     if len(words) == 1:
         yield from _interfaces([])
-    elif before == "peer":
+    elif not (key := schema.WORDS.get(before)):
+        yield from _set_words("peer" if "peer" in words[:-1] else "interface")
+    elif key is schema.PUBLIC_KEY:
         yield from _peers(words[:1])
-    elif before in ("private-key", "preshared-key"):
+    elif key.secret:
         yield FILES, ""
-    elif before not in ("listen-port", "fwmark", "endpoint", "persistent-keepalive", "allowed-ips"):
-        yield from (_PEER_WORDS if "peer" in words[:-1] else _DEVICE_WORDS).items()
+
+
+def _set_words(section: str) -> Iterator[tuple[str, str]]:
+    for word, key in schema.WORDS.items():
+        if key.word and key.section == section and key is not schema.PUBLIC_KEY:
+            yield word, key.word.meaning
+    if section == "peer":
+        yield from (("peer", "the next peer's public key"), ("remove", "no peer any more"))
+    else:
+        yield "peer", "the public key of a peer"

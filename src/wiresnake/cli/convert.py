@@ -134,7 +134,7 @@ def exported(argument: str, dialect: str) -> dict[str, str]:
         _say(str(path), one)
     for line in lines.read(text):
         for one in left:
-            if line.name == one.key.lower():
+            if line.key.lower() == one.key.lower():
                 _say(str(path), one._replace(line=line.number))
     return made
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wiresnake.arguments import Parser
 
 if TYPE_CHECKING:
-    from wiresnake.conffile.labels import Notes
+    from wiresnake.conffile.labels import PeerLabels
     from wiresnake.devices.event_stream import Following
     from wiresnake.uapi.events import Reported
 
@@ -142,7 +142,7 @@ def _joined(sources: list[Iterable["Reported"]]) -> Iterable["Reported"]:
             yield got
 
 
-def _as_line(event: "Reported", notes: "Notes", watching: bool) -> str:
+def _as_line(event: "Reported", notes: "PeerLabels", watching: bool) -> str:
     from wiresnake.text import word
     from wiresnake.uapi.events import details, kind_of
 
@@ -152,7 +152,7 @@ def _as_line(event: "Reported", notes: "Notes", watching: bool) -> str:
     return f"{time} {event.interface} {who} {kind_of(event.event)}{said}"
 
 
-def _as_json(event: "Reported", notes: "Notes", watching: bool) -> str:
+def _as_json(event: "Reported", notes: "PeerLabels", watching: bool) -> str:
     from wiresnake.uapi.events import details, kind_of
 
     said = {

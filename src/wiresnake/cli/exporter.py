@@ -34,7 +34,7 @@ class Exporter:
         self._chosen = interfaces
         self._config = config
         self._lasting = lasting
-        self._files: dict[str, labels_file.NotesFile] = {}
+        self._files: dict[str, labels_file.LabelsFile] = {}
 
     def read(self) -> list[_Seen]:
         """HostError if there are interfaces and none of them can be read."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.cli.invoked_as import program
+from wiresnake.conffile.schema import WHITESPACE
 from wiresnake.text import base64_text
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _WARNING = """\
 Warning: writing to world accessible file.
 Consider setting the umask to 077 and trying again."""
 _LENGTH = 44
-_IGNORED = b" \t\n\v\f\r\0"
+_IGNORED = WHITESPACE.encode() + b"\0"
 _CLAMPED_ZERO = b"A" * 40 + b"AEA="
 """What X25519 takes the key of zeros for."""
 

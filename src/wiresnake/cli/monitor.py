@@ -94,7 +94,7 @@ class View:
         self._chosen = interfaces
         self._config = config
         self._meters: dict[str, Meter] = {}
-        self._files: dict[str, labels_file.NotesFile] = {}
+        self._files: dict[str, labels_file.LabelsFile] = {}
         self.seen: dict[str, tuple[InterfaceState, list[Activity]]] = {}
 
     def look(self) -> None:

@@ -2,10 +2,10 @@
 
 import os
 
+from wiresnake.conffile.scanner import WHITESPACE
 from wiresnake.text import wipe
 
 _KEY_LENGTH = 44
-_WHITESPACE = b" \t\n\v\f\r"
 
 
 class BadKeyFile(Exception):
@@ -34,7 +34,7 @@ def read_key(path: str) -> bytearray | None:
     finally:
         os.close(fd)
     key = text[:_KEY_LENGTH]
-    rest = bytes(text[_KEY_LENGTH:].strip(_WHITESPACE))
+    rest = bytes(text[_KEY_LENGTH:].strip(WHITESPACE))
     wipe(text)
     if len(key) == _KEY_LENGTH and not rest:
         return key

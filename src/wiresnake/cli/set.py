@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.cli import secret_files, stock_texts
 from wiresnake.cli.invoked_as import program
-from wiresnake.conffile import wg
+from wiresnake.conffile import schema, wg
+from wiresnake.conffile.scanner import Line, scan, squeezed
+from wiresnake.conffile.schema import Key
 from wiresnake.devices.interface import explain, open_interface
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import peer_diff
@@ -22,16 +22,7 @@ from wiresnake.uapi.snapshot import InterfaceState
 if TYPE_CHECKING:
     from wiresnake.arguments import Parser
 
-_DEVICE_WORDS = {"listen-port": "ListenPort", "fwmark": "FwMark", "private-key": "PrivateKey"}
-_PEER_WORDS = {
-    "preshared-key": "PresharedKey",
-    "endpoint": "Endpoint",
-    "persistent-keepalive": "PersistentKeepalive",
-    "allowed-ips": "AllowedIPs",
-}
-_SECRETS = ("private-key", "preshared-key")
 _NO_KEY = b"A" * 43 + b"="
-_WHITESPACE = b" \t\n\v\f\r"
 
 
 class _Refused(Exception):
@@ -65,67 +56,43 @@ def _change(name: str, change: DeviceChange) -> None:
         raise _Refused(f"Unable to modify interface: {explain(error, name)}") from None
 
 
-@dataclass(slots=True)
-class _PeerWords:
-    """What a file cannot say of a peer."""
-
-    remove: bool = False
-    replace_allowed_ips: bool = False
-
-
 def _from_words(words: list[str]) -> DeviceChange:
     reader = wg.Reader(_resolve)
-    reader.feed(bytearray(b"[Interface]"), 0)
-    extras: list[_PeerWords] = []
     at = 0
     while at < len(words):
         word, value = words[at], words[at + 1] if at + 1 < len(words) else None
-        if word == "remove" and extras:
-            extras[-1].remove = True
+        key, peer = schema.WORDS.get(word), reader.peer
+        if word == "remove" and peer is not None:
+            peer["remove"] = True
             at += 1
             continue
-        if word == "peer" and value is not None:
-            reader.feed(bytearray(b"[Peer]"), 0)
-            extras.append(_PeerWords())
-            _feed(reader, word, "PublicKey", value)
-        elif value is not None and word in (known := _PEER_WORDS if extras else _DEVICE_WORDS):
-            if word == "allowed-ips":
-                extras[-1].replace_allowed_ips = True
-                value = "".join(value.split())
-            if value or word != "allowed-ips":
-                _feed(reader, word, known[word], value)
+        if key is schema.PUBLIC_KEY and value is not None:
+            reader.open(0)
+        elif key is None or value is None or (key.section == "peer") != (peer is not None):
+            misplaced = _misplaced(word, key, value, peer is not None)
+            raise _Refused(f"Invalid argument: {word}\n{misplaced}")
+        if key is schema.ALLOWED_IPS and not "".join(value.split()):
+            assert peer is not None
+            peer.setdefault("replace_allowed_ips", True)
         else:
-            raise _Refused(f"Invalid argument: {word}\n{_misplaced(word, value, bool(extras))}")
+            _take(reader, word, key, value)
         at += 2
-    change = reader.finish()
-    return replace(
-        change,
-        peers=tuple(
-            replace(
-                peer,
-                remove=extra.remove,
-                replace_allowed_ips=extra.replace_allowed_ips and peer.replace_allowed_ips,
-            )
-            for peer, extra in zip(change.peers, extras, strict=True)
-        ),
-    )
+    return reader.finish()
 
 
-def _feed(reader: wg.Reader, word: str, key: str, value: str) -> None:
-    """Gives the reader a word and its value as the line of a file."""
-    line = bytearray(f"{key}=", "ascii")
-    body = _key_file(word, value) if word in _SECRETS else bytearray(os.fsencode(value))
-    line += body
-    wipe(body)
+def _take(reader: wg.Reader, word: str, key: Key, value: str) -> None:
+    if key is schema.ALLOWED_IPS:
+        value = "".join(value.split())
+    body = _key_file(word, value) if key.secret else bytearray(os.fsencode(value))
     try:
-        reader.feed(line, 0)
+        reader.take(key, body, key.name)
     except wg.Mistake as mistake:
-        what = stock_texts.bad_value(key.lower(), value, mistake.__context__)
+        what = stock_texts.bad_value(key, value, mistake.__context__)
         hint = f"{word}: {mistake}" if value else f"{word} takes a value"
         raise _Refused(f"{what}\nwiresnake: {hint}") from None
     finally:
-        wipe(line)
-    _warn(key.lower(), value)
+        wipe(body)
+    _warn(key, value)
 
 
 def _key_file(word: str, path: str) -> bytearray:
@@ -139,12 +106,13 @@ def _key_file(word: str, path: str) -> bytearray:
         raise _Refused(f"{bad}\nwiresnake: {hint}") from None
 
 
-def _misplaced(word: str, value: str | None, in_peer: bool) -> str:
-    if word in _DEVICE_WORDS and in_peer:
+def _misplaced(word: str, key: Key | None, value: str | None, in_peer: bool) -> str:
+    if key and key.section == "interface" and in_peer:
         return f"wiresnake: {word} is the interface's: it stands before the first peer"
-    if word in (*_PEER_WORDS, "remove") and not in_peer:
+    peers = key and key.section == "peer" and key is not schema.PUBLIC_KEY
+    if (peers or word == "remove") and not in_peer:
         return f"wiresnake: {word} is a peer's: it stands behind 'peer' and its public key"
-    if value is None and word in (*_DEVICE_WORDS, *_PEER_WORDS, "peer"):
+    if key and value is None:
         return f"wiresnake: {word} takes a value"
     return "wiresnake: `wiresnake set --help` has the words that there are"
 
@@ -155,17 +123,21 @@ def _from_file(command: str, name: str, path: str) -> DeviceChange:
     except OSError as error:
         what = f"fopen: {error.strerror}\nwiresnake: cannot read {path}: {error.strerror}"
         raise _Refused(what) from None
+    scanned: list[Line] = []
     try:
+        wg.settle(text, path)
+        scanned += scan(text)
         if command == "syncconf":
-            change = _difference(text, _state(name), path)
+            change = _difference(text, scanned, _state(name), path)
         else:
-            change = wg.parse(text, _resolve, name=path, append=command == "addconf")
-        for _, line in _lines(text):
-            if (key := _key(line)) in ("allowedips", "listenport"):
-                _warn(key, line[len(key) + 1 :].decode())
+            append = command == "addconf"
+            change = wg.parse(text, _resolve, name=path, append=append, scanned=scanned)
+        for line in scanned:
+            if line.key and line.key.kind in ("networks", "port"):
+                _warn(line.key, squeezed(text[line.value : line.value_end]).decode())
         return change
     except ConfigError as error:
-        raise _Refused(_explain(error, text, path)) from None
+        raise _Refused(_explain(error, text, scanned, path)) from None
     finally:
         wipe(text)
 
@@ -178,17 +150,19 @@ def _state(name: str) -> InterfaceState:
         raise _Refused(what) from None
 
 
-def _difference(text: bytearray, state: InterfaceState, path: str) -> DeviceChange:
+def _difference(
+    text: bytearray, scanned: list[Line], state: InterfaceState, path: str
+) -> DeviceChange:
     """What makes the interface that of the file; of the interface itself only what it names."""
-    found = peer_diff.compare(text, state, {}, _resolve, name=path)
-    given = {_key(line) for _, line in _lines(text)}
+    found = peer_diff.compare(text, scanned, state, {}, _resolve, name=path)
+    given = {line.key for line in scanned}
     private, port, mark = found.device.private_key, found.device.listen_port, found.device.fwmark
     if isinstance(private, PrivateKey) and private.public == _public(state):
         private = None
     return DeviceChange(
-        private_key=private if "privatekey" in given else None,
+        private_key=private if schema.PRIVATE_KEY in given else None,
         listen_port=port if port and port != state.listen_port else None,
-        fwmark=mark if "fwmark" in given and mark != state.fwmark else None,
+        fwmark=mark if schema.FWMARK in given and mark != state.fwmark else None,
         peers=tuple([one.change for one in found.peers]),
     )
 
@@ -197,7 +171,7 @@ def _public(state: InterfaceState) -> bytes | None:
     return wg.public_key(state.public_key) if state.public_key else None
 
 
-def _explain(error: ConfigError, text: bytearray, path: str) -> str:
+def _explain(error: ConfigError, text: bytearray, scanned: list[Line], path: str) -> str:
     """First what `wg` says, then where it is and what to do."""
     mistake = error.__context__
     ours = f"wiresnake: {error}"
@@ -206,44 +180,24 @@ def _explain(error: ConfigError, text: bytearray, path: str) -> str:
     if mistake.line:
         return f"A peer is missing a public key\nInvalid configuration\n{ours}"
     wrong = int(str(error)[len(path) + 1 :].partition(":")[0])
-    [line] = [line.decode(errors="replace") for number, line in _lines(text) if number == wrong]
+    [line] = [line for line in scanned if line.number == wrong]
+    code = squeezed(text[line.code : line.end].partition(b"#")[0]).decode(errors="replace")
     cause = mistake.__context__
-    if isinstance(cause, ValueError | OSError) and not isinstance(cause, UnicodeError):
-        name, _, value = line.partition("=")
-        stock = stock_texts.bad_value(name.lower(), value, cause)
+    plain = isinstance(cause, ValueError | OSError) and not isinstance(cause, UnicodeError)
+    if line.key and plain:
+        stock = stock_texts.bad_value(line.key, code.partition("=")[2], cause)
     else:
-        stock = stock_texts.unrecognized(line)
+        stock = stock_texts.unrecognized(code)
     return f"{stock}\nConfiguration parsing error\n{ours}"
 
 
-def _lines(text: bytearray) -> Iterator[tuple[int, bytearray]]:
-    """The lines that say something, without comment and whitespace; each is wiped thereafter."""
-    begin, number = 0, 0
-    while begin < len(text):
-        number += 1
-        end = text.find(b"\n", begin)
-        end = len(text) if end < 0 else end
-        comment = text.find(b"#", begin, end)
-        whole = text[begin : end if comment < 0 else comment]
-        line = whole.translate(None, _WHITESPACE)
-        if line:
-            yield number, line
-        wipe(whole)
-        wipe(line)
-        begin = end + 1
-
-
-def _key(line: bytearray) -> str:
-    return line[: max(line.find(b"="), 0)].decode("ascii", "replace").lower()
-
-
-def _warn(key: str, value: str) -> None:
+def _warn(key: Key, value: str) -> None:
     """Of what is accepted, and yet not what it looks like."""
     warnings = []
-    if key == "allowedips" and value:
+    if key.kind == "networks" and value:
         warnings = stock_texts.host_bits(value)
-    elif key == "listenport" and value.isdecimal() and len(value) < 20 and int(value) > 65535:
-        warnings = [f"Warning: ListenPort {value} is taken as {int(value) % 65536}"]
+    elif key.kind == "port" and value.isdecimal() and len(value) < 20 and int(value) > 65535:
+        warnings = [f"Warning: {key.name} {value} is taken as {int(value) % 65536}"]
     for warning in warnings:
         print(warning, file=sys.stderr)
 
@@ -315,20 +269,26 @@ is not sent again. `wiresnake reload` does the rest: addresses, routes, DNS.""",
 _FILE = """\
 The file may hold what `wiresnake showconf` prints. wg-quick's keys (Address, DNS, ...) are
 refused: `wiresnake strip` leaves them out. A mistake is told with its line; nothing is applied."""
+
+
+def _listed(section: str) -> str:
+    """The words of a section for the help, those that take secrets last."""
+    lines = []
+    for key in sorted(schema.keys_of(section), key=lambda key: key.secret):
+        if key.word and key is not schema.PUBLIC_KEY:
+            usage = key.word.usage.replace("\n", "\n" + 28 * " ")
+            lines.append(f"  {f'{key.word.word} {key.word.takes}':26}{usage}")
+    return "\n".join(lines)
+
+
 _EPILOG = {
-    "set": """\
+    "set": f"""\
 words of the interface:
-  listen-port PORT          0 is any free one
-  fwmark MARK               of the encrypted packets: a number, 0x hexadecimal, or off
-  private-key FILE          a file with the key, or a pipe; an empty file removes the key
+{_listed("interface")}
 
 words of a peer, behind `peer PUBLIC_KEY`:
   remove                    removes it
-  endpoint HOST:PORT        or [IPv6 address]:PORT
-  allowed-ips NETWORKS      between commas; '' is none. With a sign the list is a change: +
-                            adds to those that the peer has, - removes
-  persistent-keepalive S    seconds from 1 to 65535, or off
-  preshared-key FILE        as private-key
+{_listed("peer")}
 
 examples:
   wiresnake set wg0 listen-port 51820 private-key /etc/wireguard/wg0.key

@@ -4,39 +4,39 @@ import re
 import socket
 
 from wiresnake.conffile.lines import shown
+from wiresnake.conffile.schema import PUBLIC_KEY, Key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
 
 _SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
-_HIDDEN = ("privatekey", "presharedkey")
 
 
-def bad_value(name: str, value: str, cause: BaseException | None) -> str:
-    """Of a known key, in lower case. `cause` is what the parser met."""
-    if name != "publickey":
+def bad_value(key: Key, value: str, cause: BaseException | None) -> str:
+    """Says that a key cannot have such a value. `cause` is what the parser met."""
+    if key.kind != "public key":
         value = shown(value)
-    if name == "endpoint" and (what := _endpoint(value)):
+    if key.kind == "endpoint" and (what := _endpoint(value)):
         return what
     if isinstance(cause, socket.gaierror):
         return f"{cause.strerror}: `{value}'"
-    match name:
-        case "listenport":
+    match key.kind:
+        case "port":
             return "Unable to parse empty port"
-        case "fwmark":
+        case "mark":
             return f"Fwmark is neither 0/off nor 0-0xffffffff: `{value}'"
-        case "persistentkeepalive":
+        case "seconds":
             return f"Persistent keepalive interval is neither 0/off nor 1-65535: `{value}'"
-        case "allowedips":
+        case "networks":
             return _allowed_ips(value)
         case "endpoint":
             return f"Name or service not known: `{value}'"
-    value = "(hidden)" if name in _HIDDEN else value
+    value = "(hidden)" if key.secret else value
     return f"Key is not the correct length or format: `{value}'"
 
 
 def unrecognized(line: str) -> str:
     """Of any other line, without whitespace; a secret in it stays one."""
-    public = line.lower().startswith("publickey=")
+    public = line.lower().startswith(f"{PUBLIC_KEY.name.lower()}=")
     return f"Line unrecognized: `{line if public else _SECRET.sub('(hidden)', line)}'"
 
 

@@ -8,35 +8,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from wiresnake.conffile import lines, relations, values
-from wiresnake.conffile.lines import HOOKS, Line, squeeze
+from wiresnake.conffile import labels, lines, relations, schema, values
+from wiresnake.conffile.lines import Line, squeeze
 from wiresnake.conffile.relations import Place, Section
+from wiresnake.conffile.schema import FOREIGN, WHITESPACE, Key
 from wiresnake.conffile.values import Problem
-
-WG = {
-    "interface": ("PrivateKey", "ListenPort", "FwMark"),
-    "peer": ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"),
-}
-QUICK = {
-    "interface": (
-        *("Address", "DNS", "MTU", "Table", "SaveConfig"),
-        *("PreUp", "PostUp", "PreDown", "PostDown"),
-    ),
-    "peer": ("OnUp", "OnDown"),
-}
-"""What `strip` removes; [Peer]'s are our own addition."""
-LISTS = frozenset(("address", "dns", "allowedips"))
-FOREIGN = {
-    **dict.fromkeys(("includedapplications", "excludedapplications"), "Android"),
-    **dict.fromkeys(("jc", "jmin", "jmax", "s1", "s2", "s3", "s4", "itime"), "AmneziaWG"),
-    **dict.fromkeys(("h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4", "i5"), "AmneziaWG"),
-    **dict.fromkeys(("j1", "j2", "j3"), "AmneziaWG"),
-}
-"""Keys of other dialects, which `wiresnake import` reads."""
-
-_KEYS = {section: (*WG[section], *QUICK[section]) for section in WG}
-_NAMES = {section: {key.lower(): key for key in keys} for section, keys in _KEYS.items()}
-_QUICK_NAMES = {section: {key.lower() for key in keys} for section, keys in QUICK.items()}
 
 
 class Finding(NamedTuple):
@@ -93,7 +69,7 @@ class _Reader:
         self.findings.append(Finding(*place, *problem))
 
     def feed(self, line: Line) -> None:
-        self.comments |= bool(line.comment) and not _is_saved(line)
+        self.comments |= bool(line.comment) and not labels.is_kept(line)
         if line.header:
             self._header(line)
         elif not line.equals:
@@ -102,7 +78,7 @@ class _Reader:
             self._setting(line)
 
     def _header(self, line: Line) -> None:
-        code = line.text.partition("#")[0].strip(lines.WHITESPACE)
+        code = line.text.partition("#")[0].strip(WHITESPACE)
         self._spaced = squeeze(code) != code
         self._open = None
         if squeeze(code).lower() == "[interface]":
@@ -123,7 +99,6 @@ class _Reader:
             self.error(line, "neither a section nor 'Key = value'", remedy)
 
     def _setting(self, line: Line) -> None:
-        section = line.section if line.section in _KEYS else ""
         if line.key.startswith(";"):
             self.error(line, "';' does not begin a comment", "begin it with '#'")
         elif not line.key.isascii():
@@ -131,80 +106,72 @@ class _Reader:
             self.error(line, reason, "type the key anew: it came by copying")
         elif self._open is None:
             self._lost(line)
-        elif line.name not in _NAMES[section]:
-            self._unknown(line, section)
+        elif line.known is None or line.known.section != line.section:
+            self._unknown(line)
         else:
-            self._known(self._open, line, section)
+            self._known(self._open, line, line.known)
 
     def _lost(self, line: Line) -> None:
         if not line.section:
-            key = _NAMES["interface"].get(line.name) or _NAMES["peer"].get(line.name)
-            reason = f"{key or 'a line'} stands before any section"
+            reason = f"{line.known.name if line.known else 'a line'} stands before any section"
             self.error(line, reason, "write [Interface] above it")
         # Below an unknown section its header is what is wrong.
 
-    def _unknown(self, line: Line, section: str) -> None:
-        here = f"[{section.title()}]"
-        other = "peer" if section == "interface" else "interface"
-        if line.name in _NAMES[other]:
-            key = _NAMES[other][line.name]
-            remedy = f"put it under [{other.title()}]"
-            self.error(line, f"{key} does not belong under {here}", remedy)
-        elif line.name in FOREIGN:
-            reason = f"{line.key} is a key of {FOREIGN[line.name]}"
+    def _unknown(self, line: Line) -> None:
+        here = f"[{line.section.title()}]"
+        if line.known:
+            remedy = f"put it under [{line.known.section.title()}]"
+            self.error(line, f"{line.known.name} does not belong under {here}", remedy)
+        elif foreign := FOREIGN.get(line.key.lower()):
+            reason = f"{line.key} is a key of {foreign}"
             self.error(line, reason, "read the file with `wiresnake import`")
         else:
-            names = {**_NAMES[section], **_NAMES[other]}
-            near = get_close_matches(line.name, names, 1, 0.7)
+            own = sorted(schema.keys_of(line.section), key=lambda key: key.quick)
+            names = {key.name.lower(): key.name for key in (*own, *schema.KEYS)}
+            near = get_close_matches(line.key.lower(), names, 1, 0.7)
             # What is not like a key may be half of a secret that a line break has cut.
             key = f" '{line.key}'" if near or len(line.key) <= 12 else ""
-            known = f"{here} has {', '.join(_KEYS[section])}"
+            known = f"{here} has {', '.join(key.name for key in own)}"
             remedy = f"did you mean {names[near[0]]}?" if near else known
             self.error(line, f"unknown key{key} in {here}", remedy)
 
-    def _known(self, opened: Section, line: Line, section: str) -> None:
-        key = _NAMES[section][line.name]
-        quick = line.name in _QUICK_NAMES[section]
-        if quick and section == "interface" and (self._spaced or _inner_space(line)):
-            reason = f"{key}, or the section above it, is written with spaces, which stock refuses"
+    def _known(self, opened: Section, line: Line, key: Key) -> None:
+        stock = key.quick and key.section == "interface"
+        if stock and (self._spaced or _inner_space(line)):
+            reason = (
+                f"{key.name}, or the section above it, is written with spaces, which stock refuses"
+            )
             self.warn(line, reason, "write it without")
-        before = opened.last(line.name)
-        if before and line.name not in LISTS | HOOKS:
-            reason = f"{key} comes again: this one wins over line {before.number}'s"
+        before = opened.last(key)
+        if before and not key.is_list:
+            reason = f"{key.name} comes again: this one wins over line {before.number}'s"
             remedy = "remove one of the two"
-            if line.name == "publickey":
+            if key is schema.PUBLIC_KEY:
                 remedy = "remove one of the two, or write [Peer] above it for another peer"
             self.warn(line, reason, remedy)
-        opened.lines.setdefault(line.name, []).append(line)
+        opened.lines.setdefault(key, []).append(line)
         if not squeeze(line.value):
-            self._empty(line, key, quick)
+            self._empty(line, key)
             return
-        if not quick and not line.value.isascii():
-            reason = f"a character in {key} that is not ASCII"
+        if not key.quick and not line.value.isascii():
+            reason = f"a character in {key.name} that is not ASCII"
             self.error(line, reason, "type it anew: it came by copying", line.value_column)
             return
         for item, column in relations.items(line):
-            for problem in values.problems(line.name, item):
+            for problem in values.problems(key, item):
                 self.add(Place(line.number, column), problem)
 
-    def _empty(self, line: Line, key: str, quick: bool) -> None:
+    def _empty(self, line: Line, key: Key) -> None:
         remedy = "give it a value or remove the line"
-        if not quick or line.name == "saveconfig":
-            self.error(line, f"{key} has no value", remedy)
-        elif line.name in HOOKS:  # Generators of files write them.
+        if not key.quick or key.kind == "switch":
+            self.error(line, f"{key.name} has no value", remedy)
+        elif key.kind == "command":  # Generators of files write them.
             place = Place(line.number, line.key_column)
-            self.add(place, Problem("note", f"{key} has no command and does nothing", remedy))
+            self.add(place, Problem("note", f"{key.name} has no command and does nothing", remedy))
         else:
-            self.warn(line, f"{key} has no value and does nothing", remedy)
+            self.warn(line, f"{key.name} has no value and does nothing", remedy)
 
 
 def _inner_space(line: Line) -> bool:
-    key = line.text.partition("=")[0].strip(lines.WHITESPACE)
+    key = line.text.partition("=")[0].strip(WHITESPACE)
     return squeeze(key) != key
-
-
-def _is_saved(line: Line) -> bool:
-    """Whether `save` keeps the comment."""
-    if line.section == "peer":
-        return line.comment.lower().startswith(("friendly_name", "friendly_json"))
-    return bool(lines.told(f"#{line.comment}".encode("utf-8", "surrogateescape")))

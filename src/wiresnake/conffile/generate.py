@@ -3,7 +3,6 @@
 Only text and numbers; the caller reads and writes the files.
 """
 
-import base64
 import ipaddress
 import re
 import secrets
@@ -12,10 +11,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from wiresnake._native import PresharedKey, PrivateKey
-from wiresnake.conffile import forwarding, labels, lines
+from wiresnake.conffile import forwarding, labels, lines, scanner, schema
 from wiresnake.conffile.check import check
+from wiresnake.conffile.dialects import wg_quick
+from wiresnake.conffile.dialects.document import Document, Peer
 from wiresnake.conffile.relations import Section, items
+from wiresnake.conffile.write import written
 from wiresnake.errors import ConfigError
+from wiresnake.text import base64_text
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -57,20 +60,20 @@ def networks(text: str) -> list[Network]:
 
 
 def listen_port(text: str) -> int | None:
-    value = _Sections(text).interface.value("listenport")
+    value = _Sections(text).interface.value(schema.LISTEN_PORT)
     return int(value) if value.isascii() and value.isdecimal() else None
 
 
 def is_servers(text: str) -> bool:
     """Whether a file is one to be called and never calls: it listens, and knows no endpoint."""
     sections = _Sections(text)
-    calls = any(one.value("endpoint") for one in sections.peers)
-    return bool(sections.interface.value("listenport")) and not calls
+    calls = any(one.value(schema.ENDPOINT) for one in sections.peers)
+    return bool(sections.interface.value(schema.LISTEN_PORT)) and not calls
 
 
 def saves(text: str) -> bool:
     """Whether wg-quick writes the file anew as the interface goes down."""
-    return _Sections(text).interface.value("saveconfig").lower() == "true"
+    return _Sections(text).interface.value(schema.SAVE_CONFIG).lower() == "true"
 
 
 def server(
@@ -91,17 +94,13 @@ def server(
     if dns := _servers(dns):
         told.append(f"# dns = {dns}")
     key = _base64(PrivateKey.generate())
-    body = [
-        "[Interface]",
-        f"PrivateKey = {key}",
-        f"Address = {', '.join(map(str, addresses))}",
-        f"ListenPort = {port}",
-    ]
+    file = Document(private_key=key, addresses=tuple(map(str, addresses)), listen_port=port)
+    forwards: Sequence[str] = ()
     if nat:
-        body += forwarding.nat(name, addresses)
+        forwards = forwarding.nat(name, addresses)
     elif forward:
-        body += forwarding.among_peers(name, addresses)
-    return "\n".join([*told, *body, ""])
+        forwards = forwarding.among_peers(name, addresses)
+    return "\n".join([*told, wg_quick.write(file) + "".join(f"{line}\n" for line in forwards)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,8 @@ def assert_name(name: str) -> None:
 
 def masquerades(text: str) -> bool:
     """Whether a hook of the file speaks of NAT. What a script of its own does is not seen."""
-    hooks = (line.value.lower() for line in lines.read(text) if line.name in lines.HOOKS)
+    known = ((line.known, line.value.lower()) for line in lines.read(text))
+    hooks = [value for key, value in known if key and key.kind == "command"]
     return any(word in hook for hook in hooks for word in ("masquerade", "snat"))
 
 
@@ -169,7 +169,7 @@ def peer(
             f"{file} has a peer '{name}' already; choose another name, or give it new keys with"
             " --replace"
         )
-    private = sections.interface.value("privatekey")
+    private = sections.interface.value(schema.PRIVATE_KEY)
     own = PrivateKey.from_base64(private.encode()) if private else None
     if own is None:
         raise ConfigError(f"{file} has no PrivateKey; `wiresnake new server` makes a whole file")
@@ -180,7 +180,7 @@ def peer(
             f"nothing says how peers reach the server: give --endpoint HOST, or write"
             f" '# endpoint = HOST:PORT' into {file}"
         )
-    port = sections.interface.value("listenport")
+    port = sections.interface.value(schema.LISTEN_PORT)
     endpoint = with_port(endpoint, port)
     taken = [*_allowed(sections.peers), *taken]
     if replaces:
@@ -188,40 +188,33 @@ def peer(
     else:
         hosts = _given(addresses, sections, taken, file) or _next(sections, taken, file)
     key = PrivateKey.generate()
-    shared = [f"PresharedKey = {_base64(PresharedKey.generate())}"] if preshared else []
+    shared = _base64(PresharedKey.generate()) if preshared else ""
     dns = _servers(sections.told.get("dns") if dns is None else dns)
-    theirs = [
-        "[Interface]",
-        f"PrivateKey = {_base64(key)}",
-        f"Address = {', '.join(hosts)}",
-        *([f"DNS = {dns}"] if dns else []),
-        "",
-        "[Peer]",
-        f"PublicKey = {base64.b64encode(own.public).decode()}",
-        *shared,
-        f"AllowedIPs = {', '.join(allowed or _inside(sections))}",
-        f"Endpoint = {endpoint}",
-        *([f"PersistentKeepalive = {keepalive}"] if keepalive else []),
-        "",
-    ]
-    public = base64.b64encode(key.public).decode()
-    ours = [
-        "[Peer]",
-        f"# friendly_name = {name}",
-        f"PublicKey = {public}",
-        *shared,
-        f"AllowedIPs = {', '.join(hosts)}",
-        "",
-    ]
+    ours = Peer(
+        base64_text(own.public),
+        preshared_key=shared,
+        allowed_ips=tuple(allowed or _inside(sections)),
+        endpoint=endpoint,
+        persistent_keepalive=keepalive,
+    )
+    theirs = Document(
+        private_key=_base64(key),
+        addresses=tuple(hosts),
+        dns=tuple(dns.split(", ")) if dns else (),
+        peers=(ours,),
+    )
+    public = base64_text(key.public)
+    new = Peer(public, name, shared, tuple(hosts))
     if replaces:
-        text = _with_keys(text, old, f"PublicKey = {public}", shared)
+        text = _with_keys(text, old, new)
     else:
-        text += ("\n" if text.endswith("\n") or not text else "\n\n") + "\n".join(ours)
+        text += "\n" if text.endswith("\n") or not text else "\n\n"
+        text += "".join(f"{line}\n" for line in wg_quick.write_peer(new))
     if not told:
         text = _with_endpoint(text, endpoint)
-    changed = (public, *sorted({one.value("publickey") for one in old}))
+    changed = (public, *sorted({one.value(schema.PUBLIC_KEY) for one in old}))
     noted = "" if told else endpoint
-    return Pair(text, "\n".join(theirs), tuple(hosts), changed, noted)
+    return Pair(text, wg_quick.write(theirs), tuple(hosts), changed, noted)
 
 
 def without(text: str, peer: str, *, file: str) -> tuple[str, str]:
@@ -232,7 +225,7 @@ def without(text: str, peer: str, *, file: str) -> tuple[str, str]:
     """
     sections = _Sections(text)
     found = sections.called(peer)
-    keys = {one.value("publickey") for one in found}
+    keys = {one.value(schema.PUBLIC_KEY) for one in found}
     if not keys:
         raise ConfigError(f"{file} has no peer '{peer}'; give its name there or its public key")
     if len(keys) > 1:
@@ -252,9 +245,9 @@ def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
     """The rows of a peer, with the empty ones after it."""
 
     def is_comment(at: int) -> bool:
-        line = lines.read_line(rows[at], 0, "")
-        told = lines.told(line.text.encode("utf-8", "surrogateescape"))
-        return bool(line.comment) and not line.key and not line.value and not told
+        line = next(lines.read(rows[at]), lines.NO_LINE)
+        plain = not (line.header or line.equals or line.value)
+        return plain and bool(line.comment) and not labels.is_kept(line)
 
     begin = section.header.number - 1
     end = max([begin, *(line.number - 1 for found in section.lines.values() for line in found)]) + 1
@@ -270,18 +263,21 @@ def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
     return begin, end
 
 
-def _with_keys(text: str, peer: Sequence[Section], key: str, shared: Sequence[str]) -> str:
+def _with_keys(text: str, peer: Sequence[Section], keys: Peer) -> str:
     """Other keys in the same places; all else of the peer stays."""
     rows = text.split("\n")
     gone: set[int] = set()
     for section in peer:
         ending = "\r" if rows[section.header.number - 1].endswith("\r") else ""
-        new = [f"{row}{ending}" for row in (key, *shared)]
-        first, *more = (line.number - 1 for line in section.lines["publickey"])
-        more += (line.number - 1 for line in section.lines.get("presharedkey", ()))
+        new = [f"{row}{ending}" for row in written(_KEYS, keys)]
+        first, *more = (line.number - 1 for line in section.lines[schema.PUBLIC_KEY])
+        more += (line.number - 1 for line in section.lines.get(schema.PRESHARED_KEY, ()))
         rows[first] = "\n".join(new)
         gone.update(more)
     return "\n".join(row for at, row in enumerate(rows) if at not in gone)
+
+
+_KEYS = (schema.PUBLIC_KEY, schema.PRESHARED_KEY)
 
 
 def _with_endpoint(text: str, endpoint: str) -> str:
@@ -323,10 +319,11 @@ class _Sections:
     """A server's file, cut up."""
 
     def __init__(self, text: str) -> None:
-        self.interface = Section(lines.Line(1, "", "", False, "", "", False, 1, 1, ""))
+        self.interface = Section(lines.NO_LINE)
         self.peers: list[Section] = []
-        self._names = {key: notes.name for key, notes in labels.read(text).items()}
-        self.told = lines.told(text.encode("utf-8", "surrogateescape"))
+        data = text.encode("utf-8", "surrogateescape")
+        self._names = {key: peer.name for key, peer in labels.read(data).items()}
+        self.told = labels.told(data, scanner.scan(data))
         opened = self.interface
         for line in lines.read(text):
             if line.header and line.section == "peer":
@@ -335,17 +332,17 @@ class _Sections:
             elif line.header:
                 opened = self.interface
             elif line.key:
-                opened.lines.setdefault(line.name, []).append(line)
+                opened.lines.setdefault(line.known, []).append(line)
 
     def called(self, peer: str) -> list[Section]:
         """The peers of that name or public key."""
         keys = {peer, *(key for key, name in self._names.items() if name == peer)}
-        return [one for one in self.peers if one.value("publickey") in keys]
+        return [one for one in self.peers if one.value(schema.PUBLIC_KEY) in keys]
 
 
 def _interfaces(section: Section) -> list[Interface]:
     found = []
-    for line in section.lines.get("address", ()):
+    for line in section.lines.get(schema.ADDRESS, ()):
         for item, _ in items(line):
             try:
                 found.append(ipaddress.ip_interface(item))
@@ -357,7 +354,7 @@ def _interfaces(section: Section) -> list[Interface]:
 def _allowed(peers: Iterable[Section]) -> list[Network]:
     found = []
     for one in peers:
-        for line in one.lines.get("allowedips", ()):
+        for line in one.lines.get(schema.ALLOWED_IPS, ()):
             for item, _ in items(line):
                 try:
                     found.append(ipaddress.ip_network(item.removeprefix("+"), strict=False))

@@ -5,12 +5,19 @@ may stand anywhere in the section, as a line of their own; the first that has a 
 """
 
 import json
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from wiresnake.conffile import lines
+from wiresnake.conffile import lines, scanner, schema
+from wiresnake.conffile.scanner import SPACE, Line, decoded, squeezed
+from wiresnake.conffile.schema import WHITESPACE
+
+_NAMES = re.compile(rb"(?i)#%b*friendly_(?:name|json)%b*=" % (SPACE, SPACE))
+_TOLD = re.compile(rb"(?i)#[ \t]*(endpoint|dns)[ \t]*=([^\n]*)")
 
 
-class Notes(NamedTuple):
+class PeerLabels(NamedTuple):
     """What a file says of one peer."""
 
     public_key: str
@@ -20,20 +27,70 @@ class Notes(NamedTuple):
     """As written: its host may be a name."""
     on_up: tuple[str, ...] = ()
     on_down: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
+    """Those that name it, as they stand, with their '#'."""
 
 
-def read(text: str) -> dict[str, Notes]:
+def read(text: bytes | bytearray) -> dict[str, PeerLabels]:
     """The peers of a file by public key. What is wrong in it is not judged here."""
-    found: dict[str, Notes] = {}
-    notes = Notes("")
-    for line in lines.read(text):
-        if line.header:
-            _keep(found, notes)
-            notes = Notes("")
-        elif line.section == "peer":
-            notes = _with(notes, line)
-    _keep(found, notes)
+    found: dict[str, PeerLabels] = {}
+    for peer in peers(text, scanner.scan(text)):
+        # A peer that comes again keeps what is not said.
+        if peer.public_key and (before := found.get(peer.public_key)):
+            peer = peer._replace(
+                name=peer.name or before.name, endpoint=peer.endpoint or before.endpoint
+            )
+        if peer.public_key:
+            found[peer.public_key] = peer
     return found
+
+
+def peers(text: bytes | bytearray, scanned: Iterable[Line]) -> Iterator[PeerLabels]:
+    """The same of each section in order, also of one without a key or one that comes again."""
+    peer: dict[str, Any] | None = None
+    for line in scanned:
+        key = line.key
+        if line.kind == "header":
+            if peer is not None:
+                yield PeerLabels(**peer)
+            peer = {"public_key": ""} if line.section == "peer" else None
+        elif peer is None:
+            continue
+        elif line.kind == "comment":
+            if _NAMES.match(text, line.comment, line.end):
+                comment = decoded(text, line.comment, line.end).rstrip(WHITESPACE)
+                peer["name"] = peer.get("name") or displayed(of_comment(comment[1:]))
+                peer["comments"] = (*peer.get("comments", ()), comment)
+        elif key is schema.PUBLIC_KEY or key is schema.ENDPOINT:
+            name = squeezed(text[line.value : line.value_end])
+            peer[key.field] = name.decode("utf-8", "replace")
+        elif key is not None and key.kind == "command" and key.section == "peer":
+            value = decoded(text, line.value, line.value_end)
+            peer[key.field] = (*peer.get(key.field, ()), value)
+    if peer is not None:
+        yield PeerLabels(**peer)
+
+
+def told(text: bytes | bytearray, scanned: Iterable[Line]) -> dict[str, str]:
+    """What comments outside of peers say for the next one: `# endpoint = H:P`, `# dns = ...`."""
+    found = {}
+    for line in scanned:
+        outside = line.kind == "comment" and line.section != "peer"
+        if outside and (match := _TOLD.match(text, line.comment, line.end)):
+            key, value = (part.decode("utf-8", "surrogateescape") for part in match.groups())
+            found[key.lower()] = value.strip(WHITESPACE)
+    return found
+
+
+def is_kept(line: lines.Line) -> bool:
+    """Whether `save` keeps the comment of a line."""
+    comment = f"#{line.comment}".encode("utf-8", "surrogateescape")
+    return bool((_NAMES if line.section == "peer" else _TOLD).match(comment))
+
+
+def comment(name: str) -> str:
+    """The comment that gives a peer its name."""
+    return f"# friendly_name = {name}"
 
 
 def of_comment(comment: str) -> str:
@@ -48,7 +105,7 @@ def of_comment(comment: str) -> str:
                 tags = json.loads(value)
             except (ValueError, RecursionError):
                 return ""
-            return lines.printable(_named(tags)) if isinstance(tags, dict) else ""
+            return lines.printable(_name(tags)) if isinstance(tags, dict) else ""
     return ""
 
 
@@ -57,7 +114,7 @@ def displayed(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _named(tags: dict[str, object]) -> str:
+def _name(tags: dict[str, object]) -> str:
     """Of labels, which may be any, the one that is a name: `name`, `friendly_name` or `username`,
     else the first whose key ends with the word, as `peer_name` does."""
     texts = {
@@ -67,28 +124,3 @@ def _named(tags: dict[str, object]) -> str:
     }
     keys = [*("name", "friendly_name", "username"), *(one for one in texts if one.endswith("name"))]
     return next((texts[key] for key in keys if key in texts), "")
-
-
-def _keep(found: dict[str, Notes], notes: Notes) -> None:
-    if not notes.public_key:
-        return
-    if before := found.get(notes.public_key):  # A peer that comes again keeps what is not said.
-        notes = notes._replace(
-            name=notes.name or before.name, endpoint=notes.endpoint or before.endpoint
-        )
-    found[notes.public_key] = notes
-
-
-def _with(notes: Notes, line: lines.Line) -> Notes:
-    if line.comment and not line.key and not line.value:
-        return notes if notes.name else notes._replace(name=displayed(of_comment(line.comment)))
-    match line.name:
-        case "publickey":
-            return notes._replace(public_key="".join(line.value.split()))
-        case "endpoint":
-            return notes._replace(endpoint="".join(line.value.split()))
-        case "onup":
-            return notes._replace(on_up=(*notes.on_up, line.value))
-        case "ondown":
-            return notes._replace(on_down=(*notes.on_down, line.value))
-    return notes

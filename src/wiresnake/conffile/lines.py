@@ -1,22 +1,17 @@
-"""A configuration file as lines with places: what every reader of wg-quick files stands on.
+"""A configuration file as text, line by line, for what judges, rewrites and converts whole files.
 
-The grammar is that of `wg` and `wg-quick`: `Key = value` under [Interface] and [Peer], names
-case-insensitive, comments from '#' (hooks keep theirs), CRLF and a UTF-8 BOM do no harm.
+Who has secrets to keep takes the places of `scanner` instead.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-HOOKS = frozenset(("preup", "postup", "predown", "postdown", "onup", "ondown"))
-"""Their values are shell commands, so that a '#' in them is the shell's."""
-WHITESPACE = " \t\n\v\f\r"
-"""What `wg` takes for it; to Python a no-break space would be some too."""
+from wiresnake.conffile import scanner
+from wiresnake.conffile.scanner import decoded
+from wiresnake.conffile.schema import WHITESPACE, Key
+
 _NO_WHITESPACE = str.maketrans("", "", WHITESPACE)
-_TOLD = re.compile(
-    rb"(?im)^(?:\xef\xbb\xbf)?[ \t]*(?:(?P<header>\[[^\n]*)"
-    rb"|\#[ \t]*(?P<key>endpoint|dns)[ \t]*=(?P<value>[^\n]*))"
-)
 _KEY = re.compile("[A-Za-z0-9+/]{40,}=?")
 
 
@@ -30,10 +25,13 @@ class Line(NamedTuple):
     """The section that it stands in, in lower case: `interface`, `peer`; empty before the first.
     Of a header, its own."""
     header: bool
+    known: Key | None
+    """If there is such a key in any section."""
     key: str
-    """Without whitespace, as written; empty for a header, a comment or an empty line."""
+    """Without whitespace, as written; empty for a header, a comment or other text."""
     value: str
-    """What stands behind '=', stripped and without comment; of a hook with everything."""
+    """What stands behind '=', stripped and without comment; of a command with everything. Of other
+    text all of it, without whitespace."""
     equals: bool
     key_column: int
     """Counted from 1; of a header or another text, where it begins."""
@@ -41,64 +39,35 @@ class Line(NamedTuple):
     comment: str
     """What stands behind '#', stripped."""
 
-    @property
-    def name(self) -> str:
-        """The key in lower case."""
-        return self.key.lower()
+
+NO_LINE = Line(1, "", "", False, None, "", "", False, 1, 1, "")
+"""The beginning of a file, where nothing is."""
 
 
 def read(text: str) -> Iterator[Line]:
-    """Every line in order, the empty ones too."""
-    section = ""
-    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        line = read_line(raw, number, section)
-        section = line.section
-        yield line
+    """Every line in order but the empty ones."""
+    data = text.encode("utf-8", "surrogateescape")
+    for line in scanner.scan(data):
+        yield view(data, line)
 
 
-def read_line(raw: str, number: int, section: str) -> Line:
-    """One line, without its newline, that stands in that section unless it opens another."""
-    whole = raw.removesuffix("\r")
-    code, _, comment = whole.partition("#")
-    key, equals, value = code.partition("=")
-    key = squeeze(key)
-    if equals and key.lower() in HOOKS:
-        value, comment = whole.partition("=")[2], ""
-    column = len(code) - len(code.lstrip(WHITESPACE)) + 1
-    bare = squeeze(code)
-    header = bare.startswith("[")
-    if header:
-        section = bare.lower().removeprefix("[").removesuffix("]")
-        key, equals, value = "", "", ""
-    elif not equals:
-        key, value = "", bare
-    at = len(code.partition("=")[0]) + 1 + len(value) - len(value.lstrip(WHITESPACE)) + 1
+def view(data: bytes | bytearray, line: scanner.Line) -> Line:
+    """One line's text. No line with a secret is to be looked at if the buffer is to be wiped."""
+    setting, other = line.equals >= 0, line.kind == "other"
+    value = decoded(data, line.value, line.value_end) if setting or other else ""
     return Line(
-        number,
-        whole,
-        section,
-        header,
-        key,
-        value.strip(WHITESPACE),
-        bool(equals),
-        column,
-        at if equals else column,
-        comment.strip(WHITESPACE),
+        line.number,
+        decoded(data, line.begin, line.end),
+        line.section,
+        line.kind == "header",
+        line.key,
+        squeeze(decoded(data, line.code, line.equals)) if setting else "",
+        squeeze(value) if other else value,
+        setting,
+        len(decoded(data, line.begin, line.code)) + 1,
+        len(decoded(data, line.begin, line.value)) + 1,
+        decoded(data, line.comment + 1, line.end).strip(WHITESPACE) if line.comment >= 0 else "",
     )
-
-
-def told(text: bytes | bytearray) -> dict[str, str]:
-    """What comments outside of peers say for the next one: `# endpoint = HOST:PORT`, `# dns = ...`.
-    No other line, which may be a secret, is taken out of the buffer."""
-    found = {}
-    peer = False
-    for line in _TOLD.finditer(text):
-        if header := line["header"]:
-            peer = squeeze(header.decode("ascii", "replace")).lower().startswith("[peer]")
-        elif not peer:
-            value = line["value"].decode("utf-8", "surrogateescape").strip(WHITESPACE)
-            found[line["key"].decode("ascii").lower()] = value
-    return found
 
 
 def squeeze(text: str) -> str:

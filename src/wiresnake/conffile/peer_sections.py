@@ -4,25 +4,20 @@ A secret is only known by its place.
 """
 
 import ipaddress
-import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
+from wiresnake.conffile import schema
+from wiresnake.conffile.scanner import Line, squeezed
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
 
-_SPACES = b" \t\n\v\f\r"
-_KNOWN = frozenset(
-    (b"publickey", b"presharedkey", b"allowedips", b"endpoint", b"persistentkeepalive")
-)
-
 
 @dataclass(slots=True)
-class Stanza:
+class PeerSection:
     """A part of the file that begins with a header, or the lines before the first."""
 
-    begin: int
-    end: int = 0
+    lines: list[Line] = field(default_factory=list)
     peer: bool = False
     public_key: str = ""
     allowed_ips: list[str] = field(default_factory=list)
@@ -31,33 +26,22 @@ class Stanza:
     keepalive: str = "0"
     endpoint: str = ""
     odd: bool = False
-    """Written in a way that text does not tell what it is: `config.conf` must read it."""
+    """Written in a way that text does not tell what it is: `wg` must read it."""
 
 
-_LINE = re.compile(rb"(?m)^[ \t\v\f\r]*(?:(\[[^#\n]*)|([^=#\n]{1,60})=([^#\n]*)|([^#\s][^\n]*))")
-"""A header, a key with its value, or what is neither. A key of more than 60 characters is none: it
-may be a secret that lost its place."""
-
-
-def read(wg: bytearray, known: Set[str] = frozenset()) -> list[Stanza]:
+def read(
+    text: bytearray, scanned: Sequence[Line], known: Set[str] = frozenset()
+) -> list[PeerSection]:
     """The whole file, cut at its headers. `known` are networks that need no second look."""
-    keys: dict[bytes, bytes] = {}
-    found = [Stanza(0)]
-    for line in _LINE.finditer(wg):
-        kind = line.lastindex
-        if kind == 3:
-            raw = line[2]
-            key = keys.get(raw)
-            if key is None:
-                key = keys[raw] = raw.translate(None, _SPACES).lower()
-            _feed(found[-1], key, wg, *line.span(3), known)
-        elif kind == 1:
-            found[-1].end = line.start()
-            header = line[1].translate(None, _SPACES).lower()
-            found.append(Stanza(line.start(), peer=header == b"[peer]"))
-        else:
-            found[-1].odd = True
-    found[-1].end = len(wg)
+    found = [PeerSection()]
+    for line in scanned:
+        if line.kind == "header":
+            header = squeezed(text[line.value : line.value_end]).lower()
+            found.append(PeerSection([line], header == b"[peer]"))
+            continue
+        found[-1].lines.append(line)
+        if found[-1].peer and line.kind != "comment":
+            _feed(found[-1], line, text, known)
     return found
 
 
@@ -66,35 +50,38 @@ def text(prefix: Prefix) -> str:
     return f"{ipaddress.ip_address(prefix.address)}/{prefix.length}"
 
 
-def _feed(stanza: Stanza, key: bytes, wg: bytearray, begin: int, end: int, known: Set[str]) -> None:
-    if not stanza.peer:
+def _feed(section: PeerSection, line: Line, wg: bytearray, known: Set[str]) -> None:
+    if line.key is schema.PRESHARED_KEY:
+        section.odd = section.odd or section.preshared_key is not None
+        section.preshared_key = line.value, line.value_end
         return
-    if key == b"presharedkey":
-        while begin < end and wg[begin] in _SPACES:
-            begin += 1
-        while begin < end and wg[end - 1] in _SPACES:
-            end -= 1
-        stanza.odd = stanza.odd or stanza.preshared_key is not None
-        stanza.preshared_key = begin, end
+    if line.key not in _PLAIN or line.value == line.value_end:
+        section.odd = True
         return
-    value = wg[begin:end].translate(None, _SPACES).decode("ascii", "replace")
-    if not value or key not in _KNOWN:
-        stanza.odd = True
-    elif key == b"publickey":
-        stanza.odd = stanza.odd or bool(stanza.public_key)
-        stanza.public_key = value
-    elif key == b"endpoint":
-        stanza.endpoint = value
-    elif key == b"persistentkeepalive":
-        stanza.keepalive = "0" if value.lower() == "off" else value
+    value = squeezed(wg[line.value : line.value_end]).decode("ascii", "replace")
+    if line.key is schema.PUBLIC_KEY:
+        section.odd = section.odd or bool(section.public_key)
+        section.public_key = value
+    elif line.key is schema.ENDPOINT:
+        section.endpoint = value
+    elif line.key is schema.PERSISTENT_KEEPALIVE:
+        section.keepalive = "0" if value.lower() == "off" else value
     else:
         for one in value.split(","):
             if one in known:
-                stanza.allowed_ips.append(one)
+                section.allowed_ips.append(one)
             else:
-                stanza.odd = stanza.odd or one[:1] in ("+", "-")
+                section.odd = section.odd or one[:1] in ("+", "-")
                 try:
                     if not one.startswith("-"):  # There is nothing yet that it could remove.
-                        stanza.allowed_ips.append(text(Prefix.parse(one.removeprefix("+"))))
+                        section.allowed_ips.append(text(Prefix.parse(one.removeprefix("+"))))
                 except ConfigError:
-                    stanza.odd = True
+                    section.odd = True
+
+
+_PLAIN = (
+    schema.PUBLIC_KEY,
+    schema.ALLOWED_IPS,
+    schema.ENDPOINT,
+    schema.PERSISTENT_KEEPALIVE,
+)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wiresnake._native import PrivateKey
-from wiresnake.conffile import values
-from wiresnake.conffile.lines import Line, squeeze
+from wiresnake.conffile import schema, values
+from wiresnake.conffile.lines import NO_LINE, Line, squeeze
+from wiresnake.conffile.schema import Key
 from wiresnake.conffile.values import Problem
 from wiresnake.conffile.wg import public_key
 from wiresnake.errors import ConfigError
@@ -28,16 +29,16 @@ class Section:
     """[Interface], however often it comes, or one [Peer]."""
 
     header: Line
-    lines: dict[str, list[Line]] = field(default_factory=dict)
-    """All of each key, in lower case."""
+    lines: dict[Key | None, list[Line]] = field(default_factory=dict)
+    """All of each key, and those of unknown ones."""
 
-    def last(self, name: str) -> Line | None:
-        found = self.lines.get(name)
+    def last(self, key: Key) -> Line | None:
+        found = self.lines.get(key)
         return found[-1] if found else None
 
-    def value(self, name: str) -> str:
+    def value(self, key: Key) -> str:
         """The one that counts, without whitespace; empty if there is none."""
-        last = self.last(name)
+        last = self.last(key)
         return squeeze(last.value) if last else ""
 
 
@@ -50,7 +51,7 @@ def problems(interface: Section | None, peers: list[Section], comments: bool) ->
     if interface is None:
         place = _place(peers[0].header) if peers else Place(1, 1)
         yield place, _warning("no [Interface] with a PrivateKey", _NEW_KEY)
-        interface = Section(Line(1, "", "", False, "", "", False, 1, 1, ""))
+        interface = Section(NO_LINE)
     else:
         yield from _of_interface(interface, comments)
         yield from _of_routes(interface, allowed)
@@ -67,7 +68,7 @@ def on_host(
     interface: Section | None, peers: list[Section], name: str, routed: Mapping[str, str]
 ) -> Found:
     """What does not go together with this host: its routes, and the interface's name."""
-    table = interface.value("table").lower() if interface else ""
+    table = interface.value(schema.TABLE).lower() if interface else ""
     if table not in ("", "auto", "main", "254"):
         return
     own = set(_connected(interface)) if interface else set()
@@ -86,23 +87,21 @@ def on_host(
 def items(line: Line) -> Iterator[tuple[str, int]]:
     """The parts of a list and their columns; any other value whole. Empty parts of AllowedIPs
     are parts too: they are mistakes."""
-    if line.name == "allowedips":
+    kind = line.known.kind if line.known else None
+    if kind == "networks":
         at = line.value_column
         for part in line.value.split(","):
             yield squeeze(part), at + len(part) - len(part.lstrip())
             at += len(part) + 1
-    elif line.name in ("address", "dns"):
+    elif kind in ("addresses", "dns"):
         for match in re.finditer(r"[^\s,]+", line.value):
             yield match[0], line.value_column + match.start()
-    elif line.name in _VERBATIM:
+    elif line.known and line.known.quick:
         yield line.value, line.value_column
     else:
         yield squeeze(line.value), line.value_column
 
 
-_VERBATIM = frozenset(
-    ("mtu", "table", "saveconfig", "preup", "postup", "predown", "postdown", "onup", "ondown")
-)
 _NEW_KEY = "add one: `wiresnake genkey` makes a key"
 
 
@@ -118,7 +117,7 @@ class _Allowed(NamedTuple):
 
 def _allowed(peers: list[Section]) -> Iterator[_Allowed]:
     for peer in peers:
-        for line in peer.lines.get("allowedips", ()):
+        for line in peer.lines.get(schema.ALLOWED_IPS, ()):
             for item, column in items(line):
                 try:
                     network = Prefix.parse(item.removeprefix("+"))
@@ -136,34 +135,37 @@ def _warning(reason: str, remedy: str) -> Problem:
 
 
 def _of_interface(interface: Section, comments: bool) -> Found:
-    if "privatekey" not in interface.lines and not interface.lines.keys() & {"preup", "postup"}:
+    if schema.PRIVATE_KEY not in interface.lines and not interface.lines.keys() & {
+        schema.PRE_UP,
+        schema.POST_UP,
+    }:
         yield _place(interface.header), _warning("no PrivateKey", _NEW_KEY)
-    dns = interface.last("dns")
+    dns = interface.last(schema.DNS)
     servers = (
         ":" in item or not item.strip("0123456789.")
-        for line in interface.lines.get("dns", ())
+        for line in interface.lines.get(schema.DNS, ())
         for item, _ in items(line)
     )
     if dns and dns.value and not any(servers):
         reason = "DNS has search domains but no server, and so does nothing"
         yield _place(dns), _warning(reason, "add a server's address")
-    save = interface.last("saveconfig")
+    save = interface.last(schema.SAVE_CONFIG)
     if save and save.value.lower() == "true" and comments:
         reason = "SaveConfig drops all comments when the interface goes down, but names of peers"
         reason += " and what `new` noted"
         yield _place(save), _warning(reason, "write SaveConfig = false, or no other comments")
-    mtu = interface.last("mtu")
-    six = any(":" in line.value for line in interface.lines.get("address", ()))
+    mtu = interface.last(schema.MTU)
+    six = any(":" in line.value for line in interface.lines.get(schema.ADDRESS, ()))
     if mtu and mtu.value.isdecimal() and 576 <= int(mtu.value) < 1280 and six:
         reason = f"MTU {mtu.value} is below what IPv6 needs, 1280: its addresses will not work"
         yield _place(mtu), _warning(reason, "write 1280 or more")
 
 
 def _of_routes(interface: Section, allowed: list[_Allowed]) -> Found:
-    table = interface.last("table")
+    table = interface.last(schema.TABLE)
     if table is None or table.value.lower() != "off":
         return
-    if interface.lines.keys() & {"preup", "postup"}:
+    if interface.lines.keys() & {schema.PRE_UP, schema.POST_UP}:
         return
     if any(not one.prefix.length for one in allowed):
         reason = "Table = off: no route leads into the tunnel, not even a default one"
@@ -171,20 +173,20 @@ def _of_routes(interface: Section, allowed: list[_Allowed]) -> Found:
 
 
 def _of_keys(interface: Section, peers: list[Section]) -> Found:
-    private = interface.value("privatekey")
+    private = interface.value(schema.PRIVATE_KEY)
     own = _own_public(private)
     known: dict[bytes, int] = {}
     for peer in peers:
-        line = peer.last("publickey")
+        line = peer.last(schema.PUBLIC_KEY)
         try:
-            public = public_key(peer.value("publickey"))
+            public = public_key(peer.value(schema.PUBLIC_KEY))
         except ValueError:
             continue
         assert line is not None
         if public == own:
             reason = "this PublicKey is the interface's own: the peer is silently ignored"
             yield _place(line), _warning(reason, "write the other end's public key")
-        if peer.value("publickey") == private:
+        if peer.value(schema.PUBLIC_KEY) == private:
             reason = "PublicKey is the same as PrivateKey"
             yield _place(line), _warning(reason, "write the other end's: wg pubkey derives it")
         if public in known:
@@ -202,14 +204,18 @@ def _own_public(private: str) -> bytes | None:
 
 
 def _of_peer(peer: Section) -> Found:
-    if "publickey" not in peer.lines:
+    if schema.PUBLIC_KEY not in peer.lines:
         problem = Problem("error", "this [Peer] has no PublicKey", "add the other end's")
         yield _place(peer.header), problem
-    if "allowedips" not in peer.lines:
+    if schema.ALLOWED_IPS not in peer.lines:
         reason = "this [Peer] has no AllowedIPs: nothing goes to it, nothing is taken from it"
         yield _place(peer.header), _warning(reason, "add the addresses that are behind it")
-    keepalive = peer.last("persistentkeepalive")
-    if keepalive and "endpoint" not in peer.lines and keepalive.value.lower() not in ("off", "0"):
+    keepalive = peer.last(schema.PERSISTENT_KEEPALIVE)
+    if (
+        keepalive
+        and schema.ENDPOINT not in peer.lines
+        and keepalive.value.lower() not in ("off", "0")
+    ):
         reason = "PersistentKeepalive without Endpoint begins only after the peer has called"
         remedy = "remove it, or add an Endpoint; it belongs to the end behind the NAT"
         yield _place(keepalive), _warning(reason, remedy)
@@ -221,7 +227,7 @@ def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
     for one in allowed:
         before = owners.get(one.prefix)
         # A peer that comes twice is reported as that.
-        if before and before.peer.value("publickey") != one.peer.value("publickey"):
+        if before and before.peer.value(schema.PUBLIC_KEY) != one.peer.value(schema.PUBLIC_KEY):
             reason = (
                 f"line {before.place.line} has {one.network} too: the last peer silently gets it"
             )
@@ -258,7 +264,7 @@ def _cut(address: bytes, length: int) -> Prefix:
 
 def _addresses(interface: Section) -> set[Prefix]:
     found = set()
-    for line in interface.lines.get("address", ()):
+    for line in interface.lines.get(schema.ADDRESS, ()):
         for item, _ in items(line):
             try:
                 found.add(Prefix.parse(item.partition("/")[0]))
@@ -269,7 +275,7 @@ def _addresses(interface: Section) -> set[Prefix]:
 
 def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
     """A full tunnel in halves has the main table's routes, which go with the interface."""
-    if interface.value("table").lower() not in ("", "auto"):
+    if interface.value(schema.TABLE).lower() not in ("", "auto"):
         return
     there = {one.network: one for one in allowed}
     for halves in ("0.0.0.0/1", "128.0.0.0/1"), ("::/1", "8000::/1"):
@@ -284,12 +290,12 @@ def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed])
     """wg-quick keeps the encrypted datagrams out of a default route only; any other catches
     them, and so does the network of an Address."""
     routes = dict.fromkeys(_connected(interface), "the network of Address")
-    if interface.value("table").lower() in ("", "auto"):
+    if interface.value(schema.TABLE).lower() in ("", "auto"):
         routes |= {one.prefix: one.network for one in allowed if one.prefix.length}
     lengths = {prefix.length for prefix in routes}
     for peer in peers:
-        line = peer.last("endpoint")
-        host = _numeric_endpoint(peer.value("endpoint"))
+        line = peer.last(schema.ENDPOINT)
+        host = _numeric_endpoint(peer.value(schema.ENDPOINT))
         if line is None or host is None:
             continue
         around = (Prefix.parse(f"{host}/{n}") for n in lengths if n <= (128 if ":" in host else 32))
@@ -301,7 +307,7 @@ def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed])
 
 
 def _connected(interface: Section) -> Iterator[Prefix]:
-    for line in interface.lines.get("address", ()):
+    for line in interface.lines.get(schema.ADDRESS, ()):
         for item, _ in items(line):
             try:
                 yield Prefix.parse(item)

@@ -4,9 +4,11 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 from wiresnake._native import PresharedKey, PrivateKey
+from wiresnake.conffile.schema import Key, Kind
 from wiresnake.conffile.wg import public_key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
@@ -22,12 +24,12 @@ class Problem(NamedTuple):
 Problems = Iterator[Problem]
 
 
-def problems(name: str, value: str) -> Problems:
-    """Of one value, or one item of a list; `name` in lower case.
+def problems(key: Key, value: str) -> Problems:
+    """Finds what is wrong with one value, or one item of a list.
 
     An error is what nobody accepts; a warning what is accepted and means something else.
     """
-    yield from _RULES.get(name, _nothing)(value)
+    yield from _RULES[key.kind](key, value)
 
 
 def port_number(text: str) -> int:
@@ -67,33 +69,26 @@ def shown(text: str) -> str:
     return f" '{text}'" if re.fullmatch(r"(0x)?[0-9a-fA-F.:/+-]{1,43}", text) else ""
 
 
-def _nothing(_: str) -> Problems:
-    yield from ()
+def _key(command: str, read: Callable[[str], bool], key: Key, value: str) -> Problems:
+    try:
+        zero = read(value)
+    except ValueError:
+        yield Problem("error", *_key_shape(key.name, command, value))
+        return
+    if zero:
+        yield Problem("warning", f"{key.name} is all zeros, which is none", f"make one: {command}")
 
 
-def _key(kind: str, command: str, read: Callable[[str], bool]) -> Callable[[str], Problems]:
-    def rule(value: str) -> Problems:
-        try:
-            zero = read(value)
-        except ValueError:
-            yield Problem("error", *_key_shape(kind, command, value))
-            return
-        if zero:
-            yield Problem("warning", f"{kind} is all zeros, which is none", f"make one: {command}")
-
-    return rule
-
-
-def _key_shape(kind: str, command: str, value: str) -> tuple[str, str]:
+def _key_shape(name: str, command: str, value: str) -> tuple[str, str]:
     if value[:1] in "\"'\u201c\u2018\u201e":
-        return f"{kind} in quotes", "write it without quotes"
+        return f"{name} in quotes", "write it without quotes"
     if re.fullmatch("[0-9a-fA-F]{64}", value):
-        return f"{kind} is hexadecimal", "write it in base64: xxd -r -p | base64"
+        return f"{name} is hexadecimal", "write it in base64: xxd -r -p | base64"
     if len(value) == 43 and "=" not in value:
-        return f"{kind} lacks its last character, '='", "copy all 44 characters"
+        return f"{name} lacks its last character, '='", "copy all 44 characters"
     if len(value) != 44:
-        return f"{kind} has {len(value)} characters", f"copy all 44 characters of {command}"
-    return f"{kind} is not the base64 of 32 bytes", f"copy it from {command}"
+        return f"{name} has {len(value)} characters", f"copy all 44 characters of {command}"
+    return f"{name} is not the base64 of 32 bytes", f"copy it from {command}"
 
 
 def _private(value: str) -> bool:
@@ -108,8 +103,8 @@ def _public(value: str) -> bool:
     return not any(public_key(value))
 
 
-def _listen_port(value: str) -> Problems:
-    yield from _port("ListenPort", value)
+def _listen_port(key: Key, value: str) -> Problems:
+    yield from _port(key.name, value)
 
 
 def _port(what: str, value: str) -> Problems:
@@ -124,30 +119,32 @@ def _port(what: str, value: str) -> Problems:
         yield Problem("warning", f"{what} {value} wraps around to {number}", remedy)
 
 
-def _fwmark(value: str) -> Problems:
+def _fwmark(key: Key, value: str) -> Problems:
     if value.lower() == "off":
         return
     hexadecimal = re.fullmatch("0x[0-9a-fA-F]+", value)
     if not (hexadecimal or re.fullmatch("[0-9]+", value)) or (
         int(value, 16 if hexadecimal else 10) >> 32
     ):
-        yield Problem("error", f"FwMark{shown(value)} is not a mark", "off, or up to 0xffffffff")
+        yield Problem(
+            "error", f"{key.name}{shown(value)} is not a mark", "off, or up to 0xffffffff"
+        )
 
 
-def _keepalive(value: str) -> Problems:
+def _seconds(key: Key, value: str) -> Problems:
     if value.lower() == "off":
         return
     if not re.fullmatch("[0-9]{1,19}", value) or int(value) > 65535:
         yield Problem(
             "error",
-            f"PersistentKeepalive{shown(value)} is not a number of seconds",
+            f"{key.name}{shown(value)} is not a number of seconds",
             "write off, or 1 to 65535; 25 suits most NATs",
         )
 
 
-def _allowed_ip(value: str) -> Problems:
+def _allowed_ip(key: Key, value: str) -> Problems:
     if not value:
-        yield Problem("error", "an empty item in AllowedIPs", "remove the superfluous comma")
+        yield Problem("error", f"an empty item in {key.name}", "remove the superfluous comma")
         return
     if value.startswith(("+", "-")):
         reason = "a signed network changes what the peer has, and wg before 2025 refuses it"
@@ -166,56 +163,57 @@ def _allowed_ip(value: str) -> Problems:
     if interface.ip != interface.network.network_address:
         yield Problem(
             "warning",
-            f"AllowedIPs {value} has bits set behind its prefix",
+            f"{key.name} {value} has bits set behind its prefix",
             f"it means {interface.network}; for the one address write {interface.ip}",
         )
 
 
-def _endpoint(value: str) -> Problems:
+def _endpoint(key: Key, value: str) -> Problems:
     remedy = "write host:port, or [IPv6 address]:port"
     try:
         host, port = endpoint(value)
     except ValueError as error:
-        yield Problem("error", f"Endpoint has {error}", remedy)
+        yield Problem("error", f"{key.name} has {error}", remedy)
         return
-    yield from _port("Endpoint's port", port)
+    yield from _port(f"{key.name}'s port", port)
     zone = host.partition("%")
     numeric = numeric_host(zone[0])
     if numeric is None:
         if strange := next((one for one in "/[]" if one in host), None):
-            reason = f"Endpoint has a '{strange}' in its host"
+            reason = f"{key.name} has a '{strange}' in its host"
             yield Problem("error", reason, f"{remedy}; no URL")
         elif ":" in host or re.fullmatch("[0-9.]+", host):
-            yield Problem("error", f"Endpoint's host{shown(host)} is no address", remedy)
+            yield Problem("error", f"{key.name}'s host{shown(host)} is no address", remedy)
     elif ":" in zone[0] and not value.startswith("["):
         reason = f"an IPv6 endpoint without brackets: the last part, {port}, is taken as the port"
         yield Problem("warning", reason, f"write [{host}]:{port} if that is meant")
     elif ":" not in numeric and numeric != host:
-        yield Problem("warning", f"Endpoint's host '{host}' means {numeric}", f"write {numeric}")
+        yield Problem("warning", f"{key.name}'s host '{host}' means {numeric}", f"write {numeric}")
 
 
-def _address(value: str) -> Problems:
+def _address(key: Key, value: str) -> Problems:
     try:
         interface = ipaddress.ip_interface(value)
     except ValueError:
         if meant := abbreviated(value):
-            reason = f"Address {value} is short for {meant}"
+            reason = f"{key.name} {value} is short for {meant}"
             yield Problem("warning", reason, f"write {meant}")
             return
         remedy = "write address/length, such as 10.0.0.1/24"
-        yield Problem("error", f"Address{shown(value)} is not an IP address", remedy)
+        yield Problem("error", f"{key.name}{shown(value)} is not an IP address", remedy)
         return
     if "/" not in value:
         bits = interface.ip.max_prefixlen
         yield Problem(
             "note",
-            f"Address {value} has no prefix length, which means /{bits}",
+            f"{key.name} {value} has no prefix length, which means /{bits}",
             f"nothing to do, if that is meant; else write {value}/24, or whatever its length is",
         )
     elif interface.network.num_addresses > 2 and interface.ip == interface.network.network_address:
         yield Problem(
             "warning",
-            f"Address {value} is the network's own, which other systems do not take for a host's",
+            f"{key.name} {value} is the network's own, which other systems do not take for a"
+            " host's",
             f"write an address in it, such as {interface.ip + 1}/{interface.network.prefixlen}",
         )
 
@@ -232,29 +230,33 @@ def abbreviated(value: str) -> str | None:
         return None
 
 
-def _mtu(value: str) -> Problems:
+def _mtu(key: Key, value: str) -> Problems:
     if not re.fullmatch("[0-9]{1,9}|0x[0-9a-fA-F]{1,7}", value):
-        yield Problem("error", f"MTU{shown(value)} is not a number", "write one, such as 1420")
+        yield Problem(
+            "error", f"{key.name}{shown(value)} is not a number", "write one, such as 1420"
+        )
         return
     mtu = int(value, 0 if value.startswith("0x") else 10)
     if mtu < 576:
         yield Problem(
-            "warning", f"MTU {mtu} is below what IPv4 needs, 576", "1280 to 1420 is usual"
+            "warning", f"{key.name} {mtu} is below what IPv4 needs, 576", "1280 to 1420 is usual"
         )
     elif mtu > 1440:
-        reason = f"MTU {mtu} and the tunnel's 60 or 80 bytes are more than the usual path, 1500"
+        reason = (
+            f"{key.name} {mtu} and the tunnel's 60 or 80 bytes are more than the usual path, 1500"
+        )
         yield Problem("warning", reason, "write 1420, or remove the line unless the path is wider")
 
 
-def _table(value: str) -> Problems:
+def _table(key: Key, value: str) -> Problems:
     if value.lower() in ("off", "auto", "main", "local", "default"):
         return
     if re.fullmatch("[0-9]+", value):
         if int(value) >> 32:
-            yield Problem("error", f"Table {value} is too big", "write off, auto or a number")
+            yield Problem("error", f"{key.name} {value} is too big", "write off, auto or a number")
         return
     if value not in _table_names():
-        reason = "Table names a routing table that /etc/iproute2/rt_tables here does not have"
+        reason = f"{key.name} names a routing table that /etc/iproute2/rt_tables here does not have"
         yield Problem("warning", reason, "write off, auto or the table's number")
 
 
@@ -271,22 +273,24 @@ def _table_names() -> set[str]:
     return names
 
 
-def _save_config(value: str) -> Problems:
+def _switch(key: Key, value: str) -> Problems:
     if value.lower() not in ("true", "false"):
-        yield Problem("error", "SaveConfig is neither true nor false", "write one of them")
+        yield Problem("error", f"{key.name} is neither true nor false", "write one of them")
 
 
-def _dns(value: str) -> Problems:
+def _dns(key: Key, value: str) -> Problems:
     """wg-quick takes what has a colon or only digits and dots for a server."""
     if ":" in value or re.fullmatch("[0-9.]+", value):
         try:
             ipaddress.ip_address(value)
         except ValueError:
-            reason = f"DNS{shown(value)} is taken for a server, but is no address"
+            reason = f"{key.name}{shown(value)} is taken for a server, but is no address"
             yield Problem("warning", reason, "write an IP address")
 
 
-def _hook(value: str) -> Problems:
+def _hook(key: Key, value: str) -> Problems:
+    if key.section == "peer":
+        return  # No other program reads our own.
     if "#" in value:
         yield Problem(
             "warning",
@@ -298,22 +302,19 @@ def _hook(value: str) -> Problems:
         yield Problem("warning", reason, "type \" or '")
 
 
-_RULES: dict[str, Callable[[str], Problems]] = {
-    "privatekey": _key("PrivateKey", "wg genkey", _private),
-    "publickey": _key("PublicKey", "wg pubkey", _public),
-    "presharedkey": _key("PresharedKey", "wg genpsk", _preshared),
-    "listenport": _listen_port,
-    "fwmark": _fwmark,
-    "persistentkeepalive": _keepalive,
-    "allowedips": _allowed_ip,
+_RULES: dict[Kind, Callable[[Key, str], Problems]] = {
+    "private key": partial(_key, "wg genkey", _private),
+    "public key": partial(_key, "wg pubkey", _public),
+    "preshared key": partial(_key, "wg genpsk", _preshared),
+    "port": _listen_port,
+    "mark": _fwmark,
+    "seconds": _seconds,
+    "networks": _allowed_ip,
     "endpoint": _endpoint,
-    "address": _address,
+    "addresses": _address,
     "mtu": _mtu,
     "table": _table,
-    "saveconfig": _save_config,
+    "switch": _switch,
     "dns": _dns,
-    "preup": _hook,
-    "postup": _hook,
-    "predown": _hook,
-    "postdown": _hook,
+    "command": _hook,
 }

@@ -7,23 +7,22 @@ section may come again. Unlike `wg` an error says where it is, and a UTF-8 BOM d
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake.conffile import schema
+from wiresnake.conffile.scanner import SPACE, WHITESPACE, Line, scan, squeezed
+from wiresnake.conffile.schema import Key, Kind
 from wiresnake.errors import ConfigError
-from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
+from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.text import unsigned, wipe
 
 Resolve = Callable[[str, str], Endpoint]
 """From a host and a port, both names or numbers, to an endpoint; OSError if there is none."""
-
-_WHITESPACE = b" \t\n\v\f\r"
-_WG_QUICK = frozenset(
-    ("address", "dns", "mtu", "table", "saveconfig", "preup", "postup", "predown", "postdown")
-)
-_DEVICE = ("PrivateKey", "ListenPort", "FwMark")
-_PEER = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
+Value = bytearray | memoryview
+_SPACE = re.compile(SPACE)
 
 
 class Mistake(Exception):
@@ -35,38 +34,29 @@ class Mistake(Exception):
 
 
 def parse(
-    text: bytearray, resolve: Resolve, *, name: str = "configuration", append: bool = False
+    text: bytearray,
+    resolve: Resolve,
+    *,
+    name: str = "configuration",
+    append: bool = False,
+    scanned: Iterable[Line] | None = None,
 ) -> DeviceChange:
     """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
 
     As with `wg setconf` the change replaces everything, and what the file lacks is zero; with
     `append` it adds to what is there, as with `wg addconf`. If a peer comes twice, its last
-    AllowedIPs win.
+    AllowedIPs win. `scanned` are the lines of it that count, if it was scanned before.
     """
-    settle(text, name)
+    if scanned is None:
+        settle(text, name)
+        scanned = scan(text)
     reader = Reader(resolve)
-    begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
-    number = 0
-    while begin < len(text):
-        number += 1
-        end = text.find(b"\n", begin)
-        end = len(text) if end < 0 else end
-        if begin == end:
-            begin += 1
-            continue
-        comment = text.find(b"#", begin, end)
-        whole = text[begin : end if comment < 0 else comment]
-        line = whole.translate(None, _WHITESPACE)
+    for line in scanned:
         try:
-            if line:
-                reader.feed(line, number)
+            _feed(reader, text, line)
         except Mistake as mistake:
-            column = len(whole) - len(whole.lstrip(_WHITESPACE)) + 1
-            raise ConfigError(f"{name}:{mistake.line or number}:{column}: {mistake}") from None
-        finally:
-            wipe(whole)
-            wipe(line)
-        begin = end + 1
+            place = f"{mistake.line or line.number}:{line.code - line.begin + 1}"
+            raise ConfigError(f"{name}:{place}: {mistake}") from None
     try:
         change = reader.finish()
     except Mistake as mistake:
@@ -110,117 +100,153 @@ def encoding(text: bytes | bytearray) -> str:
     return wide.get(zeros, "")
 
 
+def _feed(reader: "Reader", text: bytearray, line: Line) -> None:
+    if line.kind == "comment":
+        return
+    if line.kind == "header":
+        header = _ascii(text[line.value : line.value_end]).lower()
+        if header not in ("[interface]", "[peer]"):
+            raise Mistake("unknown section; there are [Interface] and [Peer]")
+        if header == "[peer]":
+            reader.open(line.number, replace_allowed_ips=True)
+        return
+    if line.kind == "other":
+        raise Mistake("neither a section nor 'Key = value'; comments start with '#'")
+    written = _ascii(text[line.code : line.equals])
+    # It may be half of a secret.
+    written = written if len(written) < 30 and written.isalpha() else "..."
+    if not line.section:
+        raise Mistake(f"{written!r} stands before any section; start with [Interface]")
+    key = line.key
+    if key is not None and key.quick and key.section == "interface":
+        raise Mistake(f"{written!r} is a key of wg-quick files; remove it: wg-quick strip")
+    if key is None or key.quick or key.section != line.section:
+        names = ", ".join(one.name for one in schema.keys_of(line.section, quick=False))
+        raise Mistake(f"unknown key {written!r} in [{line.section}]; it has {names}")
+    if _SPACE.search(text, line.value, line.value_end):
+        spaced = text[line.value : line.value_end]
+        value = spaced.translate(None, WHITESPACE)
+        try:
+            reader.take(key, value, written)
+        finally:
+            wipe(spaced)
+            wipe(value)
+    else:
+        with memoryview(text) as view, view[line.value : line.value_end] as part:
+            reader.take(key, part, written)
+
+
 class Reader:
     """What has been read so far, of a file or of the words of a command."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
-        self._section = ""
-        self._device = DeviceChange()
-        self._peer: PeerChange | None = None
-        self._peer_line = 0
+        self._device: dict[str, Any] = {}
+        self.peer: dict[str, Any] | None = None
+        """What is said of the peer that is open."""
+        self._line = 0
         self._peers: list[PeerChange] = []
         self._allowed: list[tuple[bool, Prefix]] = []
 
-    def feed(self, line: bytearray, number: int) -> None:
-        """Takes a line without comment and whitespace; Mistake if it cannot be meant."""
-        if line.startswith(b"["):
-            self._open_section(_text(line), number)
-            return
-        equals = line.find(b"=")
-        key = _text(line[: max(equals, 0)])
-        name = key.lower()
-        key = key if len(key) < 30 and key.isalpha() else "..."  # It may be half of a secret.
-        names = _PEER if self._section == "peer" else _DEVICE
-        if equals < 0:
-            raise Mistake("neither a section nor 'Key = value'; comments start with '#'")
-        if not self._section:
-            raise Mistake(f"{key!r} stands before any section; start with [Interface]")
-        if name in _WG_QUICK:
-            raise Mistake(f"{key!r} is a key of wg-quick files; remove it: wg-quick strip")
-        if name not in map(str.lower, names):
-            raise Mistake(f"unknown key {key!r} in [{self._section}]; it has {', '.join(names)}")
-        if equals + 1 == len(line):
-            raise Mistake(f"{key!r} has no value; give one or remove the line")
+    def open(self, line: int, **peer: bool) -> None:
+        """Begins a peer."""
+        self.close()
+        self.peer = peer
+        self._line = line
+
+    def take(self, key: Key, value: bytearray | memoryview, written: str) -> None:
+        """Takes the value of a key, without whitespace; Mistake if it cannot be meant."""
+        if not value:
+            raise Mistake(f"{written!r} has no value; give one or remove the line")
+        said = self._device if key.section == "interface" else self.peer
+        assert said is not None
         try:
-            with memoryview(line) as view, view[equals + 1 :] as value:
-                if name == "privatekey":
-                    private = PrivateKey.from_base64(value) or CLEAR
-                    self._device = replace(self._device, private_key=private)
-                elif name == "presharedkey":
-                    preshared = PresharedKey.from_base64(value) or CLEAR
-                    self._peer = replace(self._opened(), preshared_key=preshared)
-                elif self._section == "interface":
-                    self._device = self._device_key(name, _text(value))
-                else:
-                    self._peer = self._peer_key(self._opened(), name, _text(value))
+            read = _READERS[key.kind](value, self._resolve)
         except (ValueError, OSError):
-            raise Mistake(f"bad value of {key!r}; {_REMEDY[name]}") from None
+            raise Mistake(f"bad value of {written!r}; {key.takes}") from None
+        if key is schema.ALLOWED_IPS:
+            self._allowed += read
+            said["replace_allowed_ips"] = not {*b"+-"} & {*value}
+        else:
+            said[key.field] = read
 
-    def finish(self) -> DeviceChange:
-        self._close_peer()
-        return replace(self._device, peers=tuple(self._peers))
-
-    def _open_section(self, header: str, number: int) -> None:
-        section = header.lower()
-        if section not in ("[interface]", "[peer]"):
-            raise Mistake("unknown section; there are [Interface] and [Peer]")
-        self._section = section[1:-1]
-        if self._section == "peer":
-            self._close_peer()
-            self._peer = PeerChange(b"", replace_allowed_ips=True)
-            self._peer_line = number
-
-    def _close_peer(self) -> None:
-        if self._peer is not None:
-            if not self._peer.public_key:
-                raise Mistake("this [Peer] has no PublicKey; add one", self._peer_line)
-            self._peers.append(replace(self._peer, allowed_ips=tuple(self._allowed)))
-        self._peer = None
+    def close(self) -> None:
+        """Ends the peer that is open, if one is."""
+        if self.peer is not None:
+            if not self.peer.get(schema.PUBLIC_KEY.field):
+                raise Mistake("this [Peer] has no PublicKey; add one", self._line)
+            self._peers.append(PeerChange(**self.peer, allowed_ips=tuple(self._allowed)))
+        self.peer = None
         self._allowed.clear()
 
-    def _opened(self) -> PeerChange:
-        assert self._peer is not None
-        return self._peer
-
-    def _device_key(self, name: str, value: str) -> DeviceChange:
-        if name == "fwmark":
-            return replace(self._device, fwmark=_fwmark(value))
-        # A UDP service's name or a number, 99999 being 34463: for wg the C library reads it too.
-        return replace(self._device, listen_port=self._resolve("0.0.0.0", value).port)
-
-    def _peer_key(self, peer: PeerChange, name: str, value: str) -> PeerChange:
-        match name:
-            case "publickey":
-                return replace(peer, public_key=public_key(value))
-            case "allowedips":
-                for part in value.split(","):  # A sign makes of the whole list a change.
-                    network = Prefix.parse(part[part.startswith(("+", "-")) :])
-                    self._allowed.append((not part.startswith("-"), network))
-                return replace(peer, replace_allowed_ips=not {*"+-"} & {*value})
-            case "persistentkeepalive":
-                seconds = 0 if value.lower() == "off" else unsigned(value, 16)
-                return replace(peer, persistent_keepalive=seconds)
-        host, colon, port = value.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        if not (host and colon and port):
-            raise ValueError
-        try:
-            return replace(peer, endpoint=self._resolve(host, port))
-        except OSError as error:
-            raise Mistake(f"cannot resolve '{host}:{port}': {error.strerror or error}") from None
+    def finish(self) -> DeviceChange:
+        self.close()
+        return DeviceChange(**self._device, peers=tuple(self._peers))
 
 
-_REMEDY = {
-    "privatekey": "it takes the 44 characters of wg genkey",
-    "presharedkey": "it takes the 44 characters of wg genpsk",
-    "publickey": "it takes the 44 characters of wg pubkey",
-    "listenport": "it takes a port from 0 to 65535",
-    "fwmark": "it takes off, or a number up to 0xffffffff",
-    "allowedips": "it takes addresses with an optional /length, between commas",
-    "endpoint": "it takes host:port, or [IPv6 address]:port",
-    "persistentkeepalive": "it takes off, or seconds from 0 to 65535",
+def _private_key(value: Value, _: Resolve) -> PrivateKey | Clear:
+    return PrivateKey.from_base64(value) or CLEAR
+
+
+def _preshared_key(value: Value, _: Resolve) -> PresharedKey | Clear:
+    return PresharedKey.from_base64(value) or CLEAR
+
+
+def _public_key(value: Value, _: Resolve) -> bytes:
+    return public_key(_ascii(value))
+
+
+def _port(value: Value, resolve: Resolve) -> int:
+    """A UDP service's name or a number, 99999 being 34463: for `wg` the C library reads it too."""
+    return resolve("0.0.0.0", _ascii(value)).port
+
+
+def _mark(value: Value, _: Resolve) -> int:
+    text = _ascii(value)
+    if text.lower() == "off":
+        return 0
+    if not text.startswith("0x"):
+        return unsigned(text, 32)
+    mark = int(text, 16)
+    if "_" in text or mark >> 32:
+        raise ValueError
+    return mark
+
+
+def _seconds(value: Value, _: Resolve) -> int:
+    text = _ascii(value)
+    return 0 if text.lower() == "off" else unsigned(text, 16)
+
+
+def _networks(value: Value, _: Resolve) -> list[tuple[bool, Prefix]]:
+    """A sign makes of the whole list a change."""
+    return [
+        (not part.startswith("-"), Prefix.parse(part[part.startswith(("+", "-")) :]))
+        for part in _ascii(value).split(",")
+    ]
+
+
+def _endpoint(value: Value, resolve: Resolve) -> Endpoint:
+    host, colon, port = _ascii(value).rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (host and colon and port):
+        raise ValueError
+    try:
+        return resolve(host, port)
+    except OSError as error:
+        raise Mistake(f"cannot resolve '{host}:{port}': {error.strerror or error}") from None
+
+
+_READERS: dict[Kind, Callable[[Value, Resolve], Any]] = {
+    "private key": _private_key,
+    "preshared key": _preshared_key,
+    "public key": _public_key,
+    "port": _port,
+    "mark": _mark,
+    "seconds": _seconds,
+    "networks": _networks,
+    "endpoint": _endpoint,
 }
 
 
@@ -235,19 +261,8 @@ def public_key(text: str) -> bytes:
     return key
 
 
-def _fwmark(value: str) -> int:
-    if value.lower() == "off":
-        return 0
-    if not value.startswith("0x"):
-        return unsigned(value, 32)
-    mark = int(value, 16)
-    if "_" in value or mark >> 32:
-        raise ValueError
-    return mark
-
-
-def _text(part: bytearray | memoryview) -> str:
+def _ascii(part: bytes | bytearray | memoryview) -> str:
     try:
-        return bytes(part).decode("ascii")
+        return squeezed(bytes(part)).decode("ascii")
     except UnicodeDecodeError:
         raise Mistake("only ASCII characters are allowed outside comments") from None

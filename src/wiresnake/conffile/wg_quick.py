@@ -13,10 +13,13 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
-from wiresnake.conffile import labels, wg
-from wiresnake.conffile.lines import WHITESPACE, Line, read_line, shown, told
+from wiresnake.conffile import labels, lines, schema, wg
+from wiresnake.conffile.labels import PeerLabels
+from wiresnake.conffile.lines import shown
+from wiresnake.conffile.scanner import Line, scan
+from wiresnake.conffile.schema import WHITESPACE, Key
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.model import Dns
 from wiresnake.text import unsigned, wipe
@@ -24,63 +27,38 @@ from wiresnake.text import unsigned, wipe
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 _BOM = b"\xef\xbb\xbf"
-_SPACE = rb"[ \t\v\f\r]*"
-_WORDS = (
-    *("address", "dns", "mtu", "table", "preup", "postup", "predown", "postdown", "saveconfig"),
-    *("onup", "ondown", "publickey", "fwmark"),
-)
-_SPACES = WHITESPACE.encode()
-_LINE = re.compile(
-    rb"(?im)^(?:%(bom)s)?%(space)s"
-    rb"(?P<begin>\[|(?:%(words)s)%(space)s=|\#%(space)sfriendly_(?:name|json)%(space)s=)"
-    % {
-        b"bom": _BOM,
-        b"space": _SPACE,
-        b"words": b"|".join(_SPACE.join(bytes([one]) for one in word.encode()) for word in _WORDS),
-    }
-)
-"""A header, a key that matters here, or a name of a peer. No other line, which may be a secret, is
-ever taken out of the buffer."""
+_NO_DNS = Dns()
 _SERVER = re.compile(r"[0-9.]+|.*:.*")
-
-
-class PeerExtra(NamedTuple):
-    """What `wg` does not know of a peer. Only peers that have some are listed."""
-
-    public_key: str
-    name: str
-    """As `names.displayed`; empty if there is none."""
-    on_up: tuple[str, ...] = ()
-    on_down: tuple[str, ...] = ()
-    comments: tuple[str, ...] = ()
-    """Those that name it, as they stand, with their '#'."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuickConfig:
     """A whole file. `%i` in hooks is not replaced yet."""
 
-    addresses: tuple[str, ...]
-    """`10.0.0.1/24`, in order, each once."""
-    dns: Dns
-    mtu: int | None
-    table: str
-    """As written: `off`, `auto`, a number or a name; empty is auto."""
-    pre_up: tuple[str, ...]
-    post_up: tuple[str, ...]
-    pre_down: tuple[str, ...]
-    post_down: tuple[str, ...]
-    save: bool
-    has_mark: bool
-    """There is a FwMark, if only to say off."""
-    peers: tuple[PeerExtra, ...]
+    peers: tuple[PeerLabels, ...]
+    """What `wg` does not know of them. Only peers that have a name or hooks are listed."""
     told: dict[str, str]
-    """See `lines.told`."""
+    """See `labels.told`."""
     wg: bytearray = field(repr=False)
     """The file for `wg.parse`, with an empty line for each that only wg-quick reads, so
     that errors name the right place. The caller wipes it."""
+    lines: tuple[Line, ...] = field(repr=False)
+    """Of `wg`, without those that only wg-quick reads."""
     own_lines: frozenset[int] = field(repr=False)
-    """The numbers of these lines."""
+    """The numbers of these."""
+    has_mark: bool
+    """There is a FwMark, if only to say off."""
+    addresses: tuple[str, ...] = ()
+    """`10.0.0.1/24`, in order, each once."""
+    dns: Dns = _NO_DNS
+    mtu: int | None = None
+    table: str = ""
+    """As written: `off`, `auto`, a number or a name; empty is auto."""
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save: bool = False
 
     @property
     def whole(self) -> bool:
@@ -141,43 +119,32 @@ def parse(text: bytearray, name: str) -> QuickConfig:
     What belongs to `wg` is not looked at.
     """
     wg.settle(text, name)
+    scanned = list(scan(text))
+    own: list[Line] = []
+    rest: list[Line] = []
+    for line in scanned:
+        (own if line.key is not None and line.key.quick else rest).append(line)
     reader = _Reader()
-    own: list[tuple[int, int]] = []
-    numbers: list[int] = []
-    sections: dict[bytes, str] = {}
-    number, counted = 1, 0
-    for found in _LINE.finditer(text):
-        token = found["begin"].translate(None, _SPACES).lower()
-        end = text.find(b"\n", found.end("begin"))
-        end = len(text) if end < 0 else end
-        if token == b"publickey=":
-            reader.name(text[found.end("begin") : end])
-            continue
-        raw = bytes(text[found.start() : end])
-        if token == b"[":
-            if raw not in sections:
-                sections[raw] = read_line(_decode(raw), 0, "").section
-            reader.open(sections[raw])
-            continue
-        if token.startswith(b"#"):
-            reader.comment(_decode(raw))
-            continue
-        number += text.count(b"\n", counted, found.start())
-        counted = found.start()
+    for line in own:
+        assert line.key is not None
         try:
-            if reader.feed(read_line(_decode(raw), number, reader.section)):
-                own.append((counted, end))
-                numbers.append(number)
+            reader.take(line.key, lines.view(text, line))
         except _Mistake as mistake:
-            raise ConfigError(f"{name}:{number}:{mistake.column}: {mistake}") from None
-    rest = bytearray(text)
-    for begin, end in own:
-        rest[begin:end] = b" " * (end - begin)
-    return reader.finish(rest, frozenset(numbers))
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+            raise ConfigError(f"{name}:{line.number}:{mistake.column}: {mistake}") from None
+    peers = [one for one in labels.peers(text, scanned) if one.comments or one.on_up or one.on_down]
+    told = labels.told(text, rest)
+    text = bytearray(text)
+    for line in own:
+        text[line.begin : line.end] = b" " * (line.end - line.begin)
+    return QuickConfig(
+        peers=tuple(peers),
+        told=told,
+        wg=text,
+        lines=tuple(rest),
+        own_lines=frozenset(line.number for line in own),
+        has_mark=any(line.key is schema.FWMARK for line in rest),
+        **reader.finish(),
+    )
 
 
 class _Mistake(Exception):
@@ -187,115 +154,62 @@ class _Mistake(Exception):
 
 
 class _Reader:
-    """What has been read so far."""
+    """What the keys of the interface say, by field."""
 
     def __init__(self) -> None:
-        self.section = ""
-        self._values: dict[str, list[str]] = {}
-        self._save = False
-        self._has_mark = False
-        self._mtu: int | None = None
-        self._peers: list[PeerExtra] = []
-        self._peer = PeerExtra("", "")
+        self._values: dict[str, Any] = {}
 
-    def open(self, section: str) -> None:
-        """Begins a section."""
-        if self._peer.comments or self._peer.on_up or self._peer.on_down:
-            self._peers.append(self._peer)
-        self.section = section
-        self._peer = PeerExtra("", "")
-
-    def comment(self, text: str) -> None:
-        """Takes one that may name a peer, with its '#'."""
-        if self.section == "peer":
-            text = text.strip(WHITESPACE)
-            name = self._peer.name or labels.displayed(labels.of_comment(text[1:]))
-            self._peer = self._peer._replace(name=name, comments=(*self._peer.comments, text))
-
-    def name(self, public_key: bytearray) -> None:
-        """Says whose section it is, as written behind the '='."""
-        if self.section == "peer":
-            text = public_key.partition(b"#")[0].translate(None, _SPACES).decode("ascii", "replace")
-            self._peer = self._peer._replace(public_key=text)
-
-    def feed(self, line: Line) -> bool:
-        """Takes a line of wg-quick's or a mark; whether it is for wg-quick alone."""
-        if line.name == "fwmark":
-            self._has_mark = True
-            return False
-        home = "peer" if line.name in ("onup", "ondown") else "interface"
-        if self.section != home:
-            raise _Mistake(
-                f"{line.key!r} belongs under [{home.capitalize()}]; move it there", line.key_column
-            )
-        match line.name:
-            case "address":
-                self._add("address", (_address(*item) for item in _items(line)))
+    def take(self, key: Key, line: lines.Line) -> None:
+        """Takes a line of wg-quick's; _Mistake if it cannot be meant."""
+        if line.section != key.section:
+            home = f"[{key.section.capitalize()}]"
+            raise _Mistake(f"{line.key!r} belongs under {home}; move it there", line.key_column)
+        column = line.value_column
+        match key.kind:
+            case "addresses":
+                self._add(key, (_address(key, *item) for item in _items(line)))
             case "dns":
-                for item, _ in _items(line):
-                    self._add("server" if _SERVER.fullmatch(item) else "search", [item])
+                self._add(key, (item for item, _ in _items(line)))
             case "mtu":
-                self._mtu = _mtu(line)
+                self._values[key.field] = _mtu(key, line)
             case "table":
                 if len(line.value.split()) > 1:
-                    raise _Mistake(
-                        "Table takes off, auto, a number or a name of rt_tables", line.value_column
-                    )
-                self._values["table"] = [line.value]
-            case "saveconfig":
+                    raise _Mistake(key.takes, column)
+                self._values[key.field] = line.value
+            case "switch":
                 if line.value.lower() not in ("true", "false"):
-                    raise _Mistake(
-                        f"`{shown(line.value)}' is neither true nor false", line.value_column
-                    )
-                self._save = line.value.lower() == "true"
-            case "onup":
-                self._peer = self._peer._replace(on_up=(*self._peer.on_up, line.value))
-            case "ondown":
-                self._peer = self._peer._replace(on_down=(*self._peer.on_down, line.value))
-            case hook:
-                self._add(hook, [line.value])
-        return True
+                    raise _Mistake(f"`{shown(line.value)}' is neither true nor false", column)
+                self._values[key.field] = line.value.lower() == "true"
+            case "command" if key.section == "interface":  # The peers' are among their labels.
+                self._add(key, [line.value])
 
-    def finish(self, wg: bytearray, own_lines: frozenset[int]) -> QuickConfig:
-        self.open("")
-        servers, search = self._all("server"), self._all("search")
-        return QuickConfig(
-            addresses=tuple(dict.fromkeys(self._all("address"))),
-            dns=Dns(servers, search if servers else ()),
-            mtu=self._mtu,
-            table="".join(self._all("table")),
-            pre_up=self._all("preup"),
-            post_up=self._all("postup"),
-            pre_down=self._all("predown"),
-            post_down=self._all("postdown"),
-            save=self._save,
-            has_mark=self._has_mark,
-            peers=tuple(self._peers),
-            told=told(wg),
-            wg=wg,
-            own_lines=own_lines,
-        )
+    def finish(self) -> dict[str, Any]:
+        values = self._values
+        if words := values.get(schema.DNS.field):
+            servers = tuple(one for one in words if _SERVER.fullmatch(one))
+            search = tuple(one for one in words if not _SERVER.fullmatch(one))
+            values[schema.DNS.field] = Dns(servers, search if servers else ())
+        if addresses := values.get(schema.ADDRESS.field):
+            values[schema.ADDRESS.field] = tuple(dict.fromkeys(addresses))
+        return values
 
-    def _all(self, name: str) -> tuple[str, ...]:
-        return tuple(self._values.get(name, ()))
-
-    def _add(self, name: str, items: Iterable[str]) -> None:
-        self._values.setdefault(name, []).extend(items)
+    def _add(self, key: Key, items: Iterable[str]) -> None:
+        self._values[key.field] = (*self._values.get(key.field, ()), *items)
 
 
-def _items(line: Line) -> Iterator[tuple[str, int]]:
+def _items(line: lines.Line) -> Iterator[tuple[str, int]]:
     """What commas and spaces part, each with its column."""
     for found in re.finditer(rf"[^,{WHITESPACE}]+", line.value):
         yield found[0], line.value_column + found.start()
 
 
-def _address(text: str, column: int) -> str:
+def _address(key: Key, text: str, column: int) -> str:
     try:
         if "%" in text:
             raise ValueError
         return ipaddress.ip_interface(_whole(text)).with_prefixlen
     except ValueError:
-        raise _Mistake(f"not an address: {shown(text)!r}; it takes 10.0.0.1/24", column) from None
+        raise _Mistake(f"not an address: {shown(text)!r}; {key.takes}", column) from None
 
 
 def _whole(address: str) -> str:
@@ -305,13 +219,13 @@ def _whole(address: str) -> str:
     return f"{host}{'.0' * zeros}{slash}{length}"
 
 
-def _mtu(line: Line) -> int | None:
+def _mtu(key: Key, line: lines.Line) -> int | None:
     if not line.value:
         return None
     with contextlib.suppress(ValueError):
         hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", line.value)
         return unsigned(str(int(line.value, 16)) if hexadecimal else line.value, 16)
-    raise _Mistake(f"not an MTU: {shown(line.value)!r}; it takes bytes, as 1420", line.value_column)
+    raise _Mistake(f"not an MTU: {shown(line.value)!r}; {key.takes}", line.value_column)
 
 
 def _content(path: str) -> bytearray:

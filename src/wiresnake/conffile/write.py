@@ -1,28 +1,40 @@
-"""Writes files of `wg`."""
+"""Writes the lines of a configuration file."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from wiresnake.conffile import schema
+from wiresnake.conffile.schema import Key, Kind
 from wiresnake.uapi.snapshot import InterfaceState
 
 
 def write_config(state: InterfaceState) -> str:
     """The file that makes another interface the same: what `wg showconf` prints, secrets too."""
-    lines = ["[Interface]"]
-    if state.listen_port:
-        lines.append(f"ListenPort = {state.listen_port}")
-    if state.fwmark:
-        lines.append(f"FwMark = {state.fwmark:#x}")
-    if state.private_key:
-        lines.append(f"PrivateKey = {state.private_key}")
-    lines.append("")
+    # As stock `wg` does: secrets last.
+    device = sorted(schema.keys_of("interface", quick=False), key=lambda key: key.secret)
+    lines = ["[Interface]", *written(device, state), ""]
+    peer_keys = schema.keys_of("peer", quick=False)
     for peer in state.peers:
-        lines += ["[Peer]", f"PublicKey = {peer.public_key}"]
-        if peer.preshared_key:
-            lines.append(f"PresharedKey = {peer.preshared_key}")
-        if peer.allowed_ips:
-            lines.append(f"AllowedIPs = {', '.join(peer.allowed_ips)}")
-        if peer.endpoint:
-            lines.append(f"Endpoint = {peer.endpoint}")
-        if peer.persistent_keepalive:
-            lines.append(f"PersistentKeepalive = {peer.persistent_keepalive}")
+        lines += ["[Peer]", *written(peer_keys, peer)]
         if peer is not state.peers[-1]:
             lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def written(keys: Iterable[Key], values: object) -> Iterator[str]:
+    """The lines of those keys whose attribute of `values` says something."""
+    for key in keys:
+        if value := getattr(values, key.field, None):
+            if key.kind == "command":
+                yield from (f"{key.name} = {command}" for command in value)
+            else:
+                yield f"{key.name} = {_WRITERS.get(key.kind, str)(value)}"
+
+
+_WRITERS: dict[Kind, Callable[[Any], str]] = {
+    "mark": "{:#x}".format,
+    "networks": ", ".join,
+    "addresses": ", ".join,
+    "dns": ", ".join,
+    "switch": lambda _: "true",
+}

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from wiresnake.conffile.labels import Notes
+from wiresnake.conffile.labels import PeerLabels
 from wiresnake.diagnosis.facts import host_of
 from wiresnake.errors import ConfigError
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
@@ -16,7 +16,7 @@ class Named(NamedTuple):
     """An interface, and what its file says of its peers."""
 
     state: InterfaceState
-    notes: Mapping[str, Notes]
+    notes: Mapping[str, PeerLabels]
 
 
 class Target(NamedTuple):

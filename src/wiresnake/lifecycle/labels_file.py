@@ -4,32 +4,33 @@ from contextlib import suppress
 from pathlib import Path
 
 from wiresnake.conffile import wg
-from wiresnake.conffile.labels import Notes, read
+from wiresnake.conffile.labels import PeerLabels, read
 from wiresnake.errors import ConfigError
 from wiresnake.network import journal
+from wiresnake.text import wipe
 
 DIRECTORY = Path("/etc/wireguard")
 
 
-class NotesFile:
-    """The notes of a file that may change while we run."""
+class LabelsFile:
+    """The labels in a file that may change while we run."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] = ()
-        self._notes: dict[str, Notes] = {}
+        self._labels: dict[str, PeerLabels] = {}
 
-    def of(self, public_key: str) -> Notes:
+    def of(self, public_key: str) -> PeerLabels:
         """What it says of a peer by now."""
-        return self.all().get(public_key) or Notes(public_key)
+        return self.all().get(public_key) or PeerLabels(public_key)
 
-    def all(self) -> dict[str, Notes]:
+    def all(self) -> dict[str, PeerLabels]:
         """What it says by now; what it said before if it cannot be read any more."""
         with suppress(OSError):
             self.read()
-        return self._notes
+        return self._labels
 
-    def read(self) -> dict[str, Notes]:
+    def read(self) -> dict[str, PeerLabels]:
         """All of it. OSError if it cannot be read."""
         status = self._path.stat()
         stamp = status.st_mtime_ns, status.st_size, status.st_ino
@@ -37,15 +38,18 @@ class NotesFile:
             text = bytearray(self._path.read_bytes())
             with suppress(ConfigError):  # It names nobody then.
                 wg.settle(text, str(self._path))
-            self._notes = read(text.decode("utf-8", "surrogateescape"))
+            try:
+                self._labels = read(text)
+            finally:
+                wipe(text)
             self._stamp = stamp
-        return self._notes
+        return self._labels
 
 
-def of_interface(interface: str, path: Path | None = None) -> NotesFile:
+def of_interface(interface: str, path: Path | None = None) -> LabelsFile:
     """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
     then must be there: OSError."""
-    file = NotesFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
+    file = LabelsFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
     if path is not None:
         file.read()
     return file

@@ -14,18 +14,19 @@ import contextlib
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
 from wiresnake._native import Endpoint, PresharedKey
 from wiresnake.conffile import peer_sections
-from wiresnake.conffile.peer_sections import Stanza
+from wiresnake.conffile.peer_sections import PeerSection
+from wiresnake.conffile.scanner import Line
 from wiresnake.conffile.wg import Resolve, parse, public_key
 from wiresnake.lifecycle.applied import Said
 from wiresnake.lifecycle.others import Others, digest
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
-from wiresnake.text import base64_text, wipe, write_endpoint
+from wiresnake.text import base64_text, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _SESSION_SECONDS = 180
@@ -62,6 +63,7 @@ class Difference(NamedTuple):
 
 def compare(
     wg: bytearray,
+    scanned: Sequence[Line],
     state: InterfaceState,
     applied: Mapping[str, str] | None,
     resolve: Resolve,
@@ -70,14 +72,17 @@ def compare(
     others: Others | None = None,
     only: Set[str] = frozenset(),
 ) -> Difference:
-    """`applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
+    """Compares a file, or the lines of it that are `wg`'s, with a device.
+
+    `applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
     public keys, all other peers stay what they are, and what the file says of them is not read.
 
     ConfigError with `name`:line:column.
     """
     others = others or Others()
     live = {peer.public_key: peer for peer in state.peers}
-    parts = peer_sections.read(wg, {one for peer in state.peers for one in peer.allowed_ips})
+    known = {one for peer in state.peers for one in peer.allowed_ips}
+    parts = peer_sections.read(wg, scanned, known)
     last = {part.public_key: part for part in parts if part.peer}
     endpoints = {part.public_key: part.endpoint for part in parts if part.peer and part.endpoint}
     times = Counter(part.public_key for part in parts if part.peer)
@@ -90,19 +95,16 @@ def compare(
     stays = _judge(others, judged, live, last, wanted, owner, file, wg, named=bool(only))
 
     roaming = _Roaming(live, applied)
-    rest = bytearray(wg)
-    try:
-        for part in parts:
-            key = part.public_key
-            plain = part.peer and not part.odd and times[key] == 1
-            if (part.peer and key not in judged) or (
-                plain and _is_so(part, wg, live.get(key), wanted[key], roaming, stays)
-            ):
-                lines = wg.count(b"\n", part.begin, part.end)
-                rest[part.begin : part.end] = (b"\n" * lines).rjust(part.end - part.begin)
-        device = parse(rest, resolve, name=name)
-    finally:
-        wipe(rest)
+    rest: list[Line] = []
+    for part in parts:
+        key = part.public_key
+        plain = part.peer and not part.odd and times[key] == 1
+        if (part.peer and key not in judged) or (
+            plain and _is_so(part, wg, live.get(key), wanted[key], roaming, stays)
+        ):
+            continue
+        rest += part.lines
+    device = parse(wg, resolve, name=name, scanned=rest)
 
     parsed = _by_key(device.peers)
     if state.public_key:  # A device takes no peer of its own key.
@@ -141,7 +143,7 @@ def compare(
     )
 
 
-def said(wg: bytearray, parts: Iterable[Stanza]) -> dict[str, Said]:
+def said(wg: bytearray, parts: Iterable[PeerSection]) -> dict[str, Said]:
     """What the file says of each peer; of one that comes twice, the later value of each kind."""
     found: dict[str, Said] = {}
     with memoryview(wg) as view:
@@ -179,7 +181,7 @@ class _Stays:
         self.keepalives: set[str] = set()
 
     def judge_values(
-        self, others: Others, peer: PeerState, file: Said, part: Stanza, wg: bytearray
+        self, others: Others, peer: PeerState, file: Said, part: PeerSection, wg: bytearray
     ) -> None:
         """Of a peer that the file and the device have."""
         secret = peer.preshared_key
@@ -196,7 +198,7 @@ def _judge(
     others: Others,
     judged: Iterable[str],
     live: Mapping[str, PeerState],
-    last: Mapping[str, Stanza],
+    last: Mapping[str, PeerSection],
     wanted: dict[str, set[str]],
     owner: Mapping[str, str],
     file: Mapping[str, Said],
@@ -256,7 +258,7 @@ def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
 
 
 def _is_so(
-    part: Stanza,
+    part: PeerSection,
     wg: bytearray,
     peer: PeerState | None,
     wanted: set[str],

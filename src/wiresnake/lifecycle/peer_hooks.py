@@ -10,7 +10,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
-from wiresnake.conffile.labels import Notes
+from wiresnake.conffile.labels import PeerLabels
 from wiresnake.events import Connected, Disconnected, Event, PeerEvent, Rekeyed, Roamed
 from wiresnake.lifecycle.hooks import environment, shell
 
@@ -36,7 +36,7 @@ class PeerHooks:
     def __init__(
         self,
         interface: str,
-        notes: Callable[[str], Notes],
+        notes: Callable[[str], PeerLabels],
         report: Callable[[str], None],
         seconds: float = SECONDS,
     ) -> None:

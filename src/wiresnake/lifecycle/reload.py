@@ -146,6 +146,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     )
     found = peer_diff.compare(
         file.wg,
+        file.lines,
         state,
         record.endpoints if record else None,
         resolver(),

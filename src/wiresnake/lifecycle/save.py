@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from wiresnake.conffile import peer_sections, wg, wg_quick
-from wiresnake.conffile.wg_quick import PeerExtra, QuickConfig
-from wiresnake.conffile.write import write_config
+from wiresnake.conffile import peer_sections, schema, wg, wg_quick
+from wiresnake.conffile.wg_quick import QuickConfig
+from wiresnake.conffile.write import write_config, written
 from wiresnake.devices.interface import interface_names, open_interface
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import applied, hooks, peer_diff, recovery
@@ -91,8 +91,8 @@ def _remember(interface: str, path: str, text: str) -> None:
     if record := applied.load(interface):
         file = wg_quick.parse(bytearray(text.encode("utf-8", "surrogateescape")), path)
         try:
-            device = wg.parse(file.wg, resolver(), name=path)
-            parts = peer_sections.read(file.wg)
+            device = wg.parse(file.wg, resolver(), name=path, scanned=file.lines)
+            parts = peer_sections.read(file.wg, file.lines)
             said = peer_diff.said(file.wg, parts)
         finally:
             wipe(file.wg)
@@ -109,35 +109,24 @@ def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterato
     for one in network.addresses:
         # Before Linux 5.18 nothing tells which the kernel made.
         if one in file.addresses or not one.startswith("fe80:"):
-            yield f"Address = {one}"
+            yield f"{schema.ADDRESS.name} = {one}"
     dns = network.dns if network.dns.servers else file.dns
-    yield from (f"DNS = {one}" for one in (*dns.servers, *(dns.search or file.dns.search)))
+    yield from (
+        f"{schema.DNS.name} = {one}" for one in (*dns.servers, *(dns.search or file.dns.search))
+    )
     if file.mtu:
-        yield f"MTU = {network.mtu}"
-    if file.table:
-        yield f"Table = {file.table}"
-    if file.save:
-        yield "SaveConfig = true"
-    for key, commands in (
-        ("PreUp", file.pre_up),
-        ("PostUp", file.post_up),
-        ("PreDown", file.pre_down),
-        ("PostDown", file.post_down),
-    ):
-        yield from (f"{key} = {one}" for one in commands)
+        yield f"{schema.MTU.name} = {network.mtu}"
+    changed = (schema.ADDRESS, schema.DNS, schema.MTU)
+    kept = (key for key in schema.keys_of("interface", quick=True) if key not in changed)
+    yield from written(kept, file)
     if network.policy and state.fwmark == network.policy.mark and not file.has_mark:
         state = state._replace(fwmark=0)
     extras = {peer.public_key: peer for peer in file.peers}
     for line in write_config(state).splitlines()[1:]:
         key, _, value = line.partition(" = ")
-        extra = extras.get(value) if key == "PublicKey" else None
+        extra = extras.get(value) if key == schema.PUBLIC_KEY.name else None
         if extra:
             yield from extra.comments
         yield line
         if extra:
-            yield from _hooks(extra)
-
-
-def _hooks(peer: PeerExtra) -> Iterator[str]:
-    yield from (f"OnUp = {one}" for one in peer.on_up)
-    yield from (f"OnDown = {one}" for one in peer.on_down)
+            yield from written(schema.keys_of("peer", quick=True), extra)

@@ -60,11 +60,11 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
     assert_savable(path, file)
     if not file.pre_up and file.table not in ("", "off", "auto"):
         desired_network.table_number(file.table, path)
-    parts = peer_sections.read(file.wg)
+    parts = peer_sections.read(file.wg, file.lines)
     said = peer_diff.said(file.wg, parts)
     past = transaction.held_back(interface)
     wait = file.pre_up or past
-    device_change = wg.parse(file.wg, later if wait else resolver(), name=path, append=True)
+    device_change = _change(file, path, later if wait else resolver())
     variables = hooks.Variables.of(file, path)
     with recovery.begin(interface, say, note) as change:
         if observe.exists(interface):
@@ -111,17 +111,19 @@ def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say
     open for as long as a few attempts take.
     """
 
-    def parse(resolve: Resolve) -> DeviceChange:
-        return wg.parse(file.wg, resolve, name=path, append=True)
-
     if not past:
-        return parse(resolver())
+        return _change(file, path, resolver())
+    near = resolver(0, lambda address: observe.route_device(address, past) is not None)
     try:
-        return parse(resolver(0, lambda address: observe.route_device(address, past) is not None))
+        return _change(file, path, near)
     except ConfigError as error:
         note(str(error))
     with change.opened(note):
-        return parse(resolver(_SHORT_RETRIES))
+        return _change(file, path, resolver(_SHORT_RETRIES))
+
+
+def _change(file: QuickConfig, path: str, resolve: Resolve) -> DeviceChange:
+    return wg.parse(file.wg, resolve, name=path, append=True, scanned=file.lines)
 
 
 def _await_socket(state: InterfaceState) -> None:

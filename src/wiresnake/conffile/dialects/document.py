@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wiresnake.conffile import values
+from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
 from wiresnake.text import unsigned
@@ -30,7 +31,7 @@ class Peer:
     preshared_key: str = field(default="", repr=False)
     allowed_ips: tuple[str, ...] = ()
     endpoint: str = ""
-    keepalive: int = 0
+    persistent_keepalive: int = 0
     hooks: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -62,28 +63,27 @@ class Document:
         return any(peer.default for peer in self.peers)
 
 
-def canonical(name: str, value: str) -> str:
-    """A value as every dialect writes it; `name` is wg-quick's, in lower case. ConfigError says
-    what is wrong and what to write."""
-    for problem in values.problems(name, value):
+def canonical(key: Key, value: str) -> str:
+    """A value as every dialect writes it. ConfigError says what is wrong and what to write."""
+    for problem in values.problems(key, value):
         if problem.level == "error":
             raise ConfigError(f"{problem.reason}; {problem.remedy}")
-    match name:
-        case "allowedips":
+    match key.kind:
+        case "networks":
             prefix = Prefix.parse(value)
             return f"{ipaddress.ip_address(prefix.address)}/{prefix.length}"
-        case "address":
+        case "addresses":
             return values.abbreviated(value) or str(ipaddress.ip_interface(value))
         case "endpoint":
             host, port = values.endpoint(value)
             number = values.port_number(port)
             return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
-        case "listenport":
+        case "port":
             return str(values.port_number(value))
-        case "fwmark":
+        case "mark":
             value = "0" if value.lower() == "off" else value
             return str(int(value, 16 if value.startswith("0x") else 10))
-        case "persistentkeepalive":
+        case "seconds":
             return str(0 if value.lower() == "off" else unsigned(value, 16))
         case "mtu":
             return str(int(value, 16 if value.startswith("0x") else 10))
@@ -103,7 +103,7 @@ def merged(peers: Iterable[Peer]) -> tuple[Peer, ...]:
             peer.preshared_key or before.preshared_key,
             tuple(dict.fromkeys(peer.allowed_ips)),
             peer.endpoint or before.endpoint,
-            peer.keepalive or before.keepalive,
+            peer.persistent_keepalive or before.persistent_keepalive,
             peer.hooks or before.hooks,
         )
     return tuple(found.values())

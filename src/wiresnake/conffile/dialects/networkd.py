@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from wiresnake.conffile import forwarding
+from wiresnake.conffile import forwarding, labels, schema
 from wiresnake.conffile.dialects import ini
 from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, canonical, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
 from wiresnake.conffile.dialects.routes import MARK, Route, Rule, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
+from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 
 _OFF = frozenset(("", "off", "no", "false", "n", "f", "0"))
@@ -56,7 +57,7 @@ def _netdev(document: Document, name: str) -> Iterator[str]:
     for peer in document.peers:
         yield from ("", "[WireGuardPeer]")
         if peer.name:
-            yield f"# friendly_name = {peer.name}"
+            yield labels.comment(peer.name)
         yield f"PublicKey={peer.public_key}"
         if peer.preshared_key:
             yield f"PresharedKey={peer.preshared_key}"
@@ -64,8 +65,8 @@ def _netdev(document: Document, name: str) -> Iterator[str]:
             yield f"AllowedIPs={','.join(peer.allowed_ips)}"
         if peer.endpoint:
             yield f"Endpoint={peer.endpoint}"
-        if peer.keepalive:
-            yield f"PersistentKeepalive={peer.keepalive}"
+        if peer.persistent_keepalive:
+            yield f"PersistentKeepalive={peer.persistent_keepalive}"
         if peer.default and not document.table:
             yield f"RouteTable={_mark(document)}"
 
@@ -190,9 +191,9 @@ class _Reader:
         else:
             self.leave(entry.line, entry.key, why)
 
-    def _canonical(self, name: str, line: int, value: str) -> str:
+    def _canonical(self, key: Key, line: int, value: str) -> str:
         try:
-            return canonical(name, value)
+            return canonical(key, value)
         except ConfigError as error:
             raise ConfigError(f"{self.file}:{line}:1: {error}") from None
 
@@ -224,7 +225,7 @@ class _Reader:
                     self._other(section, entry)
 
     def _mtu(self, line: int, value: str) -> None:
-        self.document = replace(self.document, mtu=int(self._canonical("mtu", line, value)))
+        self.document = replace(self.document, mtu=int(self._canonical(schema.MTU, line, value)))
 
     def _wire_guard(self, section: Section) -> None:
         self.device = section
@@ -238,15 +239,15 @@ class _Reader:
                 case "PrivateKey" if file or self._credential(entry):
                     pass
                 case "PrivateKey":
-                    key_text = self._canonical("privatekey", line, value)
+                    key_text = self._canonical(schema.PRIVATE_KEY, line, value)
                     self.document = replace(self.document, private_key=key_text)
                 case "ListenPort" if value == "auto":
                     self.leave(line, key, "derived from the name by networkd; here it is random")
                 case "ListenPort":
-                    port = int(self._canonical("listenport", line, value))
+                    port = int(self._canonical(schema.LISTEN_PORT, line, value))
                     self.document = replace(self.document, listen_port=port)
                 case "FirewallMark" | "FwMark":
-                    mark = int(self._canonical("fwmark", line, value))
+                    mark = int(self._canonical(schema.FWMARK, line, value))
                     self.document = replace(self.document, fwmark=mark)
                 case "PrivateKeyFile" | "RouteTable" | "RouteMetric":
                     pass
@@ -288,24 +289,24 @@ class _Reader:
                 case "PublicKey" if self._credential(entry):
                     lost = True
                 case "PublicKey":
-                    peer = replace(peer, public_key=self._canonical("publickey", line, value))
+                    peer = replace(peer, public_key=self._canonical(schema.PUBLIC_KEY, line, value))
                 case "PresharedKey" if psk_file or self._credential(entry):
                     pass
                 case "PresharedKey":
-                    psk = self._canonical("presharedkey", line, value)
+                    psk = self._canonical(schema.PRESHARED_KEY, line, value)
                     peer = replace(peer, preshared_key=psk)
                 case "AllowedIPs" if not value:
                     allowed.clear()  # systemd's way to begin a list anew.
                 case "AllowedIPs":
                     parts = (part.strip() for part in value.split(","))
-                    allowed += [self._canonical("allowedips", line, part) for part in parts]
+                    allowed += [self._canonical(schema.ALLOWED_IPS, line, part) for part in parts]
                 case "Endpoint" if self._credential(entry):
                     pass
                 case "Endpoint":
-                    peer = replace(peer, endpoint=self._canonical("endpoint", line, value))
+                    peer = replace(peer, endpoint=self._canonical(schema.ENDPOINT, line, value))
                 case "PersistentKeepalive":
-                    seconds = int(self._canonical("persistentkeepalive", line, value))
-                    peer = replace(peer, keepalive=seconds)
+                    seconds = int(self._canonical(schema.PERSISTENT_KEEPALIVE, line, value))
+                    peer = replace(peer, persistent_keepalive=seconds)
                 case "PresharedKeyFile" | "RouteTable" | "RouteMetric":
                     pass
                 case _:
@@ -365,7 +366,7 @@ class _Reader:
             line, key, value = entry
             match section.title, key:
                 case (("Network" | "Address"), "Address"):
-                    address = self._canonical("address", line, value)
+                    address = self._canonical(schema.ADDRESS, line, value)
                     addresses = (*self.document.addresses, address)
                     self.document = replace(self.document, addresses=addresses)
                 case "Network", "DNS":

@@ -6,11 +6,13 @@ import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
+from wiresnake.conffile import labels, schema
 from wiresnake.conffile.dialects import ini
 from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, canonical, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
 from wiresnake.conffile.dialects.routes import Route, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
+from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 
 _PEER = "wireguard-peer."
@@ -83,13 +85,13 @@ def _lines(document: Document, name: str) -> Iterator[str]:
     for peer in document.peers:
         yield from ("", f"[{_PEER}{peer.public_key}]")
         if peer.name:
-            yield f"# friendly_name = {peer.name}"
+            yield labels.comment(peer.name)
         if peer.endpoint:
             yield f"endpoint={peer.endpoint}"
         if peer.preshared_key:
             yield from (f"preshared-key={peer.preshared_key}", "preshared-key-flags=0")
-        if peer.keepalive:
-            yield f"persistent-keepalive={peer.keepalive}"
+        if peer.persistent_keepalive:
+            yield f"persistent-keepalive={peer.persistent_keepalive}"
         if peer.allowed_ips:
             yield f"allowed-ips={';'.join(peer.allowed_ips)};"
     for version in (4, 6):
@@ -171,9 +173,9 @@ class _Reader:
         """Without it the tunnel would do something else."""
         self.left.append(LeftOut(entry.line, entry.key, why, changes=True))
 
-    def _canonical(self, name: str, entry: Entry, value: str) -> str:
+    def _canonical(self, key: Key, entry: Entry, value: str) -> str:
         try:
-            return canonical(name, value)
+            return canonical(key, value)
         except ConfigError as error:
             raise ConfigError(f"{self.file}:{entry.line}:1: {error}") from None
 
@@ -221,16 +223,16 @@ class _Reader:
             value = entry.value
             match entry.key:
                 case "private-key":
-                    key = self._canonical("privatekey", entry, value)
+                    key = self._canonical(schema.PRIVATE_KEY, entry, value)
                     self.document = replace(self.document, private_key=key)
                 case "listen-port":
-                    port = int(self._canonical("listenport", entry, value))
+                    port = int(self._canonical(schema.LISTEN_PORT, entry, value))
                     self.document = replace(self.document, listen_port=port)
                 case "fwmark":
-                    mark = int(self._canonical("fwmark", entry, value))
+                    mark = int(self._canonical(schema.FWMARK, entry, value))
                     self.document = replace(self.document, fwmark=mark)
                 case "mtu":
-                    mtu = int(self._canonical("mtu", entry, value))
+                    mtu = int(self._canonical(schema.MTU, entry, value))
                     self.document = replace(self.document, mtu=mtu)
                 case "peer-routes":
                     self.peer_routes = not _false(value)
@@ -244,15 +246,15 @@ class _Reader:
 
     def _peer(self, section: Section) -> None:
         header = Entry(section.line, section.title, "")
-        public = self._canonical("publickey", header, section.title.removeprefix(_PEER))
+        public = self._canonical(schema.PUBLIC_KEY, header, section.title.removeprefix(_PEER))
         peer = Peer(public, section.name)
         for entry in section.entries:
             value = entry.value
             match entry.key:
                 case "endpoint":
-                    peer = replace(peer, endpoint=self._canonical("endpoint", entry, value))
+                    peer = replace(peer, endpoint=self._canonical(schema.ENDPOINT, entry, value))
                 case "preshared-key":
-                    psk = self._canonical("presharedkey", entry, value)
+                    psk = self._canonical(schema.PRESHARED_KEY, entry, value)
                     peer = replace(peer, preshared_key=psk)
                 case "preshared-key-flags":
                     # 4 is: none is needed.
@@ -260,10 +262,12 @@ class _Reader:
                         why = "the preshared key is kept outside of the file; write it in"
                         self.refuse(entry, why)
                 case "persistent-keepalive":
-                    seconds = int(self._canonical("persistentkeepalive", entry, value))
-                    peer = replace(peer, keepalive=seconds)
+                    seconds = int(self._canonical(schema.PERSISTENT_KEEPALIVE, entry, value))
+                    peer = replace(peer, persistent_keepalive=seconds)
                 case "allowed-ips":
-                    found = [self._canonical("allowedips", entry, one) for one in _list(value)]
+                    found = [
+                        self._canonical(schema.ALLOWED_IPS, entry, one) for one in _list(value)
+                    ]
                     peer = replace(peer, allowed_ips=tuple(found))
                 case _:
                     self.refuse(entry)
@@ -276,7 +280,7 @@ class _Reader:
             text, comma, _ = value.partition(",")
             if comma:
                 family.gateways.append(entry)
-            address = self._canonical("address", entry, text.strip())
+            address = self._canonical(schema.ADDRESS, entry, text.strip())
             self.document = replace(document, addresses=(*document.addresses, address))
         elif _numbered(key, "route"):
             self._route(entry, family)
@@ -292,7 +296,7 @@ class _Reader:
             self.exclusive |= value.startswith("-")
         elif key == "route-table":
             if value.isascii() and value.isdecimal():
-                table = self._canonical("table", entry, value)
+                table = self._canonical(schema.TABLE, entry, value)
                 family.table = "main" if table in ("0", "254") else table
             else:
                 self.refuse(entry, "no table's number; write one")

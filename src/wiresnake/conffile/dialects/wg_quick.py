@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from wiresnake.conffile import labels, lines
-from wiresnake.conffile.check import FOREIGN, QUICK, WG
+from wiresnake.conffile import labels, lines, schema
 from wiresnake.conffile.dialects.document import (
     Document,
     LeftOut,
@@ -13,11 +13,11 @@ from wiresnake.conffile.dialects.document import (
     is_server,
     merged,
 )
-from wiresnake.conffile.lines import HOOKS, Line, squeeze
+from wiresnake.conffile.lines import Line, squeeze
 from wiresnake.conffile.relations import items
+from wiresnake.conffile.schema import FOREIGN, Key
+from wiresnake.conffile.write import written
 from wiresnake.errors import ConfigError
-
-_KEYS = {section: {key.lower(): key for key in (*WG[section], *QUICK[section])} for section in WG}
 
 
 def read(text: str, name: str) -> tuple[Document, list[LeftOut]]:
@@ -47,7 +47,7 @@ class _Reader:
         elif line.value:
             raise ConfigError("neither a section nor 'Key = value'; comments start with '#'")
         elif self.open == "peer" and not self.peers[-1][1].name:
-            self._change_peer(name=labels.of_comment(line.comment))
+            self._change(schema.PUBLIC_KEY, name=labels.of_comment(line.comment))
 
     def _header(self, line: Line) -> None:
         self.open = squeeze(line.text.partition("#")[0]).lower()[1:-1]
@@ -58,68 +58,50 @@ class _Reader:
             self.left.append(LeftOut(line.number, f"[{line.section}]", why, changes=True))
 
     def _setting(self, line: Line) -> None:
-        known = _KEYS.get(self.open)
+        key = line.known
         if not self.open:
             raise ConfigError("a line before any section; write [Interface] above it")
-        if known is None:
+        if self.open not in schema.SECTIONS:
             return  # The section is left out, and that is said.
-        key = known.get(line.name)
-        if key is None:
+        if key is None or key.section != self.open:
             # What is no known key may be half of a secret that a line break has cut.
-            shown = line.key if line.name in FOREIGN or len(line.key) <= 12 else "a line"
-            self.left.append(LeftOut(line.number, shown, *_why_unknown(line.name, line.value)))
-        elif line.name in HOOKS and not squeeze(line.value):
-            pass  # Generators of files write them; nothing is run.
-        elif line.name in HOOKS:
-            if self.open == "peer":
-                self._change_peer(hooks=(*self.peers[-1][1].hooks, (key, line.value)))
-            else:
-                hooks = (*self.document.hooks, (key, line.value))
-                self.document = replace(self.document, hooks=hooks)
+            name = line.key.lower()
+            shown = line.key if name in FOREIGN or len(line.key) <= 12 else "a line"
+            self.left.append(LeftOut(line.number, shown, *_why_unknown(name, line.value)))
+        elif key.kind == "command":
+            if squeeze(line.value):  # Generators of files write empty ones; nothing is run.
+                self._change(key, hooks=(*self._target(key).hooks, (key.name, line.value)))
         else:
-            found = [(item, canonical(line.name, item)) for item, _ in items(line) if item]
-            if found or line.name not in ("address", "dns", "mtu", "table"):
-                self._take(line.name, [value for _, value in found])
+            found = [(item, canonical(key, item)) for item, _ in items(line) if item]
+            if found or not key.quick or key.kind == "switch":
+                self._take(key, [value for _, value in found])
 
-    def _take(self, name: str, found: list[str]) -> None:
+    def _take(self, key: Key, found: list[str]) -> None:
         if not found:
             raise ConfigError("the value is missing; give it one or remove the line")
-        one, document = found[0], self.document
-        match name:
-            case "publickey":
-                self._change_peer(public_key=one)
-            case "presharedkey":
-                self._change_peer(preshared_key=one)
-            case "allowedips":
-                self._change_peer(allowed_ips=(*self.peers[-1][1].allowed_ips, *found))
-            case "endpoint":
-                self._change_peer(endpoint=one)
-            case "persistentkeepalive":
-                self._change_peer(keepalive=int(one))
-            case "privatekey":
-                self.document = replace(document, private_key=one)
-            case "listenport":
-                self.document = replace(document, listen_port=int(one))
-            case "fwmark":
-                self.document = replace(document, fwmark=int(one))
-            case "mtu":
-                self.document = replace(document, mtu=int(one))
-            case "table":
-                self.document = replace(document, table=one)
-            case "saveconfig":
-                self.document = replace(document, save=one.lower() == "true")
-            case "address":
-                self.document = replace(document, addresses=(*document.addresses, *found))
+        value: object = found[0]
+        match key.kind:
+            case "networks" | "addresses":
+                value = (*getattr(self._target(key), key.field), *found)
+            case "port" | "mark" | "seconds" | "mtu":
+                value = int(found[0])
+            case "switch":
+                value = found[0].lower() == "true"
             case "dns":
-                servers = tuple(filter(is_server, found))
-                search = tuple(word for word in found if not is_server(word))
-                self.document = replace(
-                    document, dns=document.dns + servers, search=document.search + search
-                )
+                value = (*self.document.dns, *filter(is_server, found))
+                search = (word for word in found if not is_server(word))
+                self._change(key, search=(*self.document.search, *search))
+        self._change(key, **{key.field: value})
 
-    def _change_peer(self, **changes: object) -> None:
-        number, peer = self.peers[-1]
-        self.peers[-1] = number, replace(peer, **changes)  # type: ignore[arg-type]
+    def _target(self, key: Key) -> Document | Peer:
+        return self.document if key.section == "interface" else self.peers[-1][1]
+
+    def _change(self, key: Key, **changes: Any) -> None:
+        if key.section == "interface":
+            self.document = replace(self.document, **changes)
+        else:
+            number, peer = self.peers[-1]
+            self.peers[-1] = number, replace(peer, **changes)
 
     def finish(self, name: str) -> Document:
         known: set[str] = set()
@@ -155,48 +137,23 @@ def _why_unknown(name: str, value: str) -> tuple[str, bool]:
 
 def write(document: Document) -> str:
     """wg-quick's text."""
-    return "\n".join([*_interface(document), *_peers(document), ""])
-
-
-def _interface(document: Document) -> Iterator[str]:
-    yield "[Interface]"
-    if document.private_key:
-        yield f"PrivateKey = {document.private_key}"
-    if document.addresses:
-        yield f"Address = {', '.join(document.addresses)}"
-    if document.listen_port:
-        yield f"ListenPort = {document.listen_port}"
-    if document.fwmark:
-        yield f"FwMark = {document.fwmark:#x}"
-    if document.dns or document.search:
-        yield f"DNS = {', '.join((*document.dns, *document.search))}"
-    if document.mtu:
-        yield f"MTU = {document.mtu}"
-    if document.table:
-        yield f"Table = {document.table}"
-    if document.save:
-        yield "SaveConfig = true"
-    for key, command in document.hooks:
-        yield f"{key} = {command}"
-
-
-def _peers(document: Document) -> Iterator[str]:
+    lines = ["[Interface]"]
+    lines += written(
+        schema.keys_of("interface"), replace(document, dns=document.dns + document.search)
+    )
+    lines += (f"{key} = {command}" for key, command in document.hooks)
     for peer in document.peers:
-        yield ""
-        yield "[Peer]"
-        if peer.name:
-            yield f"# friendly_name = {peer.name}"
-        yield f"PublicKey = {peer.public_key}"
-        if peer.preshared_key:
-            yield f"PresharedKey = {peer.preshared_key}"
-        if peer.allowed_ips:
-            yield f"AllowedIPs = {', '.join(peer.allowed_ips)}"
-        if peer.endpoint:
-            yield f"Endpoint = {peer.endpoint}"
-        if peer.keepalive:
-            yield f"PersistentKeepalive = {peer.keepalive}"
-        for key, command in peer.hooks:
-            yield f"{key} = {command}"
+        lines += ["", *write_peer(peer)]
+    return "\n".join([*lines, ""])
+
+
+def write_peer(peer: Peer) -> Iterator[str]:
+    """The lines of one peer."""
+    yield "[Peer]"
+    if peer.name:
+        yield labels.comment(peer.name)
+    yield from written(schema.keys_of("peer"), peer)
+    yield from (f"{key} = {command}" for key, command in peer.hooks)
 
 
 def for_app(document: Document, app: str) -> tuple[Document, list[LeftOut]]:
