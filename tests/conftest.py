@@ -9,8 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lab.hosts import program_path
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile(
+    "any", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

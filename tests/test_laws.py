@@ -32,20 +32,22 @@ REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
 """Of the plane: what an operator is told."""
 BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
+NOUNS = "modules"
 FOLDERS = {
     "cli": 2600,
     "conffile": 3300,
     "daemon": 600,
-    "devices": 900,
-    "diagnosis": 1300,
+    "devices": 700,
+    "diagnosis": 1280,
     "lifecycle": 1700,
-    "linux": 1050,
-    "network": 1400,
+    "linux": 1250,
+    "network": 1250,
     "protocol": 900,
     "tunnel": 620,
-    "uapi": 350,
+    "uapi": 650,
+    NOUNS: 300,
 }
-"""Code lines of each folder in src/wiresnake."""
+"""Code lines of each folder in src/wiresnake, and of the modules beside them."""
 
 
 def python_files(*names: str) -> list[Path]:
@@ -227,9 +229,10 @@ def test_core_stays_small(tmp_path: Path) -> None:
 def test_folders_stay_small(tmp_path: Path) -> None:
     """Law 6: none grows unnoticed, and none is without a budget."""
     need_cloc()
-    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == FOLDERS.keys()
-    lines = {name: code_lines(tmp_path / name, python_files(name)) for name in FOLDERS}
+    folders = {path.parent.name: python_files(path.parent.name) for path in PACKAGE.glob("*/*.py")}
+    folders[NOUNS] = list(PACKAGE.glob("*.py"))
+    assert folders.keys() == FOLDERS.keys()
+    lines = {name: code_lines(tmp_path / name, files) for name, files in folders.items()}
     print(f"folders: {lines} of {FOLDERS}, {sum(lines.values())} in all")
     assert all(lines[name] < FOLDERS[name] for name in FOLDERS), lines
 

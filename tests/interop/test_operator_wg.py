@@ -1,7 +1,11 @@
 """`wiresnake` as `wg`: beside stock `wg` on the same devices, of every implementation."""
 
+import base64
 import json
+import socket
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -362,3 +366,43 @@ def test_those_who_do_not_speak_as_wg_hears(
     after = json.loads(host.output(OURS, "show", "wg0", "--json"))["wg0"]["peers"]
     assert after[FIRST]["allowedIps"] == ["10.2.0.0/16"]
     assert set(after) == {public, FIRST}
+
+
+def test_a_small_set_is_one_connection_whatever_the_device_holds(
+    ours: Implementation, make_host: MakeHost
+) -> None:
+    """And a short answer: no `get` of all peers."""
+    host = make_host()
+    ours.start(host, "wg0")
+    peers = "".join(
+        f"[Peer]\nPublicKey={base64.b64encode(n.to_bytes(32, 'big')).decode()}\n"
+        for n in range(2, 1002)
+    )
+    host.run("wg setconf wg0 /dev/stdin", text=f"[Interface]\n{peers}")
+    folder = Path(f"/proc/{host.pid}/root/run/wireguard")
+    answers: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):  # It is shut down at the end.
+            while True:
+                client, _ = listener.accept()
+                with client, socket.socket(socket.AF_UNIX) as daemon:
+                    daemon.connect(str(folder / "wg0.sock"))
+                    daemon.sendall(client.recv(1 << 16))
+                    answers.append(daemon.recv(1 << 16))
+                    client.sendall(answers[-1])
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "counted.sock"))
+        listener.listen()
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            host.run(OURS, "set", "counted", "peer", FIRST, "allowed-ips", "10.1.0.0/16")
+            host.run(OURS, "set", "counted", "peer", FIRST, "persistent-keepalive", "7")
+        finally:
+            (folder / "counted.sock").unlink()
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
+    assert answers == [b"errno=0\n\n"] * 2
+    assert host.output("wg show wg0 persistent-keepalive").count("\t7\n") == 1

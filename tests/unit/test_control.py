@@ -2,18 +2,25 @@
 
 import base64
 import errno
+import socket
 import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
-from wiresnake.devices import compatibility, kernel
-from wiresnake.devices.uapi_client import parse_state, write_change
+from wiresnake.devices import compatibility, kernel, uapi_client
+from wiresnake.devices.interface import open_interface
 from wiresnake.errors import HostError
 from wiresnake.linux.genetlink import Message
 from wiresnake.linux.netlink import attributes
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.text import zone_text
+from wiresnake.uapi.get import parse_state
+from wiresnake.uapi.set import write_change
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 SECRET = b"\x40" * 32
@@ -240,3 +247,73 @@ def test_a_kernels_state_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(HostError, match="faster than it can be read") as refused:
         kernel.KernelInterface("wg0").read()
     assert refused.value.errno == errno.EBUSY
+
+
+@contextmanager
+def daemon(folder: Path, answer: Callable[[str], str]) -> Iterator[list[list[str]]]:
+    """Serves wg0; yields the questions, by connection."""
+    asked: list[list[str]] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):  # It is shut down at the end.
+            while True:
+                connection, _ = listener.accept()
+                asked.append([])
+                with connection, suppress(ConnectionResetError):
+                    question = b""
+                    while part := connection.recv(1 << 16):
+                        question += part
+                        if question.endswith(b"\n\n"):
+                            asked[-1].append(question.decode())
+                            connection.sendall(answer(question.decode()).encode())
+                            question = b""
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "wg0.sock"))
+        listener.listen()
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            yield asked
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
+
+
+def test_a_change_is_one_connection_and_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uapi_client, "DIRECTORY", str(tmp_path))
+    change = PeerChange(KEY, persistent_keepalive=5)
+    with daemon(tmp_path, lambda _: "errno=0\n\n") as asked:
+        open_interface("wg0").change(DeviceChange(listen_port=7))
+        open_interface("wg0").change(DeviceChange(peers=(change,)))
+    first = f"public_key={KEY.hex()}\nupdate_only=true\n"
+    then = f"public_key={KEY.hex()}\npersistent_keepalive_interval=5\n"
+    assert asked == [["set=1\nlisten_port=7\n\n"], [f"set=1\n{first}{then}\n"]]
+
+
+def test_boringtun_is_known_by_what_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not done anything to a peer by then; what is the device's comes again."""
+    monkeypatch.setattr(uapi_client, "DIRECTORY", str(tmp_path))
+
+    def answer(question: str) -> str:
+        if question.startswith("get=1"):
+            return f"own_public_key={OTHER.hex()}\npublic_key={KEY.hex()}\nerrno=0\n\n"
+        return f"errno={errno.EINVAL if 'update_only' in question else 0}\n\n"
+
+    change = PeerChange(KEY, persistent_keepalive=5)
+    with daemon(tmp_path, answer) as asked:
+        open_interface("wg0").change(DeviceChange(fwmark=9, peers=(change,)))
+    peer = f"public_key={KEY.hex()}\n"
+    new = f"{peer}persistent_keepalive_interval=5\n"
+    assert [question for connection in asked for question in connection] == [
+        f"set=1\nfwmark=9\n{peer}update_only=true\n{new}\n",
+        "get=1\n\n",
+        "get=1\n\n",
+        "set=1\nfwmark=9\n\n",
+        f"set=1\n{peer}remove=true\n\n",
+        f"set=1\n{new}replace_allowed_ips=true\n\n",
+    ]

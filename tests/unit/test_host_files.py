@@ -18,9 +18,9 @@ from wiresnake.model import Dns
 from wiresnake.network import dns, firewall, journal, observe
 from wiresnake.network.journal import State
 from wiresnake.network.model import Guard, Network, Policy, Route, Rule
-from wiresnake.network.steps import BLOCK_METRIC, UNREACHABLE
+from wiresnake.network.steps import BLOCK_METRIC
 
-UNICAST = 1
+UNICAST, UNREACHABLE = 1, 7
 
 GUARD = Guard(4, 51820, ("10.0.0.1", "10.0.0.2"))
 NETWORK = Network(
@@ -261,11 +261,11 @@ def test_what_a_program_prints_need_not_be_utf8() -> None:
     programs.run("grep", "-qaP", r"caf\xe9", text=found)
 
 
-class Tables:
-    """What linux.free_table asks of the kernel."""
+class Tables(rtnetlink.RouteNetlink):
+    """What `free_table` asks of the kernel."""
 
     def __init__(self, routes: dict[int, list[int]], rules: tuple[int, ...]) -> None:
-        self.routes, self.rules = routes, rules
+        self._told = routes, rules
 
     def __enter__(self) -> "Tables":
         return self
@@ -276,13 +276,14 @@ class Tables:
     def all(self, kind: int, body: bytes) -> list[memoryview]:
         if body[0] != socket.AF_INET:
             return []
+        routes, rules = self._told
         if kind == rtnetlink.GET_RULE:
-            return [memoryview(bytes(12) + number(15, table)) for table in self.rules]
+            return [memoryview(bytes(12) + number(15, table)) for table in rules]
         (table,) = struct.unpack("=I", body[-4:])
         metric = number(6, BLOCK_METRIC)
         return [
             memoryview(struct.pack("8BI", 2, 0, 0, 0, 0, 3, 0, kind, 0) + metric)
-            for kind in self.routes.get(table, [])
+            for kind in routes.get(table, [])
         ]
 
 

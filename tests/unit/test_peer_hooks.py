@@ -1,5 +1,6 @@
 """OnUp and OnDown: which run, in which order, and what happens to those that fail or hang."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_hooks_run_once_as_a_peer_connects_and_once_as_it_is_gone(log: Path) -> 
     ran.take("disconnected", reason="expired", endpoint="two")
     ran.take("connected", "C=", endpoint="it has no hooks")
     assert ran.end() == ["connected A= one", "disconnected A= two"]
+    assert ran.said == []
+
+
+def test_hooks_of_peers_run_where_there_is_no_bash(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PostUp does: sh runs them."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    ran = Ran(log)
+    ran.take("connected", endpoint="one")
+    assert ran.end() == ["connected A= one", "disconnected A= one"]
     assert ran.said == []
 
 

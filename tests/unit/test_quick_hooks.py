@@ -11,7 +11,7 @@ import pytest
 
 from wiresnake._native import Endpoint
 from wiresnake.conffile import wg_quick
-from wiresnake.lifecycle import hooks
+from wiresnake.lifecycle import hooks, keeper
 from wiresnake.lifecycle.applied import Applied
 from wiresnake.lifecycle.hooks import HookFailed, Variables
 from wiresnake.lifecycle.resolve import later, resolver
@@ -80,9 +80,9 @@ def test_a_process_of_another_interface_is_let_live(monkeypatch: pytest.MonkeyPa
                 patched.setattr(os, "kill", lambda *call: ended.append(call))
                 record = Applied(events=process.pid)
                 for other in ("wg1", "g0", "wg", "/x/wg0.conf"):
-                    hooks.stop_events(record, other)
+                    keeper.stop(record, other)
                 assert ended == []
-                hooks.stop_events(record, "wg0")
+                keeper.stop(record, "wg0")
                 assert ended == [(process.pid, signal.SIGTERM)]
         finally:
             process.kill()

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake.linux.netlink import Refused, Request, attribute, fields, number, unsigned
-from wiresnake.linux.route_query import Answer, way_out
 from wiresnake.tunnel import routes as module
 from wiresnake.tunnel.routes import (
+    Answer,
     Flow,
     Hold,
     Routes,
@@ -25,6 +25,7 @@ from wiresnake.tunnel.routes import (
     judge,
     proves,
     question,
+    way_out,
 )
 
 FLOW = Flow(0x80000007, 51820, 0)

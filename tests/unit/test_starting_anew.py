@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wiresnake.cli import main
-from wiresnake.lifecycle import hooks
+from wiresnake.lifecycle import keeper
 from wiresnake.lifecycle.applied import Applied
 from wiresnake.linux import programs
 
@@ -121,7 +121,7 @@ def test_what_runs_hooks_of_peers(poisoned: Path, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", Started)
-        hooks.restart_events(Applied(hooks=(("key", ("true",), ()),)), "/x/wg0.conf", "wg0")
+        keeper.restart(Applied(hooks=(("key", ("true",), ()),)), "/x/wg0.conf", "wg0")
     (command,) = started
     mine = programs.ourselves()
     assert command[: len(mine)] == mine

@@ -3,11 +3,8 @@
 import argparse
 import json
 import os
-import signal
 import sys
-import syslog
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -79,7 +76,9 @@ def main(argv: list[str]) -> int:
         made.error("--hooks FILE needs the one interface that the file is for")
     try:
         if arguments.hooks:
-            _run_hooks(arguments.interfaces[0], arguments.hooks)
+            from wiresnake.lifecycle import keeper
+
+            keeper.run(arguments.interfaces[0], arguments.hooks, _follow)
         else:
             _print_all(arguments)
     except KeyboardInterrupt:
@@ -103,25 +102,6 @@ def _print_all(arguments: argparse.Namespace) -> None:
     for event in _joined([following.events for following in followed.values()]):
         notes = files[event.interface].of(event.public_key)
         print(form(event, notes, followed[event.interface].watching), flush=True)
-
-
-def _run_hooks(interface: str, path: Path) -> None:
-    from wiresnake.lifecycle.labels_file import of_interface
-    from wiresnake.lifecycle.peer_hooks import PeerHooks
-
-    hooks = PeerHooks(interface, of_interface(interface, path).of, _report)
-    following = _follow(interface)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        hooks.begin(following.connected)
-        for event in following.events:
-            hooks.take(event.event)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        hooks.end()
 
 
 def _follow(interface: str) -> "Following":
@@ -163,7 +143,8 @@ def _joined(sources: list[Iterable["Reported"]]) -> Iterable["Reported"]:
 
 
 def _as_line(event: "Reported", notes: "Notes", watching: bool) -> str:
-    from wiresnake.uapi.events import details, kind_of, word
+    from wiresnake.text import word
+    from wiresnake.uapi.events import details, kind_of
 
     time = datetime.fromtimestamp(event.time_ns / 1e9).isoformat(" ", "milliseconds")
     said = "".join(f" {key}={word(value)}" for key, value in details(event.event).items())
@@ -183,13 +164,3 @@ def _as_json(event: "Reported", notes: "Notes", watching: bool) -> str:
         "source": "watching" if watching else "device",
     }
     return json.dumps(said | details(event.event), ensure_ascii=False)
-
-
-def _report(what: str) -> None:
-    """To stderr, and to the syslog unless stderr is the journal already."""
-    with suppress(OSError):
-        print(f"wiresnake: {what}", file=sys.stderr, flush=True)
-    status = os.fstat(2)
-    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
-        syslog.openlog("wiresnake", syslog.LOG_PID, syslog.LOG_DAEMON)
-        syslog.syslog(syslog.LOG_WARNING, what)

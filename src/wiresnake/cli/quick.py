@@ -164,8 +164,8 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
 
 def _stay(interface: str, argument: str) -> int:
     from wiresnake.lifecycle.down import down
+    from wiresnake.lifecycle.foreground import stay
     from wiresnake.lifecycle.reload import reload
-    from wiresnake.lifecycle.service import stay
 
     def try_reload() -> None:
         try:
@@ -180,7 +180,7 @@ def _stay(interface: str, argument: str) -> int:
 
 def _strip(argument: str) -> int:
     from wiresnake.conffile import wg_quick
-    from wiresnake.uapi.configuration import wipe
+    from wiresnake.text import wipe
 
     file = wg_quick.load(wg_quick.find(argument)[1])
     text = file.stripped()

@@ -10,8 +10,7 @@ from wiresnake.conffile import wg, wg_quick
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux import udp
 from wiresnake.model import CLEAR, DeviceChange, Dns, PeerChange, Prefix
-from wiresnake.text import base64_text
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import base64_text, wipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from wiresnake.errors import DEFECTS, ConfigError, WiresnakeError
 from wiresnake.linux import offloads, streams, tun, udp
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
+from wiresnake.text import unsigned, wipe
 from wiresnake.tunnel.tunnel import Tunnel, panics
-from wiresnake.uapi import configuration
 
 _EPILOG = """\
 exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
@@ -228,7 +228,7 @@ def _read_config(path: str) -> DeviceChange:
     try:
         return wg.parse(text, udp.resolve, name=path)
     finally:
-        configuration.wipe(text)
+        wipe(text)
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
@@ -236,7 +236,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     try:
-        fd = configuration.unsigned(text, 31)
+        fd = unsigned(text, 31)
         os.fstat(fd)
         if fd <= 2:  # There the daemon has /dev/null.
             fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

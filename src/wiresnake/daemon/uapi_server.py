@@ -16,11 +16,12 @@ from wiresnake.daemon import describe, memory
 from wiresnake.errors import DEFECTS, Defect, HostError
 from wiresnake.events import EventsLost
 from wiresnake.linux import inotify
-from wiresnake.text import base64_text
+from wiresnake.text import base64_text, wipe
 from wiresnake.tunnel.events import Subscription
 from wiresnake.tunnel.tunnel import Tunnel
-from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
 from wiresnake.uapi.events import write_event
+from wiresnake.uapi.set import SetParser, UapiError
+from wiresnake.uapi.state import Question
 
 DIRECTORY = Path("/var/run/wireguard")
 

@@ -10,6 +10,18 @@ from wiresnake.model import DeviceChange, PeerChange, Prefix
 from wiresnake.text import base64_text, read_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
+UNKNOWN_WORDS = (errno.EINVAL, errno.EPROTO)
+"""What a device may say of words that it does not know; EPROTO: it says nothing, and closes."""
+
+
+def but_for_boringtun(change: DeviceChange) -> DeviceChange:
+    """The same, in words that boringtun refuses before it has done anything to a peer: of the first
+    one it is said, before all else, that nothing is to change if it is not there."""
+    if not change.peers:
+        return change
+    first = PeerChange(change.peers[0].public_key, update_only=True)
+    return replace(change, peers=(first, *change.peers))
+
 
 def apply(
     change: DeviceChange,
@@ -25,7 +37,7 @@ def apply(
         send(change)
     except HostError as error:
         news = any(peer.update_only or _removes(peer) for peer in change.peers)
-        if error.errno not in (errno.EINVAL, errno.EPROTO) or not news:
+        if error.errno not in UNKNOWN_WORDS or not news:
             raise
         send(without_news(change, read()))
 

@@ -29,10 +29,8 @@ def open_interface(name: str) -> Interface:
 
     HostError: ENODEV if there is neither, EPROTONOSUPPORT if the kernel has no WireGuard.
     """
-    one = uapi_client.connect(name)
-    if one is not None:
-        one.close()
-        return uapi_client.UapiInterface(name)
+    if connection := uapi_client.connect(name):
+        return uapi_client.UapiInterface(name, connection)
     from wiresnake.devices.kernel import KernelInterface
 
     return KernelInterface(name)

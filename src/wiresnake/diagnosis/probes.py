@@ -10,10 +10,8 @@ import time
 from threading import Thread
 
 from wiresnake.diagnosis.facts import Lookup, Probe, Way
-from wiresnake.linux import rtnetlink
-from wiresnake.linux.netlink import Request, attribute, fields, number, unsigned
+from wiresnake.linux.rtnetlink import RouteNetlink
 
-_DESTINATION, _DEVICE, _GATEWAY, _MARK = 1, 4, 5, 16
 _RESOLVE_SECONDS = 5
 _PROBE_SECONDS = 0.8
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
@@ -23,18 +21,14 @@ _ECHO_REPLY = {4: 0, 6: 129}
 
 def way_to(target: str, mark: int = 0) -> Way:
     """Where the kernel would send a packet for that address, with that mark."""
-    version, packed, length = rtnetlink.pack_prefix(target)
-    body = struct.pack("BBBBBBBBI", rtnetlink.FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
-    body += attribute(_DESTINATION, packed) + number(_MARK, mark)
     try:
-        with rtnetlink.RouteNetlink() as kernel:
-            answer = kernel.ask(Request(rtnetlink.GET_ROUTE, body))
-        found = fields(answer[12:])
-        device = socket.if_indextoname(unsigned(found[_DEVICE]))
-    except (OSError, KeyError) as error:
-        return Way(target, error=getattr(error, "errno", None) or errno.ENETUNREACH)
-    gateway = rtnetlink.address_text(found[_GATEWAY]) if _GATEWAY in found else ""
-    return Way(target, device, gateway)
+        with RouteNetlink() as kernel:
+            route = kernel.way(target, mark)
+        if not route.device:
+            return Way(target, error=errno.ENETUNREACH)
+        return Way(target, socket.if_indextoname(route.device), route.gateway)
+    except OSError as error:
+        return Way(target, error=error.errno or errno.ENETUNREACH)
 
 
 def resolve(name: str) -> Lookup:

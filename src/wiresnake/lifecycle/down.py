@@ -6,11 +6,11 @@ from typing import NamedTuple
 from wiresnake.conffile import files, wg_quick
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.lifecycle import applied, hooks, recovery
+from wiresnake.lifecycle import applied, hooks, keeper, recovery
 from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.save import assert_wireguard, save
 from wiresnake.network import journal, observe
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 
 
 class _Wishes(NamedTuple):
@@ -34,7 +34,7 @@ def down(argument: str, say: Say, note: Say) -> None:
         hooks.run(wishes.pre_down, interface, wishes.variables, say)
         if wishes.to_save:
             _save(interface, *wishes.to_save, say)
-        hooks.stop_events(applied.load(interface), interface)
+        keeper.stop(applied.load(interface), interface)
         change.dns = wishes.variables.dns
         change.to(None)
         applied.forget(interface)

@@ -1,21 +1,17 @@
-"""Commands of a file: PreUp and its kind, and the process that runs OnUp and OnDown."""
+"""Commands of a file: how each is run, PreUp and its kind; and what is remembered of them."""
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from wiresnake._native import PrivateKey
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import WiresnakeError
 from wiresnake.lifecycle.applied import Applied, Said, SaidOfInterface
-from wiresnake.linux.programs import ourselves
 from wiresnake.model import DeviceChange, Dns
 from wiresnake.text import base64_text
 
@@ -69,24 +65,30 @@ class Variables(NamedTuple):
 
 def run(commands: Iterable[str], interface: str, variables: Variables, say: Say) -> None:
     """Runs one after the other until one fails, each in a shell of its own, as wg-quick does."""
-    shell = shutil.which("bash")
-    options = ["-o", "pipefail", "-O", "extglob"] if shell else []
-    start = [shell or "/bin/sh", "-e", *options, "-c"]
-    prelude = variables.prelude() if shell else ""
     for command in commands:
         whole = command.replace("%i", interface)
         say(whole)
-        environment = _environment(interface, variables.file)
-        code = subprocess.run([*start, f"{prelude}{whole}"], env=environment).returncode
+        own = {"LC_ALL": "C", "INTERFACE": interface, "CONFIG_FILE": variables.file}
+        code = subprocess.run(shell(whole, variables), env=environment(own)).returncode
         if code:
             raise HookFailed(whole, code if code > 0 else 128 - code)
 
 
-def _environment(interface: str, file: str) -> dict[str, str]:
+def shell(command: str, variables: Variables | None = None) -> list[str]:
+    """The program that runs a file's command, and its words: bash, or sh where there is none. With
+    variables it is as within wg-quick, which ends at the first error."""
+    bash = shutil.which("bash")
+    if variables is None:
+        return [bash or "/bin/sh", "-c", command]
+    options = ["-o", "pipefail", "-O", "extglob"] if bash else []
+    prelude = variables.prelude() if bash else ""
+    return [bash or "/bin/sh", "-e", *options, "-c", f"{prelude}{command}"]
+
+
+def environment(own: dict[str, str]) -> dict[str, str]:
     """With our own programs in PATH, wherever we were started from, as wg-quick has its own."""
     path = f"{os.environ.get('PATH') or os.defpath}:{os.path.dirname(sys.executable)}"
-    own = {"LC_ALL": "C", "PATH": path, "INTERFACE": interface, "CONFIG_FILE": file}
-    return {**os.environ, **own}
+    return {**os.environ, "PATH": path, **own}
 
 
 def record(
@@ -116,43 +118,3 @@ def record(
         peers=said,
         interface=interface,
     )
-
-
-def restart_events(record: Applied, path: str, interface: str) -> Applied:
-    """Starts what runs OnUp and OnDown, if there are any; it stands on its own feet and ends with
-    the interface. One that runs already reads the changed file by itself: a second one would run
-    OnUp while the first still runs OnDown."""
-    if record.hooks and _runs(record.events, interface):
-        return record
-    stop_events(record, interface)
-    if not record.hooks:
-        return replace(record, events=0)
-    process = subprocess.Popen(
-        [*ourselves(), "wiresnake", "events", "--hooks", path, interface],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )
-    process.returncode = 0  # It is left alone: nobody waits for it.
-    return replace(record, events=process.pid)
-
-
-def stop_events(record: Applied | None, interface: str) -> None:
-    """Ends that process, if it is still the one."""
-    if record and _runs(record.events, interface):
-        with contextlib.suppress(OSError):
-            os.kill(record.events, signal.SIGTERM)
-
-
-def _runs(pid: int, interface: str) -> bool:
-    """Whether it is the interface's: the number may have gone to another one's since."""
-    if not pid:
-        return False
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            said = file.read()
-    except OSError:
-        return False
-    return b"\0events\0--hooks\0" in said and said.endswith(b"\0%b\0" % interface.encode())

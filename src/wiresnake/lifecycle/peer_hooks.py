@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from wiresnake.conffile.labels import Notes
 from wiresnake.events import Connected, Disconnected, Event, PeerEvent, Rekeyed, Roamed
+from wiresnake.lifecycle.hooks import environment, shell
 
 SECONDS = 60
 """A hook that takes longer hangs, and is ended."""
@@ -122,10 +123,10 @@ class PeerHooks:
         """What went wrong, if anything did."""
         try:
             process = subprocess.Popen(
-                ["bash", "-c", job.command.replace("%i", self._interface)],
+                shell(job.command.replace("%i", self._interface)),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # Ours may be a stream of events.
-                env=os.environ | job.about,
+                env=environment(job.about),
                 start_new_session=True,
             )
         except OSError as error:

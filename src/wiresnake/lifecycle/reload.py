@@ -17,7 +17,15 @@ from wiresnake.conffile.wg import public_key
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.devices.interface import Interface, open_interface
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.lifecycle import applied, desired_network, hooks, peer_diff, recovery, routing_loops
+from wiresnake.lifecycle import (
+    applied,
+    desired_network,
+    hooks,
+    keeper,
+    peer_diff,
+    recovery,
+    routing_loops,
+)
 from wiresnake.lifecycle.applied import Applied, SaidOfInterface
 from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.others import Others
@@ -29,8 +37,7 @@ from wiresnake.network import observe
 from wiresnake.network.journal import Former
 from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network
 from wiresnake.network.transaction import Change
-from wiresnake.text import base64_text, write_endpoint
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import base64_text, wipe, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState
 
 T = TypeVar("T")
@@ -62,7 +69,7 @@ def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
                     applied.save(interface, _with_some(todo.record, todo))
                 return
             record = _record(file, todo, wish)
-            applied.save(interface, hooks.restart_events(record, path, interface))
+            applied.save(interface, keeper.restart(record, path, interface))
     finally:
         wipe(file.wg)
 

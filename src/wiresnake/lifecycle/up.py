@@ -15,6 +15,7 @@ from wiresnake.lifecycle import (
     backend,
     desired_network,
     hooks,
+    keeper,
     peer_diff,
     recovery,
     routing_loops,
@@ -27,7 +28,7 @@ from wiresnake.model import DeviceChange
 from wiresnake.network import observe, transaction
 from wiresnake.network.model import Network
 from wiresnake.network.transaction import Change
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 _PATIENCE = 1.0
@@ -96,8 +97,8 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
-            lambda: applied.save(interface, hooks.restart_events(record, path, interface)),
-            lambda: hooks.stop_events(applied.load(interface), interface),
+            lambda: applied.save(interface, keeper.restart(record, path, interface)),
+            lambda: keeper.stop(applied.load(interface), interface),
         )
 
 

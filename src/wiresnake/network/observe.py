@@ -4,31 +4,19 @@ import contextlib
 import errno
 import ipaddress
 import socket
-import struct
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count
-from typing import NamedTuple
 
 from wiresnake.errors import HostError
-from wiresnake.linux import netlink, rtnetlink
-from wiresnake.linux.netlink import Refused, Request, attribute, fields, number, unsigned
-from wiresnake.linux.rtnetlink import FAMILIES, RouteNetlink, address_text, pack_prefix
+from wiresnake.linux import rtnetlink
+from wiresnake.linux.netlink import Refused, Request
+from wiresnake.linux.rtnetlink import Link, RouteNetlink, pack_prefix
 from wiresnake.model import Dns
 from wiresnake.network import dns, firewall, journal
 from wiresnake.network.model import MAIN_TABLE, Block, Guard, Network, Policy, Route, Rule
-from wiresnake.network.steps import BLOCK_METRIC, BOOT, UNREACHABLE
+from wiresnake.network.steps import BLOCK_METRIC
 
-_UP = 1
-_NO_LINK = struct.pack("BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)
-_UNICAST, _LINK_SCOPE = 1, 253
-_INVERT, _TO_TABLE = 2, 1
-_IPV6_METRIC = 1024
-_KERNEL_MADE = (1, 2, 3)
-"""IFA_PROTO of ::1, of router advertisements and of link-local addresses, from Linux 5.18."""
-_PLAIN_ROUTE = {1, 4, 15}
-"""Destination, device, table: all that `ip route add X dev IF` gives."""
-
-
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _Packed = tuple[int, bytes, int]
 """Version, address and length."""
 
@@ -41,7 +29,7 @@ def read(interface: str, marks: Collection[int] = (), *, ask_dns: bool = True) -
     and firewall of the tables that have such routes, and of `marks`.
     """
     with RouteNetlink() as kernel:
-        link = _link(kernel, interface)
+        link = kernel.link(interface)
         return _read(kernel, interface, link, marks, ask_dns) if link else None
 
 
@@ -66,21 +54,18 @@ def exists(interface: str) -> bool:
 def mtu(interface: str) -> int:
     """0 without such an interface."""
     with RouteNetlink() as kernel:
-        link = _link(kernel, interface)
+        link = kernel.link(interface)
     return link.mtu if link else 0
 
 
 def create(interface: str) -> None:
     """A link of the kernel's WireGuard; HostError with EOPNOTSUPP where the kernel has none."""
-    kind = attribute(18, attribute(1, b"wireguard"))
-    flags = rtnetlink.CREATE | rtnetlink.EXCLUSIVE
-    request = Request(rtnetlink.NEW_LINK, _NO_LINK + netlink.name(3, interface) + kind, flags)
+    request = rtnetlink.new_link_request(interface, "wireguard")
     _carry_out(request, f"ip link add dev {interface} type wireguard")
 
 
 def delete(interface: str) -> None:
-    request = Request(rtnetlink.DELETE_LINK, _NO_LINK + netlink.name(3, interface))
-    _carry_out(request, f"ip link delete dev {interface}")
+    _carry_out(rtnetlink.delete_link_request(interface), f"ip link delete dev {interface}")
 
 
 def free_table(interface: str, first: int = 51820) -> int:
@@ -95,11 +80,9 @@ def free_table(interface: str, first: int = 51820) -> int:
     own = record.marks if record else frozenset[int]()
     with RouteNetlink() as kernel:
         taken = journal.marks_of_others(interface)
-        held = {*_led_to(kernel)} - own
+        held = {rule.table for version in (4, 6) for rule in kernel.rules(version)} - own
         for table in chain(sorted(own), count(first)):
-            routes = [
-                route for version in (4, 6) for route in _routes(kernel, version, number(15, table))
-            ]
+            routes = [route for version in (4, 6) for route in kernel.routes(version, table=table)]
             if (
                 table not in taken
                 and all(map(_is_block, routes))
@@ -118,14 +101,6 @@ def holder(mark: int, interface: str) -> str | None:
     return name if policy and policy.rules else None
 
 
-def _led_to(kernel: RouteNetlink) -> Iterator[int]:
-    """The tables that any rule leads to."""
-    for version in (4, 6):
-        header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-        for body in kernel.all(rtnetlink.GET_RULE, header):
-            yield unsigned(fields(body[12:]).get(15, body[4:5]))
-
-
 def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
     """The least MTU on the way to these IP addresses (the route's, else the device's), else of the
     default route, else 1500. wg-quick's guess is 80 less."""
@@ -135,8 +110,8 @@ def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
             defaults = (
                 route
                 for version in (4, 6)
-                for route in _routes(kernel, version, number(15, MAIN_TABLE))
-                if route.length == 0 and 4 in route.has
+                for route in kernel.routes(version, table=MAIN_TABLE)
+                if route.length == 0 and route.device
             )
             found = [route for route in (next(defaults, None),) if route]
         return min((_mtu(kernel, route) for route in found), default=0) or 1500
@@ -146,18 +121,14 @@ def route_device(address: str, mark: int = 0) -> str | None:
     """The device that a datagram to the address, with that mark, leaves by; None: no route."""
     with RouteNetlink() as kernel:
         route = _way(kernel, address, mark)
-    return socket.if_indextoname(unsigned(route.has[4])) if route and 4 in route.has else None
+    return socket.if_indextoname(route.device) if route and route.device else None
 
 
 def routed() -> list[str]:
     """The networks that any route of this host leads to, but for default routes."""
     with RouteNetlink() as kernel:
-        return [
-            f"{address_text(route.has[1])}/{route.length}"
-            for version in (4, 6)
-            for route in _routes(kernel, version, b"")
-            if 1 in route.has
-        ]
+        routes = (route for version in (4, 6) for route in kernel.routes(version))
+        return [prefix for route in routes if (prefix := route.prefix)]
 
 
 def routed_by(table: int = MAIN_TABLE) -> dict[str, str]:
@@ -166,11 +137,10 @@ def routed_by(table: int = MAIN_TABLE) -> dict[str, str]:
     found: dict[str, str] = {}
     with RouteNetlink() as kernel:
         for version in (4, 6):
-            for route in _routes(kernel, version, number(15, table)):
-                if 1 in route.has and 4 in route.has:
+            for route in kernel.routes(version, table=table):
+                if (prefix := route.prefix) and route.device:
                     with contextlib.suppress(OSError):  # The device is gone since.
-                        device = socket.if_indextoname(unsigned(route.has[4]))
-                        found[f"{address_text(route.has[1])}/{route.length}"] = device
+                        found[prefix] = socket.if_indextoname(route.device)
     return found
 
 
@@ -214,32 +184,21 @@ def own_rules(found: Iterable[Rule], tables: Collection[int]) -> Iterator[Rule]:
         main = None
 
 
-class _Link(NamedTuple):
-    number: int
-    up: bool
-    mtu: int
-
-
-class _Route(NamedTuple):
-    length: int
-    tos: int
-    protocol: int
-    scope: int
-    kind: int
-    has: dict[int, memoryview]
-
-
 def _read(
-    kernel: RouteNetlink, interface: str, link: _Link | None, marks: Collection[int], ask_dns: bool
+    kernel: RouteNetlink, interface: str, link: Link | None, marks: Collection[int], ask_dns: bool
 ) -> Network:
     addresses: list[str] = []
     routes: list[Route] = []
     if link:
         for version in (4, 6):
-            own = _addresses(kernel, version, link.number)
+            own = kernel.addresses(version, link.number)
             # The kernel puts each new IPv6 address before the others.
             addresses += own if version == 4 else reversed(own)
-            routes += _plain_routes(kernel, version, link.number)
+            routes += (
+                Route(route.prefix or _DEFAULT[version], route.table)
+                for route in kernel.routes(version, device=link.number)
+                if route.is_plain(version)
+            )
     tables = {*marks, *(route.table for route in routes if route.table != MAIN_TABLE)}
     rules = [
         rule for version in (4, 6) for rule in own_rules(_tunnel_rules(kernel, version), tables)
@@ -267,99 +226,36 @@ def _policy(rules: list[Rule], guards: list[Guard], blocks: list[Block]) -> Poli
 def _blocks(kernel: RouteNetlink, tables: Iterable[int]) -> Iterator[Block]:
     for version in (4, 6):
         for table in tables:
-            if any(_is_block(one) for one in _routes(kernel, version, number(15, table))):
+            if any(map(_is_block, kernel.routes(version, table=table))):
                 yield Block(version, table)
 
 
-def _is_block(route: "_Route") -> bool:
-    metric = unsigned(route.has.get(6, b""))
-    return (route.length, route.kind, metric) == (0, UNREACHABLE, BLOCK_METRIC)
-
-
-def _link(kernel: RouteNetlink, interface: str) -> _Link | None:
-    try:
-        body = kernel.ask(Request(rtnetlink.GET_LINK, _NO_LINK + netlink.name(3, interface)))
-    except Refused as error:
-        if error.errno == errno.ENODEV:
-            return None
-        raise
-    own, flags = struct.unpack_from("iI", body, 4)
-    return _Link(own, bool(flags & _UP), unsigned(fields(body[16:])[4]))
-
-
-def _addresses(kernel: RouteNetlink, version: int, index: int) -> list[str]:
-    header = struct.pack("BBBBI", FAMILIES[version], 0, 0, 0, index)
-    found = []
-    for body in kernel.all(rtnetlink.GET_ADDRESS, header):
-        has = fields(body[8:])
-        local, address = has.get(2, has[1]), has[1]
-        made_by = has.get(11, b"\0")[0]
-        if local == address and made_by not in _KERNEL_MADE:
-            found.append(f"{address_text(local)}/{body[1]}")
-    return found
-
-
-def _routes(kernel: RouteNetlink, version: int, which: bytes) -> list[_Route]:
-    header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    return [_parse(body) for body in kernel.all(rtnetlink.GET_ROUTE, header + which)]
-
-
-def _parse(body: memoryview) -> _Route:
-    _, length, _, tos, _, protocol, scope, kind = struct.unpack_from("BBBBBBBB", body)
-    return _Route(length, tos, protocol, scope, kind, fields(body[12:]))
-
-
-def _plain_routes(kernel: RouteNetlink, version: int, index: int) -> Iterator[Route]:
-    for route in _routes(kernel, version, number(4, index)):
-        has = route.has
-        plain = has.keys() <= _PLAIN_ROUTE
-        if version == 6:
-            metric = unsigned(has.get(6, b""))
-            plain = metric == _IPV6_METRIC and not has.keys() & {5, 7, 9, 18, 22}
-        elif route.scope != _LINK_SCOPE:
-            plain = False
-        if plain and (route.tos, route.protocol, route.kind) == (0, BOOT, _UNICAST):
-            packed = has.get(1, bytes(4 if version == 4 else 16))
-            yield Route(f"{address_text(packed)}/{route.length}", unsigned(has[15]))
+def _is_block(route: rtnetlink.Route) -> bool:
+    return route.length == 0 and route.unreachable and route.metric == BLOCK_METRIC
 
 
 def _tunnel_rules(kernel: RouteNetlink, version: int) -> Iterator[Rule]:
     """All tunnels' rules, in the two forms that wg-quick makes."""
-    header = struct.pack("BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    for body in kernel.all(rtnetlink.GET_RULE, header):
-        _, to, source, tos, _, _, _, action = struct.unpack_from("BBBBBBBB", body)
-        flags = unsigned(body[8:12])
-        has = fields(body[12:])
-        table, mark = unsigned(has.get(15, b"")), unsigned(has.get(10, b""))
-        suppress = unsigned(has.get(14, b"\xff\xff\xff\xff"))
-        plain = (to, source, tos, action) == (0, 0, 0, _TO_TABLE) and not has.keys() & {3, 17}
-        if plain and (
-            (flags & _INVERT and mark and mark == table)
-            or (not flags & _INVERT and not mark and table == MAIN_TABLE and suppress == 0)
-        ):
-            yield Rule(version, table, unsigned(has.get(6, b"")))
+    for rule in kernel.rules(version):
+        if rule.inverted:
+            own = rule.mark and rule.mark == rule.table
+        else:
+            own = not rule.mark and rule.table == MAIN_TABLE and rule.suppress == 0
+        if rule.plain and own:
+            yield Rule(version, rule.table, rule.priority)
 
 
-def _way(kernel: RouteNetlink, address: str, mark: int) -> _Route | None:
-    version, packed, length = pack_prefix(address)
-    header = struct.pack("BBBBBBBBI", FAMILIES[version], length, 0, 0, 0, 0, 0, 0, 0)
-    body = header + attribute(1, packed) + (number(16, mark) if mark else b"")
+def _way(kernel: RouteNetlink, address: str, mark: int) -> rtnetlink.Route | None:
     try:
-        return _parse(kernel.ask(Request(rtnetlink.GET_ROUTE, body)))
+        return kernel.way(address, mark)
     except Refused:
         return None
 
 
-def _mtu(kernel: RouteNetlink, route: _Route) -> int:
+def _mtu(kernel: RouteNetlink, route: rtnetlink.Route) -> int:
     """The route's own, else its device's."""
-    metrics = fields(route.has.get(8, memoryview(b"")))
-    if 2 in metrics:
-        return unsigned(metrics[2])
-    if 4 not in route.has:
-        return 0
-    header = struct.pack("BxHiII", socket.AF_UNSPEC, 0, unsigned(route.has[4]), 0, 0)
-    body = kernel.ask(Request(rtnetlink.GET_LINK, header))
-    return unsigned(fields(body[16:])[4])
+    device = None if route.mtu or not route.device else kernel.link(route.device)
+    return device.mtu if device else route.mtu
 
 
 def _carry_out(request: Request, says: str) -> None:

@@ -3,26 +3,18 @@
 `str(step)` is the line that wg-quick echoes, without `[#]`, though no such program is started.
 """
 
-import socket
-import struct
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Self
 
 from wiresnake.linux import rtnetlink, sysctl
-from wiresnake.linux.netlink import Request, attribute, number
+from wiresnake.linux.netlink import Request
 from wiresnake.model import Dns
 from wiresnake.network import dns, firewall
 from wiresnake.network.model import MAIN_TABLE, Block, Guard, Route, Rule
 
-BOOT = 3
-"""RTPROT_BOOT: what `ip route add` and `ip rule add` leave as their mark."""
-UNREACHABLE = 7
 BLOCK_METRIC = 4_000_051_820
 """Worse than that of any route that an administrator gives a tunnel's table, and nobody else's."""
-_UNICAST = 1
-_UNIVERSE, _LINK, _NOWHERE = 0, 253, 255
-_TO_TABLE, _INVERT = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +52,7 @@ class Toggle(NetlinkStep):
 
     def _flags(self) -> int:
         if not self.add:
-            return 0
+            return rtnetlink.DELETE
         return rtnetlink.CREATE if self.again else rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 
 
@@ -73,10 +65,7 @@ class AddressStep(Toggle):
         return f"ip -{version} address {self.verb} {self.address} dev {self.interface}"
 
     def request(self, index: int) -> Request:
-        version, packed, length = rtnetlink.pack_prefix(self.address)
-        kind = rtnetlink.NEW_ADDRESS if self.add else rtnetlink.DELETE_ADDRESS
-        header = struct.pack("BBBBI", rtnetlink.FAMILIES[version], length, 0, 0, index)
-        return Request(kind, header + attribute(2, packed) + attribute(1, packed), self._flags())
+        return rtnetlink.address_request(self._flags(), index, self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +78,7 @@ class RouteStep(Toggle):
         return f"ip -{version} route {self.verb} {self.route.prefix} dev {self.interface}{table}"
 
     def request(self, index: int) -> Request:
-        version, packed, length = rtnetlink.pack_prefix(self.route.prefix)
-        table = self.route.table if self.route.table < 256 else 0
-        scope = _NOWHERE if not self.add else _LINK if version == 4 else _UNIVERSE
-        header = struct.pack(
-            "BBBBBBBBI", rtnetlink.FAMILIES[version], length, 0, 0, table, BOOT, scope, _UNICAST, 0
-        )
-        body = header + attribute(1, packed) + number(4, index) + number(15, self.route.table)
-        kind = rtnetlink.NEW_ROUTE if self.add else rtnetlink.DELETE_ROUTE
-        return Request(kind, body, self._flags())
+        return rtnetlink.route_request(self._flags(), index, self.route.prefix, self.route.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +93,9 @@ class BlockStep(Toggle):
         return f"ip -{version} route {self.verb} {what}"
 
     def request(self, index: int) -> Request:
+        flags = rtnetlink.CREATE | rtnetlink.REPLACE if self.add else rtnetlink.DELETE
         version, table = self.block
-        family, short = rtnetlink.FAMILIES[version], table if table < 256 else 0
-        scope = _UNIVERSE if self.add else _NOWHERE
-        header = struct.pack("BBBBBBBBI", family, 0, 0, 0, short, BOOT, scope, UNREACHABLE, 0)
-        body = header + number(6, BLOCK_METRIC) + number(15, table)
-        if self.add:
-            flags = rtnetlink.CREATE | rtnetlink.REPLACE
-            return Request(rtnetlink.NEW_ROUTE, body, flags)
-        return Request(rtnetlink.DELETE_ROUTE, body)
+        return rtnetlink.unreachable_request(flags, version, table, BLOCK_METRIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +112,10 @@ class RuleStep(Toggle):
 
     def request(self, index: int) -> Request:
         rule = self.rule
-        table = rule.table if rule.table < 256 else 0
-        invert = _INVERT if rule.table != MAIN_TABLE else 0
-        family = rtnetlink.FAMILIES[rule.version]
-        body = struct.pack("BBBBBBBBI", family, 0, 0, 0, table, 0, 0, _TO_TABLE, invert)
-        body += number(15, rule.table)
-        body += number(14, 0) if rule.table == MAIN_TABLE else number(10, rule.table)
-        if rule.priority:
-            body += number(6, rule.priority)
-        kind = rtnetlink.NEW_RULE if self.add else rtnetlink.DELETE_RULE
-        return Request(kind, body, self._flags())
+        mark = None if rule.table == MAIN_TABLE else rule.table
+        return rtnetlink.rule_request(
+            self._flags(), rule.version, rule.table, unless_mark=mark, priority=rule.priority
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +134,7 @@ class LinkStep(NetlinkStep):
         return LinkStep(self.interface, self.old_mtu, self.old_up, self.mtu, self.up)
 
     def request(self, index: int) -> Request:
-        header = struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, int(self.up), 1)
-        return Request(rtnetlink.NEW_LINK, header + number(4, self.mtu))
+        return rtnetlink.link_request(index, self.mtu, self.up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +149,7 @@ class DeleteStep(NetlinkStep):
         raise AssertionError("a deleted interface cannot come back")
 
     def request(self, index: int) -> Request:
-        return Request(
-            rtnetlink.DELETE_LINK, struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
-        )
+        return rtnetlink.delete_link_request(index)
 
 
 @dataclass(frozen=True, slots=True)

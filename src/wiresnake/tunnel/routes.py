@@ -21,10 +21,11 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from wiresnake._native import Endpoint
-from wiresnake.linux import route_query
 from wiresnake.linux.link_watch import subscribe
 from wiresnake.linux.netlink import Netlink, Refused, Request, unsigned
-from wiresnake.linux.route_query import GROUPS, NEW_ADDRESS, Answer, source_of, way_out
+from wiresnake.linux.rtnetlink import FIB_MATCH, NEW_ADDRESS, Group, read_route, way_request
+
+_NO_ROUTE = (errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.ENODEV)
 
 _HEARD_BYTES = 1 << 13
 """Room for few messages: a flood overflows it, and that says all we want to know."""
@@ -38,6 +39,9 @@ to 5,000 peers, and more with more. Another way out is found after the rest and 
 questions that follows it. What `moved` asks for takes a tenth, too."""
 _TOGETHER = 100
 """Peers asked for at once, in 3 ms."""
+
+
+Answer = memoryview | Refused | None
 
 
 class Hold(IntEnum):
@@ -92,7 +96,7 @@ class Routes:
         self._plane, self._peers, self._flow = plane, peers, flow
         self._loop = asyncio.get_running_loop()
         self._kernel = Netlink()
-        self._heard = subscribe(*GROUPS)
+        self._heard = subscribe(*Group)
         self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARD_BYTES)
         self._loop.add_reader(self._heard, self._changed)
         self._looking: asyncio.Task[None] | None = None
@@ -213,10 +217,21 @@ def judge(way: Way, out: int | None, pin: Hold | None) -> int:
 def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
     """Which way a datagram takes, left to the host or with what `pin` sends."""
     remote, local, interface, _, port = way
-    source = local if pin is not Hold.FACING else b""
-    out = flow.interface if pin is None else interface
-    pinned = pin is not None
-    return route_query.question(remote, source, (flow.port, port), flow.mark, out, pinned)
+    return way_request(
+        remote,
+        source=local if pin is not Hold.FACING else b"",
+        device=flow.interface if pin is None else interface,
+        mark=flow.mark,
+        udp_ports=(flow.port, port),
+        flags=FIB_MATCH if len(remote) == 4 and pin is not None else 0,
+    )
+
+
+def way_out(answer: Answer) -> int | None:
+    """The interface by which a datagram leaves; 0: by none; None: the kernel does not say."""
+    if answer is None or isinstance(answer, Refused):
+        return 0 if answer is not None and answer.errno in _NO_ROUTE else None
+    return read_route(answer).device
 
 
 def may_pin(way: Way, out: int | None) -> bool:
@@ -236,5 +251,5 @@ def proves(way: Way, hold: Hold, answer: Answer) -> bool:
     if answer is None or isinstance(answer, Refused):
         return False
     remote, local, interface, _, _ = way
-    by_itself = hold is not Hold.FACING or source_of(answer) == local
+    by_itself = hold is not Hold.FACING or read_route(answer).source == local
     return len(remote) == 4 or (way_out(answer) == interface and by_itself)

@@ -1,0 +1,95 @@
+"""The keeper: the process that lives on after `up`, one for each interface that needs it.
+
+It runs OnUp and OnDown, and ends with the interface. It is `wiresnake events --hooks FILE IF`, by
+which it is known again, in whatever version it was started; its number is in the record of `up`.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import syslog
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wiresnake.lifecycle.applied import Applied
+from wiresnake.linux.programs import ourselves
+
+if TYPE_CHECKING:
+    from wiresnake.devices.event_stream import Following
+
+_COMMAND = ("events", "--hooks")
+
+
+def restart(record: Applied, path: str, interface: str) -> Applied:
+    """Starts it, if there is anything to do for it; it stands on its own feet. One that runs
+    already reads the changed file by itself: a second one would run OnUp while the first still
+    runs OnDown. Returns the record with its number."""
+    if record.hooks and _runs(record.events, interface):
+        return record
+    stop(record, interface)
+    if not record.hooks:
+        return replace(record, events=0)
+    process = subprocess.Popen(
+        [*ourselves(), "wiresnake", *_COMMAND, path, interface],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    process.returncode = 0  # It is left alone: nobody waits for it.
+    return replace(record, events=process.pid)
+
+
+def stop(record: Applied | None, interface: str) -> None:
+    """Ends the interface's keeper, if it still runs."""
+    if record and _runs(record.events, interface):
+        with contextlib.suppress(OSError):
+            os.kill(record.events, signal.SIGTERM)
+
+
+def _runs(pid: int, interface: str) -> bool:
+    """Whether it is the interface's: the number may have gone to another one's since."""
+    if not pid:
+        return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            said = file.read()
+    except OSError:
+        return False
+    command = "".join(f"\0{word}" for word in (*_COMMAND, "")).encode()
+    return command in said and said.endswith(b"\0%b\0" % interface.encode())
+
+
+def run(interface: str, path: Path, follow: Callable[[str], "Following"]) -> None:
+    """What the process does, until the interface ends, or SIGTERM or Ctrl-C."""
+    from wiresnake.lifecycle.labels_file import of_interface
+    from wiresnake.lifecycle.peer_hooks import PeerHooks
+
+    hooks = PeerHooks(interface, of_interface(interface, path).of, _report)
+    following = follow(interface)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        hooks.begin(following.connected)
+        for event in following.events:
+            hooks.take(event.event)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        hooks.end()
+
+
+def _report(what: str) -> None:
+    """To stderr, and to the syslog unless stderr is the journal already."""
+    with contextlib.suppress(OSError):
+        print(f"wiresnake: {what}", file=sys.stderr, flush=True)  # noqa: T201
+    status = os.fstat(2)
+    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
+        syslog.openlog("wiresnake", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_WARNING, what)
