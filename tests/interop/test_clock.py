@@ -11,7 +11,7 @@ ASLEEP = 5_000_000
 ASK = """
 import select, time
 from wiresnake._native import Plane
-from wiresnake.tunnel.tunnel import now
+from wiresnake.tunnel.host import now
 plane = Plane()
 peer = plane.add_peer()
 plane.send(peer, b"stamped")
