@@ -6,8 +6,6 @@ lives as long as its first process, which lives as long as we do: nothing can be
 """
 
 import contextlib
-import ctypes
-import functools
 import os
 import shlex
 import shutil
@@ -17,9 +15,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Thread
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
+
+from wiresnake.linux.namespace import visit
 
 T = TypeVar("T")
 
@@ -53,8 +52,6 @@ chmod 755 /run/ip /run/real-ip
 mount --bind /run/ip "$ip"
 [ ! -e /sys/module/wireguard ] || mount -t tmpfs tmpfs /sys/module
 """
-
-CLONE_NEWNET = 0x40000000
 
 
 class LabError(Exception):
@@ -215,24 +212,8 @@ class Host:
 
 def inside(pid: int, function: Callable[[], T]) -> T:
     """Calls the function in the network of that process, in a thread that ends thereafter."""
-    answer: list[T] = []
-    errors: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            with open(f"/proc/{pid}/ns/net", "rb") as namespace:
-                if _libc().setns(namespace.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
-            answer.append(function())
-        except BaseException as error:  # handed to the caller, whatever it is
-            errors.append(error)
-
-    thread = Thread(target=enter)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return answer[0]
+    with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+        return visit(namespace.fileno(), function)
 
 
 def cable(a: Host, b: Host, *, mtu: int = 1500) -> tuple[str, str]:
@@ -327,8 +308,3 @@ def _only_child(popen: subprocess.Popen[str]) -> int:
             break
         time.sleep(0.002)
     return popen.pid
-
-
-@functools.cache
-def _libc() -> Any:  # ctypes makes its functions from nothing
-    return ctypes.CDLL(None, use_errno=True)

@@ -32,20 +32,22 @@ REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
 """Of the plane: what an operator is told."""
 BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
+NOUNS = "modules"
 FOLDERS = {
     "cli": 2600,
-    "conffile": 3200,
-    "daemon": 550,
-    "devices": 900,
+    "conffile": 3300,
+    "daemon": 600,
+    "devices": 700,
     "diagnosis": 1280,
     "lifecycle": 1700,
-    "linux": 1150,
+    "linux": 1250,
     "network": 1250,
     "protocol": 900,
-    "tunnel": 530,
-    "uapi": 350,
+    "tunnel": 600,
+    "uapi": 650,
+    NOUNS: 300,
 }
-"""Code lines of each folder in src/wiresnake."""
+"""Code lines of each folder in src/wiresnake, and of the modules beside them."""
 
 
 def python_files(*names: str) -> list[Path]:
@@ -227,18 +229,30 @@ def test_core_stays_small(tmp_path: Path) -> None:
 def test_folders_stay_small(tmp_path: Path) -> None:
     """Law 6: none grows unnoticed, and none is without a budget."""
     need_cloc()
-    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == FOLDERS.keys()
-    lines = {name: code_lines(tmp_path / name, python_files(name)) for name in FOLDERS}
+    folders = {path.parent.name: python_files(path.parent.name) for path in PACKAGE.glob("*/*.py")}
+    folders[NOUNS] = list(PACKAGE.glob("*.py"))
+    assert folders.keys() == FOLDERS.keys()
+    lines = {name: code_lines(tmp_path / name, files) for name, files in folders.items()}
     print(f"folders: {lines} of {FOLDERS}, {sum(lines.values())} in all")
     assert all(lines[name] < FOLDERS[name] for name in FOLDERS), lines
 
 
+RAW = re.compile(r"\b(ctypes|ioctl|AF_NETLINK)\b")
+
+
+def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
+    """Law 8: ioctl, ctypes and netlink sockets are in one folder."""
+    found = {path for path in PACKAGE.rglob("*.py") if RAW.search(path.read_text())}
+    assert {path.parent.name for path in found} == {"linux"}, found
+
+
 FLOORS = (
+    {"__main__"},
     {"cli"},
     {"lifecycle"},
     {"daemon", "diagnosis", "network"},
-    {"conffile", "devices", "tunnel"},
+    {"devices", "tunnel"},
+    {"conffile"},
     {"protocol", "uapi"},
     {"linux"},
     {"events", "model", "text"},

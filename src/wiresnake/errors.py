@@ -12,6 +12,11 @@ DEFECTS: Final = (Exception, PanicException)
 class WiresnakeError(Exception):
     """Base of all errors of this package: says what, where, and what to do."""
 
+    @property
+    def message(self) -> str:
+        """What it says, in one line; `str` of a HostError begins with the number of the error."""
+        return str(getattr(self, "strerror", None) or self)
+
 
 class ConfigError(WiresnakeError, ValueError):
     """A configuration, a key or a UAPI line that cannot be meant."""
@@ -22,6 +27,8 @@ class HostError(WiresnakeError, OSError):
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line for the log: the system's own words, or a defect's kind."""
-    said = getattr(error, "strerror", None)
-    return str(said or f"{type(error).__name__}: {error}")
+    """What an error says, in one line: ours, the system's own words, or a defect's kind."""
+    if isinstance(error, WiresnakeError):
+        return error.message
+    said = isinstance(error, OSError) and (error.strerror or str(error))
+    return said or f"{type(error).__name__}: {error}"

@@ -108,3 +108,27 @@ class DeviceStatus:
     listen_port: int
     """0 before the first bind to any port."""
     fwmark: int
+    """0 is off."""
+    up: bool = False
+    bound: bool = False
+    """It has its UDP sockets, which it has only while it is up."""
+    bind_error: int = 0
+    """The errno for which it is up without them; they are tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """What a peer is at the moment."""
+
+    public_key: str
+    """In base64."""
+    endpoint: Endpoint | None
+    allowed_ips: tuple[Prefix, ...]
+    """In the order in which they were added."""
+    latest_handshake: int
+    """In ns since 1970; 0 is never."""
+    received: int
+    sent: int
+    """Bytes of the outer UDP payload."""
+    persistent_keepalive: int
+    """Seconds; 0 is off."""

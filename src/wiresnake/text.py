@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wiresnake._native import Endpoint
 
+NO_KEY = "0" * 64
+"""How the UAPI writes a key that is not set, in hexadecimal."""
+
 
 def base64_text(key: bytes) -> str:
     return binascii.b2a_base64(key, newline=False).decode()
@@ -41,3 +44,28 @@ def read_endpoint(text: str) -> "Endpoint":
     host, _, zone = host.removeprefix("[").removesuffix("]").partition("%")
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     return Endpoint(host, int(port), scope)
+
+
+def unsigned(text: str, bits: int) -> int:
+    """Reads a decimal number of ASCII digits below 2**bits; ValueError otherwise."""
+    if not (text.isascii() and text.isdecimal()) or int(text) >> bits:
+        raise ValueError(f"not a number from 0 to {(1 << bits) - 1}")
+    return int(text)
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrites a buffer that held secrets, in place."""
+    buffer[:] = bytes(len(buffer))
+
+
+def word(value: object) -> str:
+    """A value as text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def hex_key(digits: str) -> bytes:
+    """The 32 bytes of a key in 64 hexadecimal digits; ValueError otherwise."""
+    public = bytes.fromhex(digits)
+    if len(public) != 32 or len(digits) != 64:
+        raise ValueError
+    return public

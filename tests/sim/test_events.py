@@ -16,8 +16,8 @@ from wiresnake.protocol.constants import SECOND
 from wiresnake.protocol.noise import tai64n
 from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.text import read_endpoint
-from wiresnake.uapi.configuration import write_device_state, write_peer_state
 from wiresnake.uapi.events import details, kind_of
+from wiresnake.uapi.state import write_device_state, write_peer_state
 
 MILLISECOND = SECOND // 1000
 GIVES_UP = 100 * SECOND

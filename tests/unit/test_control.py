@@ -14,12 +14,13 @@ import pytest
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.devices import compatibility, kernel, uapi_client
 from wiresnake.devices.interface import open_interface
-from wiresnake.devices.uapi_client import parse_state, write_change
 from wiresnake.errors import HostError
 from wiresnake.linux.genetlink import Message
 from wiresnake.linux.netlink import attributes
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.text import zone_text
+from wiresnake.uapi.get import parse_state
+from wiresnake.uapi.set import write_change
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 SECRET = b"\x40" * 32

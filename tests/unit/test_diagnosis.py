@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from wiresnake.conffile.labels import Notes
-from wiresnake.devices.reports import DeviceReport, PeerReport
 from wiresnake.diagnosis import forwarding, render, units
 from wiresnake.diagnosis.facts import Facts, Forwarding, Lookup, Probe, Way
 from wiresnake.diagnosis.rules import diagnose
@@ -16,6 +15,7 @@ from wiresnake.diagnosis.target import Named, Target, find, nearest
 from wiresnake.diagnosis.verdict import Verdict
 from wiresnake.errors import ConfigError
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
+from wiresnake.uapi.vocabulary import DeviceReport, PeerReport
 
 NOW = 1_800_000_000
 KEY, OTHER, STRANGER = (letter * 43 + "=" for letter in "ABC")

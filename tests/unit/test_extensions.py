@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresnake.devices import reports, uapi_client
-from wiresnake.devices.reports import parse_report, read_report, subscribe
+from wiresnake.devices.reports import read_report, subscribe
 from wiresnake.errors import HostError
 from wiresnake.events import EventsLost, Unreachable
 from wiresnake.uapi.events import kind_of, parse_event
+from wiresnake.uapi.state import parse_report
 
 HEX = bytes(range(32)).hex()
 KEY = b64encode(bytes(range(32))).decode()

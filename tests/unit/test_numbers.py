@@ -17,7 +17,7 @@ from wiresnake.network import firewall
 from wiresnake.network.model import Guard, Route, Rule
 from wiresnake.network.steps import RouteStep, RuleStep
 from wiresnake.text import zone_text
-from wiresnake.uapi.configuration import SetParser, UapiError
+from wiresnake.uapi.set import SetParser, UapiError
 
 KEY = b"\x11" * 32
 NUMBERS = (0, 1, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, 1 << 64)

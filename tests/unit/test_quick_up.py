@@ -4,10 +4,11 @@ import errno
 
 import pytest
 
-from wiresnake.devices.reports import DeviceReport, Report
 from wiresnake.errors import HostError
 from wiresnake.lifecycle import up
 from wiresnake.uapi.snapshot import InterfaceState
+from wiresnake.uapi.state import Report
+from wiresnake.uapi.vocabulary import DeviceReport
 
 
 @pytest.mark.parametrize(

@@ -30,18 +30,11 @@ from wiresnake.model import (
     Prefix,
     Stranger,
 )
-from wiresnake.text import base64_text
-from wiresnake.uapi.configuration import (
-    Question,
-    SetParser,
-    UapiError,
-    wipe,
-    write_device,
-    write_device_state,
-    write_machine_state,
-    write_peer_state,
-)
+from wiresnake.text import base64_text, wipe
 from wiresnake.uapi.events import KINDS, parse_event, write_event
+from wiresnake.uapi.get import write_device
+from wiresnake.uapi.set import SetParser, UapiError
+from wiresnake.uapi.state import Question, write_device_state, write_machine_state, write_peer_state
 
 KEY = "11" * 32
 PEER = bytes.fromhex(KEY)

@@ -57,9 +57,9 @@ pub fn describe_state(peer: &Peer, now: u64) -> String {
     let staged = sessions.staged_segments();
     drop(sessions);
     let [.., sent, received] = peer.stamps();
-    for (name, stamp) in [("received", received), ("sent", sent)] {
+    for (name, stamp) in [("received_age_ms", received), ("sent_age_ms", sent)] {
         if stamp != 0 {
-            let _ = writeln!(text, "{name}_age_ms={}", age_ms(stamp, now));
+            let _ = writeln!(text, "{name}={}", age_ms(stamp, now));
         }
     }
     let (rx_bytes, tx_bytes) = peer.transfer();
@@ -70,9 +70,9 @@ pub fn describe_state(peer: &Peer, now: u64) -> String {
         }
     }
     peer.read_drops(|drops| {
-        let names = ["rejected_sources", "rejected_source", "rejected_source"];
+        let names = ["rejected_sources", "rejected_source", "rejected_source_age_ms"];
         describe_counter(&mut text, names, &drops.rejected, now);
-        let names = ["send_errors", "send_error", "send_error"];
+        let names = ["send_errors", "send_error", "send_error_age_ms"];
         describe_counter(&mut text, names, &drops.send_error, now);
     });
     text
@@ -87,11 +87,11 @@ pub fn describe_drops(
     now: u64,
 ) -> String {
     let mut text = String::new();
-    let names = ["invalid_mac1", "invalid_mac1_endpoint", "invalid_mac1"];
+    let names = ["invalid_mac1", "invalid_mac1_endpoint", "invalid_mac1_age_ms"];
     describe_counter(&mut text, names, invalid_mac1, now);
-    let names = ["no_peer_packets", "no_peer_destination", "no_peer"];
+    let names = ["no_peer_packets", "no_peer_destination", "no_peer_age_ms"];
     describe_counter(&mut text, names, no_peer, now);
-    let names = ["refused_merges", "refused_merge_error", "refused_merge"];
+    let names = ["refused_merges", "refused_merge_error", "refused_merge_age_ms"];
     describe_counter(&mut text, names, refused_merges, now);
     text
 }
@@ -106,7 +106,7 @@ fn describe_counter<T: Display>(
     let [count, last, age] = names;
     if let Some((what, at)) = &counter.last {
         let _ = writeln!(text, "{count}={}\n{last}={what}", counter.count);
-        let _ = writeln!(text, "{age}_age_ms={}", age_ms(*at, now));
+        let _ = writeln!(text, "{age}={}", age_ms(*at, now));
     }
 }
 

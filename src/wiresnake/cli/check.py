@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         try:
             text = files.load(path)
         except HostError as error:
-            said = str(error.strerror or error)
+            said = error.message
             print(f"wiresnake: {said}", file=sys.stderr)
             found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
             unread.add(path)

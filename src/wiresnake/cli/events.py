@@ -143,7 +143,8 @@ def _joined(sources: list[Iterable["Reported"]]) -> Iterable["Reported"]:
 
 
 def _as_line(event: "Reported", notes: "Notes", watching: bool) -> str:
-    from wiresnake.uapi.events import details, kind_of, word
+    from wiresnake.text import word
+    from wiresnake.uapi.events import details, kind_of
 
     time = datetime.fromtimestamp(event.time_ns / 1e9).isoformat(" ", "milliseconds")
     said = "".join(f" {key}={word(value)}" for key, value in details(event.event).items())

@@ -1,66 +1,22 @@
 """The figures that `wiresnake metrics` gives to Prometheus."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wiresnake.devices.interface import interface_names, read_state
-from wiresnake.devices.reports import DeviceReport, PeerReport, Report, read_report
+from wiresnake.devices.reports import read_report
 from wiresnake.errors import HostError
 from wiresnake.lifecycle import labels_file
 from wiresnake.linux.link import is_up
 from wiresnake.uapi.snapshot import InterfaceState
+from wiresnake.uapi.state import Report
+from wiresnake.uapi.vocabulary import DeviceReport, PeerReport, figures
 
-
-class _Figure(NamedTuple):
-    name: str
-    help: str
-    value: Callable[[PeerReport], int]
-
-
-_LIVE = (_Figure("session_live", "There is a session", lambda one: one.session == "live"),)
-_PASSING = (
-    _Figure("initiations", "Sent since the last handshake", lambda one: one.initiations),
-    _Figure(
-        "bad_responses",
-        "Responses that did not open, since the last handshake",
-        lambda one: one.bad_responses,
-    ),
-    _Figure(
-        "unconfirmed_responses",
-        "Responses sent since the last handshake",
-        lambda one: one.unconfirmed_responses,
-    ),
-    _Figure("staged_packets", "Packets that wait for a session", lambda one: one.staged),
-)
+_PASSING = {"initiations", "bad_responses", "unconfirmed_responses", "staged"}
 """Left out while they are zero, as they nearly always are: a third of all series."""
-_COUNTERS = (
-    _Figure(
-        "stale_initiations",
-        "Initiations with a timestamp that is not newer",
-        lambda one: one.stale_initiations,
-    ),
-    _Figure(
-        "rejected_sources",
-        "Packets from none of the peer's allowed IPs",
-        lambda one: one.rejected_sources,
-    ),
-    _Figure("send_errors", "The kernel refused to send", lambda one: one.send_errors),
-    _Figure("cookie_replies", "The peer was under load", lambda one: one.cookie_replies),
-)
-_DEVICE: dict[str, tuple[str, Callable[[DeviceReport], int]]] = {
-    "unknown_initiations": (
-        "Initiations by keys that are no peer's",
-        lambda one: one.unknown_initiations,
-    ),
-    "invalid_mac1": ("Handshake messages for another key", lambda one: one.invalid_mac1),
-    "no_peer_packets": (
-        "Packets for addresses that are in no allowed IPs",
-        lambda one: one.no_peer_packets,
-    ),
-}
 
 
 class _Seen(NamedTuple):
@@ -136,24 +92,27 @@ def _of_every_wireguard(seen: list[_Seen]) -> Iterator[Metric]:
 
 
 def _of_ours(seen: list[_Seen]) -> Iterator[Metric]:
-    """What only devices with a report have."""
+    """What only devices with a report have: each key of it that has a text for Prometheus."""
     reports = [(one.state.name, one.report, one.names) for one in seen if one.report]
-    for name, (said, count) in _DEVICE.items():
+    for name, said in figures(DeviceReport).items():
         metric = CounterMetricFamily(f"wiresnake_{name}", said, labels=("interface",))
         for interface, report, _ in reports:
-            metric.add_metric((interface,), count(report.device))
+            metric.add_metric((interface,), getattr(report.device, name))
         yield metric
-    for kind, figures in (
-        (GaugeMetricFamily, _LIVE),
-        (GaugeMetricFamily, _PASSING),
-        (CounterMetricFamily, _COUNTERS),
-    ):
-        for name, said, value in figures:
-            labels = ("interface", "public_key", "friendly_name")
-            family = kind(f"wiresnake_{name}", said, labels=labels)
-            for interface, report, named in reports:
-                for key, peer in report.peers.items():
-                    number = value(peer)
-                    if number or figures is not _PASSING:
-                        family.add_metric((interface, key, named.get(key, "")), number)
-            yield family
+    labels = ("interface", "public_key", "friendly_name")
+    live = GaugeMetricFamily("wiresnake_session_live", "There is a session", labels=labels)
+    for interface, report, named in reports:
+        for public_key, peer in report.peers.items():
+            who = (interface, public_key, named.get(public_key, ""))
+            live.add_metric(who, peer.session == "live")
+    yield live
+    for name, said in figures(PeerReport).items():
+        kind = GaugeMetricFamily if name in _PASSING else CounterMetricFamily
+        shown = "staged_packets" if name == "staged" else name
+        family = kind(f"wiresnake_{shown}", said, labels=labels)
+        for interface, report, named in reports:
+            for public_key, peer in report.peers.items():
+                number = getattr(peer, name)
+                if number or name not in _PASSING:
+                    family.add_metric((interface, public_key, named.get(public_key, "")), number)
+        yield family

@@ -6,7 +6,7 @@ import sys
 from wiresnake._native import protect_memory
 from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.invoked_as import STOCK, keep_to_absolute_folders, program
-from wiresnake.errors import WiresnakeError
+from wiresnake.errors import WiresnakeError, reason
 from wiresnake.linux import streams
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -63,7 +63,7 @@ def _run(name: str, argv: list[str]) -> int:
 def _said(error: Exception) -> str:
     """An error in one line. A defect's own text may hold a secret: where it was will do."""
     if isinstance(error, WiresnakeError | OSError):
-        what = getattr(error, "strerror", None) or str(error)
+        what = reason(error)
         file = getattr(error, "filename", None)
         return f"{file}: {what}" if file else what
     trace, at = error.__traceback__, ""

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from wiresnake.arguments import Parser
+from wiresnake.cli.extras import needed_by
 from wiresnake.errors import HostError
 
 _PORT = 9586
@@ -91,9 +92,10 @@ def main(argv: list[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+    with needed_by("`wiresnake metrics`"):
+        from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-    from wiresnake.cli.exporter import Exporter
+        from wiresnake.cli.exporter import Exporter
 
     lasting = arguments.listen is not None
     exporter = Exporter(arguments.interfaces, arguments.config, lasting=lasting)

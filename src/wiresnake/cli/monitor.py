@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wiresnake.arguments import Parser
+from wiresnake.cli.extras import needed_by
 from wiresnake.cli.progress import progress
 from wiresnake.devices.activity import Activity, Meter
 from wiresnake.devices.interface import interface_names, none_found, read_state
@@ -176,8 +177,9 @@ def _plain(view: View, interval: float, once: bool) -> None:
 
 
 def _live(view: View, interval: float) -> None:
-    from rich.console import Console
-    from rich.live import Live
+    with needed_by("`wiresnake monitor` on a terminal"):
+        from rich.console import Console
+        from rich.live import Live
 
     console = Console()
     with _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:

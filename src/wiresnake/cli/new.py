@@ -16,7 +16,7 @@ from typing import TypeVar
 from wiresnake.arguments import Parser
 from wiresnake.conffile import files, generate
 from wiresnake.conffile.files import New
-from wiresnake.errors import ConfigError, HostError
+from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.linux import streams
 
 T = TypeVar("T")
@@ -233,8 +233,8 @@ def _peer(arguments: argparse.Namespace) -> int:
 
             try:
                 qr.show(pair.peer)
-            except ConfigError as error:
-                print(f"wiresnake: {error}", file=sys.stderr)
+            except WiresnakeError as error:
+                print(f"wiresnake: {error.message}", file=sys.stderr)
         print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
         if pair.noted:
             print(f"noted in {path}, for the next peer: endpoint = {pair.noted}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from wiresnake.arguments import Parser
 from wiresnake.cli.convert import exported
+from wiresnake.cli.extras import needed_by
 from wiresnake.conffile import files, generate
 from wiresnake.errors import ConfigError
 from wiresnake.linux import streams
@@ -110,7 +111,8 @@ def ascii_terminal(text: str) -> list[str]:
 
 
 def _code(text: str) -> "QRCode":
-    import segno  # Only here: other commands shall not wait for it.
+    with needed_by("a QR code"):
+        import segno  # Only here: other commands shall not wait for it.
 
     data = text.encode("utf-8", "surrogateescape")
     try:

@@ -180,7 +180,7 @@ def _stay(interface: str, argument: str) -> int:
 
 def _strip(argument: str) -> int:
     from wiresnake.conffile import wg_quick
-    from wiresnake.uapi.configuration import wipe
+    from wiresnake.text import wipe
 
     file = wg_quick.load(wg_quick.find(argument)[1])
     text = file.stripped()
@@ -217,7 +217,7 @@ def _note(line: str) -> None:
 
 
 def _failed(error: WiresnakeError) -> int:
-    return _fail(getattr(error, "strerror", None) or str(error))
+    return _fail(error.message)
 
 
 def _fail(what: str) -> int:

@@ -2,7 +2,7 @@
 
 import os
 
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 
 _KEY_LENGTH = 44
 _WHITESPACE = b" \t\n\v\f\r"

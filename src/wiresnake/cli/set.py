@@ -16,7 +16,7 @@ from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import peer_diff
 from wiresnake.lifecycle.resolve import resolver
 from wiresnake.model import DeviceChange
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:

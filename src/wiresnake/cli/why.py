@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         return _explain(arguments)
     except WiresnakeError as error:
         if arguments.json:
-            print(json.dumps({"error": getattr(error, "strerror", None) or str(error)}))
+            print(json.dumps({"error": error.message}))
         raise
 
 

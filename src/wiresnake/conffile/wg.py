@@ -13,7 +13,7 @@ from dataclasses import replace
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError
 from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
-from wiresnake.uapi.configuration import unsigned, wipe
+from wiresnake.text import unsigned, wipe
 
 Resolve = Callable[[str, str], Endpoint]
 """From a host and a port, both names or numbers, to an endpoint; OSError if there is none."""

@@ -19,7 +19,7 @@ from wiresnake.conffile import labels, wg
 from wiresnake.conffile.lines import WHITESPACE, Line, read_line, shown, told
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.model import Dns
-from wiresnake.uapi.configuration import unsigned, wipe
+from wiresnake.text import unsigned, wipe
 
 FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")

@@ -3,15 +3,12 @@
 import argparse
 import asyncio
 import contextlib
-import errno
 import fcntl
-import gc
 import logging
 import os
 import resource
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -19,13 +16,14 @@ from typing import Any, NoReturn
 from wiresnake._native import PanicException, cipher, protect_memory
 from wiresnake.arguments import Parser
 from wiresnake.conffile import wg
-from wiresnake.daemon import uapi_server
-from wiresnake.errors import DEFECTS, ConfigError, HostError, WiresnakeError
-from wiresnake.linux import offloads, streams, tun
+from wiresnake.conffile.config import read
+from wiresnake.daemon import memory, uapi_server
+from wiresnake.errors import DEFECTS, ConfigError, WiresnakeError
+from wiresnake.linux import offloads, streams, tun, udp
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
-from wiresnake.tunnel.tunnel import Tunnel, panics, resolve
-from wiresnake.uapi import configuration
+from wiresnake.text import unsigned, wipe
+from wiresnake.tunnel.tunnel import Tunnel, panics
 
 _EPILOG = """\
 exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
@@ -97,8 +95,7 @@ def run(
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_failure)
-        tunnel = Tunnel(device, timing)
-        try:
+        async with Tunnel(interface=device, timing=timing, housekeep=memory.freeze) as tunnel:
             while changes:
                 # No other reference: the keys in it can be wiped.
                 await tunnel.apply(changes.pop())
@@ -113,16 +110,12 @@ def run(
                 for number in (signal.SIGINT, signal.SIGTERM):
                     loop.add_signal_handler(number, _settle, stopped)
                 loop.call_soon(ready)
-                gc.freeze()
+                memory.freeze()
                 await asyncio.wait(
                     (stopped, tunnel.closed, server.deleted), return_when=asyncio.FIRST_COMPLETED
                 )
-                if tunnel.closed.done():
-                    tunnel.closed.result()
             finally:
                 server.close()
-        finally:
-            tunnel.close()
 
     _start_logging(interface)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -219,10 +212,8 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
     """Runs the daemon; the error that ended it in one line, or nothing."""
     try:
         serve(ready)
-    except HostError as error:
-        return error.strerror or str(error)
     except WiresnakeError as error:
-        return str(error)
+        return error.message
     except KeyboardInterrupt:
         return "interrupted"
     except DEFECTS as error:
@@ -233,25 +224,11 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
 
 def _read_config(path: str) -> DeviceChange:
     """Reads a file of `wg setconf` without leaving a copy of its secrets."""
+    text = read(path)
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise HostError(errno.EINVAL, f"cannot read {path}: only a regular file will do")
-            text = bytearray(status.st_size)
-            file.readinto(text)
-    except HostError:
-        raise
-    except OSError as error:
-        raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
-    try:
-        return wg.parse(text, resolve, name=path)
+        return wg.parse(text, udp.resolve, name=path)
     finally:
-        configuration.wipe(text)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.
+        wipe(text)
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
@@ -259,7 +236,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     try:
-        fd = configuration.unsigned(text, 31)
+        fd = unsigned(text, 31)
         os.fstat(fd)
         if fd <= 2:  # There the daemon has /dev/null.
             fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

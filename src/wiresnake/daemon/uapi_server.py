@@ -6,16 +6,22 @@ sent, and asyncio's streams, which keep copies, are not used.
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import logging
 import os
 import socket
 from pathlib import Path
 
+from wiresnake.daemon import describe, memory
 from wiresnake.errors import DEFECTS, Defect, HostError
-from wiresnake.tunnel.tunnel import Tunnel, take_turns
-from wiresnake.uapi.configuration import Question, SetParser, UapiError, wipe
+from wiresnake.events import EventsLost
+from wiresnake.linux import inotify
+from wiresnake.text import base64_text, wipe
+from wiresnake.tunnel.events import Subscription
+from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.uapi.events import write_event
+from wiresnake.uapi.set import SetParser, UapiError
+from wiresnake.uapi.state import Question
 
 DIRECTORY = Path("/var/run/wireguard")
 
@@ -26,7 +32,6 @@ _READ_BYTES = 1 << 12
 _OPERATION_BYTES = 1 << 27
 _CLIENTS = 256
 _PAUSE = 0.1
-_IN_ATTRIB, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x400, 0x800
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +102,7 @@ class UapiServer:
         self.deleted: asyncio.Future[None] = self._loop.create_future()
         listener.setblocking(False)
         try:
-            self._watch = _watch_file(self._path)
+            self._watch = inotify.watch(self._path)
         except OSError:
             self._remove_file()
             raise
@@ -182,7 +187,7 @@ class UapiServer:
         start, end = await lines.take()
         if start != end:
             return errno.EINVAL
-        for part in self._tunnel.describe():
+        for part in describe.configuration(self._tunnel):
             try:
                 await self._loop.sock_sendall(connection, part)
             finally:
@@ -195,7 +200,7 @@ class UapiServer:
         if question.errno:
             return question.errno
         try:
-            parts = self._tunnel.describe_state(question.public_key)
+            parts = describe.state(self._tunnel, question.public_key)
         except KeyError:
             return errno.ENOENT
         for part in parts:
@@ -208,10 +213,9 @@ class UapiServer:
         question = await _ask(lines)
         if question.errno:
             return question.errno
-        events = self._tunnel.events
-        with events.subscribe() as place:
+        with contextlib.closing(self._tunnel.events()) as events:
             await self._loop.sock_sendall(connection, b"errno=0\n\n")
-            feed = self._loop.create_task(events.feed(connection, question.public_key, place))
+            feed = self._loop.create_task(self._feed(connection, events, question.public_key))
             more = self._loop.create_task(lines.take(new_operation=True))
             try:
                 await asyncio.wait((feed, more), return_when=asyncio.FIRST_COMPLETED)
@@ -222,6 +226,19 @@ class UapiServer:
             if not feed.cancelled():
                 feed.result()  # What ended it, which is no event.
         raise EOFError
+
+    async def _feed(
+        self, connection: socket.socket, events: Subscription, public_key: bytes | None
+    ) -> None:
+        """Writes what happens, to one peer or to all; OSError ends it."""
+        only = None if public_key is None else base64_text(public_key)
+        while told := await events.read():
+            text = b"".join(
+                write_event(event, wall)
+                for wall, event in told
+                if isinstance(event, EventsLost) or only in (None, event.public_key)
+            )
+            await self._loop.sock_sendall(connection, text)
 
     async def _set(self, lines: "_Lines") -> int:
         """Reads to the empty line even behind an error, so that the client hears of it."""
@@ -303,7 +320,9 @@ class _Lines:
             raise EOFError
         self._end += received
         self._total += received
-        await (take_turns() if self._total > _LINE_BYTES else asyncio.sleep(0))
+        if self._total > _LINE_BYTES:
+            memory.freeze()
+        await asyncio.sleep(0)
 
 
 def _link(new: Path, path: Path) -> None:
@@ -327,15 +346,3 @@ def _inode(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _watch_file(path: str) -> int:
-    """An inotify descriptor that becomes readable when the file may have gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    # While the socket is open its inode lives, so that a deletion shows as IN_ATTRIB only.
-    events = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
-    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(path), events) < 0:
-        number = ctypes.get_errno()
-        raise HostError(number, f"cannot watch {path}: {os.strerror(number)}")
-    return fd

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from wiresnake.devices.reports import DeviceReport, PeerReport
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
+from wiresnake.uapi.vocabulary import DeviceReport, PeerReport
 
 SESSION_SECONDS = 180
 """A session is rejected once it is as old."""

@@ -10,7 +10,7 @@ from wiresnake.lifecycle import applied, hooks, keeper, recovery
 from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.save import assert_wireguard, save
 from wiresnake.network import journal, observe
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 
 
 class _Wishes(NamedTuple):
@@ -78,7 +78,7 @@ def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
             raise  # Made by somebody else since.
         if record and record.save and isinstance(error, ConfigError):
             raise  # What only the device knows would be lost: it can be saved once that is mended.
-        note(f"{getattr(error, 'strerror', None) or error}; going by what `up` recorded")
+        note(f"{error.message}; going by what `up` recorded")
         found = hooks.Variables(path)
         if known and known.network:
             network = known.network

@@ -25,8 +25,7 @@ from wiresnake.conffile.wg import Resolve, parse, public_key
 from wiresnake.lifecycle.applied import Said
 from wiresnake.lifecycle.others import Others, digest
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
-from wiresnake.text import base64_text, write_endpoint
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import base64_text, wipe, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _SESSION_SECONDS = 180

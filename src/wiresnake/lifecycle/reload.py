@@ -37,8 +37,7 @@ from wiresnake.network import observe
 from wiresnake.network.journal import Former
 from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network
 from wiresnake.network.transaction import Change
-from wiresnake.text import base64_text, write_endpoint
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import base64_text, wipe, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.resolve import resolver
 from wiresnake.network import observe
 from wiresnake.network.model import Network
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 

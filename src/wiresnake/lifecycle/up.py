@@ -28,7 +28,7 @@ from wiresnake.model import DeviceChange
 from wiresnake.network import observe, transaction
 from wiresnake.network.model import Network
 from wiresnake.network.transaction import Change
-from wiresnake.uapi.configuration import wipe
+from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 _PATIENCE = 1.0

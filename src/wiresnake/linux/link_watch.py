@@ -7,17 +7,17 @@ that ends takes the interface with it, as with the kernel's WireGuard.
 """
 
 import asyncio
-import ctypes
+import contextlib
 import errno
 import logging
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable
 
 from wiresnake.errors import DEFECTS, reason
 from wiresnake.linux import tun
+from wiresnake.linux.namespace import visit
 from wiresnake.linux.netlink import (
     LISTEN_ALL_NSID,
     RECEIVE_BYTES,
@@ -40,7 +40,6 @@ _RTNLGRP_LINK = 1
 _IFF_UP = 1
 _ANY = 0xFFFFFFFF
 """For a number: whichever is free."""
-_CLONE_NEWNET = 0x40000000
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +110,8 @@ class LinkWatch:
         try:
             place = os.fstat(namespace).st_ino
             if place != self._place:
-                _visit(namespace, lambda: tun.keep_quiet(name))  # A move resets its settings.
+                with contextlib.suppress(OSError):  # A move resets its settings.
+                    visit(namespace, lambda: tun.keep_quiet(name))
                 away = int(place != self._home)
                 self._links.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, away)
                 self._place = place
@@ -141,19 +141,6 @@ def _identify(namespace: int) -> int:
                 raise error
         answer = kernel.ask(Request(_GET_NSID, target))
     return int(struct.unpack("i", fields(answer[4:])[_NETNSA_NSID])[0])
-
-
-def _visit(namespace: int, action: Callable[[], None]) -> None:
-    """Runs `action` inside another network namespace, in a thread of its own: a namespace is a
-    thread's, so no other one notices."""
-
-    def body() -> None:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) == 0:
-            action()
-
-    visitor = threading.Thread(target=body)
-    visitor.start()
-    visitor.join()
 
 
 def subscribe(*groups: int) -> socket.socket:

@@ -16,7 +16,7 @@ _ROOT = str(Path(__file__).parents[2])
 """The folder that this package is in."""
 _START = (
     "import sys; root, *sys.argv = sys.argv[1:]; sys.path.insert(0, root); import wiresnake;"
-    " del sys.path[0]; from wiresnake.cli.main import main; sys.exit(main())"
+    " del sys.path[0]; from wiresnake.__main__ import main; sys.exit(main())"
 )
 
 

@@ -6,6 +6,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from wiresnake._native import Endpoint
 from wiresnake.errors import HostError
 
 _RECEIVE_BYTES = 7 << 20
@@ -87,6 +88,13 @@ def open_sockets(port: int, mark: int) -> Sockets:
             raise HostError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6")
         return Sockets(v4, v6, one.getsockname()[1])
     raise AssertionError("unreachable")
+
+
+def resolve(host: str, port: str) -> Endpoint:
+    """The first address of a host name or number; it may block for as long as DNS does."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)[0][4]
+    scope = int(found[3]) if len(found) == 4 else 0
+    return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)
 
 
 def _open(family: int, port: int, mark: int) -> socket.socket | None:

@@ -213,7 +213,7 @@ def judge(way: Way, out: int | None, pin: Hold | None) -> int:
 
 
 def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
-    """RTM_GETROUTE: which way a datagram takes, left to the host or with what `pin` sends."""
+    """Which way a datagram takes, left to the host or with what `pin` sends."""
     remote, local, interface, _, port = way
     return way_request(
         remote,

@@ -20,7 +20,7 @@ from wiresnake.events import (
     SourceRejected,
     Unreachable,
 )
-from wiresnake.text import base64_text
+from wiresnake.text import base64_text, hex_key, word
 
 KINDS: dict[str, type[Event]] = {
     "handshake": HandshakeCompleted,
@@ -66,11 +66,6 @@ def details(event: Event) -> dict[str, Detail]:
     return {name: value for name, value in said if name != "public_key" and value is not None}
 
 
-def word(value: Detail) -> str:
-    """A detail as text."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def write_event(event: Event, wall: int) -> bytes:
     """One block; `wall` is its time in ns since 1970."""
     seconds, rest = divmod(wall, 1_000_000_000)
@@ -93,7 +88,7 @@ def parse_event(block: Iterable[str]) -> tuple[int, Event] | None:
         if field.name in said:
             values[field.name] = _READERS.get(field.type, str)(said[field.name])
     if "public_key" in values:
-        values["public_key"] = base64_text(bytes.fromhex(values["public_key"]))
+        values["public_key"] = base64_text(hex_key(values["public_key"]))
     try:
         made = event(**values)
     except TypeError:

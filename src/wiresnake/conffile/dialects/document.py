@@ -9,7 +9,7 @@ from typing import NamedTuple
 from wiresnake.conffile import values
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
-from wiresnake.uapi.configuration import unsigned
+from wiresnake.text import unsigned
 
 
 class LeftOut(NamedTuple):

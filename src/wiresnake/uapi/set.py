@@ -1,27 +1,19 @@
-"""The userspace API's text (wireguard.com/xplatform, docs/uapi.md): a `set` into a change, a status
-into a `get`, and our own `state` and `events`.
+"""The text of `set=1` (wireguard.com/xplatform, docs/uapi.md), both ways: what the daemon reads,
+and what a client writes.
 
 Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
-error text holds a value, or a key that is no word: it may be a secret. The peers of a `get` are
-written by the plane.
+error text holds a value, or a key that is no word: it may be a secret.
 """
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError, WiresnakeError
-from wiresnake.model import (
-    CLEAR,
-    DeviceChange,
-    DeviceStatus,
-    Note,
-    PeerChange,
-    Prefix,
-    Stranger,
-)
+from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
+from wiresnake.text import NO_KEY, hex_key, ip_text, unsigned, write_endpoint
 
 _NAME = re.compile("[a-z_]{1,29}")
 
@@ -82,7 +74,7 @@ class SetParser:
     def _plain(self, key: str, value: str) -> None:
         if key == "public_key":
             self._close_peer()
-            self._peer = PeerChange(_public_key(value))
+            self._peer = PeerChange(hex_key(value))
         elif self._peer is None:
             self._device = self._device_line(self._device, key, value)
         elif key == "allowed_ip":
@@ -129,39 +121,6 @@ class SetParser:
         self._allowed.clear()
 
 
-class Question:
-    """Reads the lines behind `state=1` or `events=1`: which peer is asked about, or all of them."""
-
-    def __init__(self) -> None:
-        self.public_key: bytes | None = None
-        self.errno = 0
-        """Not 0 once a line was wrong."""
-
-    def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Takes the line buffer[start:end], without its newline."""
-        try:
-            key, _, value = buffer[start:end].decode("ascii").partition("=")
-            if key != "public_key" or self.public_key is not None:
-                raise ValueError
-            self.public_key = _public_key(value)
-        except ValueError:
-            self.errno = errno.EINVAL
-
-
-def unsigned(text: str, bits: int) -> int:
-    """Reads a decimal number of ASCII digits below 2**bits; ValueError otherwise."""
-    if not (text.isascii() and text.isdecimal()) or int(text) >> bits:
-        raise ValueError(f"not a number from 0 to {(1 << bits) - 1}")
-    return int(text)
-
-
-def _public_key(value: str) -> bytes:
-    public = bytes.fromhex(value)
-    if len(public) != 32 or len(value) != 64:
-        raise ValueError
-    return public
-
-
 def _only(value: str, expected: str) -> None:
     if value != expected:
         raise ValueError
@@ -191,73 +150,53 @@ def _endpoint(value: str, zone: Callable[[str], int]) -> Endpoint:
     return Endpoint(host, unsigned(port, 16), index)
 
 
-def write_device(device: DeviceStatus) -> bytearray:
-    """The head of a `get`: what is zero is left out, as by wireguard-go. The caller wipes it."""
-    key = device.private_key
-    fields = {
-        "private_key": key and "0" * 64,
-        "listen_port": device.listen_port,
-        "fwmark": device.fwmark,
-    }
-    text = bytearray(
-        "".join(f"{name}={value}\n" for name, value in fields.items() if value), "ascii"
-    )
-    if key is not None:
-        key.write_hex(text, len("private_key="))
-    return text
+def write_change(change: DeviceChange) -> bytearray:
+    """The text of a `set`, which the caller wipes."""
+    text = _Text()
+    text.secret("private_key", change.private_key)
+    text.value("listen_port", change.listen_port)
+    text.value("fwmark", change.fwmark)
+    text.flag("replace_peers", change.replace_peers)
+    for peer in change.peers:
+        text.value("public_key", peer.public_key.hex())
+        text.flag("remove", peer.remove)
+        text.flag("update_only", peer.update_only)
+        text.secret("preshared_key", peer.preshared_key)
+        if peer.endpoint is not None:
+            text.value("endpoint", write_endpoint(peer.endpoint))
+        text.value("persistent_keepalive_interval", peer.persistent_keepalive)
+        text.flag("replace_allowed_ips", peer.replace_allowed_ips)
+        for add, (address, length) in peer.allowed_ips:
+            text.value("allowed_ip", f"{'' if add else '-'}{ip_text(address)}/{length}")
+    return text.finish()
 
 
-def write_device_state(
-    up: bool, bound: bool, bind_error: int, stranger: Stranger | None, notes: str, now: int
-) -> bytes:
-    """The head of a `state`; `notes` are the plane's."""
-    text = f"up={_value(up)}\nbound={_value(bound)}\n"
-    if bind_error:
-        text += f"bind_error={bind_error}\n"
-    if stranger is not None:
-        text += (
-            f"unknown_initiations={stranger.number}\n"
-            f"unknown_initiator={stranger.public_key.hex()}\n"
-            f"unknown_initiator_endpoint={stranger.endpoint}\n"
-            f"unknown_initiator_age_ms={_age(stranger.last, now)}\n"
-        )
-    return (text + notes).encode()
+class _Text:
+    """Lines with room for secrets, which are written once nothing moves any more."""
 
+    def __init__(self) -> None:
+        self._parts = ["set=1\n"]
+        self._length = len(self._parts[0])
+        self._secrets: list[tuple[PrivateKey | PresharedKey, int]] = []
 
-def write_machine_state(cipher: str, own_fails: bool, offloads: Iterable[str]) -> str:
-    """What of this machine the device uses, for the notes of `write_device_state`."""
-    text = f"cipher={cipher}\n"
-    if own_fails:
-        text += "own_cipher_failed=true\n"
-    if used := ",".join(offloads):
-        text += f"offloads={used}\n"
-    return text
+    def value(self, key: str, value: str | int | None) -> None:
+        if value is not None:
+            self._parts.append(f"{key}={value}\n")
+            self._length += len(self._parts[-1])
 
+    def flag(self, key: str, value: bool) -> None:
+        self.value(key, "true" if value else None)
 
-def write_peer_state(
-    public_key: bytes, plane: bytes, last_handshake: int, notes: Mapping[str, Note], now: int
-) -> bytes:
-    """One peer's part of a `state`; `plane` is what the plane knows."""
-    text = ""
-    if last_handshake:
-        seconds, rest = divmod(last_handshake, 1_000_000_000)
-        text += f"last_handshake_time_sec={seconds}\nlast_handshake_time_nsec={rest}\n"
-    for what, note in notes.items():
-        text += f"{what}s={note.number}\n"
-        if what == "initiation":
-            text += f"first_initiation_age_ms={_age(note.first, now)}\nlast_"
-        text += f"{what}_age_ms={_age(note.last, now)}\n"
-    return b"public_key=%s\n%s%s" % (public_key.hex().encode(), plane, text.encode())
+    def secret(self, key: str, secret: PrivateKey | PresharedKey | Clear | None) -> None:
+        if secret is None:
+            return
+        if isinstance(secret, PrivateKey | PresharedKey):
+            self._secrets.append((secret, self._length + len(key) + 1))
+        self.value(key, NO_KEY)
 
-
-def _value(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def _age(moment: int, now: int) -> int:
-    return max(now - moment, 0) // 1_000_000
-
-
-def wipe(buffer: bytearray) -> None:
-    """Overwrites a buffer that held secrets, in place."""
-    buffer[:] = bytes(len(buffer))
+    def finish(self) -> bytearray:
+        self._parts.append("\n")
+        text = bytearray("".join(self._parts), "ascii")
+        for secret, offset in self._secrets:
+            secret.write_hex(text, offset)
+        return text

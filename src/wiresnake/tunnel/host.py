@@ -1,0 +1,83 @@
+"""What a tunnel needs of the world, to be handed in: the machine, and a plane that carries packets.
+
+Others than the real ones are for tests, and for a process that has no rights of its own.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wiresnake._native import Endpoint, take_panics
+from wiresnake.linux import link, tun, udp
+from wiresnake.linux.generation import GenerationWatch
+from wiresnake.linux.link_watch import LinkWatch
+from wiresnake.linux.sleep import SleepWatch
+from wiresnake.model import Prefix
+from wiresnake.protocol import plane
+from wiresnake.protocol.timers import Now
+from wiresnake.tunnel.routes import Flow, Routes
+
+
+class Watch(Protocol):
+    """Calls what it was given, until it is closed."""
+
+    def close(self) -> None: ...
+
+
+class RouteWatch(Watch, Protocol):
+    """Keeps what sticks to peers' datagrams right: see `Routes`."""
+
+    def settle(self, peer: int) -> None: ...
+    def moved(self, peer: int) -> None: ...
+
+
+class Plane(plane.Plane, Protocol):
+    """A data plane that is joined to a machine: see `_native.Plane`."""
+
+    @property
+    def event_fd(self) -> int: ...
+    @property
+    def timer_fd(self) -> int: ...
+    def set_timer(self, deadline: int | None) -> None: ...
+    def clear_timer(self) -> None: ...
+    def attach_tun(
+        self, fd: int, mtu: int, vnet_header: bool, merge_udp: bool, merge_tcp: bool = True
+    ) -> None: ...
+    def set_mtu(self, mtu: int) -> None: ...
+    def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None: ...
+    def take_source(self, peer: int) -> Endpoint | None: ...
+    def hold_source(self, peer: int, endpoint: Endpoint, hold: int) -> None: ...
+    def take_events(self) -> list[tuple[int, int]]: ...
+    def take_message(self) -> tuple[bytes, Endpoint] | None: ...
+    def offloads(self) -> tuple[bool, bool, bool]: ...
+    def describe(
+        self, peers: list[tuple[int, bytes, int, int, dict[Prefix, None]]]
+    ) -> list[bytes]: ...
+    def describe_state(self, peers: list[int], now: int) -> list[bytes]: ...
+    def describe_drops(self, now: int) -> str: ...
+    def close(self) -> None: ...
+
+
+def now() -> Now:
+    """Both clocks: the one that counts suspend for the protocol, the wall's for timestamps."""
+    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine that a tunnel runs on."""
+
+    open_tun: Callable[[str], tun.Tun] = tun.create
+    configure_link: Callable[[str, Sequence[str], int | None], int] = link.configure
+    """Gives the interface addresses and an MTU, or leaves its own, and brings it up; its MTU."""
+    open_sockets: Callable[[int, int], udp.Sockets] = udp.open_sockets
+    """For a port and a mark."""
+    watch_link: Callable[[int, Callable[[bool, int], None], Callable[[], None]], Watch] = LinkWatch
+    watch_sleep: Callable[[Callable[[], None]], Watch] = SleepWatch
+    watch_generation: Callable[[Callable[[], None]], Watch] = GenerationWatch
+    watch_routes: Callable[
+        [Plane, Callable[[], Iterable[int]], Callable[[], Flow | None]], RouteWatch
+    ] = Routes
+    clock: Callable[[], Now] = now
+    take_panics: Callable[[], list[str]] = take_panics
