@@ -4,11 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from wiresnake.conffile import wg
+from wiresnake.conffile.files import FOLDER
 from wiresnake.conffile.labels import Notes, read
 from wiresnake.errors import ConfigError
 from wiresnake.network import journal
-
-DIRECTORY = Path("/etc/wireguard")
 
 
 class NotesFile:
@@ -45,7 +44,7 @@ class NotesFile:
 def of_interface(interface: str, path: Path | None = None) -> NotesFile:
     """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
     then must be there: OSError."""
-    file = NotesFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
+    file = NotesFile(path or _taken(interface) or FOLDER / f"{interface}.conf")
     if path is not None:
         file.read()
     return file
