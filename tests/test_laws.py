@@ -395,6 +395,19 @@ def test_stub_tells_the_truth() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+SPLITTING = re.compile(r"""r(?:partition|split|find|index)\(b?[\"']:[\"']""")
+SPLITTERS = ("text.py", "lifecycle/peer_diff.py", "conffile/")
+"""Who takes `host:port` apart; the others of these are to ask the first."""
+
+
+def test_one_place_takes_endpoints_apart() -> None:
+    """Law 9: brackets, zones and names without a port have one reader."""
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not name.startswith(SPLITTERS):
+            assert not SPLITTING.search(path.read_text()), name
+
+
 def test_one_version() -> None:
     project, workspace = (
         tomllib.loads((ROOT / name).read_text()) for name in ("pyproject.toml", "rust/Cargo.toml")

@@ -36,12 +36,23 @@ def write_endpoint(endpoint: "Endpoint") -> str:
     return f"[{host}{zone}]:{endpoint.port}"
 
 
+def split_endpoint(text: str) -> tuple[str, str]:
+    """The host of `host:port` or `[host]:port`, with its zone if it has one, and the port."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def host_of(endpoint: str) -> str:
+    """The host of `host:port` or `[host]:port`, without a zone."""
+    return split_endpoint(endpoint)[0].partition("%")[0]
+
+
 def read_endpoint(text: str) -> "Endpoint":
     """Of what `write_endpoint` gives, or a state; ValueError or OSError otherwise."""
     from wiresnake._native import Endpoint
 
-    host, _, port = text.rpartition(":")
-    host, _, zone = host.removeprefix("[").removesuffix("]").partition("%")
+    host, port = split_endpoint(text)
+    host, _, zone = host.partition("%")
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     return Endpoint(host, int(port), scope)
 

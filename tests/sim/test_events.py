@@ -411,7 +411,11 @@ def test_what_a_stranger_can_send_is_no_step() -> None:
     for number in range(10):
         world.run(SECOND)
         world.inject(begun.message, alice.endpoint, bob.endpoint)
+        stamp = tai64n(world.now.wall - 3600 * SECOND + number)
+        kept = initiation(alice.key, bob.key.public, private_key(f"k{number}"), stamp)[1]
+        world.inject(kept, ELSEWHERE, bob.endpoint)
         stranger, ephemeral = private_key("x"), private_key(f"e{number}")
         message = initiation(stranger, bob.key.public, ephemeral, tai64n(world.now.wall))[1]
         world.inject(message, ELSEWHERE, bob.endpoint)
+    world.run(SECOND)
     assert {step for step, _ in ear.steps} <= {"keepalive"}

@@ -1,6 +1,7 @@
 """Events derived from looks at a device: pure, with a clock of the test's."""
 
-from wiresnake.devices.poller import SECOND, Watcher
+from wiresnake.devices.poller import Watcher
+from wiresnake.protocol.constants import SECOND
 from wiresnake.uapi.events import Reported, details, kind_of
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 

@@ -7,12 +7,13 @@ import ipaddress
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 from wiresnake.arguments import Parser
 from wiresnake.cli.extras import needed_by
 from wiresnake.errors import HostError
+from wiresnake.linux import files
+from wiresnake.text import split_endpoint
 
 _PORT = 9586
 """prometheus_wireguard_exporter's."""
@@ -138,17 +139,7 @@ def _replace(path: Path, text: bytes) -> None:
             what = f"cannot write {path}: there is no folder {target.parent}"
             raise HostError(errno.ENOENT, f"{what}; make it, or name a file elsewhere")
         # The name does not end in .prom: a collector must not take it for a second file.
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-                if before:
-                    os.fchown(descriptor, before.st_uid, before.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(before.st_mode) if before else 0o644)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+        files.replace(target, text, mode=0o644, kept=0o7777)
     except HostError:
         raise
     except OSError as error:
@@ -158,8 +149,8 @@ def _replace(path: Path, text: bytes) -> None:
 
 def _place(text: str) -> tuple[str, int]:
     """`9586`, `10.0.0.1:9586` or `[::1]:9586`."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    host, port = split_endpoint(text)
+    host = host or "127.0.0.1"
     try:
         ipaddress.ip_address(host)
         if not 0 < int(port) < 1 << 16:

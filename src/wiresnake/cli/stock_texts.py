@@ -7,6 +7,7 @@ from wiresnake.conffile.lines import shown
 from wiresnake.conffile.schema import PUBLIC_KEY, Key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
+from wiresnake.text import split_endpoint
 
 _SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
 
@@ -75,7 +76,7 @@ def _endpoint(value: str) -> str:
             return f"Unable to find matching brace of endpoint: `{value}'"
         value_port = value.partition("]")[2]
     else:
-        value_port = "".join(value.rpartition(":")[1:])
+        value_port = f":{split_endpoint(value)[1]}" if ":" in value else ""
     if value_port[:1] == ":" and value_port[1:]:
         return ""
     return f"Unable to find port of endpoint: `{value}'"

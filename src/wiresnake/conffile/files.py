@@ -4,12 +4,12 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wiresnake.conffile import wg, wg_quick
 from wiresnake.errors import HostError
+from wiresnake.linux.files import beside
 
 FOLDER = Path(wg_quick.FOLDER)
 _NAME = re.compile("[a-zA-Z0-9_=+.-]{1,15}")
@@ -107,18 +107,4 @@ def _beside(path: Path, data: bytes) -> Path:
     target = Path(os.path.realpath(path))  # Path.resolve() makes no OSError of a loop of links.
     with contextlib.suppress(FileNotFoundError):
         path.stat()  # Which does.
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if target.exists():
-                status = target.stat()
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(file.fileno(), status.st_mode & 0o770)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+    return beside(target, data, kept=0o770)

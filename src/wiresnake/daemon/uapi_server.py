@@ -12,6 +12,7 @@ import os
 import socket
 from pathlib import Path
 
+from wiresnake import uapi
 from wiresnake.daemon import describe, memory
 from wiresnake.errors import DEFECTS, Defect, HostError
 from wiresnake.events import EventsLost
@@ -23,7 +24,7 @@ from wiresnake.uapi.events import write_event
 from wiresnake.uapi.set import SetParser, UapiError
 from wiresnake.uapi.state import Question
 
-DIRECTORY = Path("/var/run/wireguard")
+DIRECTORY = Path(uapi.DIRECTORY)
 
 _LINE_BYTES = 1 << 14
 """The longest line."""

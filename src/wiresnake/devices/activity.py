@@ -3,13 +3,13 @@
 import math
 from typing import Literal, NamedTuple
 
-from wiresnake.devices.poller import KEEPALIVE_SIZE
+from wiresnake.protocol.constants import SESSION_SECONDS, SILENCE_SECONDS
+from wiresnake.protocol.messages import KEEPALIVE_SIZE
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 Health = Literal["live", "idle", "silent", "no answer", "never"]
 """live: a session; idle: none, and none is wanted; silent: it does not answer what is sent;
 no answer: nor has it ever; never: nobody has tried."""
-SESSION, SILENCE = 180, 15
 _SMOOTH = 3.0
 """Seconds in which a rate follows a change for the greater part."""
 
@@ -28,7 +28,7 @@ class Activity(NamedTuple):
     def order(self) -> tuple[float, float]:
         """The busiest first, in steps, so that rows do not dance; then who has talked last."""
         rate = self.received_rate + self.sent_rate
-        age = math.inf if self.handshake_age is None else self.handshake_age // SESSION
+        age = math.inf if self.handshake_age is None else self.handshake_age // SESSION_SECONDS
         return -math.floor(math.log2(rate + 1) / 2), age
 
 
@@ -87,6 +87,6 @@ def _count(
 def _health(peer: PeerState, age: float | None, waits: float) -> Health:
     if age is None:
         return "no answer" if peer.sent else "never"
-    if waits > SILENCE:
+    if waits > SILENCE_SECONDS:
         return "silent"
-    return "live" if age < SESSION else "idle"
+    return "live" if age < SESSION_SECONDS else "idle"

@@ -16,18 +16,14 @@ from wiresnake.events import (
     Roamed,
     Unreachable,
 )
+from wiresnake.protocol.constants import SECOND, SESSION_SECONDS, SILENCE_SECONDS
+from wiresnake.protocol.messages import KEEPALIVE_SIZE
 from wiresnake.uapi.events import Reported
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
-SECOND = 10**9
-SESSION = 180 * SECOND
-"""A session carries nothing once it is as old."""
-KEYS = 3 * SESSION
+_SESSION = SESSION_SECONDS * SECOND
+KEYS = 3 * _SESSION
 """Then its keys are wiped: whoever has not talked since is disconnected."""
-KEEPALIVE_SIZE = 32
-"""Nobody answers a keepalive."""
-SILENCE = 15 * SECOND
-"""A peer that lives answers within KEEPALIVE_TIMEOUT and REKEY_TIMEOUT."""
 
 
 @dataclass(slots=True)
@@ -91,7 +87,7 @@ class Watcher:
                 yield Connected(key, endpoint)
         if before.endpoint and endpoint and before.endpoint != endpoint:
             yield Roamed(key, endpoint, before.endpoint)
-        silent = seen.unanswered_since and boot - seen.unanswered_since > SILENCE
+        silent = seen.unanswered_since and boot - seen.unanswered_since > SILENCE_SECONDS * SECOND
         if silent and not seen.told:
             seen.told = True
             yield Unreachable(key, endpoint, "no_answer")
@@ -99,7 +95,7 @@ class Watcher:
             return
         passed = boot - seen.shaken
         reason: Ended = "down" if not up else "expired" if passed >= KEYS else "no_answer"
-        if reason != "no_answer" or (silent and passed >= SESSION):
+        if reason != "no_answer" or (silent and passed >= _SESSION):
             seen.connected = False
             yield Disconnected(key, endpoint, reason)
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from wiresnake.errors import HostError
 from wiresnake.text import wipe
+from wiresnake.uapi import DIRECTORY
 from wiresnake.uapi.get import parse_state
 from wiresnake.uapi.snapshot import Backend, InterfaceState
 
 if TYPE_CHECKING:
     from wiresnake.model import DeviceChange
-
-DIRECTORY = "/var/run/wireguard"
 
 _TIMEOUT = 60
 """Seconds without a sign of life; changing 100,000 peers takes some."""

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from wiresnake.protocol.constants import SESSION_SECONDS
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 from wiresnake.uapi.vocabulary import DeviceReport, PeerReport
 
-SESSION_SECONDS = 180
-"""A session is rejected once it is as old."""
 _AT_ONCE_MS = 100
 """Between a message and our answer to it."""
 
@@ -131,8 +130,3 @@ class Facts:
             for other in self.state.peers
             if other is not self.peer
         )
-
-
-def host_of(endpoint: str) -> str:
-    """The host of `host:port` or `[host]:port`, without a zone."""
-    return endpoint.rpartition(":")[0].strip("[]").partition("%")[0]

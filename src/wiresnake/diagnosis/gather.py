@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from wiresnake.devices.reports import read_report
 from wiresnake.diagnosis import probes
-from wiresnake.diagnosis.facts import Facts, Probe, Way, host_of
+from wiresnake.diagnosis.facts import Facts, Probe, Way
 from wiresnake.diagnosis.forwarding import forwarding
 from wiresnake.diagnosis.target import Target
 from wiresnake.linux.link import is_up
+from wiresnake.text import host_of, split_endpoint
 from wiresnake.uapi.snapshot import PeerState
 
 _WAYS = 4
@@ -51,11 +52,11 @@ def _ask_around(facts: Facts) -> Facts:
         facts = replace(facts, lookup=probes.resolve(named))
     if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
         return facts
-    host, port = host_of(facts.endpoint), int(facts.endpoint.rpartition(":")[2])
+    host, port = split_endpoint(facts.endpoint)
     way = probes.way_to(host, mark)
     probed: Probe | None = None
     if not way.error and way.device != facts.state.name:
-        probed = probes.probe(host, port, mark)
+        probed = probes.probe(host, int(port), mark)
     return replace(facts, endpoint_way=way, probe=probed)
 
 

@@ -2,10 +2,11 @@
 
 import errno
 
-from wiresnake.diagnosis.facts import Facts, host_of
+from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.target import nearest
 from wiresnake.diagnosis.units import ago, error, times
 from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
+from wiresnake.text import host_of
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 _REFUSED = (errno.EPERM,)

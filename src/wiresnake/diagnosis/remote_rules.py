@@ -4,9 +4,10 @@ import errno
 import ipaddress
 from collections.abc import Iterator
 
-from wiresnake.diagnosis.facts import Facts, host_of
+from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.units import ago, duration, error, size, times
 from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
+from wiresnake.text import host_of, split_endpoint
 
 
 def rejected_sources(facts: Facts) -> Verdict | None:
@@ -260,7 +261,7 @@ def no_answer(facts: Facts) -> Verdict | None:
             "Start WireGuard there, or correct the port: `wiresnake show IFACE listen-port`.",
         )
     if probe and probe.answers_ping:
-        port = to.rpartition(":")[2]
+        port = split_endpoint(to)[1]
         return Verdict(
             "udp_filtered",
             f"Its host is there, but nothing answers UDP at {to}: it is filtered on the way, or"

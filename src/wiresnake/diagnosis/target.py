@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from wiresnake.conffile.labels import PeerLabels
-from wiresnake.diagnosis.facts import host_of
 from wiresnake.errors import ConfigError
+from wiresnake.text import host_of
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

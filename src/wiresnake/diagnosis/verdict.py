@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.units import ago, duration, size, times
-
-RECENT_MS = 180_000
-"""What happened within the age of a session."""
+from wiresnake.protocol.constants import SESSION_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,8 @@ Rule = Callable[[Facts], Verdict | None]
 
 
 def recent(age_ms: int | None) -> bool:
-    return age_ms is not None and age_ms <= RECENT_MS
+    """Whether it happened within the age of a session."""
+    return age_ms is not None and age_ms <= SESSION_SECONDS * 1000
 
 
 def asked_in_vain(facts: Facts) -> str:

@@ -6,11 +6,11 @@ index, counts for nothing.
 
 import contextlib
 import json
-import os
 import socket
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wiresnake.linux import files
 from wiresnake.network import journal
 
 PeerHooks = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
@@ -78,16 +78,10 @@ def load(interface: str) -> Applied | None:
 def save(interface: str, applied: Applied) -> None:
     if (path := journal.place(f"{interface}.applied")) is None:
         return
-    with open(f"{path}.tmp", "w", encoding="utf-8", opener=_open_privately) as file:
-        json.dump({"index": socket.if_nametoindex(interface), **vars(applied)}, file)
-    os.replace(f"{path}.tmp", path)
+    record = {"index": socket.if_nametoindex(interface), **vars(applied)}
+    files.replace(path, json.dumps(record).encode())
 
 
 def forget(interface: str) -> None:
     if path := journal.find(f"{interface}.applied"):
         path.unlink(missing_ok=True)
-
-
-def _open_privately(path: str, flags: int) -> int:
-    """Hooks may hold a password."""
-    return os.open(path, flags, 0o600)

@@ -9,6 +9,7 @@ from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import ConfigError
 from wiresnake.network import observe
 from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network, Policy, Route
+from wiresnake.text import host_of
 from wiresnake.uapi.snapshot import InterfaceState
 
 _OUTER_HEADERS = 80
@@ -34,8 +35,7 @@ def guess_mtu(state: InterfaceState) -> int:
     The mark is that of the tunnel's own datagrams: without it a default route through the tunnel
     would be taken for their way.
     """
-    endpoints = {peer.endpoint for peer in state.peers if peer.endpoint}
-    hosts = {one.rpartition(":")[0].strip("[]").partition("%")[0] for one in endpoints}
+    hosts = {host_of(peer.endpoint) for peer in state.peers if peer.endpoint}
     return observe.route_mtu(sorted(hosts), state.fwmark) - _OUTER_HEADERS
 
 

@@ -4,12 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from wiresnake.conffile import wg
+from wiresnake.conffile.files import FOLDER
 from wiresnake.conffile.labels import PeerLabels, read
 from wiresnake.errors import ConfigError
 from wiresnake.network import journal
 from wiresnake.text import wipe
-
-DIRECTORY = Path("/etc/wireguard")
 
 
 class LabelsFile:
@@ -49,7 +48,7 @@ class LabelsFile:
 def of_interface(interface: str, path: Path | None = None) -> LabelsFile:
     """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
     then must be there: OSError."""
-    file = LabelsFile(path or _taken(interface) or DIRECTORY / f"{interface}.conf")
+    file = LabelsFile(path or _taken(interface) or FOLDER / f"{interface}.conf")
     if path is not None:
         file.read()
     return file

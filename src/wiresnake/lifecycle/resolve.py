@@ -11,6 +11,7 @@ from functools import cache
 
 from wiresnake._native import Endpoint
 from wiresnake.errors import ConfigError
+from wiresnake.linux import udp
 
 _PERMANENT = {
     getattr(socket, name)
@@ -65,8 +66,4 @@ def _look_up(host: str, port: str, has_way: Callable[[str], bool] = lambda _: Tr
             return Endpoint(host, int(port))
         except (ValueError, OverflowError):
             pass
-    all_of_them = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)
-    ways = (one[4] for one in all_of_them if has_way(str(one[4][0]).partition("%")[0]))
-    found = next(ways, all_of_them[0][4])
-    scope = int(found[3]) if len(found) == 4 else 0
-    return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)
+    return udp.resolve(host, port, has_way)

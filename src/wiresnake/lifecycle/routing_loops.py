@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from wiresnake.network import observe
+from wiresnake.text import host_of
 
 
 def find(
@@ -18,7 +19,7 @@ def find(
     in one of the prefixes, and for the peers in `asked`."""
     cover = _Cover(prefixes)
     for key, endpoint in endpoints.items():
-        host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
+        host = host_of(endpoint)
         suspect = key in asked or cover.holds(host)
         if suspect and observe.route_device(host, mark) == interface:
             yield (

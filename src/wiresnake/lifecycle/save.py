@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from wiresnake.conffile import peer_sections, schema, wg, wg_quick
 from wiresnake.conffile.wg_quick import QuickConfig
@@ -14,6 +15,7 @@ from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import applied, hooks, peer_diff, recovery
 from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.resolve import resolver
+from wiresnake.linux import files
 from wiresnake.network import observe
 from wiresnake.network.model import Network
 from wiresnake.text import wipe
@@ -65,20 +67,8 @@ def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
     if network is None:
         raise HostError(errno.ENODEV, f"{interface} went away meanwhile")
     text = "\n".join(lines(file, network, state)) + "\n"
-    temporary = f"{path}.tmp"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as out:
-                os.fchmod(out.fileno(), 0o600)
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        files.replace(Path(path), text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         what = f"cannot write {path}: {error.strerror}; it is as it was"
         raise HostError(error.errno, what) from None

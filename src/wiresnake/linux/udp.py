@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wiresnake._native import Endpoint
@@ -90,9 +91,12 @@ def open_sockets(port: int, mark: int) -> Sockets:
     raise AssertionError("unreachable")
 
 
-def resolve(host: str, port: str) -> Endpoint:
-    """The first address of a host name or number; it may block for as long as DNS does."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)[0][4]
+def resolve(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:
+    """The first address of a host name or number that has a way, else the first of all; it may
+    block for as long as DNS does."""
+    all_of_them = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)
+    ways = (one[4] for one in all_of_them if has_way(str(one[4][0]).partition("%")[0]))
+    found = next(ways, all_of_them[0][4])
     scope = int(found[3]) if len(found) == 4 else 0
     return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wiresnake.errors import HostError
+from wiresnake.linux import files
 from wiresnake.model import Dns
 from wiresnake.network.model import Block, Guard, Network, Policy, Route, Rule
 
@@ -106,16 +107,10 @@ def write(interface: str, state: State | None) -> None:
         return
     if (path := place(f"{interface}.json")) is None:
         return
-    new = path.with_suffix(".new")
-    text = json.dumps(_plain(state), default=_plain)
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-        new.replace(path)
+        files.replace(path, json.dumps(_plain(state), default=_plain).encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise _failure(error) from None
+        raise HostError(error.errno, f"{path.parent}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

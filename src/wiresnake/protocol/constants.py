@@ -9,6 +9,10 @@ LABEL_MAC1: Final = b"mac1----"
 LABEL_COOKIE: Final = b"cookie--"
 
 SECOND: Final = 1_000_000_000
+SESSION_SECONDS: Final = 180
+"""REJECT_AFTER_TIME: a session carries nothing once it is as old."""
+SILENCE_SECONDS: Final = 15
+"""KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: within that a peer that lives answers."""
 MAX_TIMER_HANDSHAKES: Final = 18
 """Retries beyond the first two initiations: 20 in all (kernel: 90 s / 5 s)."""
 INITIATIONS_PER_SECOND: Final = 50
@@ -23,7 +27,7 @@ class Timing:
     """The timer constants in ns (§6.1); only a test's own runner gives other values."""
 
     rekey_after_time: int = 120 * SECOND
-    reject_after_time: int = 180 * SECOND
+    reject_after_time: int = SESSION_SECONDS * SECOND
     rekey_timeout: int = 5 * SECOND
     keepalive_timeout: int = 10 * SECOND
     max_jitter: int = SECOND // 3

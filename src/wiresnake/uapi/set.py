@@ -13,7 +13,7 @@ from dataclasses import replace
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError, WiresnakeError
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
-from wiresnake.text import NO_KEY, hex_key, ip_text, unsigned, write_endpoint
+from wiresnake.text import NO_KEY, hex_key, ip_text, split_endpoint, unsigned, write_endpoint
 
 _NAME = re.compile("[a-z_]{1,29}")
 
@@ -137,12 +137,11 @@ def _allowed_ip(value: str) -> tuple[bool, Prefix]:
 
 
 def _endpoint(value: str, zone: Callable[[str], int]) -> Endpoint:
-    host, _, port = value.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed:
-        host = host[1:-1]
+    host, port = split_endpoint(value)
+    if value != (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"):
+        raise ValueError
     host, percent, scope = host.partition("%")
-    if bracketed != (":" in host) or (percent and not (bracketed and scope)):
+    if percent and not (":" in host and scope):
         raise ValueError
     index = 0
     if percent:
