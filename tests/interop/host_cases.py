@@ -231,7 +231,7 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
         assert (transaction.leftovers("wg0") is not None) == (killed and not deleted)
         if step % 2 or not killed:
             # What a whole change made outlives its interface until it is taken away.
-            transaction.mend("wg0", tell, complain)
+            transaction.recover("wg0", tell, complain)
         else:
             with transaction.begin("wg0", tell, complain):
                 pass  # Whatever comes next mends it.

@@ -93,7 +93,7 @@ def test_an_interface_that_went_away() -> None:
     nothing = snapshot("nft").partition("wg0:")[0]
     change(RICH)
     observe.delete("wg0")
-    assert transaction.mend("wg0", tell, complain)
+    assert transaction.recover("wg0", tell, complain)
     assert snapshot("nft").partition("wg0:")[0].splitlines()[:2] == nothing.splitlines()[:2]
     for line in ("rule", "-6 rule"):
         assert "51820" not in ip(line)
@@ -109,7 +109,7 @@ def test_what_wg_quick_had_made_is_what_a_killed_reload_comes_back_to() -> None:
     before = snapshot("nft")
     for call in (1, 12):
         assert in_a_child(call, OTHER)
-        assert transaction.mend("wg0", tell, complain)
+        assert transaction.recover("wg0", tell, complain)
         assert_as(before, "nft", f"killed before call {call}")
     change(None)
 

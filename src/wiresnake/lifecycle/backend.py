@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from wiresnake.errors import HostError
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.network import observe
-from wiresnake.network.transaction import Change
+from wiresnake.network.transaction import Change, Say
 from wiresnake.uapi.snapshot import Backend
 
 Choice = Literal["auto", "kernel", "user"]

@@ -7,9 +7,9 @@ from wiresnake.conffile import files, wg_quick
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import applied, hooks, keeper, recovery
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.save import assert_wireguard, save
 from wiresnake.network import journal, observe
+from wiresnake.network.transaction import Say
 from wiresnake.text import wipe
 
 
@@ -26,7 +26,7 @@ class _Wishes(NamedTuple):
 def down(argument: str, say: Say, note: Say) -> None:
     """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
     interface, wishes = _find(argument, note)
-    if recovery.mend(interface, say, note) and not observe.exists(interface):
+    if recovery.recover(interface, say, note) and not observe.exists(interface):
         applied.forget(interface)
         return
     with recovery.begin(interface, say, note) as change:

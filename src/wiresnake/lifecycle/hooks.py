@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from wiresnake._native import PrivateKey
@@ -13,10 +13,8 @@ from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import WiresnakeError
 from wiresnake.lifecycle.applied import Applied, Said, SaidOfInterface
 from wiresnake.model import DeviceChange, Dns
+from wiresnake.network.transaction import Say
 from wiresnake.text import base64_text
-
-Say = Callable[[str], None]
-"""Takes a line of what is done, without its `[#]`."""
 
 
 class HookFailed(WiresnakeError):

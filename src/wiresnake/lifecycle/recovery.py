@@ -9,29 +9,28 @@ from functools import partial
 
 from wiresnake.devices.interface import open_interface
 from wiresnake.errors import HostError
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.model import DeviceChange
 from wiresnake.network import transaction
-from wiresnake.network.journal import Former
-from wiresnake.network.transaction import Change
+from wiresnake.network.journal import DeviceBefore
+from wiresnake.network.transaction import Change, Say
 
 
 def begin(interface: str, say: Say, note: Say) -> AbstractContextManager[Change]:
-    """`changes.begin`."""
+    """`transaction.begin`."""
     return transaction.begin(interface, say, note, partial(_restore, interface, say, note))
 
 
-def mend(interface: str, say: Say, note: Say) -> bool:
-    """`changes.mend`."""
-    return transaction.mend(interface, say, note, partial(_restore, interface, say, note))
+def recover(interface: str, say: Say, note: Say) -> bool:
+    """`transaction.recover`."""
+    return transaction.recover(interface, say, note, partial(_restore, interface, say, note))
 
 
-def _restore(interface: str, say: Say, note: Say, former: Former) -> None:
+def _restore(interface: str, say: Say, note: Say, before: DeviceBefore) -> None:
     """The mark first: the port may be somebody else's by now."""
     note(f"a change of {interface} was killed: undoing what it left")
     for word, value, back in (
-        ("fwmark", former.mark, DeviceChange(fwmark=former.mark)),
-        ("listen-port", former.port, DeviceChange(listen_port=former.port)),
+        ("fwmark", before.mark, DeviceChange(fwmark=before.mark)),
+        ("listen-port", before.port, DeviceChange(listen_port=before.port)),
     ):
         if value is None:
             continue

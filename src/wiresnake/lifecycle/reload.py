@@ -27,16 +27,15 @@ from wiresnake.lifecycle import (
     routing_loops,
 )
 from wiresnake.lifecycle.applied import Applied, SaidOfInterface
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.others import Others
 from wiresnake.lifecycle.peer_diff import Difference, PeerDifference
 from wiresnake.lifecycle.resolve import resolver
 from wiresnake.lifecycle.save import assert_wireguard
 from wiresnake.model import CLEAR, DeviceChange, PeerChange
 from wiresnake.network import observe
-from wiresnake.network.journal import Former
+from wiresnake.network.journal import DeviceBefore
 from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network
-from wiresnake.network.transaction import Change
+from wiresnake.network.transaction import Change, Say
 from wiresnake.text import base64_text, wipe, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState
 
@@ -298,7 +297,7 @@ def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
         # Of peers that go, too, allowed IPs may have moved away.
         back = [*stay, *(one for one in go if one.lost)]
         former = _former(todo)
-        change.former = Former(former.fwmark, former.listen_port)
+        change.device_before = DeviceBefore(former.fwmark, former.listen_port)
         undo = replace(former, peers=tuple(map(_undone, back)))
         change.do("", lambda: todo.device.change(first), lambda: todo.device.change(undo))
     change.to(todo.network, file=path, backend=todo.device.backend)

@@ -13,11 +13,11 @@ from wiresnake.conffile.write import write_config, written
 from wiresnake.devices.interface import interface_names, open_interface
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import applied, hooks, peer_diff, recovery
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.resolve import resolver
 from wiresnake.linux import files
 from wiresnake.network import observe
 from wiresnake.network.model import Network
+from wiresnake.network.transaction import Say
 from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 

@@ -21,13 +21,12 @@ from wiresnake.lifecycle import (
     routing_loops,
 )
 from wiresnake.lifecycle.backend import Choice
-from wiresnake.lifecycle.hooks import Say
 from wiresnake.lifecycle.resolve import later, resolver
 from wiresnake.lifecycle.save import assert_savable
 from wiresnake.model import DeviceChange
 from wiresnake.network import observe, transaction
 from wiresnake.network.model import Network
-from wiresnake.network.transaction import Change
+from wiresnake.network.transaction import Change, Say
 from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 

@@ -28,7 +28,7 @@ PATIENCE = 60.0
 """Seconds to wait for another change of the interface."""
 
 
-class Former(NamedTuple):
+class DeviceBefore(NamedTuple):
     """Of the device itself, before a change; None: it does not change."""
 
     mark: int | None = None
@@ -51,7 +51,7 @@ class State:
     to: Network | None = None
     ours: bool = True
     """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
-    device: Former = Former()  # noqa: RUF009  # a tuple
+    device: DeviceBefore = DeviceBefore()  # noqa: RUF009  # a tuple
     unguarded: tuple[int, ...] = ()
     """The IP versions whose firewall nothing on this host could have."""
 
@@ -79,7 +79,7 @@ def read(interface: str) -> State | None:
             found["changing"],
             _network(found["to"]),
             found["ours"],
-            Former(*found.get("device", ())),
+            DeviceBefore(*found.get("device", ())),
             tuple(found.get("unguarded", ())),
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):

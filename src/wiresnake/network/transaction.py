@@ -24,7 +24,7 @@ from wiresnake.linux import sysctl
 from wiresnake.linux.rtnetlink import RouteNetlink
 from wiresnake.model import Dns
 from wiresnake.network import dns, journal, observe
-from wiresnake.network.journal import Former, State
+from wiresnake.network.journal import DeviceBefore, State
 from wiresnake.network.model import Network
 from wiresnake.network.plan import PLACEHOLDER, plan
 from wiresnake.network.signals import Signals
@@ -43,7 +43,7 @@ from wiresnake.network.steps import (
 Say = Callable[[str], None]
 """Takes a line without `[#]` or `wiresnake:`."""
 
-Restore = Callable[[Former], None]
+Restore = Callable[[DeviceBefore], None]
 """Sets back what a killed change did to the device itself; whatever fails, it only warns."""
 
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
@@ -78,7 +78,7 @@ class Change:
         self.claimed: Network | None = None
         """What of that which is there is ours, beside what is wanted; None: what the record says,
         and without one all of it. Set before `plan`."""
-        self.former = Former()
+        self.device_before = DeviceBefore()
         """Set before the device is changed: whoever mends sets it back."""
         self.dns = Dns()
         """Name servers that the interface's file names, for when no record of ours tells what was
@@ -219,7 +219,7 @@ class Change:
             changing=True,
             to=wanted,
             ours=old.ours,
-            device=self.former,
+            device=self.device_before,
         )
         journal.write(self.interface, new)
         self._new = new
@@ -266,7 +266,7 @@ class Change:
                 journal.write(self.interface, self._found)
                 return
             now = replace(new, network=new.to, to=None, changing=False, ours=True)
-            now = replace(now, index=observe.index(self.interface), device=Former())
+            now = replace(now, index=observe.index(self.interface), device=DeviceBefore())
             now = replace(now, unguarded=tuple(sorted(self._unguarded)))
             journal.write(self.interface, now if now.network else None)
 
@@ -319,7 +319,7 @@ def begin(
     """
     with journal.lock(interface, warn):
         if observe.exists(interface) or leftovers(interface):
-            _mend(interface, say, warn, restore)
+            _recover(interface, say, warn, restore)
         change = Change(interface, say, warn)
         with change._signals:
             try:
@@ -356,7 +356,7 @@ def leftovers(interface: str) -> Network | None:
     return first
 
 
-def mend(
+def recover(
     interface: str,
     say: Say = lambda _: None,
     warn: Say = lambda _: None,
@@ -365,10 +365,10 @@ def mend(
     """Puts the host back to before the killed change, and takes away whatever outlived an interface
     that is gone. True if something was done. The former `begin` does by itself."""
     with journal.lock(interface, warn):
-        return _mend(interface, say, warn, restore)
+        return _recover(interface, say, warn, restore)
 
 
-def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
+def _recover(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
     found = journal.read(interface)
     if found is None:
         return False
@@ -385,7 +385,7 @@ def _mend(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
         if wanted:
             restore(found.device)
         change._carry_out(change.plan(wanted))
-        whole = replace(found, changing=False, to=None, device=Former())
+        whole = replace(found, changing=False, to=None, device=DeviceBefore())
         journal.write(interface, whole if wanted and found.ours else None)
     return True
 
