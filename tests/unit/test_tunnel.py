@@ -478,7 +478,7 @@ def test_events_end_with_the_tunnel_and_are_made_for_nobody_else() -> None:
         on.tunnel._events._publish(second)
         await asyncio.sleep(0.01)
         on.tunnel.close()
-        assert await late == [first, second]
+        assert await asyncio.wait_for(late, 10) == [first, second]
         del early, late
         assert not on.plane.watched
 
