@@ -1,14 +1,12 @@
 """A whole configuration as a value: what a file says, or what a program makes up."""
 
-import errno
 import os
-import stat
 from dataclasses import dataclass, field
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.conffile import wg, wg_quick
 from wiresnake.errors import ConfigError, HostError
-from wiresnake.linux import udp
+from wiresnake.linux import files, udp
 from wiresnake.model import CLEAR, DeviceChange, Dns, PeerChange, Prefix
 from wiresnake.text import base64_text, wipe
 
@@ -93,19 +91,9 @@ def read(path: str) -> bytearray:
     """A file that may have secrets, in a buffer for the caller to wipe and with no copy elsewhere.
     HostError if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "only a regular file will do")
-            text = bytearray(status.st_size)
-            file.readinto(text)
+        return files.read(path)
     except OSError as error:
         raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
-    return text
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.
 
 
 def _parse(text: bytearray, name: str) -> Config:

@@ -9,7 +9,6 @@ import errno
 import ipaddress
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from wiresnake.conffile.lines import shown
 from wiresnake.conffile.scanner import Line, scan
 from wiresnake.conffile.schema import WHITESPACE, Key
 from wiresnake.errors import ConfigError, HostError
+from wiresnake.linux import files
 from wiresnake.model import Dns
 from wiresnake.text import unsigned, wipe
 
@@ -101,7 +101,7 @@ def find(argument: str) -> tuple[str, str]:
 def load(path: str) -> QuickConfig:
     """Reads a file, with wg-quick's warning if everybody can read it too."""
     try:
-        text = _content(path)
+        text = files.read(path)
         modes = [os.stat(one).st_mode for one in (path, os.path.dirname(path))]
     except OSError as error:
         raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
@@ -226,18 +226,3 @@ def _mtu(key: Key, line: lines.Line) -> int | None:
         hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", line.value)
         return unsigned(str(int(line.value, 16)) if hexadecimal else line.value, 16)
     raise _Mistake(f"not an MTU: {shown(line.value)!r}; {key.takes}", line.value_column)
-
-
-def _content(path: str) -> bytearray:
-    """The file in one buffer, with no copy of its secrets elsewhere."""
-    with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "only a regular file will do")
-        text = bytearray(status.st_size)
-        file.readinto(text)
-    return text
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.

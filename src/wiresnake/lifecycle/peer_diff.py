@@ -26,7 +26,7 @@ from wiresnake.conffile.wg import Resolve, parse, public_key
 from wiresnake.lifecycle.applied import Said
 from wiresnake.lifecycle.others import Others, digest
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
-from wiresnake.text import base64_text, write_endpoint
+from wiresnake.text import base64_text, host_of, read_endpoint, split_endpoint, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _SESSION_SECONDS = 180
@@ -250,9 +250,8 @@ class _Roaming:
 
 def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
     """Whether the file's endpoint is where the peer is, as far as its name can be looked up."""
-    host, _, port = endpoint.rpartition(":")
     try:
-        return write_endpoint(resolve(host.strip("[]"), port)) == peer.endpoint
+        return write_endpoint(resolve(*split_endpoint(endpoint))) == peer.endpoint
     except (OSError, ValueError):
         return False
 
@@ -345,20 +344,11 @@ def _secret(text: str | None) -> PresharedKey | Clear:
 
 
 def _endpoint(text: str | None) -> Endpoint | None:
-    if text is None:
-        return None
-    host, _, port = text.rpartition(":")
-    host, _, zone = host.strip("[]").partition("%")
-    scope = 0
-    if zone:
-        import socket
-
-        scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-    return Endpoint(host, int(port), scope)
+    return None if text is None else read_endpoint(text)
 
 
 def _is_number(endpoint: str) -> bool:
     with contextlib.suppress(ValueError):
-        ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]").partition("%")[0])
+        ipaddress.ip_address(host_of(endpoint))
         return True
     return False
