@@ -608,3 +608,9 @@ def test_the_commands(
     assert "wg5.conf: has PostUp, which root will run: read them" in capsys.readouterr().err
     assert main(["import", "none"]) == 1
     assert "cannot read none" in capsys.readouterr().err
+
+
+def test_a_name_server_that_is_no_address_is_refused_in_words() -> None:
+    document, _ = wg_quick.read("[Interface]\nAddress = 10.0.0.1/24\nDNS = 65536\n", "wg0.conf")
+    with pytest.raises(ConfigError, match="DNS '65536' is not an IP address"):
+        catalogue.write("networkmanager", document, "wg0")

@@ -120,7 +120,10 @@ def _ip(document: Document, version: int) -> Iterator[str]:
 
 
 def _version(address: str) -> int:
-    return ipaddress.ip_interface(address).version
+    try:
+        return ipaddress.ip_interface(address).version
+    except ValueError:  # wg-quick takes such a word for a name server all the same.
+        raise ConfigError(f"DNS '{address}' is not an IP address") from None
 
 
 def read(name: str, text: str) -> tuple[Document, str, list[LeftOut]]:
