@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from wiresnake.cli.invoked_as import program
 from wiresnake.cli.show_text import FIELDS, as_json, pretty, script
-from wiresnake.conffile.write import write_config
 from wiresnake.devices.interface import explain, interface_names, open_interface
 from wiresnake.errors import HostError
 from wiresnake.uapi.snapshot import InterfaceState
@@ -66,6 +65,8 @@ def _showconf(words: list[str]) -> int:
     state = _read(words[0])
     if state is None:
         return 1
+    from wiresnake.conffile.write import write_config  # Only this needs it.
+
     sys.stdout.write(write_config(state))
     return 0
 
