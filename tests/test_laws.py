@@ -66,8 +66,9 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import hides what it leads to"
+            yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -395,7 +396,7 @@ def test_stub_tells_the_truth() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-SPLITTING = re.compile(r"""r(?:partition|split|find|index)\(b?[\"']:[\"']""")
+SPLITTING = re.compile(r"""r(?:partition|split|find|index)\((?:sep=)?b?[\"']:[\"']""")
 GRAMMAR = ("conffile/generate.py", "conffile/values.py", "conffile/wg.py")
 """They judge what a person has written, which may be no endpoint at all."""
 

@@ -185,3 +185,27 @@ def test_however_it_ends_nothing_is_left(make_host: MakeHost, tmp_path: Path) ->
         *("enter", "TimeoutError", "True"),
         "True",
     ]
+
+
+def test_a_tunnel_is_entered_once_and_changed_while_it_is_open(make_host: MakeHost) -> None:
+    program = """
+import asyncio, errno, wiresnake
+async def refused(what):
+    try:
+        await what
+    except wiresnake.HostError as error:
+        return errno.errorcode[error.errno]
+async def main():
+    tunnel = wiresnake.Tunnel(wiresnake.Config(), interface="wg0")
+    change = wiresnake.DeviceChange(fwmark=7)
+    said = [await refused(tunnel.apply(change))]
+    async with tunnel:
+        said.append(await refused(tunnel.apply(change)))
+        said.append(await refused(tunnel.__aenter__()))
+        said.append(tunnel.status.fwmark)
+    said += [await refused(tunnel.apply(change)), await refused(tunnel.__aenter__())]
+    print(said)
+asyncio.run(main())
+"""
+    said = make_host().output(sys.executable, "-c", program)
+    assert said == "['ESHUTDOWN', None, 'EALREADY', 7, 'ESHUTDOWN', 'EALREADY']\n"

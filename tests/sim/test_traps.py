@@ -379,7 +379,7 @@ def imports() -> set[str]:
 
 @pytest.mark.item(79)
 def test_trap_random_v4_port_already_taken_on_v6() -> None:
-    """Binding is for runtime/udp.py, and so is its test. The protocol knows no ports of its own."""
+    """Binding is for linux/udp.py, and so is its test. The protocol knows no ports of its own."""
     forbidden = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
     assert not imports() & forbidden
 
@@ -387,7 +387,7 @@ def test_trap_random_v4_port_already_taken_on_v6() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.200", "2001:db8::200"])
 @pytest.mark.item(79)
 def test_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
-    """Opening sockets is for runtime/udp.py. The protocol takes either family, and a peer whose
+    """Opening sockets is for linux/udp.py. The protocol takes either family, and a peer whose
     datagrams go nowhere is no other peer's trouble."""
     world = World()
     alice, bob = world.pair()
@@ -400,7 +400,7 @@ def test_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
 
 
 def test_trap_wrong_last_handshake() -> None:
-    """Nanoseconds of the wall clock, on completion only. How it is written: config/uapi.py."""
+    """Nanoseconds of the wall clock, on completion only. How it is written: uapi/get.py."""
     world = World()
     alice, bob = world.pair()
     alice.deaf = lambda datagram: True

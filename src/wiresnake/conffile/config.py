@@ -1,5 +1,6 @@
 """A whole configuration as a value: what a file says, or what a program makes up."""
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 
@@ -23,6 +24,10 @@ class Peer:
     persistent_keepalive: int = 0
     """Seconds; 0 is off."""
 
+    def __post_init__(self) -> None:
+        _raw(self.public_key)
+        _within("persistent_keepalive", self.persistent_keepalive, 16)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -42,6 +47,19 @@ class Config:
     """For a resolver, as `Table` is for routes; `Tunnel` uses neither."""
     table: str = ""
     """As written; empty is auto."""
+
+    def __post_init__(self) -> None:
+        """ConfigError says which value no interface can have."""
+        if not isinstance(self.private_key, PrivateKey | None):
+            raise ConfigError("private_key is not a PrivateKey: PrivateKey.from_base64 reads one")
+        _within("listen_port", self.listen_port, 16)
+        _within("fwmark", self.fwmark, 32)
+        _within("mtu", self.mtu or 0, 16)
+        for address in self.addresses:
+            try:
+                ipaddress.ip_interface(address)
+            except ValueError:
+                raise ConfigError(f"not an address: {address!r}") from None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Config":
@@ -94,6 +112,8 @@ def read(path: str) -> bytearray:
         return files.read(path)
     except OSError as error:
         raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path!r} is not the name of a file: {error}") from None
 
 
 def _parse(text: bytearray, name: str) -> Config:
@@ -123,6 +143,11 @@ def _peer(change: PeerChange) -> Peer:
         tuple(prefix for _, prefix in change.allowed_ips),
         change.persistent_keepalive or 0,
     )
+
+
+def _within(name: str, value: int, bits: int) -> None:
+    if not 0 <= value < 1 << bits:
+        raise ConfigError(f"{name} is not a number from 0 to {(1 << bits) - 1}: {value}")
 
 
 def _raw(public_key: str) -> bytes:

@@ -26,10 +26,10 @@ from wiresnake.conffile.wg import Resolve, parse, public_key
 from wiresnake.lifecycle.applied import Said
 from wiresnake.lifecycle.others import Others, digest
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
+from wiresnake.protocol.constants import SESSION_SECONDS
 from wiresnake.text import base64_text, host_of, read_endpoint, split_endpoint, write_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
-_SESSION_SECONDS = 180
 _NOTHING = Said()
 
 
@@ -239,7 +239,7 @@ class _Roaming:
             return True
         if peer.endpoint is None:
             return False
-        reached = self._now - peer.latest_handshake[0] < _SESSION_SECONDS
+        reached = self._now - peer.latest_handshake[0] < SESSION_SECONDS
         if self._applied is None:
             if reached and key not in self.unsure:
                 self.unsure.append(key)

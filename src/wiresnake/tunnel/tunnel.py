@@ -96,10 +96,14 @@ class Tunnel:
         self._backlog = False
         """`_SLICE` was over before the events and messages were."""
         self._opened = ExitStack()
+        self._entered = False
         self.closed: asyncio.Future[None]
         """Done once the interface is gone: deleted by someone, or by `close`; or HostError."""
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise HostError(errno.EALREADY, "a Tunnel is entered once; make another one")
+        self._entered = True
         self._open()
         try:
             if self._config is not None:
@@ -162,6 +166,8 @@ class Tunnel:
         a private key) which asks for any port keeps the one it was given: else `wg syncconf` of
         an unchanged file would move the port each time.
         """
+        if not self._entered or self.closed.done():
+            raise HostError(errno.ESHUTDOWN, "the tunnel is not open")
         port = self._port if change.listen_port is None else change.listen_port
         if port == 0 and self._any_port and change.private_key is not None:
             port = self._port
