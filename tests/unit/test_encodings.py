@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from wiresnake._native import Endpoint
+from wiresnake.cli.main import main
 from wiresnake.conffile import files, wg, wg_quick
 from wiresnake.errors import ConfigError
 from wiresnake.lifecycle import labels_file
@@ -100,3 +101,12 @@ def test_a_carriage_return_alone_is_a_line(change: Callable[[str], str], tmp_pat
 def test_a_short_file_is_none_of_these() -> None:
     for text in (b"", b"\0", b"[", b"\xff", b"\0\0\0\0", b"[Interface]"):
         assert wg.encoding(text) == ""
+
+
+def test_a_byte_order_mark_is_among_what_wg_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wg.conf"
+    path.write_bytes(b"\xef\xbb\xbfgarbage\n")
+    assert main(["setconf", "wg0", str(path)]) == 1
+    assert capsys.readouterr().err.startswith("Line unrecognized: `\ufeffgarbage'\n")

@@ -181,7 +181,8 @@ def _explain(error: ConfigError, text: bytearray, scanned: list[Line], path: str
         return f"A peer is missing a public key\nInvalid configuration\n{ours}"
     wrong = int(str(error)[len(path) + 1 :].partition(":")[0])
     [line] = [line for line in scanned if line.number == wrong]
-    code = squeezed(text[line.code : line.end].partition(b"#")[0]).decode(errors="replace")
+    begin = line.code if line.number > 1 else 0  # `wg` knows no byte order mark.
+    code = squeezed(text[begin : line.end].partition(b"#")[0]).decode(errors="replace")
     cause = mistake.__context__
     plain = isinstance(cause, ValueError | OSError) and not isinstance(cause, UnicodeError)
     if line.key and plain:
