@@ -2,7 +2,7 @@
 
 Of 10,000 peers a reload changes one, so most are only compared, as text: names are not resolved
 and keys not parsed for what is already so. Whatever differs, or is written in a way that needs a
-closer look, is read by `config.conf` with all its strictness.
+closer look, is read by `conffile.wg` with all its strictness.
 
 Which endpoint a peer gets is the one thing that a file cannot decide alone, as peers roam. The
 file's is sent if it was edited since it was last applied, so an unchanged file never throws a
