@@ -258,3 +258,14 @@ def test_a_policy_of_the_versions_that_need_it() -> None:
     assert both.policy == Policy(7, (4, 6))
     assert desired_network.network(file, ["0.0.0.0/0"], mtu=1420, mark=7).policy == Policy(7, (4,))
     assert not desired_network.needs_mark(file, ["0.0.0.0/1", "128.0.0.0/1"])
+
+
+@pytest.mark.parametrize("key", ["Address", "DNS", "MTU", "Table"])
+def test_a_key_without_a_value_says_nothing(key: str) -> None:
+    empty, without = (
+        wg_quick.parse(bytearray(f"[Interface]\n{line}", "ascii"), "wg0.conf")
+        for line in (f"{key} =\n", "")
+    )
+    for field in ("addresses", "dns", "mtu", "table"):
+        assert getattr(empty, field) == getattr(without, field)
+    assert isinstance(empty.dns, Dns)

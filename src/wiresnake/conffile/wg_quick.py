@@ -185,7 +185,7 @@ class _Reader:
 
     def finish(self) -> dict[str, Any]:
         values = self._values
-        if words := values.get(schema.DNS.field):
+        if (words := values.get(schema.DNS.field)) is not None:
             servers = tuple(one for one in words if _SERVER.fullmatch(one))
             search = tuple(one for one in words if not _SERVER.fullmatch(one))
             values[schema.DNS.field] = Dns(servers, search if servers else ())
