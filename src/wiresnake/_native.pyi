@@ -116,6 +116,7 @@ class Endpoint:
     def route(self) -> tuple[bytes, bytes, int, int] | None:
         """The remote address and the local one, the interface by which the peer's datagram came in,
         and what of the last two sticks (`tunnel.routes.Hold`); None if nothing is known."""
+    def __getnewargs__(self) -> tuple[str, int, int]: ...
     def __hash__(self) -> int: ...
 
 @final

@@ -3,20 +3,35 @@
 import ipaddress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError
 
 
-class Prefix(NamedTuple):
-    """A network of allowed IPs: 4 or 16 address bytes with host bits zero, and a length."""
-
+class _Network(NamedTuple):
     address: bytes
     length: int
 
+
+class Prefix(_Network):
+    """A network of allowed IPs: 4 or 16 address bytes with host bits zero, and a length.
+
+    ConfigError if there is no such network.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, address: bytes, length: int) -> Self:
+        host_bits = 8 * len(address) - length
+        if len(address) not in (4, 16) or not 0 <= host_bits <= 8 * len(address):
+            raise ConfigError(f"not an IP network: {address!r}, {length!r}")
+        if int.from_bytes(address) & ((1 << host_bits) - 1):
+            raise ConfigError(f"not an IP network, as bits of a host are set: {address!r}/{length}")
+        return super().__new__(cls, address, length)
+
     @classmethod
-    def parse(cls, text: str) -> "Prefix":
+    def parse(cls, text: str) -> Self:
         """Reads `address[/length]`; host bits are cut off, as the kernel does.
 
         A dotted mask or a zone is refused, as by `wg`. ConfigError says what is wrong.
@@ -33,7 +48,7 @@ class Prefix(NamedTuple):
         if length > bits:
             raise ConfigError(f"not an IP network: {text!r}")
         network = int.from_bytes(address) >> (bits - length) << (bits - length)
-        return cls(network.to_bytes(len(address)), length)
+        return cls._make((network.to_bytes(len(address)), length))  # Nothing is left to judge.
 
 
 class Clear(Enum):
@@ -60,6 +75,12 @@ class PeerChange:
     allowed_ips: tuple[tuple[bool, Prefix], ...] = ()
     """In order; True adds the prefix, False removes it if this peer has it."""
 
+    def __post_init__(self) -> None:
+        """ConfigError says which value no peer can have."""
+        if not isinstance(self.public_key, bytes) or len(self.public_key) != 32:
+            raise ConfigError("public_key is not a key of 32 bytes")
+        check_number("persistent_keepalive", self.persistent_keepalive, 16)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
@@ -72,6 +93,17 @@ class DeviceChange:
     """0 is off."""
     replace_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
+
+    def __post_init__(self) -> None:
+        """ConfigError says which value no device can have."""
+        check_number("listen_port", self.listen_port, 16)
+        check_number("fwmark", self.fwmark, 32)
+
+
+def check_number(name: str, value: int | None, bits: int) -> None:
+    """ConfigError if the value, which is called `name`, is no number of so many bits."""
+    if value is not None and not 0 <= value < 1 << bits:
+        raise ConfigError(f"{name} is not a number from 0 to {(1 << bits) - 1}: {value}")
 
 
 class Note(NamedTuple):

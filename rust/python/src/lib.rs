@@ -333,6 +333,10 @@ impl PyEndpoint {
         }
     }
 
+    fn __getnewargs__(&self) -> (String, u16, u32) {
+        (self.host(), self.port(), self.scope())
+    }
+
     #[getter]
     fn route<'py>(
         &self,

@@ -18,5 +18,6 @@ def keep_to_absolute_folders() -> None:
 
     As root that would be anybody's; what is missing elsewhere would be found there.
     """
-    folders = [one for one in os.environ.get("PATH", "").split(":") if one.startswith("/")]
-    os.environ["PATH"] = ":".join(folders) or os.defpath
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    kept = os.pathsep.join(one for one in folders if one.startswith("/"))
+    os.environ["PATH"] = kept or os.defpath

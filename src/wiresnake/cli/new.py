@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import os
 import shutil
@@ -18,6 +17,7 @@ from wiresnake.conffile import files, generate
 from wiresnake.conffile.files import New
 from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.linux import streams
+from wiresnake.linux.files import lock
 
 T = TypeVar("T")
 
@@ -366,7 +366,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise HostError(error.errno, f"cannot read {folder}: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         yield
     finally:
         os.close(descriptor)

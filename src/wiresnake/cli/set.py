@@ -137,7 +137,7 @@ def _from_file(command: str, name: str, path: str) -> DeviceChange:
                 _warn(line.key, squeezed(text[line.value : line.value_end]).decode())
         return change
     except ConfigError as error:
-        raise _Refused(_explain(error, text, scanned, path)) from None
+        raise _Refused(_explain(error, text)) from None
     finally:
         wipe(text)
 
@@ -171,16 +171,15 @@ def _public(state: InterfaceState) -> bytes | None:
     return wg.public_key(state.public_key) if state.public_key else None
 
 
-def _explain(error: ConfigError, text: bytearray, scanned: list[Line], path: str) -> str:
+def _explain(error: ConfigError, text: bytearray) -> str:
     """First what `wg` says, then where it is and what to do."""
     mistake = error.__context__
     ours = f"wiresnake: {error}"
     if not isinstance(mistake, wg.Mistake):
         return ours
-    if mistake.line:
+    line = mistake.reading
+    if mistake.line or line is None:
         return f"A peer is missing a public key\nInvalid configuration\n{ours}"
-    wrong = int(str(error)[len(path) + 1 :].partition(":")[0])
-    [line] = [line for line in scanned if line.number == wrong]
     begin = line.code if line.number > 1 else 0  # `wg` knows no byte order mark.
     code = squeezed(text[begin : line.end].partition(b"#")[0]).decode(errors="replace")
     cause = mistake.__context__

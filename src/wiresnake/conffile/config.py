@@ -8,7 +8,7 @@ from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.conffile import wg, wg_quick
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux import files, udp
-from wiresnake.model import CLEAR, DeviceChange, Dns, PeerChange, Prefix
+from wiresnake.model import CLEAR, DeviceChange, Dns, PeerChange, Prefix, check_number
 from wiresnake.text import base64_text, wipe
 
 
@@ -18,7 +18,7 @@ class Peer:
 
     public_key: str
     """In base64."""
-    preshared_key: PresharedKey | None = field(default=None, repr=False)
+    preshared_key: PresharedKey | None = field(default=None, repr=False, hash=False)
     endpoint: Endpoint | None = None
     allowed_ips: tuple[Prefix, ...] = ()
     persistent_keepalive: int = 0
@@ -26,14 +26,14 @@ class Peer:
 
     def __post_init__(self) -> None:
         _raw(self.public_key)
-        _within("persistent_keepalive", self.persistent_keepalive, 16)
+        check_number("persistent_keepalive", self.persistent_keepalive, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """An interface and its peers; no secret is in its repr."""
 
-    private_key: PrivateKey | None = field(default=None, repr=False)
+    private_key: PrivateKey | None = field(default=None, repr=False, hash=False)
     listen_port: int = 0
     """0 is any free port."""
     fwmark: int = 0
@@ -52,9 +52,9 @@ class Config:
         """ConfigError says which value no interface can have."""
         if not isinstance(self.private_key, PrivateKey | None):
             raise ConfigError("private_key is not a PrivateKey: PrivateKey.from_base64 reads one")
-        _within("listen_port", self.listen_port, 16)
-        _within("fwmark", self.fwmark, 32)
-        _within("mtu", self.mtu or 0, 16)
+        check_number("listen_port", self.listen_port, 16)
+        check_number("fwmark", self.fwmark, 32)
+        check_number("mtu", self.mtu, 16)
         for address in self.addresses:
             try:
                 ipaddress.ip_interface(address)
@@ -143,11 +143,6 @@ def _peer(change: PeerChange) -> Peer:
         tuple(prefix for _, prefix in change.allowed_ips),
         change.persistent_keepalive or 0,
     )
-
-
-def _within(name: str, value: int, bits: int) -> None:
-    if not 0 <= value < 1 << bits:
-        raise ConfigError(f"{name} is not a number from 0 to {(1 << bits) - 1}: {value}")
 
 
 def _raw(public_key: str) -> bytes:

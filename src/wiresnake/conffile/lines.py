@@ -78,7 +78,9 @@ def squeeze(text: str) -> str:
 def printable(name: str) -> str:
     """Names go to terminals: no character of theirs steers one. What is not UTF-8 is kept, as
     `surrogateescape` has it."""
-    return "".join(one for one in name if one.isprintable() or "\udc80" <= one <= "\udcff").strip()
+    if not name.isprintable():
+        name = "".join(one for one in name if one.isprintable() or "\udc80" <= one <= "\udcff")
+    return name.strip()
 
 
 def shown(value: str) -> str:

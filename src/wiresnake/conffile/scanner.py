@@ -54,15 +54,16 @@ def scan(text: bytes | bytearray) -> Iterator[Line]:
     """Every line in order but the empty ones. `wg.settle` comes first."""
     section = ""
     keys: dict[bytes, Key | None] = {}
+    titles: dict[bytes, str] = {}
     for number, found in enumerate(_LINE.finditer(text), 1):
         if found.lastindex is None:
             continue
-        (begin, end), header, name, setting, other, (comment, _) = found.regs
+        begin, end = found.span()
+        code = value = value_end = comment = found.start(5)
         kind: Kind = "comment"
         key, equals = None, -1
-        code = value = value_end = comment
-        if name[0] >= 0:
-            kind, (code, equals), (value, value_end) = "setting", name, setting
+        if found.start(2) >= 0:
+            kind, (code, equals), (value, value_end) = "setting", found.span(2), found.span(3)
             if equals - code <= _LONGEST:
                 raw = found[2]
                 if raw not in keys:
@@ -70,14 +71,17 @@ def scan(text: bytes | bytearray) -> Iterator[Line]:
                 key = keys[raw]
                 if key is not None and key.kind == "command":  # A '#' in it is the shell's.
                     value_end, comment = end, -1
-        elif header[0] >= 0:
-            kind, (value, value_end) = "header", header
-            title = squeezed(found[1]).decode("utf-8", "surrogateescape").lower()
-            section = title.removeprefix("[").removesuffix("]")
-            code = value
-        elif other[0] >= 0:
-            kind, (value, value_end) = "other", other
-            code = value
+        elif found.start(1) >= 0:
+            kind, (code, value_end) = "header", found.span(1)
+            value = code
+            raw = found[1]
+            if raw not in titles:
+                title = squeezed(raw).decode("utf-8", "surrogateescape").lower()
+                titles[raw] = title.removeprefix("[").removesuffix("]")
+            section = titles[raw]
+        elif found.start(4) >= 0:
+            kind, (code, value_end) = "other", found.span(4)
+            value = code
         if text[end - 1] == _CR:
             end -= 1
             value = min(value, end)

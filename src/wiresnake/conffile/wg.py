@@ -31,6 +31,8 @@ class Mistake(Exception):
     def __init__(self, what: str, line: int = 0) -> None:
         super().__init__(what)
         self.line = line
+        self.reading: Line | None = None
+        """The line that was being read, of a file."""
 
 
 def parse(
@@ -55,6 +57,7 @@ def parse(
         try:
             _feed(reader, text, line)
         except Mistake as mistake:
+            mistake.reading = line
             place = f"{mistake.line or line.number}:{line.code - line.begin + 1}"
             raise ConfigError(f"{name}:{place}: {mistake}") from None
     try:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import resource
@@ -19,7 +18,7 @@ from wiresnake.conffile import wg
 from wiresnake.conffile.config import read
 from wiresnake.daemon import memory, uapi_server
 from wiresnake.errors import DEFECTS, ConfigError, WiresnakeError
-from wiresnake.linux import offloads, streams, tun, udp
+from wiresnake.linux import files, offloads, streams, tun, udp
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
 from wiresnake.text import unsigned, wipe
@@ -239,7 +238,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
         fd = unsigned(text, 31)
         os.fstat(fd)
         if fd <= 2:  # There the daemon has /dev/null.
-            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            fd = files.duplicate(fd, 3)
     except (ValueError, OSError):
         raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
     return fd

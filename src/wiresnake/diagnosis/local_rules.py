@@ -5,7 +5,13 @@ import errno
 from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.target import nearest
 from wiresnake.diagnosis.units import ago, error, times
-from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
+from wiresnake.diagnosis.verdict import (
+    Verdict,
+    asked_in_vain,
+    recent,
+    unknown_initiator,
+    wrong_mac1,
+)
 from wiresnake.text import host_of
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
@@ -42,7 +48,7 @@ def no_peer(facts: Facts) -> Verdict | None:
     if facts.missing is not None:
         evidence = [f"{name} has {times(len(facts.state.peers), 'peer')}, none with this key."]
         if facts.device and facts.device.unknown_initiator == facts.missing:
-            evidence.append(knock(facts))
+            evidence.append(unknown_initiator(facts))
         add = f"`wiresnake set {name} peer {facts.missing} allowed-ips ...`"
         if facts.in_file:
             evidence.append("The configuration file has it: the file was not applied.")
@@ -137,9 +143,9 @@ def no_endpoint(facts: Facts) -> Verdict | None:
     if (report := facts.report) and report.staged:
         evidence.append(f"{times(report.staged, 'packet')} for it wait.")
     if (device := facts.device) and recent(device.unknown_initiator_age_ms):
-        evidence.append(f"{knock(facts)} If that is this peer, its key is wrong here.")
+        evidence.append(f"{unknown_initiator(facts)} If that is this peer, its key is wrong here.")
     if device and recent(device.invalid_mac1_age_ms):
-        evidence.append(f"{wrong_number(facts)} If that is this peer, it has a wrong key for it.")
+        evidence.append(f"{wrong_mac1(facts)} If that is this peer, it has a wrong key for it.")
     evidence.append(_what_arrives(facts))
     return Verdict(
         "no_endpoint",

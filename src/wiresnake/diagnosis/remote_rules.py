@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from wiresnake.diagnosis.facts import Facts
 from wiresnake.diagnosis.units import ago, duration, error, size, times
-from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
+from wiresnake.diagnosis.verdict import (
+    Verdict,
+    asked_in_vain,
+    recent,
+    unknown_initiator,
+    wrong_mac1,
+)
 from wiresnake.text import host_of, split_endpoint
 
 
@@ -149,7 +155,7 @@ def stranger(facts: Facts) -> Verdict | None:
         return Verdict(
             "public_key_differs",
             f"A peer with another public key knocks {where}: {why}.",
-            (knock(facts), f"Here its public key is {facts.peer.public_key}."),
+            (unknown_initiator(facts), f"Here its public key is {facts.peer.public_key}."),
             "Compare with `wiresnake show IFACE public-key` on the peer's end, and set that"
             " key here.",
         )
@@ -158,7 +164,7 @@ def stranger(facts: Facts) -> Verdict | None:
             "our_public_key_differs",
             "Somebody there calls another public key than this device's: it has the wrong key"
             " for this host.",
-            (wrong_number(facts), f"The key of {facts.state.name} is {facts.state.public_key}."),
+            (wrong_mac1(facts), f"The key of {facts.state.name} is {facts.state.public_key}."),
             "Set this key for this host on the peer's end.",
         )
     return None

@@ -46,7 +46,7 @@ def asked_in_vain(facts: Facts) -> str:
     return ""
 
 
-def knock(facts: Facts) -> str:
+def unknown_initiator(facts: Facts) -> str:
     assert facts.device is not None
     device = facts.device
     return (
@@ -56,7 +56,7 @@ def knock(facts: Facts) -> str:
     )
 
 
-def wrong_number(facts: Facts) -> str:
+def wrong_mac1(facts: Facts) -> str:
     assert facts.device is not None
     device = facts.device
     return (

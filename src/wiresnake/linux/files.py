@@ -1,6 +1,7 @@
 """Files that others see whole, the old one or the new one, and that only some may read."""
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -55,3 +56,14 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600, kept: int = 0) -> Non
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def lock(descriptor: int, *, wait: bool = True) -> None:
+    """Locks an open file or folder against others who lock it, until it is closed; BlockingIOError
+    if somebody has it and `wait` is false."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def duplicate(descriptor: int, least: int) -> int:
+    """A second number of an open file, at least this one, that no program started later gets."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)

@@ -7,7 +7,6 @@ cannot be made keeps no interface down: then it is within that of the sockets, o
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import time
@@ -160,7 +159,7 @@ def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
     while True:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(held, wait=False)
             if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
                 with contextlib.suppress(OSError):  # A full disk; it is only to tell others.
                     os.ftruncate(held, 0)
