@@ -20,7 +20,7 @@ with another code than 0 fails the test. A line `# on the phone` says where from
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import NamedTuple
 from lab.hosts import Host, address, cable, program_path
 
 INTERNET = "203.0.113.1"
+NO_MOUNTS: Mapping[Path, str] = {}
 
 # What a page may write to is the host's own. Two programs stand in for ones that need a network or
 # a system of their own: `scp FILE HOST:` and a resolvconf for one interface.
@@ -147,9 +148,13 @@ def matches(expected: list[str], said: list[str]) -> bool:
     return first and matches(expected[1:], said[1:])
 
 
-def run(page: Page, programs: Path) -> None:
+def run(page: Page, programs: Path, mounts: Mapping[Path, str] = NO_MOUNTS) -> None:
+    """Runs every step, with `programs` first in PATH; `mounts` are folders that hosts see elsewhere."""
     with contextlib.ExitStack() as stack:
         hosts = _build(stack, page.places)
+        for host in hosts.values():
+            for folder, place in mounts.items():
+                host.run(f"mount --bind {folder} {place}")
         path = f"{programs}:/run/bin:{program_path()}"
         environment = {"PATH": path, "HOME": "/run/home"}
         for step in page.steps:
