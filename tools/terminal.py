@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws what the operator's tool prints on a terminal, for the documents: docs/terminal-*.svg.
 
-Every picture is real output: two hosts in namespaces, a tunnel, and the commands of `PICTURES`, each
-on a terminal of its own. Needs root, and the extra `[cli]`.
+Every picture is real output: two hosts in namespaces, a tunnel, and the commands of `PICTURES`,
+each on its own terminal. Needs root, and the extra `[cli]`.
 """
 
 import io
@@ -38,18 +38,14 @@ $ (ping -i 0.2 10.7.0.1 >/dev/null 2>&1 &) ; sleep 2
 ```
 """
 FILE = "/etc/wireguard/wg0.conf"
+TYPO = rf"sed -i '/10.7.0.3/s/.*/AllowdIPs = 10.7.0.300\/32/' {FILE}"
+FIX = rf"sed -i '/AllowdIPs/s/.*/AllowedIPs = 10.7.0.3\/32/' {FILE}"
+CHANGE = f"sed -i 's|10.7.0.2/32|10.7.0.2/32, 10.20.0.0/24|' {FILE}"
 PICTURES = {
     "monitor": ["wiresnake monitor --once"],
     "why": ["wiresnake why phone"],
-    "check": [
-        f"sed -i '/10.7.0.3/s/.*/AllowdIPs = 10.7.0.300\\/32/' {FILE}",
-        "wiresnake check wg0",
-    ],
-    "reload": [
-        f"sed -i -e '/AllowdIPs/s/.*/AllowedIPs = 10.7.0.3\\/32/' "
-        f"-e 's|10.7.0.2/32|10.7.0.2/32, 10.20.0.0/24|' {FILE}",
-        "wiresnake reload --diff wg0",
-    ],
+    "check": [TYPO, "wiresnake check wg0"],
+    "reload": [FIX, CHANGE, "wiresnake reload --diff wg0"],
 }
 """By name: commands, of which those of `wiresnake` are shown."""
 FRAME = """\

@@ -149,7 +149,8 @@ def matches(expected: list[str], said: list[str]) -> bool:
 
 
 def run(page: Page, programs: Path, mounts: Mapping[Path, str] = NO_MOUNTS) -> None:
-    """Runs every step, with `programs` first in PATH; `mounts` are folders that hosts see elsewhere."""
+    """Runs every step with `programs` first in PATH; hosts see the folders of `mounts`
+    elsewhere."""
     with contextlib.ExitStack() as stack:
         hosts = _build(stack, page.places)
         for host in hosts.values():

@@ -124,7 +124,7 @@ def test_why_on_this_host(pair: Tunnel) -> None:
     a.wg("set", "wg0", "peer", b.public, "allowed-ips", f"{b.inner[4]}/32,10.77.0.0/24")
     assert "no route to 10.77.0.1" in finds(a, "10.77.0.1", "not_routed")
     a.host.run(f"ip route add 10.77.0.0/24 dev {a.device}")
-    assert f"leave by {a.device}, not by wg0" in finds(a, "10.77.0.1", "not_routed")
+    assert f"leave through {a.device}, not through wg0" in finds(a, "10.77.0.1", "not_routed")
     a.host.run("ip route delete 10.77.0.0/24")
 
     pair.reset()
@@ -137,7 +137,7 @@ def test_why_on_this_host(pair: Tunnel) -> None:
 
     pair.reset(endpoint="10.9.0.99:51820")
     pair.knock()
-    assert "10.9.0.99 by wg0" in finds(a, b.public, "endpoint_in_tunnel")
+    assert "10.9.0.99 through wg0" in finds(a, b.public, "endpoint_in_tunnel")
 
     pair.reset(allowed="0.0.0.0/0")
     for command in (
@@ -199,7 +199,7 @@ def test_why_of_a_wrong_server_key(pair: Tunnel) -> None:
     a.wg("set", "wg0", "peer", wrong, "endpoint", b.endpoint(4), "allowed-ips", "10.9.0.2/32")
     pair.knock()
     said = finds(a, wrong, "udp_filtered")
-    assert "PublicKey here is not its own" in said
+    assert "PublicKey here is not the peer's" in said
     assert f"must print {wrong}" in said
     b.wg("set", "wg0", "peer", hosts.keypair()[1], "allowed-ips", "10.77.0.1/32")
     assert "Handshakes do arrive at UDP port 51820" in finds(b, a.public, "no_endpoint")
@@ -211,7 +211,7 @@ def test_why_of_what_comes_back(pair: Tunnel) -> None:
     pair.knock()
     said = finds(a, b.public, "udp_filtered")
     assert re.search(r"\d initiations? sent, the first \d", said)
-    assert "192.0.2.2 answers pings" in said
+    assert "192.0.2.2, or the router in front of it, answers pings" in said
     file = Path("/run/wg0.conf")
     text = f"[Peer]\nPublicKey = {b.public}\nEndpoint = localhost:51820\n"
     a.host.run(f"tee {file}", text=text)
@@ -245,7 +245,7 @@ def test_why_of_what_comes_back(pair: Tunnel) -> None:
     a.wg("set", "wg0", "private-key", "/dev/stdin", text=private)
     pair.knock(a)
     pair.knock(b)
-    assert f"{public} knocks from 192.0.2.1:51820" in finds(b, a.public, "public_key_differs")
+    assert f"by {public} from 192.0.2.1:51820" in finds(b, a.public, "public_key_differs")
     assert public in finds(a, b.public, "our_public_key_differs")
 
 
@@ -265,7 +265,7 @@ def test_why_of_a_clock_that_was_set_back(make_host: MakeHost, ours: Implementat
             out.sendto(message, (a.outer[4], a.port))
             time.sleep(0.06)
         said = finds(a, b.public, "clock_behind")
-    assert "2 initiations of an earlier time" in said
+    assert "2 initiations with an earlier time" in said
 
 
 def lines(process: Process, count: int, seconds: float = 5) -> list[str]:
@@ -558,7 +558,7 @@ def test_a_daemon_that_tells_nothing_is_watched(make_host: MakeHost, ours: Imple
     assert notice == "wiresnake: wg0 tells no events: watching, by a look every second"
     answer = why(a, b.public)
     assert answer["reason"] == "no_endpoint"
-    assert "This interface's daemon does not tell" in answer["not_known"]
+    assert "This interface's daemon does not report" in answer["not_known"]
     assert_pings(b, a)
     events = [json.loads(line) for line in lines(told, 2)]
     assert [(one["event"], one["source"]) for one in events] == [

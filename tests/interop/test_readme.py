@@ -1,4 +1,4 @@
-"""The first two pages, as a stranger follows them: the README's installation, then the first tunnel."""
+"""The first two pages as a stranger follows them: the README's installation, the first tunnel."""
 
 import re
 import shutil

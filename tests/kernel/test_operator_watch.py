@@ -28,7 +28,7 @@ def test_a_kernels_device_is_watched(
 
     answer = why()
     assert answer["reason"] == "no_endpoint"
-    assert str(answer["not_known"]).startswith("A device of the kernel does not tell")
+    assert str(answer["not_known"]).startswith("A kernel device does not report")
     hosts.wait_for("the watcher", lambda: "watching" in kernel.output("cat /tmp/notice"))
 
     assert_pings(our, their)

@@ -195,21 +195,21 @@ def said(verdict: Verdict) -> str:
     ("case", "parts"),
     [
         ("no_answer", ["7 initiations sent, the first 35 s ago, the last 2.0 s ago", "OWN="]),
-        ("no_answer", ["PublicKey here is not its own", f"must print {KEY}"]),
-        ("udp_filtered", ["PublicKey here is not its own", f"must print {KEY}", "OWN="]),
-        ("no_endpoint", ["No handshake of anybody has come to UDP port 51820"]),
+        ("no_answer", ["PublicKey here is not the peer's", f"must print {KEY}"]),
+        ("udp_filtered", ["PublicKey here is not the peer's", f"must print {KEY}", "OWN="]),
+        ("no_endpoint", ["No handshake from anyone has reached UDP port 51820"]),
         ("not_forwarded", ["dropped by FORWARD in x", "iptables -I FORWARD -i wg0"]),
         ("talking, and reaches this host alone", ["not forward IPv4 and IPv6", "ip_forward"]),
-        ("talking, and nothing is known to forward it", ["dropped here, by FORWARD in x"]),
+        ("talking, and nothing is known to forward it", ["This host drops", "in FORWARD in x"]),
         ("talking, with its own address", ["masquerade"]),
-        ("talking, and only root knows", ["only root can see"]),
+        ("talking, and only root knows", ["Only root can see"]),
         ("no_answer, of the kernel", ["about 5 initiations"]),
-        ("no_such_peer", [STRANGER, "knocks from 192.0.2.2:40000", "wiresnake set wg0 peer"]),
+        ("no_such_peer", [f"by {STRANGER} from 192.0.2.2:40000", "wiresnake set wg0 peer"]),
         ("no_such_peer, but in the file", ["was not applied", "wiresnake reload wg0"]),
-        ("not_routed", ["leave by eth0", "via 192.0.2.254"]),
+        ("not_routed", ["leave through eth0", "via 192.0.2.254"]),
         ("source_not_allowed", ["10.7.0.1", "8 packets dropped", "10.0.0.0/24, fd00::/64"]),
-        ("blocked_here", ["EPERM: a firewall of this host refused it", "7 datagrams"]),
-        ("public_key_differs", [f"{STRANGER} knocks from 192.0.2.2:40000: 4 initiations"]),
+        ("blocked_here", ["EPERM: a firewall on this host refused it", "7 datagrams"]),
+        ("public_key_differs", ["4 handshake initiations", f"by {STRANGER} from 192.0.2.2:40000"]),
         ("endpoint_unresolved", ["Name or service not known"]),
         ("endpoint_moved", ["203.0.113.7", ENDPOINT]),
     ],
@@ -224,7 +224,7 @@ def test_an_open_port_is_told_from_a_closed_one() -> None:
     nowhere = PEER._replace(endpoint=None)
     other = shaken(PEER._replace(public_key=OTHER), 4000)
     never = facts(PeerReport(KEY), nowhere, peers=(other,))
-    assert "Other peers have come to UDP port 51820" in said(diagnose(never)[0])
+    assert "Other peers have reached UDP port 51820" in said(diagnose(never)[0])
     long_ago = device(invalid_mac1=1, invalid_mac1_endpoint=ENDPOINT, invalid_mac1_age_ms=10**9)
     knocked = facts(PeerReport(KEY), nowhere, device=long_ago)
     assert "Handshakes do arrive at UDP port 51820" in said(diagnose(knocked)[0])
@@ -392,12 +392,12 @@ def test_a_stranger_is_not_each_of_many_that_never_called() -> None:
     ):
         first = diagnose(facts(PeerReport(KEY), others[0], peers=others[1:], device=tells))[0]
         assert first.reason == "no_endpoint"
-        assert "If that is this peer" in said(first)
+        assert "If that was this peer" in said(first)
 
 
 def test_who_talked_before_has_no_wrong_key() -> None:
     first = diagnose(facts(peer=shaken(PEER, 4000), device=KNOCKED))[0]
-    assert "behind the same router" in first.says
+    assert "uses the same router" in first.says
 
 
 def test_who_answers_is_not_said_to_be_silent() -> None:
@@ -425,9 +425,9 @@ def test_text_and_json() -> None:
     asked = CASES["key_or_psk_differs"]
     verdicts = diagnose(asked)
     text = render.as_text(asked, verdicts, "phone")
-    assert text.startswith("It answers, but its answers do not open")
+    assert text.startswith("The peer answers, but its answers do not decrypt")
     assert f"wg0, phone ({KEY}):" in text
-    assert "does not tell" not in text
+    assert "does not report" not in text
     assert all(len(line) <= 100 for line in text.splitlines())
     answer = json.loads(render.as_json(asked, verdicts, "phone"))
     assert (answer["reason"], answer["talking"]) == ("key_or_psk_differs", False)
@@ -436,9 +436,11 @@ def test_text_and_json() -> None:
 
 def test_it_says_what_cannot_be_known() -> None:
     asked = CASES["no_answer, of the kernel"]
-    assert "A device of the kernel does not tell" in render.as_text(asked, diagnose(asked), "")
+    assert "A kernel device does not report" in render.as_text(asked, diagnose(asked), "")
     foreign = facts(None, device=None)
-    assert "This interface's daemon does not tell" in render.as_text(foreign, diagnose(foreign), "")
+    assert "This interface's daemon does not report" in render.as_text(
+        foreign, diagnose(foreign), ""
+    )
 
 
 ROAD = PEER._replace(public_key=OTHER, allowed_ips=("0.0.0.0/0",), endpoint=ELSEWHERE)

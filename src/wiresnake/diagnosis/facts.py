@@ -1,4 +1,4 @@
-"""All that a diagnosis rests on: gathered first, judged afterwards."""
+"""The facts that a diagnosis uses: gathered first, judged afterwards."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,18 +13,18 @@ _AT_ONCE_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where the kernel sends a packet for an address."""
+    """Where the kernel sends packets for an address."""
 
     target: str
     device: str = ""
     gateway: str = ""
     error: int = 0
-    """An errno where it sends it nowhere."""
+    """The errno if it sends them nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What became of a name: addresses, or the resolver's words."""
+    """The result of a name lookup: addresses, or the resolver's error."""
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -33,30 +33,30 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How an endpoint took a ping and an empty UDP datagram."""
+    """How an endpoint reacted to a ping and an empty UDP datagram."""
 
     answers_ping: bool
     udp_error: int = 0
-    """An errno that an ICMP message brought back; 0 is silence, as WireGuard would keep."""
+    """The errno of an ICMP message that came back; 0 is silence, which is WireGuard's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """What this host does with packets of the peer for others."""
+    """What this host does with the peer's packets to other hosts."""
 
     off: tuple[int, ...] = ()
     """The IP versions that it does not forward."""
     dropped_by: tuple[str, ...] = ()
-    """Chains of its firewall."""
+    """The firewall's chains that drop them."""
     masked: bool = False
-    """Some packets get an address of this host."""
+    """Some packets get this host's address."""
     unread: bool = False
     """Only root can read the firewall."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One peer, as it is asked for. The reports are None where the device gives none."""
+    """Everything known about the requested peer. Reports are None if the device has none."""
 
     state: InterfaceState
     up: bool
@@ -64,27 +64,27 @@ class Facts:
     """Seconds since 1970."""
     peer: PeerState | None
     missing: str | None = None
-    """The public key that was asked for, if the device has no such peer."""
+    """The requested public key, if the device has no such peer."""
     in_file: bool = False
     """The configuration file has that peer."""
     address: str | None = None
-    """The address that was asked for."""
+    """The requested address."""
     device: DeviceReport | None = None
     report: PeerReport | None = None
     file_endpoint: str = ""
-    """As the configuration file has it."""
+    """As written in the configuration file."""
     lookup: Lookup | None = None
-    """Of the name in it."""
+    """The lookup of its name."""
     endpoint_way: Way | None = None
     inner_ways: tuple[Way, ...] = ()
-    """To the address that was asked for, or to one of each of the peer's allowed IPs."""
+    """To the requested address, or to one address in each of the peer's allowed IPs."""
     probe: Probe | None = None
     forwarding: Forwarding | None = None
-    """Of a peer that calls this host, and talks."""
+    """Only for a peer that contacts this host, and talks."""
 
     @property
     def kind(self) -> Literal["ours", "kernel", "foreign"]:
-        """Who runs the device, which decides what can be known."""
+        """Who implements the device, which decides what can be known."""
         if self.state.backend == "kernel":
             return "kernel"
         return "foreign" if self.device is None else "ours"
@@ -99,18 +99,18 @@ class Facts:
 
     @property
     def talking(self) -> bool:
-        """It has a session, and has not left us asking for another in vain, nor keeps asking."""
+        """The peer has a session, and neither end asks for another one without success."""
         if self.report is None:
             return self.handshake_age is not None and self.handshake_age < SESSION_SECONDS
         asked, heard = self.report.first_initiation_age_ms, self.report.received_age_ms
-        in_vain = (
+        unanswered = (
             self.report.initiations >= 2 and asked is not None and (heard is None or heard > asked)
         )
-        return self.report.session == "live" and not in_vain and not self.asks_in_vain
+        return self.report.session == "live" and not unanswered and not self.asks_without_success
 
     @property
-    def asks_in_vain(self) -> bool:
-        """It asks for a session again, and all that we hear of it since is that."""
+    def asks_without_success(self) -> bool:
+        """The peer asks for a session again, and has sent nothing else since."""
         report = self.report
         if report is None or report.unconfirmed_response_age_ms is None:
             return False
@@ -124,7 +124,7 @@ class Facts:
 
     @property
     def others_talk(self) -> bool:
-        """Another peer has a session: the device's socket and this host's network work."""
+        """Another peer has a session, so the device's socket and this host's network work."""
         return any(
             self.wall - other.latest_handshake[0] < SESSION_SECONDS
             for other in self.state.peers

@@ -1,4 +1,4 @@
-"""Rules on this host: its interface, keys and routes, and the way out. Each is pure."""
+"""Rules about this host: its interface, keys, routes and the way out. Each is a pure function."""
 
 import errno
 
@@ -7,8 +7,8 @@ from wiresnake.diagnosis.target import nearest
 from wiresnake.diagnosis.units import ago, error, times
 from wiresnake.diagnosis.verdict import (
     Verdict,
-    asked_in_vain,
     recent,
+    unanswered,
     unknown_initiator,
     wrong_mac1,
 )
@@ -25,8 +25,8 @@ def interface_down(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "interface_down",
-        f"The interface {name} is down, so that it sends and takes nothing.",
-        remedy=f"Take it up: `ip link set {name} up`, or `wiresnake up {name}`.",
+        f"The interface {name} is down, so it neither sends nor receives.",
+        remedy=f"Bring it up: `ip link set {name} up`, or `wiresnake up {name}`.",
     )
 
 
@@ -36,7 +36,7 @@ def no_private_key(facts: Facts) -> Verdict | None:
     name = facts.state.name
     return Verdict(
         "no_private_key",
-        f"{name} has no private key: it can neither begin nor answer a handshake.",
+        f"{name} has no private key, so it can neither start nor answer a handshake.",
         remedy=f"Set one: `wiresnake set {name} private-key FILE`.",
     )
 
@@ -46,12 +46,12 @@ def no_peer(facts: Facts) -> Verdict | None:
     if facts.peer is not None:
         return None
     if facts.missing is not None:
-        evidence = [f"{name} has {times(len(facts.state.peers), 'peer')}, none with this key."]
+        evidence = [f"{name} has {times(len(facts.state.peers), 'peer')}, but none with this key."]
         if facts.device and facts.device.unknown_initiator == facts.missing:
             evidence.append(unknown_initiator(facts))
         add = f"`wiresnake set {name} peer {facts.missing} allowed-ips ...`"
         if facts.in_file:
-            evidence.append("The configuration file has it: the file was not applied.")
+            evidence.append("The configuration file has this peer, but the file was not applied.")
             add = f"`wiresnake reload {name}`"
         return Verdict(
             "no_such_peer",
@@ -65,37 +65,37 @@ def no_peer(facts: Facts) -> Verdict | None:
     if near:
         peer, text, bits = near
         evidence.append(
-            f"Nearest is {text} of {peer.public_key}: the first {times(bits, 'bit')} agree."
+            f"The nearest is {text} of {peer.public_key}: the first {times(bits, 'bit')} agree."
         )
     if facts.device and facts.device.no_peer_packets:
         destination = facts.device.no_peer_destination
         evidence.append(
-            f"{times(facts.device.no_peer_packets, 'packet')} for such addresses came to {name}"
-            f" and went nowhere, the last for {destination}."
+            f"{name} dropped {times(facts.device.no_peer_packets, 'packet')} for such addresses,"
+            f" the last for {destination}."
         )
     return Verdict(
         "not_in_allowed_ips",
         f"No peer of {name} has allowed IPs that cover {facts.address}.",
         tuple(evidence),
-        f"Give it to the peer that is to have it: `wiresnake set {name} peer KEY"
-        f" allowed-ips +{facts.address}`, and into the file.",
+        f"Add it to the right peer, and to the file: `wiresnake set {name} peer KEY"
+        f" allowed-ips +{facts.address}`.",
     )
 
 
 def not_routed(facts: Facts) -> Verdict | None:
-    """The address that was asked for does not lead into the interface."""
+    """Finds that the requested address is not routed into the interface."""
     name = facts.state.name
     if facts.peer is None or facts.address is None:
         return None
     for way in facts.inner_ways:
         if way.error:
-            says = f"This host has no route to {way.target}, so that nothing gets to {name}."
+            says = f"This host has no route to {way.target}, so nothing reaches {name}."
             evidence = f"{error(way.error)}."
         elif way.device == "lo":
-            says = f"{way.target} is an address of this host itself; nothing is sent to the peer."
-            evidence = "The kernel routes it to lo."
+            says = f"{way.target} is an address of this host, so nothing is sent to the peer."
+            evidence = "The kernel routes it to lo, the loopback interface."
         elif way.device != name:
-            says = f"Packets to {way.target} leave by {way.device}, not by {name}."
+            says = f"Packets to {way.target} leave through {way.device}, not through {name}."
             evidence = _by_way(way.device, way.gateway)
         else:
             continue
@@ -108,10 +108,10 @@ def clock_unset(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "clock_unset",
-        "This host's clock is not set: peers take no initiation that is older than the last one"
-        " they took.",
-        (f"It shows {facts.wall:.0f} s since 1970, which is before 2024.",),
-        "Set the clock, by NTP or `date -s`.",
+        "This host's clock is not set, and peers reject an initiation that is older than the last"
+        " one.",
+        (f"It shows {facts.wall:.0f} s since 1970, a time before 2024.",),
+        "Set the clock, with NTP or `date -s`.",
     )
 
 
@@ -121,9 +121,9 @@ def unresolved(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "endpoint_unresolved",
-        f"Its endpoint {facts.file_endpoint} is a name that does not resolve.",
-        (f"The resolver says of {lookup.name}: {lookup.error}.",),
-        "Mend the name or this host's DNS (does it lead through this very tunnel?), then"
+        f"The name in the peer's endpoint, {facts.file_endpoint}, does not resolve.",
+        (f"The resolver says about {lookup.name}: {lookup.error}.",),
+        "Correct the name or this host's DNS (does DNS go through this tunnel?), then run"
         f" `wiresnake reload {facts.state.name}`.",
     )
 
@@ -135,41 +135,43 @@ def no_endpoint(facts: Facts) -> Verdict | None:
     if facts.file_endpoint:
         return Verdict(
             "no_endpoint",
-            "The device knows no endpoint for it, though the file has one: it was not applied.",
+            "The device has no endpoint for the peer, but the file has one: it was not applied.",
             (f"The file says {facts.file_endpoint}.",),
             f"Apply the file: `wiresnake reload {name}`.",
         )
-    evidence = ["It has not called since it was set up here."]
+    evidence = ["The peer has not contacted this host since it was configured."]
     if (report := facts.report) and report.staged:
-        evidence.append(f"{times(report.staged, 'packet')} for it wait.")
+        evidence.append(f"{times(report.staged, 'packet')} for the peer in the queue.")
     if (device := facts.device) and recent(device.unknown_initiator_age_ms):
-        evidence.append(f"{unknown_initiator(facts)} If that is this peer, its key is wrong here.")
+        evidence.append(f"{unknown_initiator(facts)} If that was this peer, its key is wrong here.")
     if device and recent(device.invalid_mac1_age_ms):
-        evidence.append(f"{wrong_mac1(facts)} If that is this peer, it has a wrong key for it.")
+        evidence.append(
+            f"{wrong_mac1(facts)} If that was this peer, it has a wrong key for this host."
+        )
     evidence.append(_what_arrives(facts))
     return Verdict(
         "no_endpoint",
-        "This host does not know where it is, and it has not called: it has no endpoint.",
+        "No endpoint is known for this peer, and it has not contacted this host.",
         tuple(evidence),
-        "Let the peer begin (it needs an Endpoint for this host, and traffic or"
-        " PersistentKeepalive), or give it one: `wiresnake set"
+        "Let the peer start: it needs an Endpoint for this host, and traffic or"
+        " PersistentKeepalive. Or set its endpoint here: `wiresnake set"
         f" {name} peer {facts.peer.public_key} endpoint HOST:PORT`.",
     )
 
 
 def _what_arrives(facts: Facts) -> str:
-    """Whether the way to the port is open, which tells a closed one from a peer that has not
-    tried."""
+    """Says whether the way to the port is open, which distinguishes a closed port from a peer that
+    has not tried."""
     port, device = facts.state.listen_port, facts.device
     ours = [peer for peer in facts.state.peers if peer is not facts.peer]
     if any(peer.latest_handshake != (0, 0) or peer.received for peer in ours):
-        return f"Other peers have come to UDP port {port}: it is open, at least to them."
+        return f"Other peers have reached UDP port {port}, so it is open, at least for them."
     if device and (device.unknown_initiations or device.invalid_mac1):
-        return f"Handshakes do arrive at UDP port {port}: it is open."
-    seen = "No handshake of anybody" if device else "No valid handshake"
+        return f"Handshakes do arrive at UDP port {port}, so it is open."
+    seen = "No handshake from anyone" if device else "No valid handshake"
     return (
-        f"{seen} has come to UDP port {port} so far: either nobody has tried, or it is closed on"
-        " the way, by a firewall here or a router without port forwarding."
+        f"{seen} has reached UDP port {port} so far: either nobody has tried, or a firewall here or"
+        " a router without port forwarding closes it."
     )
 
 
@@ -179,20 +181,20 @@ def endpoint_in_tunnel(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "endpoint_in_tunnel",
-        f"Its endpoint {facts.endpoint} is routed into the tunnel itself.",
+        f"The peer's endpoint {facts.endpoint} is routed into the tunnel itself.",
         (
             (
-                f"The kernel sends {way.target} by {way.device}, with the mark"
+                f"The kernel sends {way.target} through {way.device}, with the mark"
                 f" {facts.state.fwmark:#x} of the device's own datagrams."
             ),
         ),
-        "Take the endpoint out of AllowedIPs; or give it a route outside: `ip route add"
-        f" {way.target} via GATEWAY`; or use a mark as `wiresnake up` does for 0.0.0.0/0.",
+        "Remove the endpoint from AllowedIPs; or add a route outside the tunnel: `ip route add"
+        f" {way.target} via GATEWAY`; or use a mark, as `wiresnake up` does for 0.0.0.0/0.",
     )
 
 
 def cannot_send(facts: Facts) -> Verdict | None:
-    """The kernel refused our datagrams; the last attempt counts, not what once was."""
+    """Finds that the kernel refused our datagrams. Only the last attempt counts."""
     report, probe = facts.report, facts.probe
     failed = report and report.send_error not in (0, errno.EAGAIN)  # That was a full buffer.
     if report and failed and recent(report.send_error_age_ms):
@@ -211,11 +213,11 @@ def cannot_send(facts: Facts) -> Verdict | None:
     if number in _REFUSED:
         return Verdict(
             "blocked_here",
-            f"This host itself does not let datagrams to {facts.endpoint} out: a firewall.",
+            f"A firewall on this host blocks datagrams to {facts.endpoint}.",
             evidence,
-            "Look for what drops UDP to it in `nft list ruleset`, and let it pass.",
+            "Look in `nft list ruleset` for the rule that drops UDP to it, and allow it.",
         )
-    says = f"Datagrams to {facts.endpoint} cannot be sent from here."
+    says = f"This host cannot send datagrams to {facts.endpoint}."
     return Verdict("cannot_send", says, evidence)
 
 
@@ -223,9 +225,9 @@ def no_route(facts: Facts) -> Verdict | None:
     way = facts.endpoint_way
     if way is None or not way.error:
         return None
-    if cannot_send(facts):  # It says the same with numbers, or something else that is nearer.
+    if cannot_send(facts):  # That verdict has more detail.
         return None
-    return _no_route(facts, (f"Asked for {way.target}, the kernel says {error(way.error)}.",))
+    return _no_route(facts, (f"For {way.target} the kernel says {error(way.error)}.",))
 
 
 def no_socket(facts: Facts) -> Verdict | None:
@@ -235,19 +237,19 @@ def no_socket(facts: Facts) -> Verdict | None:
     number, port = facts.device.bind_error, facts.state.listen_port
     return Verdict(
         "no_socket",
-        f"{name} has no UDP socket: it could not have its port.",
-        (f"It is set to port {port}.", *([f"{error(number)}."] if number else [])),
-        f"Choose another: `wiresnake set {name} listen-port 0`; or end who has it (ss -lunp), and"
-        f" within 5 s {name} does."
+        f"{name} has no UDP socket, because it could not open its port.",
+        (f"Its port is {port}.", *([f"{error(number)}."] if number else [])),
+        f"Choose another port: `wiresnake set {name} listen-port 0`. Or end the program that uses"
+        f" it (ss -lunp); {name} takes the port within 5 s."
         if number in (0, errno.EADDRINUSE, errno.EACCES)
-        else f"See the log of {name}'s daemon, started with LOG_LEVEL=debug.",
+        else f"Read the log of {name}'s daemon, started with LOG_LEVEL=debug.",
     )
 
 
 def no_inner_route(facts: Facts) -> Verdict | None:
-    """Nothing was ever asked of the peer, and no route leads to it."""
+    """Finds that nothing was ever sent to the peer, because no route leads to it."""
     name = facts.state.name
-    if facts.address or not facts.inner_ways or asked_in_vain(facts):
+    if facts.address or not facts.inner_ways or unanswered(facts):
         return None
     if any(way.device == name for way in facts.inner_ways):
         return None
@@ -255,7 +257,7 @@ def no_inner_route(facts: Facts) -> Verdict | None:
     where = f"{error(first.error)}." if first.error else _by_way(first.device, first.gateway)
     return Verdict(
         "not_routed",
-        f"Nothing is sent to it: no route leads to its allowed IPs by {name}.",
+        f"Nothing is sent to the peer: no route to its allowed IPs goes through {name}.",
         (f"{first.target}: {where}",),
         _route_remedy(name, first.target),
     )
@@ -264,18 +266,18 @@ def no_inner_route(facts: Facts) -> Verdict | None:
 def _no_route(facts: Facts, evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "no_route",
-        f"This host has no route to its endpoint {facts.endpoint}.",
+        f"This host has no route to the peer's endpoint {facts.endpoint}.",
         evidence,
-        f"Is the network up? See `ip route get {host_of(facts.endpoint)}`.",
+        f"Is the network up? Try `ip route get {host_of(facts.endpoint)}`.",
     )
 
 
 def _route_remedy(name: str, target: str) -> str:
     return (
-        f"Add a route: `ip route add {target} dev {name}`; `wiresnake up` does so for all"
-        " AllowedIPs, unless Table=off."
+        f"Add a route: `ip route add {target} dev {name}`. `wiresnake up` does so for all"
+        " AllowedIPs unless Table is off."
     )
 
 
 def _by_way(device: str, gateway: str) -> str:
-    return f"The kernel routes it by {device}{f' via {gateway}' if gateway else ''}."
+    return f"The kernel routes it through {device}{f' via {gateway}' if gateway else ''}."

@@ -1,4 +1,4 @@
-"""Verdicts as sentences for a person, and as JSON for a script."""
+"""Verdicts as sentences for people, and as JSON for scripts."""
 
 import json
 import textwrap
@@ -11,18 +11,18 @@ from wiresnake.diagnosis.verdict import Verdict
 
 _WIDTH = 100
 _BLIND = (
-    " how many handshakes were tried, what was wrong with answers, which sources were rejected and"
-    " whether datagrams could be sent. A device of wiresnaked would tell."
+    " how many handshakes were tried, why answers were rejected, which sources were rejected and"
+    " whether datagrams could be sent. A device of wiresnaked reports these."
 )
 _UNKNOWN = {
     "ours": "",
-    "kernel": "A device of the kernel does not tell" + _BLIND,
-    "foreign": "This interface's daemon does not tell" + _BLIND,
+    "kernel": "A kernel device does not report" + _BLIND,
+    "foreign": "This interface's daemon does not report" + _BLIND,
 }
 
 
 def as_text(facts: Facts, verdicts: Sequence[Verdict], name: str) -> str:
-    """The reason first, then the numbers, then what to do."""
+    """Returns the reason, the figures and what to do, for a terminal."""
     first, *others = verdicts
     lines = [*_wrap(first.says)]
     lines += ["", f"{_who(facts, name)}:"]
@@ -83,8 +83,8 @@ def _numbers(facts: Facts) -> Iterator[str]:
     yield f"Last handshake: {'never' if age is None else f'{duration(age)} ago'}."
     if report:
         heard, spoke = ago(report.received_age_ms), ago(report.sent_age_ms)
-        yield f"Last received from it: {heard}. Last sent to it: {spoke}."
-    yield f"In all {size(peer.received)} received, {size(peer.sent)} sent."
+        yield f"Last received: {heard}. Last sent: {spoke}."
+    yield f"In total {size(peer.received)} received, {size(peer.sent)} sent."
 
 
 def _wrap(said: str, bullet: str = "") -> list[str]:

@@ -1,7 +1,7 @@
-"""Why a peer is not talking: a table of rules, the first that holds is the reason.
+"""Why a peer is not talking: a table of rules. The first that holds is the reason.
 
-They stand in the order in which a packet would fail: this host's interface and routes, then the
-way out, then what came back. The rules of "here" and "there" are pure functions of the facts.
+They are in the order in which a packet would fail: this host's interface and routes, the way out,
+then what came back. Every rule is a pure function of the facts.
 """
 
 from wiresnake.diagnosis import local_rules, remote_rules
@@ -36,11 +36,11 @@ RULES: tuple[Rule, ...] = (
 _ALONE = frozenset(
     ("talking", "idle", "interface_down", "no_such_peer", "not_in_allowed_ips", "no_answer")
 )
-"""Reasons that leave nothing to add, and add nothing to another."""
+"""Reasons that stand alone: they need no others, and add nothing to others."""
 
 
 def diagnose(facts: Facts) -> list[Verdict]:
-    """The reason, and behind it what else was found."""
+    """Returns the reason, followed by what else was found."""
     first, *others = [verdict for rule in RULES if (verdict := rule(facts))]
     if first.reason in _ALONE:
         return [first]

@@ -1,23 +1,23 @@
-"""How numbers are said."""
+"""Numbers, times, sizes and errors as words."""
 
 import errno
 import os
 
 _ERRORS = {
-    errno.EPERM: "a firewall of this host refused it",
-    errno.EACCES: "a rule of this host prohibits it",
+    errno.EPERM: "a firewall on this host refused it",
+    errno.EACCES: "a rule on this host prohibits it",
     errno.ENETUNREACH: "there is no route to it",
     errno.EHOSTUNREACH: "its host cannot be reached",
     errno.ENETDOWN: "the network device is down",
     errno.EINVAL: "the address cannot be used from here",
-    errno.EADDRNOTAVAIL: "the source address is no longer this host's",
-    errno.EMSGSIZE: "the datagram was too long for the way",
+    errno.EADDRNOTAVAIL: "this host no longer has the source address",
+    errno.EMSGSIZE: "the datagram is too long for the path",
     errno.ECONNREFUSED: "nothing listens at that port",
 }
 
 
 def error(number: int) -> str:
-    """An errno: its name and what it means here."""
+    """Returns an errno's name and what it means here."""
     name = errno.errorcode.get(number, str(number))
     return f"{name}: {_ERRORS.get(number) or os.strerror(number)}"
 
@@ -42,7 +42,7 @@ def ago(milliseconds: int | None) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as `wg show` has them."""
+    """Returns a number of bytes in the format of `wg show`."""
     if count < 1024:
         return f"{count:.0f} B"
     for unit in ("KiB", "MiB", "GiB"):

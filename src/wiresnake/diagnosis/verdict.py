@@ -1,4 +1,4 @@
-"""What rules return, and what several of them say."""
+"""Verdicts, which rules return, and sentences that several rules share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from wiresnake.protocol.constants import SESSION_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule found, in sentences that end with a full stop."""
+    """The finding of a rule, in sentences that end with a full stop."""
 
     reason: str
-    """One word, for scripts."""
+    """An identifier for scripts."""
     says: str
     evidence: tuple[str, ...] = ()
     remedy: str = ""
@@ -29,8 +29,8 @@ def recent(age_ms: int | None) -> bool:
     return age_ms is not None and age_ms <= SESSION_SECONDS * 1000
 
 
-def asked_in_vain(facts: Facts) -> str:
-    """How often and since when we asked in vain; empty if we did not."""
+def unanswered(facts: Facts) -> str:
+    """Says how often, and since when, we sent initiations without success; empty if we did not."""
     report, peer = facts.report, facts.peer
     if report is not None:
         if not report.initiations:
@@ -38,7 +38,7 @@ def asked_in_vain(facts: Facts) -> str:
         number = times(report.initiations, "initiation")
         since = ago(report.first_initiation_age_ms)
         return f"{number} sent, the first {since}, the last {ago(report.last_initiation_age_ms)}."
-    # A device that tells nothing: before the first session all that it sends are initiations.
+    # A device without reports: before the first session it sends only initiations.
     if peer and peer.sent and facts.handshake_age is None:
         return f"{size(peer.sent)} sent without an answer, about {peer.sent // 148} initiations."
     if facts.handshake_age is not None and facts.probe and facts.probe.udp_error:
@@ -47,19 +47,22 @@ def asked_in_vain(facts: Facts) -> str:
 
 
 def unknown_initiator(facts: Facts) -> str:
+    """Describes initiations by keys that belong to no peer."""
     assert facts.device is not None
     device = facts.device
     return (
-        f"{device.unknown_initiator} knocks from {device.unknown_initiator_endpoint}:"
-        f" {times(device.unknown_initiations, 'initiation')} by keys that are no peer's, the last"
-        f" {ago(device.unknown_initiator_age_ms)}."
+        f"Unknown keys sent {times(device.unknown_initiations, 'handshake initiation')}, the last"
+        f" {ago(device.unknown_initiator_age_ms)} by {device.unknown_initiator} from"
+        f" {device.unknown_initiator_endpoint}."
     )
 
 
 def wrong_mac1(facts: Facts) -> str:
+    """Describes handshake messages that were meant for another public key."""
     assert facts.device is not None
     device = facts.device
     return (
-        f"{times(device.invalid_mac1, 'handshake message')} for another key than this device's, the"
-        f" last {ago(device.invalid_mac1_age_ms)} from {device.invalid_mac1_endpoint}."
+        f"{times(device.invalid_mac1, 'handshake message')} arrived for a public key other than"
+        f" this device's, the last {ago(device.invalid_mac1_age_ms)} from"
+        f" {device.invalid_mac1_endpoint}."
     )
