@@ -146,7 +146,9 @@ def _requests(lines: Iterable[str]) -> Iterator[str]:
             name, section = rest.split()[:2]
             yield f"# {_plain(name).lower()}({section})"
         elif request in (".SH", ".SS"):
-            yield f"{'##' if request == '.SH' else '###'} {_plain(rest).capitalize()}\n"
+            title = _plain(rest)
+            title = title.lower() if title.startswith("WIRESNAKE") else title.capitalize()
+            yield f"{'##' if request == '.SH' else '###'} {title}\n"
         elif request in (".nf", ".fi"):
             literal = request == ".nf"
             yield "```text" if literal else "```"

@@ -72,7 +72,8 @@ def test_the_manual_becomes_markdown() -> None:
     page = """\
 .\\" A comment.
 .TH WIRESNAKE\\-UP 8 2026-11-23 "wiresnake 0.1.0" "System Administration"
-.SH EXIT STATUS
+.SH WIRESNAKE UP
+.SS EXIT STATUS
 .B wiresnake
 .RI [ COMMAND ]
 .TP
@@ -90,7 +91,10 @@ The file\\(aqs.
     assert docs_site.manual(page).split("\n\n", 1) == [
         "# wiresnake-up(8)",
         """\
-## Exit status
+## wiresnake up
+
+
+### Exit status
 
 `wiresnake`
 \\[*COMMAND*\\]
