@@ -13,7 +13,7 @@ STAMPS := .stamps
 PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
 .PHONY: help setup packages demo test lint types rust miri cross unit sim laws interop interop-kernel \
-	interop-others conformance mutants bench wheel clean
+	interop-others conformance mutants bench docs wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -83,11 +83,14 @@ interop-kernel: packages $(STAMPS)/native $(STAMPS)/uml ## Against Linux's own W
 bench: setup $(STAMPS)/others $(if $(PUBLISH),$(STAMPS)/plot) ## Speed, in turns with every other WireGuard (root); QUICK=1 is shorter
 	python -m bench $(if $(QUICK),--quick) $(if $(PUBLISH),--publish)
 
+docs: $(STAMPS)/docs ## The documents as a site, in site/: open site/index.html
+	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 	maturin build --release --out dist
 
 clean: ## Remove all that was built or set up here
-	rm -rf .venv .tools $(STAMPS) dist rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools $(STAMPS) dist site rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src lab tests bench mutants conformance \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 
 packages:
@@ -99,6 +102,10 @@ $(STAMPS)/venv: requirements-dev.txt conformance/pyproject.toml tools/setup | pa
 
 $(STAMPS)/plot: requirements-plot.txt $(STAMPS)/venv
 	tools/setup plot
+	@touch $@
+
+$(STAMPS)/docs: requirements-docs.txt $(STAMPS)/venv
+	tools/setup docs
 	@touch $@
 
 $(STAMPS)/rust: rust/Cargo.toml | packages
