@@ -1,4 +1,4 @@
-"""The parsers of all subcommands: one shape of help, of complaints and of exit codes."""
+"""The argument parser of all subcommands, with the same help, errors and exit codes."""
 
 import argparse
 from pathlib import Path
@@ -6,24 +6,23 @@ from typing import Any, NoReturn
 
 EXIT_CODES = {
     0: "success",
-    1: "failure, also of a wrong command line, as of wg(8): nothing was changed, or all was undone"
-    " but what hooks did",
+    1: "failure, or a wrong command line, as for wg(8): nothing was changed, or everything was"
+    " undone except what hooks did",
     2: "`reload --diff`: the running interface differs from its file",
-    3: "`why`: the peer is not talking, or packets of it are dropped",
+    3: "`why`: the peer is not talking, or its packets are dropped",
     129: "hung up (SIGHUP)",
     130: "interrupted (SIGINT)",
-    141: "whoever read the output went away (SIGPIPE)",
+    141: "the reader of the output went away (SIGPIPE)",
     143: "ended (SIGTERM)",
 }
-"""All that a subcommand may return, but for `up` and `down` the code of a hook that failed.
-argparse's own 2 for a wrong command line would hide what `reload --diff` says with it."""
+"""Every exit code of a subcommand. `up` and `down` may also return a failed hook's own code.
+argparse's own 2 for a wrong command line would be mistaken for `reload --diff`."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose complaints say in one line what is wrong and where to look, exit code 1.
-
-    Options cannot be abbreviated: a script's abbreviation would change its meaning once another
-    option begins with the same letters.
+    """An argparse parser that reports a mistake in one line with exit code 1. Options cannot be
+    abbreviated: an abbreviation in a script would change its meaning once another option begins
+    with the same letters.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -35,10 +34,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.prog}: {message}; `{self.prog} --help` says what it takes\n")
 
     def add_config(self, what: str = "friendly names are") -> None:
-        """The option of all that tell of peers by their names."""
+        """Adds --config, the option of every subcommand that shows names of peers."""
         self.add_argument(
             "--config",
             metavar="FILE",
             type=Path,
-            help=f"where {what} read (the file of `up`, or /etc/wireguard/IFACE.conf)",
+            help=f"the file from which {what} read (default: the file of `up`, or"
+            " /etc/wireguard/IFACE.conf)",
         )

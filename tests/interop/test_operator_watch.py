@@ -156,7 +156,7 @@ def test_why_on_this_host(pair: Tunnel) -> None:
     pair.reset()
     block(a, UDP_OUT, "udp dport 51820 drop")
     pair.knock()
-    assert "EPERM: a firewall of this host" in finds(a, b.public, "blocked_here")
+    assert "EPERM: a firewall on this host" in finds(a, b.public, "blocked_here")
 
     pair.reset(endpoint="")
     file = Path("/run/wg0.conf")
@@ -228,7 +228,7 @@ def test_why_of_what_comes_back(pair: Tunnel) -> None:
 
     pair.reset(psk=hosts.tool("wg genpsk"))
     pair.knock()
-    assert "This end has one for it." in finds(a, b.public, "key_or_psk_differs")
+    assert "This host has a preshared key for it." in finds(a, b.public, "key_or_psk_differs")
     finds(b, a.public, "answers_lost")
 
     pair.reset()
@@ -555,7 +555,7 @@ def test_a_daemon_that_tells_nothing_is_watched(make_host: MakeHost, ours: Imple
         hosts.await_tunnel(end.host)
     told = a.host.start(WIRESNAKE, "events", "--json", "wg0")
     (notice,) = lines(told, 1)
-    assert notice == "wiresnake: wg0 tells no events: watching, by a look every second"
+    assert notice == "wiresnake: wg0 reports no events: watching, by a look every second"
     answer = why(a, b.public)
     assert answer["reason"] == "no_endpoint"
     assert "This interface's daemon does not report" in answer["not_known"]

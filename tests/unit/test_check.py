@@ -317,7 +317,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.setattr(files, "FOLDER", tmp_path)
     assert main(["check"]) == 1
-    assert "no *.conf is seen" in capsys.readouterr().err
+    assert "no *.conf found" in capsys.readouterr().err
     assert main(["check", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
     tmp_path.chmod(0o755)
@@ -326,7 +326,7 @@ def test_the_command(
     good.chmod(0o644)
     assert main(["check", "wg0"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith(f"{good}:1:1: warning: the file and its folder are open")
+    assert output.startswith(f"{good}:1:1: warning: everybody on this machine can")
     assert main(["check", "--strict", str(good)]) == 1
     good.chmod(0o600)
     assert main(["check", "--strict", "wg0"]) == 0

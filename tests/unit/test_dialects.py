@@ -592,7 +592,7 @@ def test_the_commands(
     for name in ("../evil", "Office VPN", "a-name-of-an-app-that-is-long", "x\\"):
         Path("strange").write_text(NM.replace("wg9", name))
         assert main(["import", "strange", "-o", "."]) == 1
-        assert "cannot name an interface; give the file a name" in capsys.readouterr().err
+        assert "is not a valid interface name; give the file a name" in capsys.readouterr().err
     assert main(["import", "strange", "-o", "y.conf"]) == 1
     told = capsys.readouterr().err
     assert "strange:16: cannot take preshared-key-flags: the preshared key is kept" in told
@@ -605,7 +605,7 @@ def test_the_commands(
     assert main(["export", "--to", "apple", "far too long a name.conf"]) == 0
     capsys.readouterr()
     assert main(["import", "wg5.conf"]) == 0
-    assert "wg5.conf: has PostUp, which root will run: read them" in capsys.readouterr().err
+    assert "wg5.conf: has PostUp, which root will run; read them first" in capsys.readouterr().err
     assert main(["import", "none"]) == 1
     assert "cannot read none" in capsys.readouterr().err
 

@@ -51,7 +51,7 @@ def test_an_unknown_word() -> None:
     code, said, complaint = run("shw")
     first, second = complaint.splitlines()
     assert (code, said, first) == (1, "", "Invalid subcommand: `shw'")
-    assert second == "wiresnake: did you mean `show'? `wiresnake help` lists all of them"
+    assert second == "wiresnake: did you mean `show'? `wiresnake help` lists them all"
     assert "did you mean" not in run("zzzzzz")[2]
 
 

@@ -1,4 +1,4 @@
-"""`wiresnake check`: what is wrong in configuration files, and where."""
+"""`wiresnake check`: finds mistakes in configuration files, and says where they are."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from wiresnake.errors import ConfigError, HostError
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Says what is wrong in wg-quick files: FILE:LINE:COLUMN: error or warning:"
-        " reason; remedy. An error is what keeps a file from being used; a warning is what is"
-        " accepted and does something else than its writer can have meant. A file in"
-        " /etc/wireguard is held against this host's routes, too.",
+        description="Finds mistakes in wg-quick files and prints FILE:LINE:COLUMN: error or"
+        " warning: reason; remedy. An error makes a file unusable. A warning is accepted, but"
+        " probably does something other than intended. A file in /etc/wireguard is also"
+        " compared with this host's routes.",
         epilog="""\
 examples:
   wiresnake check                  all of /etc/wireguard
@@ -37,7 +37,7 @@ exit codes: 0 no errors, 1 errors (with --strict: or warnings), or a file that c
     made.add_argument(
         "--verbose",
         action="store_true",
-        help="notes too: what is as it may be, such as an empty hook",
+        help="print notes too: things that are allowed, such as an empty hook",
     )
     made.add_argument("--json", action="store_true", help="print one JSON array")
     return made
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     if not paths:
         hidden = files.FOLDER.exists() and not os.access(files.FOLDER, os.R_OK)
         remedy = "run it as root" if hidden else "name a file"
-        print(f"wiresnake: no *.conf is seen in {files.FOLDER}; {remedy}", file=sys.stderr)
+        print(f"wiresnake: no *.conf found in {files.FOLDER}; {remedy}", file=sys.stderr)
         if arguments.json:
             print("[]")
         return 1
@@ -62,22 +62,24 @@ def main(argv: list[str]) -> int:
         except HostError as error:
             said = error.message
             print(f"wiresnake: {said}", file=sys.stderr)
-            found.append((path, Finding(1, 1, "error", said, "see that it is there and readable")))
+            found.append(
+                (path, Finding(1, 1, "error", said, "check that it exists and is readable"))
+            )
             unread.add(path)
             continue
-        except ConfigError as error:  # Not a text that could be looked at.
+        except ConfigError as error:  # It is not a text.
             reason, _, remedy = str(error).removeprefix(f"{path}:1:1: ").partition("; ")
             found.append((path, Finding(1, 1, "error", reason, remedy)))
             continue
-        told = (*_of_file(path), *check(text), *_on_host(path, text))
-        found += [(path, one) for one in told if one.level != "note" or arguments.verbose]
+        findings = (*_of_file(path), *check(text), *_on_host(path, text))
+        found += [(path, one) for one in findings if one.level != "note" or arguments.verbose]
     if arguments.json:
         rows = [{"file": str(path), **finding._asdict()} for path, finding in found]
         print(json.dumps(rows, indent=2))
     else:
         for path, (line, column, level, reason, remedy) in found:
             if path in unread:
-                continue  # That was said on stderr.
+                continue  # It was reported on stderr.
             print(f"{path}:{line}:{column}: {level}: {reason}; {remedy}")
     wrong = ("error", "warning") if arguments.strict else ("error",)
     bad = any(finding.level in wrong for _, finding in found)
@@ -85,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def _on_host(path: Path, text: str) -> list[Finding]:
-    """What goes wrong as this host is; a file elsewhere may be for another host."""
+    """Returns conflicts with this host's network; a file elsewhere may be for another host."""
     from wiresnake.network import observe
 
     if os.path.dirname(os.path.realpath(path)) != os.path.realpath(files.FOLDER):
@@ -97,16 +99,16 @@ def _on_host(path: Path, text: str) -> list[Finding]:
 
 
 def _of_file(path: Path) -> list[Finding]:
-    """What is wrong with the file itself."""
+    """Returns problems of the file itself: its mode and its name."""
     found = []
     status = path.stat()
     folder = os.stat(os.path.dirname(os.path.realpath(path)))
     if stat.S_ISREG(status.st_mode) and status.st_mode & folder.st_mode & 0o007:
-        reason = "the file and its folder are open to everybody on this machine"
+        reason = "everybody on this machine can read or change the file"
         found.append(Finding(1, 1, "warning", reason, f"chmod 600 {path}"))
     name = os.path.basename(path)
     if name.endswith(".conf") and not files.is_name(name.removesuffix(".conf")):
-        reason = "no interface can have this file's name"
+        reason = "this file's name is not valid for an interface"
         remedy = "rename it: 1 to 15 of a-z, A-Z, 0-9, _ = + . - before .conf"
         found.append(Finding(1, 1, "warning", reason, remedy))
     return found

@@ -1,11 +1,11 @@
-"""`wiresnake completion SHELL`: a script by which a shell completes our words.
+"""`wiresnake completion SHELL`: prints a script with which a shell completes our commands.
 
-The scripts only ask: `wiresnake completion words LINE...` answers with one candidate a line, a tab
-and what it means. So all shells know the same, and what they offer are the parsers' own options
-and the interfaces, files and peers that there are. A last line of `:` asks for names of files.
+The scripts only ask `wiresnake completion words LINE...`, which prints one candidate per line, a
+tab and its meaning. So all shells offer the same: the parsers' options, and the interfaces, files
+and peers that exist. A last line of `:` asks the shell for file names.
 
-Names of peers are other people's text. zsh and fish quote what they insert; bash inserts what it is
-given, and cuts words where it likes: `wiresnake completion line LINE BREAKS` does both for it.
+Names of peers are foreign text. zsh and fish quote what they insert. bash inserts it unquoted and
+splits words by its own rules, so `wiresnake completion line LINE BREAKS` does both for it.
 """
 
 import argparse
@@ -61,17 +61,17 @@ def main(argv: list[str]) -> int:
 
 
 def for_bash(line: str, breaks: str) -> Iterator[str]:
-    """What bash is to put in the place of the last word of a line, quoted as that word is begun.
-    `breaks` is COMP_WORDBREAKS: after one of these that is not quoted bash begins a new word, so
-    that what stands before it is not repeated."""
+    """Yields what bash inserts in place of the last word of a line, quoted in the way that word
+    begins. `breaks` is COMP_WORDBREAKS: after an unquoted one of these bash begins a new word, so
+    the text before it is not repeated."""
     words, quote, kept = _split(line, breaks)
     for word, _ in candidates(words):
         yield word if word == FILES else _quoted(word[kept:], quote)
 
 
 def _split(line: str, breaks: str) -> tuple[list[str], str, int]:
-    """A line's words as bash understands them, the quote that is open at its end, and how much of
-    the last word bash takes for another one."""
+    """Returns a line's words as bash reads them, the quote that is open at its end, and the length
+    of the part of the last word that bash takes for another word."""
     words, quote, kept = [""], "", 0
     begun = escaped = False
     for one in line:
@@ -102,7 +102,7 @@ def _quoted(word: str, quote: str) -> str:
         return word.replace("'", "'\\''")
     if quote:
         word = re.sub(f"([{re.escape(_WITHIN_DOUBLE)}])", r"\\\1", word)
-        return word.replace("!", '"\\!"')  # Of the history, which quotes of this kind do not stop.
+        return word.replace("!", '"\\!"')  # Double quotes do not stop history expansion.
     return re.sub(r"([^\w./%+,:=@-])", r"\\\1", word)
 
 
@@ -110,8 +110,8 @@ _WITHIN_DOUBLE = '$`"\\'
 
 
 def candidates(line: list[str]) -> Iterator[tuple[str, str]]:
-    """What may stand where the line ends, and what each means. The last word is the beginning of
-    what is meant; the first is the program's."""
+    """Yields what can complete the last word of the line, with its meaning. The first word is the
+    program's name."""
     if len(line) < 2:
         return
     prefix = line[-1]
@@ -127,7 +127,7 @@ def _all(line: list[str]) -> Iterator[tuple[str, str]]:
     if len(words) == 1 or (words[0] == "help" and len(words) == 2):
         yield from commands.items()
         if len(words) == 1:
-            yield "help", "what this command can do"
+            yield "help", "explain this command and its subcommands"
         return
     module = module_of(words[0])
     if module is None or words[0] not in commands:
@@ -139,7 +139,7 @@ def _all(line: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> Iterator[tuple[str, str]]:
-    """Follows the words up to the last through the parser."""
+    """Follows all words except the last through the parser."""
     *before, prefix = words
     positionals = _positionals(parser)
     waiting: argparse.Action | None = None
@@ -203,7 +203,7 @@ def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
-    """Files outside of /etc/wireguard are meant by a path, and that has a slash."""
+    """Files outside /etc/wireguard are named by a path, which has a slash."""
     with contextlib.suppress(OSError):
         for path in sorted(_CONFIGURATIONS.glob("*.conf")):
             yield path.stem, str(path)
@@ -211,7 +211,7 @@ def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
-    """Of the interface that the line names, or of all."""
+    """Peers of the interface that the line names, or of all."""
     from wiresnake.devices.interface import interface_names, open_interface
 
     with contextlib.suppress(WiresnakeError, OSError):
@@ -222,7 +222,7 @@ def _peers(taken: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _named(taken: list[str]) -> Iterator[tuple[str, str]]:
-    """Peers by their friendly names; one without a name by its key."""
+    """Yields peers by their names; a peer without a name by its key."""
     from wiresnake.devices.interface import interface_names
     from wiresnake.lifecycle.labels_file import of_interface
 
@@ -248,11 +248,11 @@ _KINDS: dict[str, Callable[[list[str]], Iterator[tuple[str, str]]]] = {
     "FILE": _files,
     "OUT": _files,
 }
-"""By what an argument is called in the help."""
+"""Completers, by the name of an argument in the help."""
 
 
 def _set(words: list[str]) -> Iterator[tuple[str, str]]:
-    """`set` has the grammar of wg(8): words, each with a value, and no options."""
+    """Completes `set`, which has the grammar of wg(8): words with values, without options."""
     before = words[-2] if len(words) > 1 else ""
     if len(words) == 1:
         yield from _interfaces([])
@@ -269,6 +269,6 @@ def _set_words(section: str) -> Iterator[tuple[str, str]]:
         if key.word and key.section == section and key is not schema.PUBLIC_KEY:
             yield word, key.word.meaning
     if section == "peer":
-        yield from (("peer", "the next peer's public key"), ("remove", "no peer any more"))
+        yield from (("peer", "the next peer's public key"), ("remove", "remove the peer"))
     else:
         yield "peer", "the public key of a peer"

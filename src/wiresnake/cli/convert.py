@@ -1,4 +1,4 @@
-"""`wiresnake import` and `export`: other WireGuards' files into ours, and back."""
+"""`wiresnake import` and `export`: convert files of other WireGuard programs to ours, and back."""
 
 import argparse
 import sys
@@ -28,16 +28,16 @@ def parser(command: str) -> Parser:
 def _import_parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Reads the configuration of another WireGuard and writes one for wg-quick and"
-        " wiresnake. Where the other program's words have no equal, commands do the same. A detail"
-        " that is lost is said, line by line; what would make the tunnel do something else is"
-        " refused, and then nothing is written.",
+        description="Reads the configuration of another WireGuard program and writes one for"
+        " wg-quick and wiresnake. A setting without an equivalent becomes a command that does"
+        " the same. A lost detail is reported, line by line. If the tunnel would do something"
+        " else without a setting, nothing is written.",
         epilog="""\
 examples:
   wiresnake import office.nmconnection -o /etc/wireguard
   wiresnake import wg0.netdev wg0.network -o wg0.conf
 
-exit codes: 0 written, also if a detail was left out; 1 failed, or refused""",
+exit codes: 0 written, even if a detail was left out; 1 failed or refused""",
     )
     made.add_argument("files", nargs="+", metavar="FILE", help="networkd has two for a tunnel")
     made.add_argument(
@@ -45,12 +45,13 @@ exit codes: 0 written, also if a detail was left out; 1 failed, or refused""",
         dest="dialect",
         choices=("auto", *catalogue.FROM),
         default="auto",
-        help="whose configuration it is (default: seen by what stands in it)",
+        help="the program it belongs to (default: detected)",
     )
     made.add_argument(
         "--lossy",
         action="store_true",
-        help="leave out even what makes the tunnel do something else, once you have read it",
+        help="leave out even settings without which the tunnel does something else; read them"
+        " first",
     )
     return _output(made)
 
@@ -58,14 +59,14 @@ exit codes: 0 written, also if a detail was left out; 1 failed, or refused""",
 def _export_parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Writes a wg-quick file for another WireGuard. What that has no words for is"
-        " left out and said, line by line.",
+        description="Converts a wg-quick file for another WireGuard program. Settings without an"
+        " equivalent are left out and reported, line by line.",
         epilog="""\
 examples:
   wiresnake export --to android phone.conf -o for-phone.conf
   wiresnake export --to networkd wg0 -o /etc/systemd/network
 
-exit codes: 0 written, also if something was left out; 1 failed""",
+exit codes: 0 written, even if something was left out; 1 failed""",
     )
     made.add_argument("file", metavar="FILE|NAME", help="a path, or the name of an interface")
     made.add_argument("--to", dest="dialect", choices=catalogue.TO, required=True, help="for whom")
@@ -78,7 +79,7 @@ def _output(made: Parser) -> Parser:
         "--output",
         type=Path,
         metavar="OUT",
-        help="a file or a folder (default: the terminal, which then shows secrets)",
+        help="a file or a folder (default: standard output, which then shows secrets)",
     )
     made.add_argument("--force", action="store_true", help="replace a file that exists")
     return made
@@ -106,12 +107,15 @@ def _import(arguments: argparse.Namespace) -> None:
         _say(path, left, "cannot take" if left in refused else "left out")
     if refused:
         raise ConfigError(
-            f"nothing was written: without {_listed(left.key for left in refused)} the tunnel would"
-            " do something else; change the file as said, or leave them out with --lossy"
+            f"nothing was written: without {_listed(left.key for left in refused)} the tunnel"
+            " would do something else. Change the file as described, or leave them out with --lossy"
         )
     if read.document.hooks:
         keys = ", ".join(dict.fromkeys(key for key, _ in read.document.hooks))
-        print(f"{arguments.files[0]}: has {keys}, which root will run: read them", file=sys.stderr)
+        print(
+            f"{arguments.files[0]}: has {keys}, which root will run; read them first",
+            file=sys.stderr,
+        )
     _write(made, arguments.output, arguments.force)
 
 
@@ -122,8 +126,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def exported(argument: str, dialect: str) -> dict[str, str]:
-    """A configuration, by path or name, in that dialect: files by their names. What was left out
-    is said on stderr."""
+    """Converts a configuration, given by path or name, and returns files by their names. Reports on
+    stderr what was left out."""
     path = files.find(argument)
     text = files.load(path)
     read = catalogue.read("wg-quick", [Text(str(path), text)])
@@ -140,9 +144,9 @@ def exported(argument: str, dialect: str) -> dict[str, str]:
 
 
 def _must_be_name(name: str, remedy: str) -> None:
-    """It may come from a file of strangers, and becomes the name of a file and an interface."""
+    """The name may come from an untrusted file, and becomes the name of a file and an interface."""
     if not files.is_name(name):
-        raise ConfigError(f"'{ascii(name)[1:-1]}' cannot name an interface; {remedy}")
+        raise ConfigError(f"'{ascii(name)[1:-1]}' is not a valid interface name; {remedy}")
 
 
 def _say(path: str, left: LeftOut, what: str = "left out") -> None:
@@ -154,7 +158,7 @@ def _listed(keys: Iterable[str]) -> str:
 
 
 def _write(made: dict[str, str], output: Path | None, force: bool) -> bool:
-    """Whether files were written."""
+    """Writes the files, or prints them; returns whether files were written."""
     if output is None:
         for name, text in made.items():
             print(f"# {name}\n{text}" if len(made) > 1 else text, end="")
@@ -166,7 +170,7 @@ def _write(made: dict[str, str], output: Path | None, force: bool) -> bool:
     else:
         places = {output.with_suffix(Path(name).suffix): text for name, text in made.items()}
         if output.suffix not in ("", *(Path(name).suffix for name in made)):
-            raise ConfigError(f"{output}: it becomes {' and '.join(made)}; name a folder")
+            raise ConfigError(f"{output}: the result is {' and '.join(made)}; give a folder")
     files.save(*(New(path, text, force) for path, text in places.items()))
     print(f"wrote {' '.join(map(str, places))}", file=sys.stderr)
     return True

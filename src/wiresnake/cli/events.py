@@ -1,4 +1,4 @@
-"""`wiresnake events`: what happens to peers, as it happens; and the hooks of peers."""
+"""`wiresnake events`: prints what happens to peers, as it happens, and runs their hooks."""
 
 import argparse
 import json
@@ -19,36 +19,35 @@ if TYPE_CHECKING:
     from wiresnake.uapi.events import Reported
 
 _EPILOG = """\
-One line an event: time, interface, the peer's friendly name or public key, what happened, details.
+Each event is one line: time, interface, the peer's friendly name or public key, event, details.
 
-  handshake      a handshake made a session where there was none (initiator: was it we?)
-  connected      follows it
+  handshake      a handshake made a session where there was none (initiator: did we start it?)
+  connected      follows a handshake that made a session
   rekey          a handshake made a new session for a connected peer (initiator)
   disconnected   no session any more; reason=expired: unused for 9 minutes, no_answer, removed, down
-  roamed         the peer sends from another endpoint (old_endpoint)
+  roamed         the peer sends from a new endpoint (old_endpoint)
   unreachable    reason=no_answer (initiations), or reason=send_error (errno)
-  rejected_source  a packet came from an address that is none of its allowed IPs (source, count)
-  lost           we were too slow for so many events (count)
+  rejected_source  a packet came from an address outside its allowed IPs (source, count)
+  lost           this command was too slow for so many events (count)
 
-A device of wiresnaked tells them itself. The kernel's devices and other daemons tell nothing: they
-are looked at once a second, which is said at the start and in each JSON line ("source"), and what
-a look cannot see (rejected_source, who began a handshake) is missing.
+A device of wiresnaked reports events itself. The kernel's devices and other daemons do not: they
+are polled once a second, as a message and each JSON line ("source") say, and what polling cannot
+see (rejected_source, who started a handshake) is missing.
 
 hooks: OnUp = COMMAND and OnDown = COMMAND in a [Peer] section run by `bash -c` when that peer
 connects and disconnects, with WIRESNAKE_INTERFACE, WIRESNAKE_PEER (its key), WIRESNAKE_NAME,
-WIRESNAKE_ENDPOINT and WIRESNAKE_EVENT (connected, disconnected) in the environment, and %i
-replaced by the interface. `wiresnake up` starts this command with --hooks where a file has any.
-Who is connected when it starts gets OnUp at once; when the interface ends, or this command by
-SIGTERM or Ctrl-C, all that are connected get OnDown. The hooks of one peer run one after the
-other; one that takes more than 60 s is ended. The file is read anew when it changes. What goes
-wrong is reported on stderr and in the syslog.
+WIRESNAKE_ENDPOINT and WIRESNAKE_EVENT (connected, disconnected) in the environment, and %i replaced
+by the interface. `wiresnake up` starts this command with --hooks if a file has any. OnUp runs at
+once for peers that are already connected. When the interface or this command ends, OnDown runs for
+all connected peers. The hooks of one peer run one after the other; a hook is ended after 60 s. The
+file is read again when it changes. Errors go to stderr and to syslog.
 
 examples:
-  wiresnake events                       of all interfaces that there are
+  wiresnake events                       all interfaces
   wiresnake events wg0 --json | jq -r 'select(.event == "connected").name'
   wiresnake events --hooks /etc/wireguard/wg0.conf wg0
 
-exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is none to follow"""
+exit codes: 0 when the interfaces have ended, or at Ctrl-C; 1 if there is no interface to follow"""
 
 
 def parser(command: str) -> Parser:
@@ -57,13 +56,13 @@ def parser(command: str) -> Parser:
         description="Prints what happens to peers, as it happens, until the interfaces end.",
         epilog=_EPILOG,
     )
-    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
-    made.add_argument("--json", action="store_true", help="a JSON object a line")
+    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="default: all")
+    made.add_argument("--json", action="store_true", help="print one JSON object per line")
     made.add_argument(
         "--hooks",
         metavar="FILE",
         type=Path,
-        help="run OnUp and OnDown of the peers in this file, and print no events",
+        help="run OnUp and OnDown of the peers in this file, and print nothing",
     )
     made.add_config()
     return made
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> int:
     made = parser(argv[0])
     arguments = made.parse_args(argv[1:])
     if arguments.hooks and len(arguments.interfaces) != 1:
-        made.error("--hooks FILE needs the one interface that the file is for")
+        made.error("--hooks FILE needs the interface that the file belongs to")
     try:
         if arguments.hooks:
             from wiresnake.lifecycle import keeper
@@ -83,7 +82,7 @@ def main(argv: list[str]) -> int:
             _print_all(arguments)
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # Nobody reads any more; neither is there a use in saying so at exit.
+    except BrokenPipeError:  # The reader has gone; stdout must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
@@ -110,7 +109,7 @@ def _follow(interface: str) -> "Following":
     following = follow(interface)
     if following.watching:
         print(
-            f"wiresnake: {interface} tells no events: watching, by a look every second",
+            f"wiresnake: {interface} reports no events, so it is polled every second",
             file=sys.stderr,
             flush=True,
         )
@@ -118,14 +117,14 @@ def _follow(interface: str) -> "Following":
 
 
 def _joined(sources: list[Iterable["Reported"]]) -> Iterable["Reported"]:
-    """The events of all, as they come, until all have ended."""
+    """Yields the events of all interfaces as they come, until all have ended."""
     queue: SimpleQueue[Reported | BaseException | None] = SimpleQueue()
 
     def pass_on(source: Iterable["Reported"]) -> None:
         try:
             for event in source:
                 queue.put(event)
-        except BaseException as error:  # Raised where it can be said.
+        except BaseException as error:  # Raised in the main thread.
             queue.put(error)
         queue.put(None)
 

@@ -1,4 +1,4 @@
-"""The figures that `wiresnake metrics` gives to Prometheus."""
+"""The metrics that `wiresnake metrics` exports to Prometheus."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +16,11 @@ from wiresnake.uapi.state import Report
 from wiresnake.uapi.vocabulary import DeviceReport, PeerReport, figures
 
 _PASSING = {"initiations", "bad_responses", "unconfirmed_responses", "staged"}
-"""Left out while they are zero, as they nearly always are: a third of all series."""
+"""Metrics that are left out while zero, which they nearly always are: a third of all series."""
 
 
 class _Seen(NamedTuple):
-    """One interface now."""
+    """The state of one interface now."""
 
     state: InterfaceState
     report: Report | None
@@ -28,7 +28,7 @@ class _Seen(NamedTuple):
 
 
 class Exporter:
-    """A collector of prometheus_client: each `collect` looks at the interfaces anew."""
+    """A collector for prometheus_client: each `collect` reads the interfaces again."""
 
     def __init__(self, interfaces: list[str], config: Path | None, *, lasting: bool) -> None:
         self._chosen = interfaces
@@ -37,7 +37,7 @@ class Exporter:
         self._files: dict[str, labels_file.LabelsFile] = {}
 
     def read(self) -> list[_Seen]:
-        """HostError if there are interfaces and none of them can be read."""
+        """Reads all interfaces; HostError if there are some and none can be read."""
         seen: list[_Seen] = []
         problem: HostError | None = None
         for name in self._chosen or interface_names():
@@ -55,7 +55,8 @@ class Exporter:
         return seen
 
     def collect(self) -> Iterator[Metric]:
-        """While it lasts there is nothing of interfaces that have gone; else HostError."""
+        """Collects from the interfaces that exist; without `lasting` a missing one is a
+        HostError."""
         try:
             seen = self.read()
         except HostError:
@@ -92,7 +93,7 @@ def _of_every_wireguard(seen: list[_Seen]) -> Iterator[Metric]:
 
 
 def _of_ours(seen: list[_Seen]) -> Iterator[Metric]:
-    """What only devices with a report have: each key of it that has a text for Prometheus."""
+    """Yields the metrics of devices with reports: each key that has a text for Prometheus."""
     reports = [(one.state.name, one.report, one.names) for one in seen if one.report]
     for name, said in figures(DeviceReport).items():
         metric = CounterMetricFamily(f"wiresnake_{name}", said, labels=("interface",))

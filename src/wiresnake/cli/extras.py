@@ -1,4 +1,4 @@
-"""What few subcommands need and no daemon does: the extra [cli] of the package."""
+"""The extra [cli] of the package: libraries that a few subcommands need."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ from wiresnake.errors import WiresnakeError
 
 @contextlib.contextmanager
 def needed_by(what: str) -> Iterator[None]:
-    """For the import of a package of the extra: WiresnakeError says how to bring a missing one."""
+    """Turns a failed import of an extra package into a WiresnakeError that says how to install
+    it."""
     try:
         yield
     except ModuleNotFoundError as error:

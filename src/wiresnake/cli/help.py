@@ -1,4 +1,4 @@
-"""What the command says of itself, and of a word that it does not know."""
+"""Help for the command as a whole, and the answer to an unknown subcommand."""
 
 import sys
 
@@ -11,12 +11,12 @@ STOCK_VERSION = "v1.0.20260223"
 EXAMPLES = """\
 examples:
   wiresnake up wg0              # /etc/wireguard/wg0.conf, with addresses, routes and DNS
-  wiresnake reload --diff wg0   # what an edited file would change, without a change
+  wiresnake reload --diff wg0   # what an edited file would change
   wiresnake why phone           # why that peer is not talking"""
 
 
 def answer(name: str, words: list[str], argv: list[str]) -> int:
-    """Whatever is no subcommand: a wish for help or for the version, or a mistake."""
+    """Handles what is not a subcommand: a request for help or the version, or a mistake."""
     word, rest = (argv[0], argv[1:]) if argv else ("", [])
     if word in ("-v", "--version", "version"):
         print(_version(name))
@@ -38,12 +38,12 @@ def answer(name: str, words: list[str], argv: list[str]) -> int:
 
     near = difflib.get_close_matches(word, words, 1)
     meant = f"did you mean `{near[0]}'? " if near else ""
-    print(f"{name}: {meant}`{name} help` lists all of them", file=sys.stderr)
+    print(f"{name}: {meant}`{name} help` lists them all", file=sys.stderr)
     return 1
 
 
 def overview(name: str = "wiresnake") -> str:
-    """Every subcommand in a line, by groups."""
+    """Prints every subcommand on a line, in groups."""
     lines = [f"usage: {name} COMMAND [...], where COMMAND is one of:"]
     for title, group in COMMANDS.items():
         if STOCK.get(name, title) == title:

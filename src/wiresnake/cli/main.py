@@ -1,4 +1,4 @@
-"""wiresnake: `wg` and `wg-quick` in one word, and more."""
+"""`wiresnake`: `wg` and `wg-quick` in one command, and more."""
 
 import os
 import sys
@@ -53,7 +53,7 @@ def _run(name: str, argv: list[str]) -> int:
                 return 0
             code: int = module.main(argv or ["show"])
             return code
-        except SystemExit as end:  # argparse's way to return
+        except SystemExit as end:  # This is how argparse returns.
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     from wiresnake.cli import help
 
@@ -61,7 +61,8 @@ def _run(name: str, argv: list[str]) -> int:
 
 
 def _said(error: Exception) -> str:
-    """An error in one line. A defect's own text may hold a secret: where it was will do."""
+    """Prints an error on one line. A defect's own text may hold a secret, so only its place is
+    shown."""
     if isinstance(error, WiresnakeError | OSError):
         what = reason(error)
         file = getattr(error, "filename", None)
@@ -73,7 +74,7 @@ def _said(error: Exception) -> str:
             at = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
     what = f"internal error, please report it: {type(error).__name__}{at}"
-    return f"{what} (WIRESNAKE_DEBUG=1 shows all of it)"
+    return f"{what} (WIRESNAKE_DEBUG=1 shows everything)"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`wiresnake metrics`: figures for Prometheus, once or served."""
+"""`wiresnake metrics`: exports metrics for Prometheus, once or over HTTP."""
 
 import argparse
 import errno
@@ -19,65 +19,65 @@ _PORT = 9586
 """prometheus_wireguard_exporter's."""
 
 _EPILOG = f"""\
-Of every WireGuard, as prometheus_wireguard_exporter names them, by interface, public_key,
-allowed_ips and friendly_name (of the interface's file: # friendly_name = X):
+For every WireGuard, with the names of prometheus_wireguard_exporter, by interface, public_key,
+allowed_ips and friendly_name (from the interface's file: # friendly_name = X):
   wireguard_sent_bytes_total, wireguard_received_bytes_total
-  wireguard_latest_handshake_seconds       since 1970; 0 is never
+  wireguard_latest_handshake_seconds       since 1970; 0: never
 
-By interface:
+Per interface:
   wiresnake_up                             the interface is up
-  wiresnake_peers                          how many it has
+  wiresnake_peers                          number of its peers
 
-Of devices of wiresnaked only, by interface, public_key and friendly_name:
+Only for devices of wiresnaked, by interface, public_key and friendly_name:
   wiresnake_session_live                   there is a session
-  wiresnake_stale_initiations_total        with a timestamp that is not newer
-  wiresnake_rejected_sources_total         packets from none of its allowed IPs
+  wiresnake_stale_initiations_total        initiations with an old timestamp
+  wiresnake_rejected_sources_total         packets from outside its allowed IPs
   wiresnake_send_errors_total              the kernel refused to send
   wiresnake_cookie_replies_total           the peer was under load
-these only while they are not zero:
+and while they are not zero:
   wiresnake_initiations                    sent since the last handshake
-  wiresnake_bad_responses                  that did not open, since the last handshake
+  wiresnake_bad_responses                  did not decrypt, since the last handshake
   wiresnake_unconfirmed_responses          sent since the last handshake
-  wiresnake_staged_packets                 that wait for a session
-and by interface:
-  wiresnake_unknown_initiations_total      by keys that are no peer's
+  wiresnake_staged_packets                 waiting for a session
+and per interface:
+  wiresnake_unknown_initiations_total      by unknown keys
   wiresnake_invalid_mac1_total             handshakes for another key
-  wiresnake_no_peer_packets_total          for addresses that are in no allowed IPs
+  wiresnake_no_peer_packets_total          packets for addresses in no allowed IPs
 
-No key but the public ones is ever among them.
+Only public keys are ever exported.
 
 examples:
   wiresnake metrics --output /var/lib/node_exporter/wireguard.prom
-  wiresnake metrics --listen {_PORT}               on localhost, for a Prometheus here
-  wiresnake metrics wg0 --listen 10.0.0.1:{_PORT}  who can reach this can read it
+  wiresnake metrics --listen {_PORT}               on localhost, for a local Prometheus
+  wiresnake metrics wg0 --listen 10.0.0.1:{_PORT}  anyone who reaches it can read it
 
-Whoever reads the file of --output while it is written finds the old one whole, or the new one; a
-failure leaves the old one as it was.
+A reader of the --output file sees either the old file or the new one, never a part. A failure
+leaves the old one unchanged.
 
-exit codes: 0 for success, at Ctrl-C too; 1 for failure"""
+exit codes: 0 success or Ctrl-C; 1 failure"""
 
 
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Prints figures for Prometheus, to a file if you like, or serves them over"
+        description="Prints metrics for Prometheus, writes them to a file, or serves them over"
         " HTTP.",
         epilog=_EPILOG,
     )
-    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
+    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="default: all")
     where = made.add_mutually_exclusive_group()
     where.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         type=Path,
-        help="replace this file by them as a whole, for the node exporter's textfile collector",
+        help="replace this file at once, for the node exporter's textfile collector",
     )
     where.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
         type=_place,
-        help="serve them at http://ADDRESS:PORT/metrics (localhost) until Ctrl-C",
+        help="serve them at http://ADDRESS:PORT/metrics (default: localhost) until Ctrl-C",
     )
     made.add_config()
     return made
@@ -103,7 +103,8 @@ def _export(arguments: argparse.Namespace) -> None:
     registry = CollectorRegistry()
     registry.register(exporter)
     if not lasting:
-        gc.disable()  # All that is made is needed to the end: a third of the time for 10,000 peers.
+        # Nothing made here can be freed before the end; saves a third of the time for 10,000 peers.
+        gc.disable()
         text = generate_latest(registry)
         if arguments.output:
             _replace(arguments.output, text)
@@ -111,7 +112,7 @@ def _export(arguments: argparse.Namespace) -> None:
             sys.stdout.buffer.write(text)
             sys.stdout.flush()
         return
-    exporter.read()  # Where nothing can be read now, that is an error; later it is no figures.
+    exporter.read()  # Unreadable interfaces are an error now; later they are only missing metrics.
     address, port = arguments.listen
     shown = f"[{address}]" if ":" in address else address
     try:
@@ -119,36 +120,39 @@ def _export(arguments: argparse.Namespace) -> None:
     except OSError as error:
         what = f"cannot listen at {shown}:{port}: {error.strerror}"
         raise HostError(error.errno, what) from None
-    print(f"wiresnake: figures at http://{shown}:{port}/metrics", file=sys.stderr, flush=True)
+    print(f"wiresnake: metrics at http://{shown}:{port}/metrics", file=sys.stderr, flush=True)
     thread.join()
 
 
 def _replace(path: Path, text: bytes) -> None:
-    """Makes it the file's content at once or not at all. A file that is there keeps its owner and
-    mode; a new one is for all to read."""
+    """Replaces the file's content at once or not at all. An existing file keeps its owner and mode;
+    everybody can read a new one."""
     there = os.path.lexists(path)
     try:
-        target = Path(os.path.realpath(path))  # Path.resolve() makes no OSError of a loop of links.
+        # Path.resolve() raises no OSError for a loop of links.
+        target = Path(os.path.realpath(path))
         try:
             before = path.stat()
         except FileNotFoundError:
             before = None
         if before and not stat.S_ISREG(before.st_mode):
-            raise HostError(errno.EINVAL, f"{path} is no file; name one, such as wireguard.prom")
+            raise HostError(
+                errno.EINVAL, f"{path} is not a regular file; name one, such as wireguard.prom"
+            )
         if not target.parent.exists():
             what = f"cannot write {path}: there is no folder {target.parent}"
-            raise HostError(errno.ENOENT, f"{what}; make it, or name a file elsewhere")
+            raise HostError(errno.ENOENT, f"{what}; make it, or choose another folder")
         # The name does not end in .prom: a collector must not take it for a second file.
         files.replace(target, text, mode=0o644, kept=0o7777)
     except HostError:
         raise
     except OSError as error:
         what = f"cannot write {path}: {error.strerror}"
-        raise HostError(error.errno, f"{what}; it is as it was" if there else what) from None
+        raise HostError(error.errno, f"{what}; it is unchanged" if there else what) from None
 
 
 def _place(text: str) -> tuple[str, int]:
-    """`9586`, `10.0.0.1:9586` or `[::1]:9586`."""
+    """Reads `9586`, `10.0.0.1:9586` or `[::1]:9586`."""
     host, port = split_endpoint(text)
     host = host or "127.0.0.1"
     try:
@@ -156,5 +160,5 @@ def _place(text: str) -> tuple[str, int]:
         if not 0 < int(port) < 1 << 16:
             raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"no address and port: {text!r}") from None
+        raise argparse.ArgumentTypeError(f"not an address and port: {text!r}") from None
     return host, int(port)

@@ -1,4 +1,4 @@
-"""`wiresnake monitor`: a live view of interfaces and peers."""
+"""`wiresnake monitor`: shows a live view of interfaces and peers."""
 
 import argparse
 import heapq
@@ -27,44 +27,49 @@ _COLOURS = {"live": "green", "idle": "cyan", "silent": "yellow", "no answer": "r
 _COLUMNS = ("peer", "health", "endpoint", "handshake", "in/s", "out/s", "received", "sent")
 _NUMBERS = frozenset(("handshake", "in/s", "out/s", "received", "sent"))
 _WIDE = {"endpoint": 72, "received": 100, "sent": 100}
-"""Columns that need a terminal as wide as that."""
+"""Columns that are shown on terminals of at least this width."""
 _HEADER_LINES = 3
 _CALM = 6
-"""After a look at many peers it rests so many times as long: below a fifth of a processor."""
+"""After reading many peers it rests for so many times as long, which keeps it under a fifth of a
+CPU."""
 _GLANCE = 0.2
-"""Seconds until a key or a new size of the terminal is seen."""
+"""Seconds until a key or a new size of the terminal is noticed."""
 
 _EPILOG = """\
 health of a peer:
   live       it has a session
-  idle       it has none, and none is wanted
-  silent     it does not answer what is sent to it (15 s and longer)
-  no answer  nor has it ever answered
-  never      nobody has tried
+  idle       it has no session, and needs none
+  silent     it has not answered for 15 s or longer
+  no answer  it has never answered
+  never      neither end has tried
 
-The busiest peers come first, as many as fit. `q` or Ctrl-C ends. Without a terminal each look is
-printed as plain lines. Names are the friendly names of the interface's file (# friendly_name = X).
-For the reason why a peer is not live, ask `wiresnake why PEER`.
+The busiest peers come first, as many as fit. `q` or Ctrl-C ends it. Without a terminal it prints
+plain lines. Names are the friendly names in the interface's file (# friendly_name = X). `wiresnake
+why PEER` says why a peer is not live.
 
 examples:
-  wiresnake monitor                  all interfaces, also those that come later
+  wiresnake monitor                  all interfaces, including later ones
   wiresnake monitor wg0 --interval 5
   wiresnake monitor --once           one table, rates over one second
 
-exit codes: 0 at the end, 1 if there is no such interface"""
+exit codes: 0 ended, 1 no such interface"""
 
 
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Shows peers as they are: rates, handshakes, health.",
+        description="Shows rates, handshakes and health of peers.",
         epilog=_EPILOG,
     )
-    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="all if left out")
+    made.add_argument("interfaces", metavar="IFACE", nargs="*", help="default: all")
     made.add_argument(
-        "--interval", metavar="SECONDS", type=_seconds, default=1.0, help="between two looks (1)"
+        "--interval",
+        metavar="SECONDS",
+        type=_seconds,
+        default=1.0,
+        help="seconds between updates (default: 1)",
     )
-    made.add_argument("--once", action="store_true", help="print one table and end")
+    made.add_argument("--once", action="store_true", help="print one table and exit")
     made.add_config()
     return made
 
@@ -88,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 
 class View:
-    """What the last look has seen."""
+    """The latest state of all interfaces."""
 
     def __init__(self, interfaces: list[str], config: Path | None) -> None:
         self._chosen = interfaces
@@ -98,7 +103,7 @@ class View:
         self.seen: dict[str, tuple[InterfaceState, list[Activity]]] = {}
 
     def look(self) -> None:
-        """HostError once there is no interface (any more)."""
+        """Reads all interfaces. HostError if there are none, or none any more."""
         gone = none_found()
         seen = {}
         for name in self._chosen or interface_names():
@@ -143,7 +148,7 @@ class View:
         )
 
     def rows(self, name: str, most: int | None = None) -> list[Activity]:
-        """The busiest first."""
+        """Returns the peers, the busiest first."""
         peers = self.seen[name][1]
         notes = self._files[name].all()
 
@@ -155,7 +160,7 @@ class View:
 
 
 def _plain(view: View, interval: float, once: bool) -> None:
-    """Lines for a file or a pipe; the first look has no rates yet."""
+    """Prints lines for a file or a pipe. The first reading has no rates yet."""
     while True:
         time.sleep(min(interval, 1.0) if once else interval)
         view.look()
@@ -207,7 +212,7 @@ def _draw(view: View, console: "Console") -> "RenderableType":
         drawn = list(_table(view, name, share - _HEADER_LINES, console.size.width))
         room -= len(view.rows(name, max(share - _HEADER_LINES, 0))) + _HEADER_LINES
         parts += drawn
-    return Group(*parts, "[dim]q ends[/]")
+    return Group(*parts, "[dim]q: quit[/]")
 
 
 def _table(view: View, name: str, most: int, width: int) -> "Iterator[RenderableType]":
@@ -233,11 +238,11 @@ def _table(view: View, name: str, most: int, width: int) -> "Iterator[Renderable
         health = Text(peer.health, _COLOURS[peer.health])
         table.add_row(*(health if one == "health" else Text(cells[one]) for one in shown))
     yield table
-    yield Text(f"  and {more} more peers that are less busy" if more else "", style="dim")
+    yield Text(f"  and {more} less busy peers" if more else "", style="dim")
 
 
 class _Keys:
-    """Single keys of the terminal, without Enter and unseen."""
+    """Reads single keys from the terminal, without Enter and without an echo."""
 
     def __enter__(self) -> "_Keys":
         import termios
@@ -256,7 +261,7 @@ class _Keys:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self, seconds: float) -> str:
-        """The next key, or nothing once the time is up."""
+        """Returns the next key, or an empty string when the time is up."""
         import select
 
         if self._before is None:
@@ -272,5 +277,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"between 0.1 and 3600, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be between 0.1 and 3600, not {text!r}")
     return value

@@ -1,4 +1,4 @@
-"""`wiresnake new server|peer`: configurations that work, in one command each."""
+"""`wiresnake new server|peer`: makes working configurations, with one command each."""
 
 import argparse
 import contextlib
@@ -26,28 +26,31 @@ examples:
   wiresnake new server --endpoint vpn.example.com --nat
   wiresnake new peer phone --full-tunnel
   wiresnake new peer laptop --allowed 192.168.7.0/24 --keepalive 25 -o laptop.conf
-  wiresnake new peer phone --replace --reload    # it was lost: new keys, the same addresses
+  wiresnake new peer phone --replace --reload    # it was lost: new keys, same addresses
 
-exit codes: 0 made, 1 failed, and then no file has changed"""
+exit codes: 0 made; 1 failed, and no file has changed"""
 
 
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Makes a server's configuration, or adds a peer to it and makes the peer's.",
+        description="Makes a server's configuration, or adds a peer to it and makes the peer's"
+        " configuration.",
         epilog=EPILOG,
     )
     kinds = made.add_subparsers(dest="kind", required=True, metavar="server|peer")
     server = kinds.add_parser(
         "server",
-        help="a server's configuration, with networks of its own",
-        description="Makes NAME.conf with a new key, and networks that nothing here uses yet: a"
-        " private IPv4 one and a unique local IPv6 one.",
+        help="make a server's configuration, with its own networks",
+        description="Makes NAME.conf with a new key and networks that nothing here uses yet: a"
+        " private IPv4 network and a unique local IPv6 network.",
         epilog=EPILOG,
     )
     server.add_argument("--name", default="wg0", help="the interface's name (default: wg0)")
     server.add_argument(
-        "--endpoint", metavar="HOST[:PORT]", help="how peers reach this host; noted for `new peer`"
+        "--endpoint",
+        metavar="HOST[:PORT]",
+        help="how peers reach this host; remembered for `new peer`",
     )
     server.add_argument(
         "--port", type=_number(1), help="the UDP port (default: 51820, or the next free one)"
@@ -57,30 +60,30 @@ def parser(command: str) -> Parser:
         action="append",
         default=[],
         metavar="ADDRESS/LENGTH",
-        help="the server's address and network; may come again, or be a list with commas",
+        help="the server's address and network; can be given again, or as a list with commas",
     )
-    server.add_argument("--dns", help="the DNS servers of peers; noted for `new peer`")
+    server.add_argument("--dns", help="the DNS servers of peers; remembered for `new peer`")
     server.add_argument(
         "--nat",
         action="store_true",
         help="let peers reach the internet through this host: forwarding and masquerading (nft)",
     )
     server.add_argument(
-        "--dir", type=Path, default=files.FOLDER, help="where (default: /etc/wireguard)"
+        "--dir", type=Path, default=files.FOLDER, help="the folder (default: /etc/wireguard)"
     )
     server.add_argument("--force", action="store_true", help="replace a file that exists")
     peer = kinds.add_parser(
         "peer",
-        help="a peer's configuration, which the server's file learns of",
+        help="make a peer's configuration, and add the peer to the server's file",
         description="Adds a [Peer] with the next free addresses to the server's file, writes the"
-        " peer's own file and shows it as a QR code. Both files are written, or none.",
+        " peer's own file and shows it as a QR code. Either both files are written or neither.",
         epilog=EPILOG,
     )
     peer.add_argument(
         "name",
         metavar="NAME",
-        help="the peer's name, and that of its file; a computer also calls its interface so, with 1"
-        " to 15 letters, digits, _=+.-",
+        help="the name of the peer and of its file; on a computer also of the interface: 1 to 15"
+        " letters, digits, _=+.-",
     )
     peer.add_argument(
         "--server", default="wg0", metavar="NAME|FILE", help="the server (default: wg0)"
@@ -97,7 +100,9 @@ def parser(command: str) -> Parser:
         help="what the peer sends through the tunnel (default: the server's networks)",
     )
     peer.add_argument(
-        "--endpoint", metavar="HOST[:PORT]", help="how it reaches the server (default: as noted)"
+        "--endpoint",
+        metavar="HOST[:PORT]",
+        help="how it reaches the server (default: as remembered)",
     )
     peer.add_argument(
         "--address",
@@ -106,33 +111,33 @@ def parser(command: str) -> Parser:
         help="its addresses (default: the next free one of each network)",
     )
     dns = peer.add_mutually_exclusive_group()
-    dns.add_argument("--dns", help="its DNS servers (default: as noted)")
+    dns.add_argument("--dns", help="its DNS servers (default: as remembered)")
     dns.add_argument(
-        "--no-dns", action="store_true", help="none, as for a computer that keeps its own"
+        "--no-dns", action="store_true", help="no DNS servers, for a computer that keeps its own"
     )
     peer.add_argument(
         "--keepalive",
         type=_number(0),
         default=0,
         metavar="SECONDS",
-        help="keep the way through a NAT open; 25 suits most (default: off)",
+        help="keep the path through a NAT open; 25 suits most (default: off)",
     )
     peer.add_argument(
         "--psk",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="a preshared key, against the quantum computers of later (default: yes)",
+        help="a preshared key, against future quantum computers (default: yes)",
     )
     peer.add_argument(
         "--replace",
         action="store_true",
-        help="new keys for a peer that is there, as when it was lost; all else of it stays",
+        help="make new keys for an existing peer, for example a lost one; the rest stays",
     )
     peer.add_argument("-o", "--output", type=Path, help="its file (default: ./NAME.conf)")
     peer.add_argument("--force", action="store_true", help="replace a file that exists")
     peer.add_argument("--no-qr", dest="qr", action="store_false", help="do not show the QR code")
     peer.add_argument(
-        "--reload", action="store_true", help="make a running server know the peer at once"
+        "--reload", action="store_true", help="add the peer to the running server at once"
     )
     return made
 
@@ -145,7 +150,9 @@ def main(argv: list[str]) -> int:
 def _server(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     if not files.is_name(name):
-        raise ConfigError(f"'{name}' cannot name an interface; 1 to 15 letters, digits, _=+.-")
+        raise ConfigError(
+            f"'{name}' is not a valid interface name; use 1 to 15 letters, digits, _=+.-"
+        )
     nft = shutil.which("nft") is not None
     if arguments.nat and not nft:
         raise ConfigError("--nat needs nft: install nftables")
@@ -182,8 +189,8 @@ def _server(arguments: argparse.Namespace) -> int:
         print(f"next:\n  wiresnake up {shown}\n  wiresnake new peer NAME --server {shown}{option}")
         if not arguments.nat:
             met = "\nPostUp" in text
-            whom = "and each other" if met else "alone, also not each other without nft"
-            print(f"Peers reach this host {whom}; with --nat also what it reaches.")
+            whom = "and each other" if met else "only, and not each other without nft"
+            print(f"Peers reach this host {whom}; with --nat also what this host reaches.")
         if nft:
             _say_what_refuses(name, [str(one.network) for one in addresses])
     return 0
@@ -193,19 +200,22 @@ def _say_what_refuses(name: str, prefixes: Sequence[str]) -> None:
     from wiresnake.diagnosis.forwarding import refusing
 
     for chain in refusing(name, prefixes):
-        print(f"{chain} drops what peers send on: let {name} through there.")
+        print(f"{chain} drops what peers send to others. Allow {name} there.")
         if "firewalld" in chain:
             add = f"firewall-cmd --permanent --zone=trusted --add-interface={name}"
             print(f"  {add} && firewall-cmd --reload")
 
 
 def _peer(arguments: argparse.Namespace) -> int:
-    name = unicodedata.normalize("NFC", arguments.name)  # However it was typed, it is one name.
+    name = unicodedata.normalize("NFC", arguments.name)  # One name, however it was typed.
     generate.assert_name(name)
     path = files.find(arguments.server)
     output: Path = arguments.output or Path(f"{name}.conf")
     if not files.exists(path) and path.parent.is_dir():
-        what = f"there is no {path}; `wiresnake new server` makes it, --server names another"
+        what = (
+            f"{path} does not exist; make it with `wiresnake new server`, or name another with"
+            " --server"
+        )
         raise HostError(errno.ENOENT, what)
     if os.path.realpath(output) == os.path.realpath(path):
         raise ConfigError(f"{output} is the server's own file; choose another with -o")
@@ -226,7 +236,7 @@ def _peer(arguments: argparse.Namespace) -> int:
             replaces=arguments.replace,
         )
         files.save(New(output, pair.peer, arguments.force), New(path, pair.server, replace=True))
-    # What a reload says goes to stderr, and must not come before this.
+    # The output of reload goes to stderr, and must come after this.
     with _telling():
         if arguments.qr:
             from wiresnake.cli import qr
@@ -237,55 +247,57 @@ def _peer(arguments: argparse.Namespace) -> int:
                 print(f"wiresnake: {error.message}", file=sys.stderr)
         print(f"wrote {output}: {', '.join(pair.addresses)}; added to {path}")
         if pair.noted:
-            print(f"noted in {path}, for the next peer: endpoint = {pair.noted}")
+            print(f"remembered in {path} for the next peer: endpoint = {pair.noted}")
         if not files.is_name(output.stem):
-            print(f"A phone takes that name. For an interface of Linux rename {output}: to 1 to 15")
-            print("letters, digits, _=+.-, and .conf.")
+            print(f"A phone accepts that name. For a Linux interface, rename {output} to 1 to 15")
+            print("letters, digits, _=+.- and .conf.")
         if arguments.full_tunnel and not generate.masquerades(pair.server):
-            print(f"The peer sends everything here, and {path} has no NAT: without a firewall on")
-            print("this host that masquerades, it reaches nothing else. See `new server --nat`.")
+            print(
+                f"The peer sends everything here, and {path} has no NAT: unless a firewall on this"
+            )
+            print("host masquerades, it reaches nothing else. See `new server --nat`.")
     if arguments.reload and up:
         return reload(path, pair.changed)
     with _telling():
         if arguments.reload:
             say_not_up(path)
-        print(f"the server knows the peer after: wiresnake {command(path, up)}")
+        print(f"the server will know the peer after: wiresnake {command(path, up)}")
         if up and generate.saves(pair.server):
-            print("Before it goes down: with SaveConfig = true that would forget the peer.")
+            print("Do this before it goes down: with SaveConfig = true that would lose the peer.")
     return 0
 
 
 @contextlib.contextmanager
 def _telling() -> Iterator[None]:
-    """What is printed in it comes after the files are written: an output that takes nothing makes
-    no failure of that."""
+    """Guards output that follows after the files are written: if it cannot be written, the command
+    still succeeds."""
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
         streams.give_output_up()
         if not isinstance(error, BrokenPipeError):
-            what = f"the files are written, but what was to be printed is lost: {error.strerror}"
+            what = f"the files are written, but the output is lost: {error.strerror}"
             print(f"wiresnake: {what}", file=sys.stderr)
 
 
 def is_up(server: Path) -> bool:
-    """Whether its interface is there."""
+    """Returns whether the server's interface is up."""
     return os.path.exists(f"/sys/class/net/{server.stem}")
 
 
 def say_not_up(server: Path) -> None:
-    print(f"{server.stem} is not up, so there was nothing to reload")
+    print(f"{server.stem} is not up, so nothing was reloaded")
 
 
 def command(server: Path, up: bool) -> str:
-    """By which a change of the file is applied, and all others that were made."""
+    """Returns the command that applies the file with all its changes."""
     return f"{'reload' if up else 'up'} {_argument(server)}"
 
 
 def reload(server: Path, peers: Sequence[str]) -> int:
-    """Applies to the running interface what its file says of these peers, by their public keys,
-    and nothing else. Its exit code."""
+    """Applies the file's settings of these peers, by public key, to the running interface, and
+    nothing else. Returns the exit code."""
     from wiresnake.cli import main
 
     only = (word for key in peers for word in ("--only", key))
@@ -293,13 +305,14 @@ def reload(server: Path, peers: Sequence[str]) -> int:
 
 
 def _in_use(interface: str) -> list[generate.Network]:
-    """What a running interface's peers have, and this host: no new peer may get it."""
+    """Returns addresses of this host and of a running interface's peers, which no new peer can
+    have."""
     from wiresnake.devices.interface import open_interface
 
     try:
         peers = open_interface(interface).read().peers
     except HostError as error:
-        what = f"{interface} is up and cannot be asked which addresses are in use"
+        what = f"{interface} is up, and the addresses in use cannot be read"
         raise HostError(error.errno, f"{what}: {error.strerror}; run this as root") from None
     allowed = (one for peer in peers for one in peer.allowed_ips)
     return [*map(ipaddress.ip_network, allowed), *_here()]
@@ -308,25 +321,26 @@ def _in_use(interface: str) -> list[generate.Network]:
 def _number(low: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and low <= int(text[:9]) < 65536):
-            raise argparse.ArgumentTypeError(f"a number from {low} to 65535, not '{text}'")
+            raise argparse.ArgumentTypeError(f"must be a number from {low} to 65535, not '{text}'")
         return int(text)
 
     return read
 
 
 def _listed(arguments: list[str], read: Callable[[str], T]) -> list[T]:
-    """The option may come again, and each time hold a list."""
+    """Reads an option that can be given again, each time with a list."""
     found = []
     for item in (item.strip() for argument in arguments for item in argument.split(",")):
         try:
             found.append(read(item))
         except ValueError:
-            raise ConfigError(f"'{item}' is no IP address and length; as 10.7.0.1/24") from None
+            what = f"'{item}' is not an IP address with a length, such as 10.7.0.1/24"
+            raise ConfigError(what) from None
     return found
 
 
 def _here() -> list[generate.Network]:
-    """The networks of this host's addresses and routes."""
+    """Returns the networks of this host's addresses and routes."""
     from wiresnake.network import observe
 
     try:
@@ -336,14 +350,16 @@ def _here() -> list[generate.Network]:
 
 
 def _free_networks(taken: list[generate.Network]) -> list[generate.Interface]:
-    """Without the IPv6 one where Linux runs without IPv6, and would refuse the address."""
+    """Leaves out the IPv6 network if this Linux runs without IPv6, which would refuse the
+    address."""
     four, six = generate.free_networks(taken)
     return [four, six] if os.path.exists("/proc/net/if_inet6") else [four]
 
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """The first configuration of a host makes /etc/wireguard too; a failure leaves none."""
+    """Makes /etc/wireguard for a host's first configuration, and removes it again after a
+    failure."""
     missing = not folder.exists()
     if missing:
         try:
@@ -360,7 +376,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Two commands at once must not give two peers the same address."""
+    """Locks the folder: two commands at once must not give two peers the same address."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -373,7 +389,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _text(path: Path) -> str:
-    """Another configuration's; one that cannot be read claims nothing."""
+    """Reads another configuration; one that cannot be read claims no addresses."""
     try:
         return files.load(path)
     except (HostError, ConfigError):
@@ -381,5 +397,5 @@ def _text(path: Path) -> str:
 
 
 def _argument(path: Path) -> str:
-    """How a command names the file."""
+    """Returns the argument by which commands name the file."""
     return path.stem if path.parent == files.FOLDER else str(path)

@@ -1,4 +1,4 @@
-"""A line on the terminal while something takes longer than a second."""
+"""A progress line on the terminal for what takes longer than a second."""
 
 import contextlib
 import sys
@@ -12,14 +12,13 @@ _shown = False
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Says what is being done and for how long by now; nothing if it is soon over.
-
-    Only to a terminal's standard error: a file or a pipe gets what lasts, and this does not.
+    """Shows what is being done and for how long, unless it is over soon. It writes only to a
+    terminal on standard error, because the line does not last.
     """
     if not sys.stderr.isatty():
         yield
         return
-    from threading import Event, Thread  # Only a person pays for it.
+    from threading import Event, Thread  # Imported only when a person waits.
 
     over, begin = Event(), time.monotonic()
 
@@ -41,7 +40,7 @@ def progress(what: str) -> Iterator[None]:
 
 
 def clear() -> None:
-    """Makes room for a line that lasts."""
+    """Clears the progress line before a lasting line is written."""
     global _shown
     if _shown:
         _shown = False

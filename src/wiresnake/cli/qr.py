@@ -1,4 +1,4 @@
-"""`wiresnake qr`: a configuration as a QR code, which the apps for phones read."""
+"""`wiresnake qr`: shows a configuration as a QR code, which the apps for phones read."""
 
 import shutil
 import sys
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from segno import QRCode
 
 _LARGEST = 2953
-"""Bytes in a QR code of the largest size with the least redundancy."""
+"""Bytes in the largest QR code with the least redundancy."""
 _MARGIN = 4
-"""Light modules around the code, which the standard asks for."""
+"""Light modules around the code, which the standard requires."""
 _BLACK_ON_WHITE = "\033[38;5;16;48;5;231m"
 _COLOURS = ("\033[48;5;231m", "\033[48;5;16m")
 """The background of a light and of a dark module."""
@@ -31,8 +31,9 @@ def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
         description="Shows a configuration as a QR code, for the WireGuard apps of phones. It holds"
-        " the private key: whoever sees it can use the tunnel. What the apps refuse, such as"
-        " PostUp, is left out and said. A server's own file is refused: its key is for no phone.",
+        " the private key: anyone who sees it can use the tunnel. Settings that the apps refuse,"
+        " such as PostUp, are left out and reported. A server's own file is refused, because its"
+        " key is not for phones.",
         epilog="""\
 examples:
   wiresnake qr phone.conf
@@ -44,7 +45,7 @@ exit codes: 0 shown or written, 1 failed""",
     kinds = made.add_mutually_exclusive_group()
     kinds.add_argument("--png", type=Path, metavar="OUT", help="write a picture instead")
     kinds.add_argument("--svg", type=Path, metavar="OUT", help="write a vector picture instead")
-    made.add_argument("--raw", action="store_true", help="the file as it is, comments and all")
+    made.add_argument("--raw", action="store_true", help="show the file unchanged, with comments")
     made.add_argument(
         "--force", action="store_true", help="replace a file that exists; show a server's own"
     )
@@ -58,8 +59,8 @@ def main(argv: list[str]) -> int:
     text = files.load(path)
     if generate.is_servers(text) and not arguments.force:
         raise ConfigError(
-            f"{path} is a server's own: whoever scans its private key is the server. A phone gets"
-            " keys and a code of its own by `wiresnake new peer NAME`; --force shows this one"
+            f"{path} belongs to a server, and its private key must not leave it. A phone gets its"
+            " own keys and code with `wiresnake new peer NAME`; --force shows this one"
         )
     if not arguments.raw:
         [text] = exported(arguments.file, "android").values()
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 
 def show(text: str) -> None:
-    """Prints the code, and on stderr what to mind."""
+    """Prints the code, and warnings on stderr."""
     if streams.terminal_shows_blocks():
         drawn = terminal(text)
         width = len(drawn[0])
@@ -80,19 +81,22 @@ def show(text: str) -> None:
         drawn = ascii_terminal(text)
         width = 2 * (len(_code(text).matrix) + 2 * _MARGIN)
         print("\n".join(drawn), flush=True)
-    print("This code shows the private key: whoever sees it can use the tunnel.", file=sys.stderr)
+    print(
+        "This code shows the private key: anyone who sees it can use the tunnel.", file=sys.stderr
+    )
     columns, lines = shutil.get_terminal_size()
     if sys.stdout.isatty() and (width > columns or len(drawn) >= lines):
         hint = (
-            f"The code needs {width} columns and {len(drawn)} lines, here are {columns} and {lines}"
+            f"The code needs {width} columns and {len(drawn)} lines; this terminal has {columns}"
+            f" and {lines}"
         )
         hint += ": make the window larger, or the letters smaller,"
         print(f"{hint} or write a picture: wiresnake qr FILE --png OUT", file=sys.stderr)
 
 
 def terminal(text: str) -> list[str]:
-    """The code's lines, two rows of modules each, to be shown black on white: with the colours
-    of the terminal it would come out inverted on half of them."""
+    """Returns the code's lines, two rows of modules each, in black on white. With the terminal's
+    own colours it would be inverted on half of all terminals."""
     rows = [[int(cell) for cell in row] for row in _code(text).matrix_iter(border=_MARGIN)]
     if len(rows) % 2:
         rows.append([0] * len(rows[0]))
@@ -101,8 +105,8 @@ def terminal(text: str) -> list[str]:
 
 
 def ascii_terminal(text: str) -> list[str]:
-    """The same for a terminal without block elements: a row of modules a line, each two spaces of
-    its colour, so that it is twice as large."""
+    """Returns the same for a terminal without block elements: one row of modules per line, two
+    coloured spaces per module, so twice as large."""
     lines = []
     for row in _code(text).matrix_iter(border=_MARGIN):
         runs = (_COLOURS[int(cell)] + "  " * len(list(run)) for cell, run in groupby(row))
@@ -112,7 +116,7 @@ def ascii_terminal(text: str) -> list[str]:
 
 def _code(text: str) -> "QRCode":
     with needed_by("a QR code"):
-        import segno  # Only here: other commands shall not wait for it.
+        import segno  # Imported here so that other commands do not wait for it.
 
     data = text.encode("utf-8", "surrogateescape")
     try:

@@ -1,4 +1,4 @@
-"""`wiresnake up|down|reload|save|strip`: as wg-quick, and more."""
+"""`wiresnake up|down|reload|save|strip`: like wg-quick, and more."""
 
 import argparse
 import os
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FILE = """\
-FILE-OR-NAME is the path of a file whose name is the interface's followed by .conf, or the name of
-an interface, whose file is /etc/wireguard/NAME.conf; $CREDENTIALS_DIRECTORY/NAME.conf comes first
-where systemd gives credentials."""
+FILE-OR-NAME is the path of a file, named after the interface and .conf, or the name of an
+interface, whose file is /etc/wireguard/NAME.conf, or $CREDENTIALS_DIRECTORY/NAME.conf if systemd
+gives it."""
 
 _DESCRIPTIONS = {
     "up": """\
 Bring up an interface as its file says: keys, peers, addresses, MTU, DNS, routes, rules, firewall,
-PreUp and PostUp. If anything fails, all of it is undone, but not what hooks did. A hook may save
-the interface, or set what `wg set` can, but neither reload it nor take it down; it may ask on the
-terminal, so no progress is shown there.""",
+PreUp and PostUp. If anything fails, everything is undone, except what hooks did. A hook can save
+the interface or use `wg set`, but cannot reload it or take it down. A hook can ask on the terminal,
+so no progress is shown while it runs.""",
     "down": """\
-Take an interface down and undo what `up` did, also wg-quick's: PreDown, save if the file says
-SaveConfig, remove everything, PostDown. Mends what a killed `up` left, too. If the file is gone or
-has got a mistake, it goes by what `up` recorded; by NAME it finds the file, wherever it was.
-A hook may ask on the terminal, so no progress is shown there.""",
+Take an interface down and undo what `up` or wg-quick did: PreDown, save if the file says
+SaveConfig, remove everything, PostDown. It also cleans up after a killed `up`. If the file is gone
+or has a mistake, it uses what `up` recorded, and finds the file by NAME wherever it was. A hook can
+ask on the terminal, so no progress is shown while it runs.""",
     "reload": """\
-Make a running interface what its file says: peers, addresses, MTU, DNS, routes, rules, firewall.
-Only what differs is touched, all of it or nothing; sessions and counters stay. Port, mark and
-private key stay if the file does not give them. PreUp and its kind do not run. It mends first
-what a killed one left, also with --diff, and says so.""",
-    "save": "Write an interface's present state to its file, for root alone to read.",
-    "strip": "Print a file without what only wg-quick reads.",
+Apply the file to a running interface: peers, addresses, MTU, DNS, routes, rules, firewall. Only
+differences are changed, all or none of them; sessions and counters stay. Port, mark and private key
+stay if the file does not give them. Hooks such as PreUp do not run. It first cleans up after a
+killed command, even with --diff, and says so.""",
+    "save": "Write an interface's current state to its file, which only root can read.",
+    "strip": "Print a file without the keys that only wg-quick reads.",
 }
 _EPILOGS = {
     "up": """\
@@ -44,25 +44,26 @@ examples:
   wiresnake up wg0
   wiresnake up --backend user ./office.conf
 
-OnUp and OnDown of a peer are run by `wiresnake events --hooks`, which this starts.
-With --foreground it tells the service manager (Type=notify or notify-reload) when the interface
-is up, reloads at SIGHUP, takes it down at SIGTERM, and ends when somebody else takes it down.
+OnUp and OnDown of a peer are run by `wiresnake events --hooks`, which this command starts. With
+--foreground it notifies the service manager (Type=notify or notify-reload) when the interface is
+up, reloads it at SIGHUP, takes it down at SIGTERM, and ends when another program takes it down.
 
-exit codes: 0 it is up; 1 an error; the code of a hook that failed""",
+exit codes: 0 the interface is up; 1 an error; the code of a hook that failed""",
     "down": """\
 examples:
   wiresnake down wg0
 
-exit codes: 0 it is down; 1 an error; the code of a hook that failed (PostDown: it is down)""",
+exit codes: 0 the interface is down; 1 an error; the code of a hook that failed (after a failed
+PostDown it is down)""",
     "reload": """\
 examples:
-  wiresnake reload --diff wg0    what would change, a line each: + new, - gone, ~ other
+  wiresnake reload --diff wg0    what would change, one per line: + added, - removed, ~ changed
   wiresnake reload wg0
 
-A peer that roamed keeps its endpoint, unless the file's was edited.
+A peer that roamed keeps its endpoint, unless the endpoint in the file was edited.
 
-exit codes: 0 done, or with --diff nothing to do; 1 an error, and nothing changed;
-            2 with --diff: there are changes""",
+exit codes: 0 done, or with --diff nothing to do; 1 an error, and nothing changed; 2 with --diff:
+there are changes""",
     "save": """\
 examples:
   wiresnake save wg0
@@ -85,14 +86,14 @@ def main(argv: "Sequence[str]") -> int:
     try:
         return _run(argv[0], arguments)
     except KeyboardInterrupt:
-        _fail("interrupted; all is as it was")
+        _fail("interrupted; nothing has changed")
         return 130
     except WiresnakeError as error:
         return getattr(error, "code", None) or _failed(error)
 
 
 def parser(command: str) -> Parser:
-    """Of one of the five."""
+    """Returns the parser of one of the five subcommands."""
     made = Parser(
         prog=f"wiresnake {command}",
         description=f"{_DESCRIPTIONS[command]}\n\n{_FILE}",
@@ -103,11 +104,11 @@ def parser(command: str) -> Parser:
             "--backend",
             choices=("auto", "kernel", "user"),
             default="auto",
-            help="whose data plane: the kernel's, or a daemon's (wiresnaked, or"
-            " $WG_QUICK_USERSPACE_IMPLEMENTATION); auto takes the kernel's where it has one",
+            help="use the kernel's WireGuard, or a daemon (wiresnaked, or"
+            " $WG_QUICK_USERSPACE_IMPLEMENTATION); auto: the kernel's if it has one",
         )
         made.add_argument(
-            "--foreground", action="store_true", help="stay, and take it down at the end"
+            "--foreground", action="store_true", help="keep running, and take it down at the end"
         )
     if command == "reload":
         made.add_argument("--diff", action="store_true", help="only print what would change")
@@ -115,14 +116,14 @@ def parser(command: str) -> Parser:
         what.add_argument(
             "--keep",
             action="store_true",
-            help="take nothing away that the file does not name, whoever added it",
+            help="remove nothing that the file does not name, whoever added it",
         )
         what.add_argument(
             "--only",
             action="append",
             default=[],
             metavar="PEER",
-            help="this peer alone, by its name or public key; may come again",
+            help="only this peer, by its name or public key; can be given again",
         )
     made.add_argument("interface", metavar="FILE-OR-NAME", help="see above")
     return made
@@ -156,7 +157,7 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     else:
         from wiresnake.lifecycle.reload import Wish, reload
 
-        # Not of `up` and `down`: a hook may ask something on this terminal.
+        # Not for `up` and `down`, whose hooks may ask on this terminal.
         with progress(f"reloading {argument}"):
             reload(argument, _say, _note, Wish(arguments.keep, tuple(arguments.only)))
     return 0
@@ -170,12 +171,14 @@ def _stay(interface: str, argument: str) -> int:
     def try_reload() -> None:
         try:
             reload(argument, _say, _note)
-        except WiresnakeError as error:  # The interface goes on as it was.
+        except WiresnakeError as error:  # The interface continues unchanged.
             _failed(error)
 
     if stay(interface, try_reload, lambda: down(argument, _say, _note)):
         return 0
-    return _fail(f"{interface} is gone; a full tunnel's traffic waits for `wiresnake up` or `down`")
+    return _fail(
+        f"{interface} is gone; a full tunnel's traffic is held back until `wiresnake up` or `down`"
+    )
 
 
 def _strip(argument: str) -> int:
@@ -195,7 +198,7 @@ def _strip(argument: str) -> int:
 
 
 def _as_root(argv: "Sequence[str]") -> int:
-    """Starts anew with sudo, as wg-quick does."""
+    """Starts again with sudo, as wg-quick does."""
     from wiresnake.linux.programs import ourselves
 
     sudo = shutil.which("sudo")

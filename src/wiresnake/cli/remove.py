@@ -1,4 +1,4 @@
-"""`wiresnake remove`: takes a peer off a server."""
+"""`wiresnake remove`: removes a peer from a server."""
 
 import errno
 
@@ -12,22 +12,22 @@ from wiresnake.errors import HostError
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        description="Takes a peer out of the server's file, with the comment right above it; all"
-        " else stays. A phone that was lost and is to have its place back gets new keys instead, by"
-        " `wiresnake new peer NAME --replace`.",
+        description="Removes a peer from the server's file, with the comment directly above it."
+        " The rest stays. To give a lost phone new keys instead, use `wiresnake new peer NAME"
+        " --replace`.",
         epilog="""\
 examples:
   wiresnake remove phone --reload
   wiresnake remove phone --server office
 
-exit codes: 0 done, 1 failed, and then no file has changed""",
+exit codes: 0 done; 1 failed, and no file has changed""",
     )
     made.add_argument("peer", metavar="PEER", help="its name in the file, or its public key")
     made.add_argument(
         "--server", default="wg0", metavar="NAME|FILE", help="the server (default: wg0)"
     )
     made.add_argument(
-        "--reload", action="store_true", help="take it off the running server at once"
+        "--reload", action="store_true", help="remove it from the running server at once"
     )
     return made
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     path = files.find(arguments.server)
     if not files.exists(path) and path.parent.is_dir():
-        raise HostError(errno.ENOENT, f"there is no {path}; --server names another")
+        raise HostError(errno.ENOENT, f"{path} does not exist; name another with --server")
     with making.locked(path.parent):
         text, key = generate.without(files.load(path), arguments.peer, file=str(path))
         files.save(New(path, text, replace=True))
@@ -47,7 +47,10 @@ def main(argv: list[str]) -> int:
     if arguments.reload:
         making.say_not_up(path)
     if up:
-        print(f"it can use the tunnel until: wiresnake {making.command(path, up)}")
+        print(f"the peer can use the tunnel until: wiresnake {making.command(path, up)}")
         if generate.saves(text):
-            print("Before it goes down: with SaveConfig = true that would bring it back.")
+            print(
+                "Do this before the interface goes down: with SaveConfig = true that would bring"
+                " the peer back."
+            )
     return 0

@@ -1,4 +1,4 @@
-"""Files with secrets, read into memory that can be wiped; they may be pipes."""
+"""Reads files with secrets, also from pipes, into memory that can be wiped."""
 
 import os
 
@@ -9,11 +9,11 @@ _KEY_LENGTH = 44
 
 
 class BadKeyFile(Exception):
-    """What `wg` says of a file that holds no key."""
+    """The file does not hold a key; the text is that of `wg`."""
 
 
 def read(path: str) -> bytearray:
-    """The whole file, which the caller wipes. OSError if it cannot be read."""
+    """Returns the whole file, which the caller wipes. OSError if it cannot be read."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _read(fd)
@@ -22,9 +22,8 @@ def read(path: str) -> bytearray:
 
 
 def read_key(path: str) -> bytearray | None:
-    """The 44 characters of a key, which the caller wipes; None if the file is empty.
-
-    An empty pipe is what a failed command leaves, so it is no wish for no key. OSError, BadKeyFile.
+    """Returns the 44 characters of a key, which the caller wipes; None if the file is empty. An
+    empty pipe is an error, because a failed command leaves one. OSError, BadKeyFile.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""`wiresnake set`, `setconf`, `addconf` and `syncconf`: changes to a running interface, as `wg`."""
+"""`wiresnake set`, `setconf`, `addconf` and `syncconf`: change a running interface, like `wg`."""
 
 import os
 import sys
@@ -26,11 +26,11 @@ _NO_KEY = b"A" * 43 + b"="
 
 
 class _Refused(Exception):
-    """What is printed, line by line, before the command fails."""
+    """The command fails after printing this, line by line."""
 
 
 def main(argv: list[str]) -> int:
-    """Exits with 0, or 1: then nothing was applied, unless a daemon refused the change."""
+    """Returns 0, or 1 if nothing was applied, unless a daemon refused a part of the change."""
     command, *words = argv
     if "-h" in words or "--help" in words:
         parser(command).print_help()
@@ -99,22 +99,24 @@ def _key_file(word: str, path: str) -> bytearray:
     try:
         return secret_files.read_key(path) or bytearray(_NO_KEY)
     except OSError as error:
-        hint = f"{word} takes the name of a file with the key, not the key itself"
+        hint = f"{word} takes the name of a file that holds the key, not the key itself"
         raise _Refused(f"fopen: {error.strerror}\nwiresnake: {hint}") from None
     except secret_files.BadKeyFile as bad:
-        hint = f"{word}: {path} holds no key; it takes the 44 characters of wg genkey or genpsk"
+        hint = (
+            f"{word}: {path} does not hold a key, which is 44 characters from wg genkey or genpsk"
+        )
         raise _Refused(f"{bad}\nwiresnake: {hint}") from None
 
 
 def _misplaced(word: str, key: Key | None, value: str | None, in_peer: bool) -> str:
     if key and key.section == "interface" and in_peer:
-        return f"wiresnake: {word} is the interface's: it stands before the first peer"
+        return f"wiresnake: {word} belongs to the interface: put it before the first peer"
     peers = key and key.section == "peer" and key is not schema.PUBLIC_KEY
     if (peers or word == "remove") and not in_peer:
-        return f"wiresnake: {word} is a peer's: it stands behind 'peer' and its public key"
+        return f"wiresnake: {word} belongs to a peer: put it after 'peer' and its public key"
     if key and value is None:
         return f"wiresnake: {word} takes a value"
-    return "wiresnake: `wiresnake set --help` has the words that there are"
+    return "wiresnake: `wiresnake set --help` lists the arguments"
 
 
 def _from_file(command: str, name: str, path: str) -> DeviceChange:
@@ -153,7 +155,8 @@ def _state(name: str) -> InterfaceState:
 def _difference(
     text: bytearray, scanned: list[Line], state: InterfaceState, path: str
 ) -> DeviceChange:
-    """What makes the interface that of the file; of the interface itself only what it names."""
+    """Returns the change that makes the peers those of the file, and sets of the interface only
+    what the file names."""
     found = peer_diff.compare(text, scanned, state, {}, _resolve, name=path)
     given = {line.key for line in scanned}
     private, port, mark = found.device.private_key, found.device.listen_port, found.device.fwmark
@@ -172,7 +175,7 @@ def _public(state: InterfaceState) -> bytes | None:
 
 
 def _explain(error: ConfigError, text: bytearray) -> str:
-    """First what `wg` says, then where it is and what to do."""
+    """Returns the text of `wg`, followed by the place and what to do."""
     mistake = error.__context__
     ours = f"wiresnake: {error}"
     if not isinstance(mistake, wg.Mistake):
@@ -180,7 +183,7 @@ def _explain(error: ConfigError, text: bytearray) -> str:
     line = mistake.reading
     if mistake.line or line is None:
         return f"A peer is missing a public key\nInvalid configuration\n{ours}"
-    begin = line.code if line.number > 1 else 0  # `wg` knows no byte order mark.
+    begin = line.code if line.number > 1 else 0  # `wg` does not know a byte order mark.
     code = squeezed(text[begin : line.end].partition(b"#")[0]).decode(errors="replace")
     cause = mistake.__context__
     plain = isinstance(cause, ValueError | OSError) and not isinstance(cause, UnicodeError)
@@ -192,7 +195,7 @@ def _explain(error: ConfigError, text: bytearray) -> str:
 
 
 def _warn(key: Key, value: str) -> None:
-    """Of what is accepted, and yet not what it looks like."""
+    """Warns about a value that is accepted, but does not mean what it seems to."""
     warnings = []
     if key.kind == "networks" and value:
         warnings = stock_texts.host_bits(value)
@@ -208,7 +211,7 @@ def _resolve(host: str, port: str) -> Endpoint:
 
 @cache
 def _resolver() -> wg.Resolve:
-    """Made once a name is looked up, as `wg` reads the environment then."""
+    """Makes the resolver with the first name, because `wg` reads the environment at that moment."""
     try:
         return resolver()
     except ConfigError as error:
@@ -240,39 +243,39 @@ def parser(command: str) -> "Parser":
         description=_DESCRIPTION[command],
         epilog=f"{_EPILOG[command]}\n\n{_ENVIRONMENT}\n\n{_EXIT_CODES}",
     )
-    made.add_argument("interface", help="a daemon's or the kernel's")
+    made.add_argument("interface", help="an interface of a daemon or of the kernel")
     if command == "set":
-        made.add_argument("words", nargs="+", help="what to change, see below")
+        made.add_argument("words", nargs="+", help="what to change; see below")
     else:
-        made.add_argument("file", help="a file of `wg`, /dev/stdin, or another pipe")
+        made.add_argument("file", help="a file for `wg`, /dev/stdin, or another pipe")
     return made
 
 
 _DESCRIPTION = {
     "set": """\
-Change a running interface: the words before the first `peer` are of the interface, those behind
-of that peer, which is made if there is none.""",
+Change a running interface. Arguments before the first `peer` configure the interface. Arguments
+after it configure that peer, which is created if it does not exist.""",
     "setconf": """\
-Replace an interface's configuration by a file: what the file does not hold is gone. Sessions end;
-`syncconf` keeps them.""",
+Replace an interface's configuration with a file. What the file does not contain is removed.
+Sessions end; `syncconf` keeps them.""",
     "addconf": """\
-Add a file to an interface's configuration: peers that are not in it stay, those that are get its
-allowed IPs in place of theirs.""",
+Add a file to an interface's configuration. Peers outside the file stay. Peers in the file get its
+allowed IPs instead of theirs.""",
     "syncconf": """\
-Make an interface's peers those of a file, and touch nothing but what differs: sessions go on.
-
-Two things differ from `wg syncconf`. What the file does not say of the interface itself, its
-ListenPort, FwMark or PrivateKey, stays as it is: there it gets a new random port, and loses the
-mark without which a full tunnel swallows its own packets, at every reload. And what is already so
-is not sent again. `wiresnake reload` does the rest: addresses, routes, DNS.""",
+Make an interface's peers match a file, and change only what differs, so that sessions continue.
+There are two differences from `wg syncconf`. ListenPort, FwMark and PrivateKey stay if the file
+does not give them; `wg syncconf` gives the interface a new random port and removes the mark,
+without which a full tunnel routes its own packets into itself. And what is already right is not
+sent again. `wiresnake reload` also handles addresses, routes and DNS.""",
 }
 _FILE = """\
-The file may hold what `wiresnake showconf` prints. wg-quick's keys (Address, DNS, ...) are
-refused: `wiresnake strip` leaves them out. A mistake is told with its line; nothing is applied."""
+The file can contain what `wiresnake showconf` prints. wg-quick's keys (Address, DNS, ...) are
+refused; `wiresnake strip` removes them. A mistake is reported with its line, and nothing is
+applied."""
 
 
 def _listed(section: str) -> str:
-    """The words of a section for the help, those that take secrets last."""
+    """Lists a section's arguments for the help, those that take secrets last."""
     lines = []
     for key in sorted(schema.keys_of(section), key=lambda key: key.secret):
         if key.word and key is not schema.PUBLIC_KEY:
@@ -283,10 +286,10 @@ def _listed(section: str) -> str:
 
 _EPILOG = {
     "set": f"""\
-words of the interface:
+arguments of the interface:
 {_listed("interface")}
 
-words of a peer, behind `peer PUBLIC_KEY`:
+arguments of a peer, after `peer PUBLIC_KEY`:
   remove                    removes it
 {_listed("peer")}
 
@@ -301,7 +304,8 @@ examples:
 }
 _ENVIRONMENT = """\
 environment:
-  WG_ENDPOINT_RESOLUTION_RETRIES=N|infinity   how often a host name is looked up again (15)"""
+  WG_ENDPOINT_RESOLUTION_RETRIES=N|infinity   how often to retry the lookup of a host name (default:
+  15)"""
 _EXIT_CODES = """\
-exit codes: 0 done; 1 nothing was changed, unless a daemon refused a part (its earlier parts may
-be applied)"""
+exit codes: 0 done; 1 nothing was changed, unless a daemon refused a part (earlier parts may be
+applied)"""

@@ -1,6 +1,6 @@
-"""`wiresnake show` and `showconf`: what interfaces and peers are, as `wg` says it.
+"""`wiresnake show` and `showconf`: print interfaces and peers as `wg` does.
 
-Without argparse, which is for help alone: a `show` has 40 ms.
+They use argparse only for help, because `show` has 40 ms.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Exits with 0, or 1 if no interface could be read or a word is wrong."""
+    """Returns 0, or 1 if no interface could be read or an argument is wrong."""
     command, *words = argv
     if "-h" in words or "--help" in words:
         parser(command).print_help()
@@ -54,7 +54,7 @@ def _show(words: list[str]) -> int:
         texts = [pretty(one, now, color=color, secrets=secrets) for one in states]
         sys.stdout.write("\n".join(texts))
     if not words and not names and sys.stdout.isatty():
-        hint = "no WireGuard interface is here; `wiresnake --help` says how to make one"
+        hint = "this host has no WireGuard interface; `wiresnake --help` says how to make one"
         print(f"wiresnake: {hint}", file=sys.stderr)
     return 1 if names and not states else 0
 
@@ -65,7 +65,7 @@ def _showconf(words: list[str]) -> int:
     state = _read(words[0])
     if state is None:
         return 1
-    from wiresnake.conffile.write import write_config  # Only this needs it.
+    from wiresnake.conffile.write import write_config  # Only JSON needs it.
 
     sys.stdout.write(write_config(state))
     return 0
@@ -120,25 +120,27 @@ def parser(command: str) -> "Parser":
         return made
     made.add_argument("interface", nargs="?", default="all", help="a name, all, or interfaces")
     made.add_argument("field", nargs="?", choices=FIELDS, metavar="field", help=", ".join(FIELDS))
-    made.add_argument("--json", action="store_true", help="an object by interface name, see below")
+    made.add_argument(
+        "--json", action="store_true", help="print an object by interface name; see below"
+    )
     return made
 
 
 _DESCRIPTION = {
     "show": """\
 Show WireGuard interfaces and their peers: the kernel's, and those of any daemon with a socket in
-/var/run/wireguard. `interfaces` prints their names; a field, for scripts, one line a value with
-tabs between; everything is to the byte as `wg show` prints it. A field shows secrets, the form
-without one hides them.""",
+/var/run/wireguard. `interfaces` prints their names; a field is for scripts: one value per line,
+separated by tabs. The output is byte for byte that of `wg show`. A field shows secrets; the form
+without a field hides them.""",
     "showconf": "Print an interface's configuration as a file for `setconf`, secrets included.",
 }
 _EPILOG = {
     "show": """\
 JSON: {IFACE: {privateKey, publicKey, listenPort, fwmark, peers: {PUBLIC_KEY: {presharedKey,
-endpoint, latestHandshake, transferRx, transferTx, persistentKeepalive, allowedIps: [...]}}}}, as
-contrib/json/wg-json of wireguard-tools. Keys are strings of base64, "(hidden)" without a field;
-latestHandshake is in seconds since 1970; what is absent or zero is left out. With a field the
-object holds nothing else; `interfaces` gives a list.
+endpoint, latestHandshake, transferRx, transferTx, persistentKeepalive, allowedIps: [...]}}}}, like
+contrib/json/wg-json of wireguard-tools. Keys are base64 strings, or "(hidden)" without a field;
+latestHandshake is in seconds since 1970; absent or zero values are left out. With a field the
+object contains only that field; `interfaces` gives a list.
 
 environment:
   WG_COLOR_MODE=always|never   colours (default: on a terminal)
@@ -150,7 +152,7 @@ examples:
   wiresnake show all dump
   wiresnake show wg0 --json | jq '.wg0.peers[].endpoint'
 
-exit codes: 0 done; 1 no interface could be read, or a word is wrong""",
+exit codes: 0 done; 1 no interface could be read, or an argument is wrong""",
     "showconf": """\
 examples:
   (umask 077; wiresnake showconf wg0 >wg0.conf)

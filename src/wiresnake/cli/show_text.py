@@ -1,4 +1,4 @@
-"""The forms in which `show` gives an interface: pretty, by field for scripts, and as JSON."""
+"""The output formats of `show`: for people, by field for scripts, and JSON."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,8 @@ FIELDS = (*_DEVICE, *_PEER, "dump")
 
 
 def script(state: InterfaceState, field: str, with_name: bool) -> str:
-    """One of FIELDS, to the byte as `wg show IFACE FIELD`; with the name before each line."""
+    """Returns one of FIELDS, byte for byte as `wg show IFACE FIELD`; with the name before each
+    line."""
     if field == "dump":
         lines = ["\t".join(of(state) for of in _dump_device), *map(_dump_peer, state.peers)]
     elif field in _DEVICE:
@@ -49,7 +50,7 @@ def _dump_peer(peer: PeerState) -> str:
 
 
 def pretty(state: InterfaceState, now: int, *, color: bool, secrets: bool) -> str:
-    """As `wg show IFACE`: who shook hands last comes first."""
+    """Returns the output of `wg show IFACE`: the peer with the latest handshake comes first."""
     lines = [f"{_RESET}{_GREEN}{_BOLD}interface{_RESET}: {_GREEN}{state.name}{_RESET}"]
     if state.public_key:
         lines.append(_line("public key", state.public_key))
@@ -118,9 +119,8 @@ def _bytes(count: int) -> str:
 
 
 def as_json(states: Sequence[InterfaceState], field: str, *, secrets: bool) -> str:
-    """An object by interface name, of the shape that wireguard-tools' contrib/json/wg-json gives.
-
-    What is absent or zero is left out. With a field nothing but that is in it.
+    """Returns an object by interface name, in the format of wireguard-tools' contrib/json/wg-json.
+    Absent or zero values are left out. With a field it contains only that.
     """
     import json
 

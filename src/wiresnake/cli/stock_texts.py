@@ -1,4 +1,4 @@
-"""What `wg` says of values that cannot be meant: scripts may look for it."""
+"""The texts of `wg` about invalid values, because scripts may look for them."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ _SECRET = re.compile("[A-Za-z0-9+/]{20,}=?")
 
 
 def bad_value(key: Key, value: str, cause: BaseException | None) -> str:
-    """Says that a key cannot have such a value. `cause` is what the parser met."""
+    """Returns the text for a key's invalid value. `cause` is the parser's error."""
     if key.kind != "public key":
         value = shown(value)
     if key.kind == "endpoint" and (what := _endpoint(value)):
@@ -36,13 +36,13 @@ def bad_value(key: Key, value: str, cause: BaseException | None) -> str:
 
 
 def unrecognized(line: str) -> str:
-    """Of any other line, without whitespace; a secret in it stays one."""
+    """Returns the text for any other line, without whitespace. A secret in it is hidden."""
     public = line.lower().startswith(f"{PUBLIC_KEY.name.lower()}=")
     return f"Line unrecognized: `{line if public else _SECRET.sub('(hidden)', line)}'"
 
 
 def host_bits(value: str) -> list[str]:
-    """The warnings about a list of allowed IPs that can be read."""
+    """Returns warnings about a valid list of allowed IPs."""
     found = []
     for part in value.split(","):
         network = part.removeprefix("+").removeprefix("-")
@@ -68,7 +68,7 @@ def _allowed_ips(value: str) -> str:
 
 
 def _endpoint(value: str) -> str:
-    """What is wrong with its form, if anything is."""
+    """Returns what is wrong with the format of an endpoint, or nothing."""
     if not value:
         return "Unable to parse empty endpoint"
     if value.startswith("["):

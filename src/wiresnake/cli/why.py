@@ -1,4 +1,4 @@
-"""`wiresnake why`: why a peer is not talking."""
+"""`wiresnake why`: says why a peer is not talking."""
 
 import argparse
 import json
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 TALKING, NOT_TALKING = 0, 3
 
 _EPILOG = """\
-The reason comes first, then the numbers that it rests on, then what to do.
+The reason comes first, then the facts behind it, then what to do.
 
 examples:
   wiresnake why phone               by the friendly name in the interface's file
   wiresnake why wg0 xTIB            by the beginning of its public key
-  wiresnake why 10.0.0.7            by an address: "why can I not reach it?"
-  wiresnake why --json wg0 phone    for a script: "reason" is one word
+  wiresnake why 10.0.0.7            by an address that cannot be reached
+  wiresnake why --json wg0 phone    for a script: "reason" is an identifier
 
-A name is what stands in a comment of the [Peer] section: # friendly_name = phone
+The name comes from a comment in the [Peer] section: # friendly_name = phone
 
-Devices of wiresnaked say what happened to each handshake. The kernel's devices and other daemons
-do not: then the answer rests on their counters, the routes and the resolver, and says so.
-To a silent peer's endpoint a ping and an empty datagram are sent. Of a peer that calls this host
-the answer says, too, whether its packets for others are forwarded here, and which chain drops them.
+Devices of wiresnaked report what happened to each handshake. The kernel's devices and other daemons
+do not; the answer then uses their counters, the routes and the resolver, and says so. A silent
+peer's endpoint gets a ping and an empty datagram. For a peer that contacts this host, the answer
+also says whether this host forwards its packets, and which chain drops them.
 
-exit codes: 0 the peer is talking and nothing is wrong, 3 it is not, or packets of it are dropped,
-1 the question cannot be answered"""
+exit codes: 0 the peer is talking and nothing is wrong; 3 it is not, or its packets are dropped; 1
+the question cannot be answered"""
 
 
 def parser(command: str) -> Parser:
@@ -41,12 +41,14 @@ def parser(command: str) -> Parser:
         description="Says why a peer is not talking.",
         epilog=_EPILOG,
     )
-    made.add_argument("interface", metavar="IFACE", nargs="?", help="all interfaces if left out")
+    made.add_argument("interface", metavar="IFACE", nargs="?", help="default: all interfaces")
     made.add_argument(
-        "peer", metavar="PEER", help="a name, a public key or its beginning, or an address"
+        "peer", metavar="PEER", help="a name, the beginning of a public key, or an address"
     )
     made.add_config("names and endpoints are")
-    made.add_argument("--json", action="store_true", help="the answer as JSON, a failure too")
+    made.add_argument(
+        "--json", action="store_true", help="print the answer as JSON, also a failure"
+    )
     return made
 
 
@@ -77,7 +79,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
-    """The one that is chosen, or all that can be read."""
+    """Returns the chosen interface, or all that can be read."""
     from wiresnake.devices.interface import interface_names, none_found, read_state
     from wiresnake.diagnosis.target import Named
     from wiresnake.lifecycle import labels_file
@@ -91,7 +93,7 @@ def _interfaces(chosen: str | None, config: Path | None) -> "list[Named]":
             gone = error
             if not chosen:
                 clear()
-                print(f"wiresnake: {name} is left out: {error.strerror}", file=sys.stderr)
+                print(f"wiresnake: skipping {name}: {error.strerror}", file=sys.stderr)
             continue
         found.append(Named(state, labels_file.of_interface(name, config).all()))
     if not found:
