@@ -268,25 +268,25 @@ def test_a_dead_tunnel_is_open_for_names_known_around_it_and_shut_again(
         uplink.leaked()
         kill_daemon(host, "wg0")
         # Known on this host: no need to open it.
-        assert "traffic goes around" not in up(FILE.replace(ENDPOINT, "near.example"))
+        assert "traffic bypasses" not in up(FILE.replace(ENDPOINT, "near.example"))
         assert_shut()
         kill_daemon(host, "wg0")
         # A hook of PreUp has time to make the name known.
         known = f"PreUp = echo {ENDPOINT} late.example >>/etc/hosts\n[Peer]"
         late = FILE.replace("[Peer]", known).replace(ENDPOINT + ":", "late.example:")
-        assert "traffic goes around" not in up(late)
+        assert "traffic bypasses" not in up(late)
         assert_shut()
         kill_daemon(host, "wg0")
         # Known to nobody: a short while, and shut again.
         began = time.monotonic()
         says = up(FILE.replace(ENDPOINT, "nowhere.example"), check=False)
-        assert "until that is done, traffic goes around wg0" in says
+        assert "until that is done, traffic bypasses wg0" in says
         assert "cannot resolve 'nowhere.example:51820'" in says.splitlines()[-1]
         assert time.monotonic() - began < 30
         assert any(uplink.leaked().values())
         assert_shut()
         # Known around the tunnel alone.
-        assert "traffic goes around" in up(FILE.replace(ENDPOINT, "far.example"))
+        assert "traffic bypasses" in up(FILE.replace(ENDPOINT, "far.example"))
         uplink.leaked()
         assert_shut()
         assert host.output("ip rule").count("fwmark") == 1

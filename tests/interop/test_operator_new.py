@@ -100,7 +100,7 @@ def test_a_host_that_can_neither_filter_nor_forward(make_host: MakeHost, tmp_pat
         (useless / name).chmod(0o755)
     environment = {"PATH": f"{useless}:{hosts.program_path()}"}
     done = server.run(f"{WIRESNAKE} up", path, env=environment)
-    assert "wg0: peers reach this host alone" in done.stderr
+    assert "wg0: peers reach only this host" in done.stderr
     server.run(f"{WIRESNAKE} down", path, env=environment)
     assert "wg0" not in server.output("ip link")
 

@@ -307,7 +307,7 @@ def test_a_resolvconf_that_knows_no_list(pair: tuple[Machine, Machine]) -> None:
         ours("up")
         resolvconf.chmod(0)
         said = ours("down").stderr
-        assert "neither resolvconf nor systemd-resolved is here to take the name" in said
+        assert "neither resolvconf nor systemd-resolved is left to remove the name" in said
         assert ours.host.output("ls /run/wiresnake") == ""
     finally:
         resolvconf.chmod(0o755)
@@ -559,7 +559,7 @@ def test_nothing_is_applied_of_a_file_with_a_mistake(pair: tuple[Machine, Machin
         ("MTU = big", ":4:7: not an MTU: 'big'"),
         ("Address = 10.9.0.1/24, 10.9.0.300", ":4:24: not an address: '10.9.0.300'"),
         ("Table = nowhere", "there is no routing table 'nowhere'"),
-        ("[Peer]\nAddress = 10.9.0.1/24", ":5:1: 'Address' belongs under [Interface]"),
+        ("[Peer]\nAddress = 10.9.0.1/24", ":5:1: 'Address' belongs in [Interface]"),
         ("[Peer]\nAllowedIPs = 10.0.0.0/8", ":4:1: this [Peer] has no PublicKey"),
         ("Colour = blue", ":4:1: unknown key 'Colour'"),
         ("PrivateKey = abc", ":4:1: bad value of 'PrivateKey'"),
@@ -608,8 +608,8 @@ def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_pat
         assert ours.network() == before
         return said.stderr
 
-    assert "going by what `up` recorded" in after(file=ours.file, text=None)
-    assert "going by what `up` recorded" in after(file="wg0", text=None)
+    assert "using what `up` recorded" in after(file=ours.file, text=None)
+    assert "using what `up` recorded" in after(file="wg0", text=None)
     assert "recorded" not in after(file="wg0", text=good)
     assert "not an MTU" in after(file=ours.file, text=f"{good}[Interface]\nMTU = big\n")
     # What only the device knows is not thrown away.

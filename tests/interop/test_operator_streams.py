@@ -125,7 +125,7 @@ def test_closed_streams(host: Host, tmp_path: Path, closed: str) -> None:
         # A failure is told where there is somebody to be told, and comes to an end too.
         failed = _shell(host, f"exec {OURS.program} wg1 {redirected}")
         assert failed.returncode == 1
-        assert ("exists already" in failed.stderr) == ("2" not in closed)
+        assert ("in use by another process" in failed.stderr) == ("2" not in closed)
         assert failed.stdout == ""
     finally:
         _shell(host, "ip link delete wg1; ip link delete wg0")

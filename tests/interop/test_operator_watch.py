@@ -555,7 +555,7 @@ def test_a_daemon_that_tells_nothing_is_watched(make_host: MakeHost, ours: Imple
         hosts.await_tunnel(end.host)
     told = a.host.start(WIRESNAKE, "events", "--json", "wg0")
     (notice,) = lines(told, 1)
-    assert notice == "wiresnake: wg0 reports no events: watching, by a look every second"
+    assert notice == "wiresnake: wg0 reports no events, so it is polled every second"
     answer = why(a, b.public)
     assert answer["reason"] == "no_endpoint"
     assert "This interface's daemon does not report" in answer["not_known"]

@@ -67,11 +67,11 @@ AllowedIPs = 10.0.0.0/8, 10.1.0.0/33
 ; old
 Jc = 4
 """,
-        "1:1: error: MTU stands before any section",
+        "1:1: error: MTU comes before any section",
         "3:1: error: unknown key 'Adress' in [Interface]",
-        "4:16: error: PrivateKey lacks its last character",
-        "5:1: error: AllowedIPs does not belong under [Interface]",
-        "8:1: error: Address does not belong under [Peer]",
+        "4:16: error: PrivateKey misses its last character",
+        "5:1: error: AllowedIPs does not belong in [Interface]",
+        "8:1: error: Address does not belong in [Peer]",
         "9:26: error: not an IP network '10.1.0.0/33'",
         "10:1: error: ';' does not begin a comment",
         "11:1: error: Jc is a key of AmneziaWG",
@@ -83,7 +83,7 @@ Jc = 4
     ("text", "expected"),
     [
         ("ListenPort = 99999", "3:14: warning: ListenPort 99999 wraps around to 34463"),
-        ("ListenPort = 1\nListenPort = 2", "4:1: warning: ListenPort comes again"),
+        ("ListenPort = 1\nListenPort = 2", "4:1: warning: ListenPort appears twice"),
         ("Address = 10.0.0.1", "3:11: note: Address 10.0.0.1 has no prefix length"),
         ("Address = 10.252.1.0/24", "3:11: warning: Address 10.252.1.0/24 is the network's own"),
         ("Address = fd00::/64", "3:11: warning: Address fd00::/64 is the network's own"),
@@ -95,13 +95,13 @@ Jc = 4
         ("DNS = 1.1.1", "3:7: warning: DNS '1.1.1' is taken for a server"),
         ("MTU = x", "3:7: error: MTU is not a number"),
         ("MTU = 100", "3:7: warning: MTU 100 is below"),
-        ("MTU = 9000", "3:7: warning: MTU 9000 and the tunnel's"),
-        ("MTU = 1200\nAddress = fd00::1/64", "3:1: warning: MTU 1200 is below what IPv6 needs"),
+        ("MTU = 9000", "3:7: warning: MTU 9000 plus the tunnel's"),
+        ("MTU = 1200\nAddress = fd00::1/64", "3:1: warning: MTU 1200 is below 1280"),
         ("Table = 4294967296", "3:9: error: Table 4294967296 is too big"),
         ("Table = nosuch", "3:9: warning: Table names a routing table"),
         ("SaveConfig = yes", "3:14: error: SaveConfig is neither"),
         ("SaveConfig =", "3:1: error: SaveConfig has no value"),
-        ("SaveConfig = true\n# mine", "3:1: warning: SaveConfig drops all comments"),
+        ("SaveConfig = true\n# mine", "3:1: warning: SaveConfig removes all comments"),
         ("Address =", "3:1: warning: Address has no value"),
         ("ListenPort =", "3:1: error: ListenPort has no value"),
         ("PostUp = echo '#'", "3:10: warning: a '#' in a command"),
@@ -109,7 +109,7 @@ Jc = 4
         ("Save Config = false", "3:1: warning: SaveConfig, or the section"),
         ("ListenPort = 1\u00a0", "3:14: error: a character in ListenPort that is not ASCII"),
         ("FwMark = 0x1ffffffff", "3:10: error: FwMark '0x1ffffffff' is not a mark"),
-        (f"PrivateKey = {ZERO}", "3:1: warning: PrivateKey comes again"),
+        (f"PrivateKey = {ZERO}", "3:1: warning: PrivateKey appears twice"),
     ],
 )
 def test_one_mistake_under_interface(text: str, expected: str) -> None:
@@ -126,7 +126,7 @@ assert OWN is not None
     ("text", "expected"),
     [
         ("AllowedIPs = 10.0.0.1/24", "5:14: warning: AllowedIPs 10.0.0.1/24 has bits set"),
-        ("AllowedIPs = +::/0", "5:14: warning: a signed network changes what the peer has"),
+        ("AllowedIPs = +::/0", "5:14: warning: a network with a sign changes what the peer has"),
         ("AllowedIPs = ::/0,", "5:19: error: an empty item"),
         ("PersistentKeepalive = 25", "5:1: warning: PersistentKeepalive without Endpoint"),
         ("Endpoint = 1.2.3.4", "5:12: error: Endpoint has no host, or no port"),
@@ -139,7 +139,7 @@ assert OWN is not None
             "5:12: warning: Endpoint is inside 10.0.0.0/8",
         ),
         (f"PresharedKey = {ZERO}", "5:16: warning: PresharedKey is all zeros"),
-        (f"PublicKey = {OTHER}", "5:1: warning: PublicKey comes again"),
+        (f"PublicKey = {OTHER}", "5:1: warning: PublicKey appears twice"),
         (f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs=::/0", "6:1: warning: the peer of line 4 again"),
         ("[Peer]\nAllowedIPs = ::/0", "5:1: error: this [Peer] has no PublicKey"),
     ],
@@ -166,7 +166,7 @@ def test_peers_that_take_from_each_other() -> None:
     )
     said(
         both % ("10.0.0.0/24, ::/0", "::/0, 10.0.0.0/24"),
-        "8:14: warning: line 5 has ::/0 too: the last peer silently gets it",
+        "8:14: warning: line 5 has ::/0 too, and the last peer silently gets it",
         "8:20: warning: line 5 has 10.0.0.0/24 too",
     )
 
@@ -197,7 +197,7 @@ def on_host(text: str, name: str = "wg0") -> list[str]:
 def test_allowed_ips_that_are_the_lans() -> None:
     peer = PEER + "AllowedIPs = 10.9.0.0/24, 192.168.1.7/24, 192.168.1.0/25, 0.0.0.0/0\n"
     [said] = on_host(START + peer)
-    assert said.startswith("5:27: warning: 192.168.1.0/24 is reached by eth0 here already")
+    assert said.startswith("5:27: warning: 192.168.1.0/24 is already reached through eth0")
     assert "two halves" in said
     assert on_host(START + PEER + "AllowedIPs = fd01::/64\n")[0].startswith(
         "5:14: warning: fd01::/64"
@@ -212,7 +212,7 @@ def test_a_name_that_nft_does_not_take() -> None:
     peer = START + PEER + "AllowedIPs = 10.0.0.0/8, ::/0\n"
     for name in ("wg+1", "wg=1"):
         [said] = on_host(peer, name)
-        assert said.startswith(f"5:26: warning: nft takes no table named after '{name}'")
+        assert said.startswith(f"5:26: warning: nft cannot name a table after '{name}'")
         assert on_host(peer.replace(", ::/0", ""), name) == []
         assert on_host(START + "Table = off\n" + PEER + "AllowedIPs = ::/0\n", name) == []
     assert on_host(peer, "wg-1_a.b") == []

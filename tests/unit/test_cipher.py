@@ -65,7 +65,7 @@ def test_a_wrong_word_for_offloads_ends_the_daemon() -> None:
     command = [str(DAEMON), "-f", "wnone"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("wiresnaked: WIRESNAKE_OFFLOADS: '-lro' is none of its words")
+    assert done.stderr.startswith("wiresnaked: WIRESNAKE_OFFLOADS: '-lro' is not valid")
 
 
 def test_without_a_word_the_best_runs() -> None:

@@ -226,7 +226,7 @@ def test_keys_of_wg_quick_are_named_as_such() -> None:
 
 
 def test_errors_elsewhere() -> None:
-    assert mistake("PrivateKey = x").startswith("wg0.conf:1:1: 'PrivateKey' stands before any")
+    assert mistake("PrivateKey = x").startswith("wg0.conf:1:1: 'PrivateKey' comes before any")
     assert mistake("[Peer]\n[Peer]\n").startswith("wg0.conf:1:1: this [Peer] has no PublicKey")
     assert mistake(f"[Peer]\nPublicKey={PUBLIC}\n\n [Peer]\n").startswith("wg0.conf:4:1: ")
 

@@ -147,7 +147,7 @@ def test_events_until_the_daemon_ends(daemon: socket.socket) -> None:
 
 def test_nonsense_is_said(daemon: socket.socket) -> None:
     thread = answers(daemon, b"up=true\npublic_key=nobody\nerrno=0\n\n")
-    with pytest.raises(HostError, match="wg0: its daemon's answer is no state"):
+    with pytest.raises(HostError, match="wg0: its daemon's answer is not a state"):
         read_report("wg0")
     thread.join()
 

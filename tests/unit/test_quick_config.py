@@ -127,9 +127,9 @@ def test_strip_leaves_what_wg_reads() -> None:
         ("[Interface]\nSaveConfig = yes", "wg0.conf:2:14: `yes' is neither true nor false"),
         ("[Interface]\nSaveConfig =", "wg0.conf:2:13: `' is neither true nor false"),
         ("[Interface]\nTable = 1 2", "wg0.conf:2:9: Table takes"),
-        ("[Peer]\n\nMTU = 3", "wg0.conf:3:1: 'MTU' belongs under [Interface]; move it there"),
-        ("[Interface]\nOnUp = x", "wg0.conf:2:1: 'OnUp' belongs under [Peer]; move it there"),
-        ("Address = 10.0.0.1", "wg0.conf:1:1: 'Address' belongs under [Interface]"),
+        ("[Peer]\n\nMTU = 3", "wg0.conf:3:1: 'MTU' belongs in [Interface]; move it there"),
+        ("[Interface]\nOnUp = x", "wg0.conf:2:1: 'OnUp' belongs in [Peer]; move it there"),
+        ("Address = 10.0.0.1", "wg0.conf:1:1: 'Address' belongs in [Interface]"),
     ],
 )
 def test_mistakes_say_where(text: str, said: str) -> None:

@@ -307,7 +307,7 @@ def test_without_a_record_the_interface_that_is_saved_decides() -> None:
     assert found.difference.peers == ()
     assert len(found.notes) == 3
     [peer] = [one for one in found.notes if B in one]
-    assert "that was not applied" in peer and "wiresnake remove PEER --reload" in peer
+    assert "remove it here too" in peer and "wiresnake remove PEER --reload" in peer
 
 
 def test_without_a_record_only_values_stay() -> None:
@@ -326,7 +326,7 @@ def test_with_save_config_the_interface_decides_what_was_not_edited() -> None:
     found = told(before, state, before=before, save=True)
     assert found.difference.peers == ()
     assert found.difference.allowed_ips == {"10.0.0.1/32"}
-    assert "stays away" in "".join(found.notes)
+    assert "stays removed" in "".join(found.notes)
     # With hooks the file does: what it names comes back.
     changed, new = told(before, state, before=before, hooks=True).difference.peers
     assert (new.public_key, changed.gained) == (B, ("10.2.0.0/16",))

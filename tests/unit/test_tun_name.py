@@ -32,11 +32,11 @@ def test_good_names_are_taken(name: str) -> None:
 )
 @pytest.mark.item(101)
 def test_bad_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot name an interface"):
+    with pytest.raises(ConfigError, match="is not a valid interface name"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["all", "default"])
 def test_names_that_proc_sys_uses_otherwise(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot name an interface: /proc/sys"):
+    with pytest.raises(ConfigError, match="is not a valid interface name, because /proc/sys"):
         check_name(name)

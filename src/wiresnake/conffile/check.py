@@ -1,7 +1,7 @@
-"""What is wrong in a wg-quick file, and where: all of it in one look.
+"""Finds every mistake in a wg-quick file in one pass.
 
-An error is what keeps the file from being used. A warning is what is accepted, by us and by stock
-`wg` and `wg-quick`, and does something else than its writer can have meant.
+An error makes the file unusable. A warning is something that we and the stock `wg` and `wg-quick`
+accept, but that probably does something other than intended.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from wiresnake.conffile.values import Problem
 class Finding(NamedTuple):
     line: int
     column: int
-    """Both from 1."""
+    """Line and column count from 1."""
     level: str
     reason: str
     remedy: str
 
 
 def check(text: str) -> list[Finding]:
-    """Everything that is wrong in a file, in the order of its lines."""
+    """Returns every mistake in a file, in the order of its lines."""
     reader = _Reader()
     if text.startswith("\ufeff"):
-        reason = "the file begins with a byte order mark, which stock wg-quick does not read"
+        reason = "the file begins with a byte order mark, which stock wg-quick rejects"
         reader.add(Place(1, 1), Problem("warning", reason, "save it as UTF-8 without one"))
     for line in lines.read(text):
         reader.feed(line)
@@ -38,8 +38,8 @@ def check(text: str) -> list[Finding]:
 
 
 def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Finding]:
-    """What a file that is right by itself does wrong on this host, as interface `name`. `routed`
-    has the networks of the main table, each with its device."""
+    """Returns the conflicts of a correct file with this host, as interface `name`. `routed` has the
+    networks of the main table, each with its device."""
     reader = _Reader()
     for line in lines.read(text):
         reader.feed(line)
@@ -48,7 +48,7 @@ def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Findi
 
 
 class _Reader:
-    """Judges line by line, and collects what only lines together tell."""
+    """Checks line by line, and collects sections for the checks that need several lines."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -103,7 +103,7 @@ class _Reader:
             self.error(line, "';' does not begin a comment", "begin it with '#'")
         elif not line.key.isascii():
             reason = "a character in the key that is not ASCII"
-            self.error(line, reason, "type the key anew: it came by copying")
+            self.error(line, reason, "type the key again; copying changed it")
         elif self._open is None:
             self._lost(line)
         elif line.known is None or line.known.section != line.section:
@@ -113,15 +113,15 @@ class _Reader:
 
     def _lost(self, line: Line) -> None:
         if not line.section:
-            reason = f"{line.known.name if line.known else 'a line'} stands before any section"
+            reason = f"{line.known.name if line.known else 'a line'} comes before any section"
             self.error(line, reason, "write [Interface] above it")
-        # Below an unknown section its header is what is wrong.
+        # In an unknown section only the header is wrong.
 
     def _unknown(self, line: Line) -> None:
         here = f"[{line.section.title()}]"
         if line.known:
-            remedy = f"put it under [{line.known.section.title()}]"
-            self.error(line, f"{line.known.name} does not belong under {here}", remedy)
+            remedy = f"move it to [{line.known.section.title()}]"
+            self.error(line, f"{line.known.name} does not belong in {here}", remedy)
         elif foreign := FOREIGN.get(line.key.lower()):
             reason = f"{line.key} is a key of {foreign}"
             self.error(line, reason, "read the file with `wiresnake import`")
@@ -129,7 +129,7 @@ class _Reader:
             own = sorted(schema.keys_of(line.section), key=lambda key: key.quick)
             names = {key.name.lower(): key.name for key in (*own, *schema.KEYS)}
             near = get_close_matches(line.key.lower(), names, 1, 0.7)
-            # What is not like a key may be half of a secret that a line break has cut.
+            # What does not look like a key may be half of a secret, cut by a line break.
             key = f" '{line.key}'" if near or len(line.key) <= 12 else ""
             known = f"{here} has {', '.join(key.name for key in own)}"
             remedy = f"did you mean {names[near[0]]}?" if near else known
@@ -139,12 +139,13 @@ class _Reader:
         stock = key.quick and key.section == "interface"
         if stock and (self._spaced or _inner_space(line)):
             reason = (
-                f"{key.name}, or the section above it, is written with spaces, which stock refuses"
+                f"{key.name}, or the section above it, contains spaces, which the stock tools"
+                " reject"
             )
-            self.warn(line, reason, "write it without")
+            self.warn(line, reason, "write it without spaces")
         before = opened.last(key)
         if before and not key.is_list:
-            reason = f"{key.name} comes again: this one wins over line {before.number}'s"
+            reason = f"{key.name} appears twice: this one replaces that of line {before.number}"
             remedy = "remove one of the two"
             if key is schema.PUBLIC_KEY:
                 remedy = "remove one of the two, or write [Peer] above it for another peer"
@@ -155,7 +156,7 @@ class _Reader:
             return
         if not key.quick and not line.value.isascii():
             reason = f"a character in {key.name} that is not ASCII"
-            self.error(line, reason, "type it anew: it came by copying", line.value_column)
+            self.error(line, reason, "type it again; copying changed it", line.value_column)
             return
         for item, column in relations.items(line):
             for problem in values.problems(key, item):

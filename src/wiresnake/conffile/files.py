@@ -1,4 +1,4 @@
-"""Where configuration files are, and how files with secrets are read and written."""
+"""Finds configuration files, and reads and writes files with secrets."""
 
 import contextlib
 import errno
@@ -17,28 +17,30 @@ _LARGEST = 64 << 20
 
 
 def is_name(text: str) -> bool:
-    """Whether an interface may have it as its name."""
+    """Returns whether this is a valid interface name."""
     return _NAME.fullmatch(text) is not None and text not in (".", "..")
 
 
 def find(argument: str) -> Path:
-    """An interface's name means its file in /etc/wireguard, as for wg-quick; anything else is a
-    path, and so is `wg0.conf` if it is here and no interface of that name is there."""
+    """Returns the path for an argument: an interface's name means its file in /etc/wireguard, as
+    for wg-quick. Anything else is a path, also `wg0.conf` if that file is here and there is no
+    interface of that name."""
     named = FOLDER / f"{argument}.conf"
     here = Path(argument)
     return named if is_name(argument) and (exists(named) or not here.is_file()) else here
 
 
 def exists(path: Path) -> bool:
-    """Whether it may be there."""
+    """Returns whether the file exists, or may exist."""
     try:
         return path.exists()
     except PermissionError:
-        return True  # Who may not look gets told so when it is read.
+        return True  # Reading it will report the missing permission.
 
 
 def load(path: Path) -> str:
-    """A file's text; what is not UTF-8 in it survives. HostError or ConfigError say what to do."""
+    """Returns a file's text; bytes that are not UTF-8 survive. HostError or ConfigError say what to
+    do."""
     try:
         with path.open("rb") as file:
             data = bytearray(file.read(_LARGEST + 1))
@@ -53,20 +55,20 @@ def load(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """What a file is to become."""
+    """A file to write: its path and content."""
 
     path: Path
     content: str | bytes = field(repr=False)
     replace: bool = False
-    """Whether there may be, and then is replaced, a file already."""
+    """Whether an existing file is replaced."""
 
 
 def save(*files: New) -> None:
-    """Writes all of the files or none, readable by nobody else; one that is replaced keeps its
-    owner, and is never seen half written. HostError leaves everything as it was.
+    """Writes all of the files or none, readable only by their owner. A replaced file keeps its
+    owner and is never seen half written. After a HostError everything is unchanged.
 
-    Each is written beside its place first, which is where most can fail. What has been put in
-    its place by then is taken back if another one fails.
+    Each file is first written under another name, where most failures happen. If a later file
+    cannot be moved into place, the earlier ones are moved back.
     """
     written: list[tuple[Path, New]] = []
     done: list[tuple[Path, bytes | None]] = []
@@ -81,7 +83,8 @@ def save(*files: New) -> None:
             if file.replace:
                 temporary.replace(target)
             else:
-                os.link(temporary, target)  # Unlike a rename it never replaces another's new file.
+                # Unlike rename, link never replaces a file that another program has just made.
+                os.link(temporary, target)
             done.append((target, before))
     except BaseException as error:
         for target, before in reversed(done):
@@ -103,8 +106,8 @@ def _bytes(content: str | bytes) -> bytes:
 
 
 def _beside(path: Path, data: bytes) -> Path:
-    """A new file in the same folder with these bytes, safe on the disk."""
-    target = Path(os.path.realpath(path))  # Path.resolve() makes no OSError of a loop of links.
+    """Writes a new file in the same folder, safely on disk."""
+    target = Path(os.path.realpath(path))  # Path.resolve() raises no OSError for a loop of links.
     with contextlib.suppress(FileNotFoundError):
-        path.stat()  # Which does.
+        path.stat()  # This raises it.
     return beside(target, data, kept=0o770)

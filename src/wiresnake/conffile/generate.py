@@ -1,6 +1,6 @@
-"""New configurations: a server with networks of its own, and peers with its next addresses.
+"""Makes new configurations: a server with its own networks, and peers with its next addresses.
 
-Only text and numbers; the caller reads and writes the files.
+This works on text and numbers only; the caller reads and writes the files.
 """
 
 import ipaddress
@@ -28,12 +28,12 @@ DEFAULT_PORT = 51820
 _TRIES = 1000
 _LONGEST = 64
 _MOST = 1 << 20
-"""Hosts of a network that are looked at."""
+"""The most hosts of a network that are tried."""
 
 
 def free_networks(taken: Sequence[Network]) -> tuple[Interface, Interface]:
-    """The server's first address in a private IPv4 /24 and in a ULA /64 (RFC 4193), both random,
-    so that two sites that meet one day hardly have the same, and none overlapping `taken`."""
+    """Returns the server's first address in a private IPv4 /24 and in a ULA /64 (RFC 4193). Both
+    are random, so that two sites hardly ever have the same, and do not overlap `taken`."""
     for _ in range(_TRIES):
         four = ipaddress.ip_interface(f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.1/24")
         if not _overlaps(four.network, taken):
@@ -52,7 +52,7 @@ def _overlaps(network: Network, others: Iterable[Network]) -> bool:
 
 
 def networks(text: str) -> list[Network]:
-    """All that a file claims: its addresses' networks and what is behind its peers; a default
+    """Returns all networks that a file claims: those of its addresses and of its peers. A default
     route claims nothing."""
     server = _Sections(text)
     found = [interface.network for interface in _interfaces(server.interface)]
@@ -65,14 +65,14 @@ def listen_port(text: str) -> int | None:
 
 
 def is_servers(text: str) -> bool:
-    """Whether a file is one to be called and never calls: it listens, and knows no endpoint."""
+    """Returns whether a file is a server's: it listens, and has no endpoint for any peer."""
     sections = _Sections(text)
     calls = any(one.value(schema.ENDPOINT) for one in sections.peers)
     return bool(sections.interface.value(schema.LISTEN_PORT)) and not calls
 
 
 def saves(text: str) -> bool:
-    """Whether wg-quick writes the file anew as the interface goes down."""
+    """Returns whether wg-quick overwrites the file when the interface goes down."""
     return _Sections(text).interface.value(schema.SAVE_CONFIG).lower() == "true"
 
 
@@ -86,13 +86,13 @@ def server(
     nat: bool = False,
     forward: bool = False,
 ) -> str:
-    """The text of a new server's file. What `peer` needs to know later stands in comments. Peers
-    reach each other if it is to `forward`; with `nat` all that the server reaches."""
-    told = [f"# `wiresnake new peer NAME --server {name}` adds a peer."]
+    """Returns the text of a new server's file. Comments keep what `peer` needs later. With
+    `forward` peers reach each other, with `nat` everything that the server reaches."""
+    comments = [f"# `wiresnake new peer NAME --server {name}` adds a peer."]
     if endpoint:
-        told.append(f"# endpoint = {with_port(endpoint, port)}")
+        comments.append(f"# endpoint = {with_port(endpoint, port)}")
     if dns := _servers(dns):
-        told.append(f"# dns = {dns}")
+        comments.append(f"# dns = {dns}")
     key = _base64(PrivateKey.generate())
     file = Document(private_key=key, addresses=tuple(map(str, addresses)), listen_port=port)
     forwards: Sequence[str] = ()
@@ -100,7 +100,7 @@ def server(
         forwards = forwarding.nat(name, addresses)
     elif forward:
         forwards = forwarding.among_peers(name, addresses)
-    return "\n".join([*told, wg_quick.write(file) + "".join(f"{line}\n" for line in forwards)])
+    return "\n".join([*comments, wg_quick.write(file) + "".join(f"{line}\n" for line in forwards)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +111,25 @@ class Pair:
     peer: str = field(repr=False)
     addresses: tuple[str, ...]
     changed: tuple[str, ...]
-    """The public keys that are new in the server's file, or gone."""
+    """The public keys that are new in the server's file, or removed from it."""
     noted: str = ""
-    """The endpoint, if it is in the server's file for the next peer only from now on."""
+    """The endpoint, if the server's file now remembers it for the next peer."""
 
 
 def assert_name(name: str) -> None:
-    """ConfigError unless it can stand in a comment and name a file. A phone gives its tunnel a name
-    of its own, so that it need not be one of an interface: see `files.is_name`."""
+    """Raises ConfigError unless the name fits into a comment and can name a file. It need not be an
+    interface's name (`files.is_name`), because a phone accepts any name."""
     shown = labels.displayed(lines.printable(name))
     plain = shown == name and not name.startswith((".", "-")) and "/" not in name
     if not name or not plain or len(name.encode()) > _LONGEST:
         raise ConfigError(
-            f"'{shown}' cannot name a peer: it takes up to {_LONGEST} bytes of any"
-            " letters, without '/', and neither '.' nor '-' or a blank at its beginning"
+            f"'{shown}' is not a valid peer name: use up to {_LONGEST} bytes without '/', and do"
+            " not begin with '.', '-' or a blank"
         )
 
 
 def masquerades(text: str) -> bool:
-    """Whether a hook of the file speaks of NAT. What a script of its own does is not seen."""
+    """Returns whether a hook of the file mentions NAT. Scripts that it calls are not examined."""
     known = ((line.known, line.value.lower()) for line in lines.read(text))
     hooks = [value for key, value in known if key and key.kind == "command"]
     return any(word in hook for hook in hooks for word in ("masquerade", "snat"))
@@ -149,12 +149,11 @@ def peer(
     taken: Sequence[Network] = (),
     replaces: bool = False,
 ) -> Pair:
-    """Adds a peer to a server's file; all that stands there stays as it is. `taken` is what is in
-    use beside what the file says: it may be behind the interface that it made. `dns` is empty for
-    none, None for what the file notes. With `replaces` the peer of that name gets new keys, and
-    keeps its addresses and all else.
+    """Adds a peer to a server's file, whose other contents stay unchanged.
 
-    ConfigError says what is missing in `file`, or what is taken.
+    `taken` are addresses in use that the file may not have. `dns` is empty for none, and None for
+    what the file remembers. With `replaces` the peer of that name gets new keys and keeps
+    everything else. ConfigError says what is missing in `file`, or what is taken.
     """
     for finding in check(text):
         if finding.level == "error":
@@ -166,19 +165,19 @@ def peer(
         raise ConfigError(f"{file} has no peer '{name}' to replace")
     if old and not replaces:
         raise ConfigError(
-            f"{file} has a peer '{name}' already; choose another name, or give it new keys with"
+            f"{file} already has a peer '{name}'; choose another name, or give it new keys with"
             " --replace"
         )
     private = sections.interface.value(schema.PRIVATE_KEY)
     own = PrivateKey.from_base64(private.encode()) if private else None
     if own is None:
         raise ConfigError(f"{file} has no PrivateKey; `wiresnake new server` makes a whole file")
-    told = sections.told.get("endpoint")
-    endpoint = endpoint or told
+    known = sections.remembered.get("endpoint")
+    endpoint = endpoint or known
     if not endpoint:
         raise ConfigError(
-            f"nothing says how peers reach the server: give --endpoint HOST, or write"
-            f" '# endpoint = HOST:PORT' into {file}"
+            f"the server's address for peers is unknown: give --endpoint HOST, or write '#"
+            f" endpoint = HOST:PORT' into {file}"
         )
     port = sections.interface.value(schema.LISTEN_PORT)
     endpoint = with_port(endpoint, port)
@@ -189,7 +188,7 @@ def peer(
         hosts = _given(addresses, sections, taken, file) or _next(sections, taken, file)
     key = PrivateKey.generate()
     shared = _base64(PresharedKey.generate()) if preshared else ""
-    dns = _servers(sections.told.get("dns") if dns is None else dns)
+    dns = _servers(sections.remembered.get("dns") if dns is None else dns)
     ours = Peer(
         base64_text(own.public),
         preshared_key=shared,
@@ -210,31 +209,32 @@ def peer(
     else:
         text += "\n" if text.endswith("\n") or not text else "\n\n"
         text += "".join(f"{line}\n" for line in wg_quick.write_peer(new))
-    if not told:
+    if not known:
         text = _with_endpoint(text, endpoint)
     changed = (public, *sorted({one.value(schema.PUBLIC_KEY) for one in old}))
-    noted = "" if told else endpoint
+    noted = "" if known else endpoint
     return Pair(text, wg_quick.write(theirs), tuple(hosts), changed, noted)
 
 
 def without(text: str, peer: str, *, file: str) -> tuple[str, str]:
-    """A server's file without the peer of that name or public key, and its public key.
-
-    With the section goes the comment right above it, and one that ends it. ConfigError if there
-    is none, or more than one.
+    """Returns a server's file without the peer of that name or public key, and its public key. The
+    comment directly above the section is removed too. ConfigError if there is no such peer, or more
+    than one.
     """
     sections = _Sections(text)
     found = sections.called(peer)
     keys = {one.value(schema.PUBLIC_KEY) for one in found}
     if not keys:
-        raise ConfigError(f"{file} has no peer '{peer}'; give its name there or its public key")
+        raise ConfigError(
+            f"{file} has no peer '{peer}'; give the name in the file or the public key"
+        )
     if len(keys) > 1:
         raise ConfigError(f"{file} has {len(keys)} peers called '{peer}': give the public key")
     rows = text.split("\n")
     for section in reversed(found):
         begin, end = _extent(rows, section)
         del rows[begin:end]
-        if begin == len(rows):  # Without the empty lines before what was the last one.
+        if begin == len(rows):  # Removes the empty lines before a last section.
             while rows and not rows[-1].strip():
                 rows.pop()
             rows.append("")
@@ -242,7 +242,7 @@ def without(text: str, peer: str, *, file: str) -> tuple[str, str]:
 
 
 def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
-    """The rows of a peer, with the empty ones after it."""
+    """Returns the rows of a peer, with the empty ones after it."""
 
     def is_comment(at: int) -> bool:
         line = next(lines.read(rows[at]), lines.NO_LINE)
@@ -256,7 +256,8 @@ def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
     after = end
     while after < len(rows) and is_comment(after):
         after += 1
-    if after == len(rows) or not rows[after].strip():  # Else it is the next one's.
+    # Otherwise the comment belongs to the next peer.
+    if after == len(rows) or not rows[after].strip():
         end = after
     while end < len(rows) and not rows[end].strip():
         end += 1
@@ -264,7 +265,7 @@ def _extent(rows: Sequence[str], section: Section) -> tuple[int, int]:
 
 
 def _with_keys(text: str, peer: Sequence[Section], keys: Peer) -> str:
-    """Other keys in the same places; all else of the peer stays."""
+    """Replaces the keys in place; the rest of the peer stays."""
     rows = text.split("\n")
     gone: set[int] = set()
     for section in peer:
@@ -281,7 +282,7 @@ _KEYS = (schema.PUBLIC_KEY, schema.PRESHARED_KEY)
 
 
 def _with_endpoint(text: str, endpoint: str) -> str:
-    """Notes it for the next peer, below the first header."""
+    """Writes the endpoint below the first header, for the next peer."""
     rows = text.split("\n")
     header = next(line for line in lines.read(text) if line.header and line.section == "interface")
     ending = "\r" if header.text != rows[header.number - 1] else ""
@@ -290,7 +291,8 @@ def _with_endpoint(text: str, endpoint: str) -> str:
 
 
 def with_port(endpoint: str, port: str | int) -> str:
-    """`HOST:PORT` from a host with or without a port, an IPv6 address with or without brackets."""
+    """Returns `HOST:PORT` for a host with or without a port, an IPv6 address with or without
+    brackets."""
     try:
         address = ipaddress.ip_address(endpoint.strip("[]"))
     except ValueError:
@@ -299,7 +301,7 @@ def with_port(endpoint: str, port: str | int) -> str:
         if plain and host and re.fullmatch("[0-9]{1,5}", number) and 0 < int(number) < 65536:
             return endpoint
         if colon or not plain:
-            raise ConfigError(f"'{endpoint}' is no endpoint; give HOST or HOST:PORT") from None
+            raise ConfigError(f"'{endpoint}' is not an endpoint; give HOST or HOST:PORT") from None
         host = endpoint
     else:
         host = f"[{address}]" if address.version == 6 else str(address)
@@ -311,19 +313,19 @@ def with_port(endpoint: str, port: str | int) -> str:
 def _servers(dns: str | None) -> str | None:
     words = re.split(r"[\s,]+", dns.strip()) if dns else []
     if any("#" in word or "=" in word for word in words):
-        raise ConfigError(f"'{dns}' is no list of DNS servers; as 10.7.0.1, example.com")
+        raise ConfigError(f"'{dns}' is not a list of DNS servers, such as 10.7.0.1, example.com")
     return ", ".join(words)
 
 
 class _Sections:
-    """A server's file, cut up."""
+    """A server's file, cut into sections."""
 
     def __init__(self, text: str) -> None:
         self.interface = Section(lines.NO_LINE)
         self.peers: list[Section] = []
         data = text.encode("utf-8", "surrogateescape")
         self._names = {key: peer.name for key, peer in labels.read(data).items()}
-        self.told = labels.told(data, scanner.scan(data))
+        self.remembered = labels.remembered(data, scanner.scan(data))
         opened = self.interface
         for line in lines.read(text):
             if line.header and line.section == "peer":
@@ -335,7 +337,7 @@ class _Sections:
                 opened.lines.setdefault(line.known, []).append(line)
 
     def called(self, peer: str) -> list[Section]:
-        """The peers of that name or public key."""
+        """Returns the peers of that name or public key."""
         keys = {peer, *(key for key, name in self._names.items() if name == peer)}
         return [one for one in self.peers if one.value(schema.PUBLIC_KEY) in keys]
 
@@ -364,12 +366,13 @@ def _allowed(peers: Iterable[Section]) -> list[Network]:
 
 
 def _inside(sections: _Sections) -> list[str]:
-    """What is behind the tunnel at least: the server's networks."""
+    """Returns the server's networks, which peers always reach through the tunnel."""
     return list(dict.fromkeys(str(one.network) for one in _interfaces(sections.interface)))
 
 
 def _next(sections: _Sections, taken: Sequence[Network], file: str) -> list[str]:
-    """The first free address of each of the server's networks, the same in all if it can be."""
+    """Returns the first free address in each of the server's networks, with the same number if
+    possible."""
     own = _interfaces(sections.interface)
     wide = {one.network: None for one in own if one.network.num_addresses > 1}
     if not wide:
@@ -384,7 +387,7 @@ def _next(sections: _Sections, taken: Sequence[Network], file: str) -> list[str]
         first = next((number for number in one.numbers() if number in one), None)
         if first is None:
             raise ConfigError(
-                f"no free address is left in {one.network} of {file}; remove a peer, or give one"
+                f"{one.network} of {file} has no free address; remove a peer, or give an address"
                 " of another network with --address"
             )
         found.append(one.host(first))
@@ -392,13 +395,13 @@ def _next(sections: _Sections, taken: Sequence[Network], file: str) -> list[str]
 
 
 class _Free:
-    """The numbers of a network's hosts that nobody has."""
+    """Yields the numbers of a network's free hosts."""
 
     def __init__(
         self, network: Network, own: Sequence[Interface], taken: Sequence[Network]
     ) -> None:
         self.network = network
-        # A peer that has the whole network, a default route say, leaves parts of it to others.
+        # A peer with the whole network, such as a default route, does not own every address in it.
         inside = [
             one
             for one in taken
@@ -409,13 +412,13 @@ class _Free:
         self._wide = [one for one in inside if one.num_addresses > 1]
 
     def numbers(self) -> Iterator[int]:
-        """Those of all hosts, as many as make sense to be tried."""
+        """Yields the numbers of all hosts that are worth trying."""
         first = int(self.network.network_address)
         return (int(host) - first for host in islice(self.network.hosts(), _MOST))
 
     def __contains__(self, number: int) -> bool:
         if not number and self.network.num_addresses > 2:
-            return False  # The network itself, and IPv6's anycast address of routers.
+            return False  # The network's own address, and IPv6's anycast address for routers.
         host = self.network[number]
         return host not in self._singles and not any(host in one for one in self._wide)
 
@@ -425,7 +428,7 @@ class _Free:
 
 
 def _same(old: Sequence[Section], sections: _Sections, file: str) -> list[str]:
-    """The addresses that a peer has."""
+    """Returns the addresses of an existing peer."""
     inside = [one.network for one in _interfaces(sections.interface)]
     hosts = [
         f"{one[0]}/{one.prefixlen}"
@@ -433,14 +436,14 @@ def _same(old: Sequence[Section], sections: _Sections, file: str) -> list[str]:
         if one.num_addresses == 1 and any(one[0] in network for network in inside)
     ]
     if not hosts:
-        raise ConfigError(f"{file} gives that peer no address in the server's networks")
+        raise ConfigError(f"{file} has no address in the server's networks for that peer")
     return hosts
 
 
 def _given(
     addresses: Sequence[str], sections: _Sections, taken: Sequence[Network], file: str
 ) -> list[str]:
-    """Addresses that the user chose; each must be free."""
+    """Reads addresses that the user chose; each must be free."""
     own = {one.ip for one in _interfaces(sections.interface)}
     found = []
     for text in addresses:
@@ -449,9 +452,10 @@ def _given(
             if ipaddress.ip_interface(text).network.num_addresses > 1 and "/" in text:
                 raise ValueError
         except ValueError:
-            raise ConfigError(f"'{text}' is no address of one host; write 10.0.0.2") from None
+            what = f"'{text}' is not an address of a single host, such as 10.0.0.2"
+            raise ConfigError(what) from None
         if host in own or ipaddress.ip_network(host) in taken:
-            raise ConfigError(f"{host} is taken in {file}; choose another, or leave --address out")
+            raise ConfigError(f"{host} is taken in {file}; choose another, or omit --address")
         found.append(f"{host}/{host.max_prefixlen}")
     return found
 

@@ -1,7 +1,9 @@
-"""What a configuration file says of its peers and no device keeps: names, hooks, host names.
+"""What a configuration file says about its peers and a device does not keep: names, hooks, host
+names.
 
-`# friendly_name = X` and `# friendly_json = {...}` are those of prometheus_wireguard_exporter. They
-may stand anywhere in the section, as a line of their own; the first that has a name counts.
+`# friendly_name = X` and `# friendly_json = {...}` are the comments of
+prometheus_wireguard_exporter. They can be anywhere in the section, on their own line; the first one
+with a name counts.
 """
 
 import json
@@ -14,28 +16,28 @@ from wiresnake.conffile.scanner import SPACE, Line, decoded, squeezed
 from wiresnake.conffile.schema import WHITESPACE
 
 _NAMES = re.compile(rb"(?i)#%b*friendly_(?:name|json)%b*=" % (SPACE, SPACE))
-_TOLD = re.compile(rb"(?i)#[ \t]*(endpoint|dns)[ \t]*=([^\n]*)")
+_REMEMBERED = re.compile(rb"(?i)#[ \t]*(endpoint|dns)[ \t]*=([^\n]*)")
 
 
 class PeerLabels(NamedTuple):
-    """What a file says of one peer."""
+    """The labels of one peer."""
 
     public_key: str
     name: str = ""
     """As `displayed`."""
     endpoint: str = ""
-    """As written: its host may be a name."""
+    """The endpoint as written, possibly with a host name."""
     on_up: tuple[str, ...] = ()
     on_down: tuple[str, ...] = ()
     comments: tuple[str, ...] = ()
-    """Those that name it, as they stand, with their '#'."""
+    """The comments that name the peer, as written, with their '#'."""
 
 
 def read(text: bytes | bytearray) -> dict[str, PeerLabels]:
-    """The peers of a file by public key. What is wrong in it is not judged here."""
+    """Returns the peers of a file by public key. Mistakes in the file are ignored."""
     found: dict[str, PeerLabels] = {}
     for peer in peers(text, scanner.scan(text)):
-        # A peer that comes again keeps what is not said.
+        # A repeated peer keeps what the repetition does not say.
         if peer.public_key and (before := found.get(peer.public_key)):
             peer = peer._replace(
                 name=peer.name or before.name, endpoint=peer.endpoint or before.endpoint
@@ -46,7 +48,7 @@ def read(text: bytes | bytearray) -> dict[str, PeerLabels]:
 
 
 def peers(text: bytes | bytearray, scanned: Iterable[Line]) -> Iterator[PeerLabels]:
-    """The same of each section in order, also of one without a key or one that comes again."""
+    """Yields the labels of each section in order, also without a key, and of repeated peers."""
     peer: dict[str, Any] | None = None
     for line in scanned:
         key = line.key
@@ -71,31 +73,32 @@ def peers(text: bytes | bytearray, scanned: Iterable[Line]) -> Iterator[PeerLabe
         yield PeerLabels(**peer)
 
 
-def told(text: bytes | bytearray, scanned: Iterable[Line]) -> dict[str, str]:
-    """What comments outside of peers say for the next one: `# endpoint = H:P`, `# dns = ...`."""
+def remembered(text: bytes | bytearray, scanned: Iterable[Line]) -> dict[str, str]:
+    """Returns what comments outside peers remember for the next peer: `# endpoint = H:P`, `# dns =
+    ...`."""
     found = {}
     for line in scanned:
         outside = line.kind == "comment" and line.section != "peer"
-        if outside and (match := _TOLD.match(text, line.comment, line.end)):
+        if outside and (match := _REMEMBERED.match(text, line.comment, line.end)):
             key, value = (part.decode("utf-8", "surrogateescape") for part in match.groups())
             found[key.lower()] = value.strip(WHITESPACE)
     return found
 
 
 def is_kept(line: lines.Line) -> bool:
-    """Whether `save` keeps the comment of a line."""
+    """Returns whether `save` keeps the comment of a line."""
     comment = f"#{line.comment}".encode("utf-8", "surrogateescape")
-    return bool((_NAMES if line.section == "peer" else _TOLD).match(comment))
+    return bool((_NAMES if line.section == "peer" else _REMEMBERED).match(comment))
 
 
 def comment(name: str) -> str:
-    """The comment that gives a peer its name."""
+    """Returns the comment that gives a peer its name."""
     return f"# friendly_name = {name}"
 
 
 def of_comment(comment: str) -> str:
-    """The name that a comment, without its '#', gives its peer; empty if none. Nothing in it steers
-    a terminal; what is not UTF-8 is kept, as `surrogateescape` has it."""
+    """Returns the name that a comment, without its '#', gives its peer, or an empty string. It is
+    safe to print; bytes that are not UTF-8 stay, as `surrogateescape` represents them."""
     key, _, value = comment.partition("=")
     match key.strip().lower():
         case "friendly_name":
@@ -110,13 +113,13 @@ def of_comment(comment: str) -> str:
 
 
 def displayed(name: str) -> str:
-    """With a sign in the place of what is not UTF-8, as everything that shows names shows them."""
+    """Returns a name for display, with a replacement character for bytes that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _name(tags: dict[str, object]) -> str:
-    """Of labels, which may be any, the one that is a name: `name`, `friendly_name` or `username`,
-    else the first whose key ends with the word, as `peer_name` does."""
+    """Returns the name among arbitrary labels: `name`, `friendly_name` or `username`, or else the
+    first label whose key ends with `name`, such as `peer_name`."""
     texts = {
         key.lower(): str(value)
         for key, value in tags.items()

@@ -1,6 +1,6 @@
-"""A configuration file as text, line by line, for what judges, rewrites and converts whole files.
+"""A configuration file as text, line by line, for code that checks, rewrites and converts files.
 
-Who has secrets to keep takes the places of `scanner` instead.
+Code that must keep secrets uses the positions of `scanner` instead.
 """
 
 import re
@@ -20,39 +20,40 @@ class Line(NamedTuple):
 
     number: int
     text: str
-    """As written, without its end."""
+    """The line as written, without its end."""
     section: str
-    """The section that it stands in, in lower case: `interface`, `peer`; empty before the first.
-    Of a header, its own."""
+    """The line's section in lower case: `interface`, `peer`; empty before the first. A header
+    belongs to the section that it begins."""
     header: bool
     known: Key | None
-    """If there is such a key in any section."""
+    """The key, if one of this name exists in any section."""
     key: str
-    """Without whitespace, as written; empty for a header, a comment or other text."""
+    """The key as written, without whitespace; empty for a header, a comment or other text."""
     value: str
-    """What stands behind '=', stripped and without comment; of a command with everything. Of other
-    text all of it, without whitespace."""
+    """The text after '=', stripped and without a comment; a command keeps everything. For other
+    text the whole line, without whitespace."""
     equals: bool
     key_column: int
-    """Counted from 1; of a header or another text, where it begins."""
+    """The key's column, counted from 1; for a header or other text, where it begins."""
     value_column: int
     comment: str
-    """What stands behind '#', stripped."""
+    """The text after '#', stripped."""
 
 
 NO_LINE = Line(1, "", "", False, None, "", "", False, 1, 1, "")
-"""The beginning of a file, where nothing is."""
+"""A place at the beginning of a file, without a line."""
 
 
 def read(text: str) -> Iterator[Line]:
-    """Every line in order but the empty ones."""
+    """Yields every line in order, except empty ones."""
     data = text.encode("utf-8", "surrogateescape")
     for line in scanner.scan(data):
         yield view(data, line)
 
 
 def view(data: bytes | bytearray, line: scanner.Line) -> Line:
-    """One line's text. No line with a secret is to be looked at if the buffer is to be wiped."""
+    """Returns one line as text. Lines with a secret must not be passed if the buffer is to be
+    wiped."""
     setting, other = line.equals >= 0, line.kind == "other"
     value = decoded(data, line.value, line.value_end) if setting or other else ""
     return Line(
@@ -71,18 +72,18 @@ def view(data: bytes | bytearray, line: scanner.Line) -> Line:
 
 
 def squeeze(text: str) -> str:
-    """Without any whitespace, as `wg` reads a line."""
+    """Returns the text without any whitespace, as `wg` reads a line."""
     return text.translate(_NO_WHITESPACE)
 
 
 def printable(name: str) -> str:
-    """Names go to terminals: no character of theirs steers one. What is not UTF-8 is kept, as
-    `surrogateescape` has it."""
+    """Returns a name that is safe to print: without characters that control a terminal. Bytes that
+    are not UTF-8 stay, as `surrogateescape` represents them."""
     if not name.isprintable():
         name = "".join(one for one in name if one.isprintable() or "\udc80" <= one <= "\udcff")
     return name.strip()
 
 
 def shown(value: str) -> str:
-    """A value for an error to quote: a key that slipped into another line is not shown."""
+    """Returns a value for an error message; a key that slipped into it is hidden."""
     return _KEY.sub("(hidden)", value)

@@ -1,6 +1,5 @@
-"""A file's peers by their text, so that thousands of them are compared in a moment.
-
-A secret is only known by its place.
+"""The peers of a file as text, so that thousands are compared quickly. Secrets are only known by
+their position.
 """
 
 import ipaddress
@@ -21,18 +20,18 @@ class PeerSection:
     peer: bool = False
     public_key: str = ""
     allowed_ips: list[str] = field(default_factory=list)
-    """As in a device: `10.0.0.0/24`."""
+    """Networks in a device's format: `10.0.0.0/24`."""
     preshared_key: tuple[int, int] | None = None
     keepalive: str = "0"
     endpoint: str = ""
     odd: bool = False
-    """Written in a way that text does not tell what it is: `wg` must read it."""
+    """The section is written in a way that only the full parser of `wg` understands."""
 
 
 def read(
     text: bytearray, scanned: Sequence[Line], known: Set[str] = frozenset()
 ) -> list[PeerSection]:
-    """The whole file, cut at its headers. `known` are networks that need no second look."""
+    """Returns the whole file, cut at its headers. `known` are networks that were parsed before."""
     found = [PeerSection()]
     for line in scanned:
         if line.kind == "header":
@@ -46,7 +45,7 @@ def read(
 
 
 def text(prefix: Prefix) -> str:
-    """`10.0.0.0/24`, as a device says it."""
+    """Returns a network in a device's format, such as `10.0.0.0/24`."""
     return f"{ipaddress.ip_address(prefix.address)}/{prefix.length}"
 
 
@@ -73,7 +72,7 @@ def _feed(section: PeerSection, line: Line, wg: bytearray, known: Set[str]) -> N
             else:
                 section.odd = section.odd or one[:1] in ("+", "-")
                 try:
-                    if not one.startswith("-"):  # There is nothing yet that it could remove.
+                    if not one.startswith("-"):  # There is nothing to remove yet.
                         section.allowed_ips.append(text(Prefix.parse(one.removeprefix("+"))))
                 except ConfigError:
                     section.odd = True

@@ -1,5 +1,6 @@
-"""What the lines of a wg-quick file mean together: peers that take each other's addresses, a
-tunnel that runs into itself. All of it is accepted, and silently does not what was meant."""
+"""Checks of several lines of a wg-quick file together: peers that take each other's addresses, a
+tunnel that runs into itself. All of this is accepted and silently does something other than
+intended."""
 
 import ipaddress
 import re
@@ -26,18 +27,18 @@ class Place(NamedTuple):
 
 @dataclass
 class Section:
-    """[Interface], however often it comes, or one [Peer]."""
+    """All [Interface] sections together, or one [Peer]."""
 
     header: Line
     lines: dict[Key | None, list[Line]] = field(default_factory=dict)
-    """All of each key, and those of unknown ones."""
+    """All lines by key, including unknown keys."""
 
     def last(self, key: Key) -> Line | None:
         found = self.lines.get(key)
         return found[-1] if found else None
 
     def value(self, key: Key) -> str:
-        """The one that counts, without whitespace; empty if there is none."""
+        """Returns the value that counts, without whitespace; empty if there is none."""
         last = self.last(key)
         return squeeze(last.value) if last else ""
 
@@ -46,7 +47,7 @@ Found = Iterator[tuple[Place, Problem]]
 
 
 def problems(interface: Section | None, peers: list[Section], comments: bool) -> Found:
-    """`comments`: whether the file has any that `save` drops."""
+    """Checks the whole file; `comments` says whether it has some that `save` drops."""
     allowed = list(_allowed(peers))
     if interface is None:
         place = _place(peers[0].header) if peers else Place(1, 1)
@@ -67,7 +68,7 @@ def problems(interface: Section | None, peers: list[Section], comments: bool) ->
 def on_host(
     interface: Section | None, peers: list[Section], name: str, routed: Mapping[str, str]
 ) -> Found:
-    """What does not go together with this host: its routes, and the interface's name."""
+    """Finds conflicts with this host: its routes, and the interface's name."""
     table = interface.value(schema.TABLE).lower() if interface else ""
     if table not in ("", "auto", "main", "254"):
         return
@@ -75,18 +76,21 @@ def on_host(
     for one in _allowed(peers):
         device = routed.get(one.network)
         if one.prefix.length and device not in (None, name) and one.prefix not in own:
-            reason = f"{one.network} is reached by {device} here already, not by this tunnel"
-            remedy = "take it out, or write its two halves if all of it is to go into the tunnel"
+            reason = (
+                f"{one.network} is already reached through {device} on this host, not through"
+                " this tunnel"
+            )
+            remedy = "remove it, or write its two halves to send all of it into the tunnel"
             yield one.place, _warning(f"{reason}: `up` may fail", remedy)
     defaults = [one for one in _allowed(peers) if not one.prefix.length]
     if defaults and table in ("", "auto") and not re.fullmatch("[a-zA-Z0-9_.-]*", name):
-        reason = f"nft takes no table named after '{name}', as a default route needs: `up` fails"
+        reason = f"nft cannot name a table after '{name}', which a default route needs: `up` fails"
         yield defaults[0].place, _warning(reason, "name the interface with letters and digits only")
 
 
 def items(line: Line) -> Iterator[tuple[str, int]]:
-    """The parts of a list and their columns; any other value whole. Empty parts of AllowedIPs
-    are parts too: they are mistakes."""
+    """Yields the items of a list with their columns, or any other value as a whole. Empty items of
+    AllowedIPs count, because they are mistakes."""
     kind = line.known.kind if line.known else None
     if kind == "networks":
         at = line.value_column
@@ -147,17 +151,21 @@ def _of_interface(interface: Section, comments: bool) -> Found:
         for item, _ in items(line)
     )
     if dns and dns.value and not any(servers):
-        reason = "DNS has search domains but no server, and so does nothing"
+        reason = "DNS has search domains but no server, so it does nothing"
         yield _place(dns), _warning(reason, "add a server's address")
     save = interface.last(schema.SAVE_CONFIG)
     if save and save.value.lower() == "true" and comments:
-        reason = "SaveConfig drops all comments when the interface goes down, but names of peers"
-        reason += " and what `new` noted"
-        yield _place(save), _warning(reason, "write SaveConfig = false, or no other comments")
+        reason = (
+            "SaveConfig removes all comments when the interface goes down, except names of peers"
+        )
+        reason += " and what `new` remembers"
+        yield _place(save), _warning(reason, "write SaveConfig = false, or remove other comments")
     mtu = interface.last(schema.MTU)
     six = any(":" in line.value for line in interface.lines.get(schema.ADDRESS, ()))
     if mtu and mtu.value.isdecimal() and 576 <= int(mtu.value) < 1280 and six:
-        reason = f"MTU {mtu.value} is below what IPv6 needs, 1280: its addresses will not work"
+        reason = (
+            f"MTU {mtu.value} is below 1280, the minimum for IPv6, whose addresses will not work"
+        )
         yield _place(mtu), _warning(reason, "write 1280 or more")
 
 
@@ -168,7 +176,7 @@ def _of_routes(interface: Section, allowed: list[_Allowed]) -> Found:
     if interface.lines.keys() & {schema.PRE_UP, schema.POST_UP}:
         return
     if any(not one.prefix.length for one in allowed):
-        reason = "Table = off: no route leads into the tunnel, not even a default one"
+        reason = "Table = off: no route leads into the tunnel, not even a default route"
         yield _place(table), _warning(reason, "remove it, or add routes in PostUp")
 
 
@@ -190,8 +198,10 @@ def _of_keys(interface: Section, peers: list[Section]) -> Found:
             reason = "PublicKey is the same as PrivateKey"
             yield _place(line), _warning(reason, "write the other end's: wg pubkey derives it")
         if public in known:
-            reason = f"the peer of line {known[public]} again: only the AllowedIPs here stay"
-            yield _place(line), _warning(reason, "make one [Peer] of the two")
+            reason = (
+                f"the peer of line {known[public]} again: only the AllowedIPs of this section count"
+            )
+            yield _place(line), _warning(reason, "merge the two into one [Peer]")
         known[public] = line.number
 
 
@@ -208,15 +218,17 @@ def _of_peer(peer: Section) -> Found:
         problem = Problem("error", "this [Peer] has no PublicKey", "add the other end's")
         yield _place(peer.header), problem
     if schema.ALLOWED_IPS not in peer.lines:
-        reason = "this [Peer] has no AllowedIPs: nothing goes to it, nothing is taken from it"
-        yield _place(peer.header), _warning(reason, "add the addresses that are behind it")
+        reason = "this [Peer] has no AllowedIPs, so nothing is sent to it or accepted from it"
+        yield _place(peer.header), _warning(reason, "add its addresses")
     keepalive = peer.last(schema.PERSISTENT_KEEPALIVE)
     if (
         keepalive
         and schema.ENDPOINT not in peer.lines
         and keepalive.value.lower() not in ("off", "0")
     ):
-        reason = "PersistentKeepalive without Endpoint begins only after the peer has called"
+        reason = (
+            "PersistentKeepalive without Endpoint only starts once the peer has contacted this host"
+        )
         remedy = "remove it, or add an Endpoint; it belongs to the end behind the NAT"
         yield _place(keepalive), _warning(reason, remedy)
 
@@ -226,10 +238,11 @@ def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
     owners: dict[Prefix, _Allowed] = {}
     for one in allowed:
         before = owners.get(one.prefix)
-        # A peer that comes twice is reported as that.
+        # A repeated peer is reported elsewhere.
         if before and before.peer.value(schema.PUBLIC_KEY) != one.peer.value(schema.PUBLIC_KEY):
             reason = (
-                f"line {before.place.line} has {one.network} too: the last peer silently gets it"
+                f"line {before.place.line} has {one.network} too, and the last peer silently gets"
+                " it"
             )
             yield one.place, _warning(reason, "give each network to one peer")
         owners[one.prefix] = one
@@ -239,7 +252,7 @@ def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
 
 
 def _of_nets(allowed: list[_Allowed]) -> Found:
-    """Networks within another peer's: both are right, the longer prefix decides."""
+    """Finds networks within another peer's network, which is correct: the longer prefix decides."""
     owners = {one.prefix: one for one in allowed}
     lengths = sorted({(len(one.address), one.length) for one in owners}, reverse=True)
     for one in allowed:
@@ -253,7 +266,7 @@ def _of_nets(allowed: list[_Allowed]) -> Found:
                     f"{one.network} lies within {outer.network} of line {outer.place.line}:"
                     " its packets go to this peer"
                 )
-                yield one.place, Problem("note", reason, "nothing to do, if that is meant")
+                yield one.place, Problem("note", reason, "nothing to do if that is intended")
                 break
 
 
@@ -274,7 +287,8 @@ def _addresses(interface: Section) -> set[Prefix]:
 
 
 def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
-    """A full tunnel in halves has the main table's routes, which go with the interface."""
+    """Finds full tunnels in halves: their routes are in the main table and disappear with the
+    interface."""
     if interface.value(schema.TABLE).lower() not in ("", "auto"):
         return
     there = {one.network: one for one in allowed}
@@ -287,8 +301,8 @@ def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
 
 
 def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed]) -> Found:
-    """wg-quick keeps the encrypted datagrams out of a default route only; any other catches
-    them, and so does the network of an Address."""
+    """Finds endpoints inside the tunnel. wg-quick keeps the encrypted datagrams out of a default
+    route only; any other route catches them, and so does the network of an Address."""
     routes = dict.fromkeys(_connected(interface), "the network of Address")
     if interface.value(schema.TABLE).lower() in ("", "auto"):
         routes |= {one.prefix: one.network for one in allowed if one.prefix.length}
@@ -302,7 +316,7 @@ def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed])
         network = next((routes[prefix] for prefix in around if prefix in routes), None)
         if network:
             reason = f"Endpoint is inside {network}, whose route leads into the tunnel itself"
-            remedy = "the endpoint must be an address outside of the tunnel"
+            remedy = "the endpoint must be an address outside the tunnel"
             yield Place(line.number, line.value_column), _warning(reason, remedy)
 
 

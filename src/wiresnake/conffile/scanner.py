@@ -1,8 +1,8 @@
-"""Cuts a configuration file into lines, and each line into the places of its parts.
+"""Cuts a configuration file into lines, and each line into the positions of its parts.
 
-The grammar is that of `wg` and `wg-quick`: `Key = value` under [Interface] and [Peer], names
-case-insensitive and with whitespace anywhere, comments from '#' (commands keep theirs), CRLF and
-a UTF-8 BOM do no harm. No value is taken out of the buffer, as it may be a secret.
+The grammar is that of `wg` and `wg-quick`: `Key = value` in [Interface] and [Peer],
+case-insensitive names with whitespace anywhere, comments from '#' (commands keep it). CRLF and a
+UTF-8 BOM are accepted. Values stay in the buffer, because they may be secrets.
 """
 
 import re
@@ -14,44 +14,45 @@ from wiresnake.conffile.schema import Key
 
 WHITESPACE = schema.WHITESPACE.encode()
 SPACE = rb"[%b]" % WHITESPACE.replace(b"\n", b"")
-"""A pattern of whitespace within a line."""
+"""A pattern for whitespace within a line."""
 _LINE = re.compile(
     rb"(?m)^(?:\A\xef\xbb\xbf)?%b*+"
     rb"(?:(\[[^#\n]*)|([^=#\n]*)=%b*+([^#\n]*)|([^#\n]+))?+(#[^\n]*)?" % (SPACE, SPACE)
 )
 _LONGEST = 60
-"""Bytes of what is looked up as a key. More are none, and may be a secret that lost its place."""
+"""The longest text that is looked up as a key, in bytes. Longer text may be a misplaced secret."""
 
 
 Kind = Literal["header", "setting", "comment", "other"]
 
 
 class Line(NamedTuple):
-    """One line that is not empty. All places are indices into the buffer."""
+    """One line that is not empty. All positions are indices into the buffer."""
 
     kind: Kind
     number: int
     section: str
-    """The section that the line stands in, in lower case; empty before the first. Of a header, its
-    own."""
+    """The line's section in lower case; empty before the first. A header belongs to the section
+    that it begins."""
     key: Key | None
-    """Of a setting, if there is such a key in any section."""
+    """The key of a setting, if one of this name exists in any section."""
     begin: int
     end: int
-    """Without the end of the line."""
+    """The end, without the line break."""
     code: int
-    """Behind the whitespace at the beginning."""
+    """The first character after leading whitespace."""
     equals: int
-    """Of a setting; -1 of others."""
+    """The '=' of a setting; -1 for other lines."""
     value: int
     value_end: int
-    """The value of a setting without whitespace around it; otherwise all the code."""
+    """The value of a setting without whitespace around it; otherwise the whole line without a
+    comment."""
     comment: int
-    """Of its '#'; -1 if there is none."""
+    """The '#'; -1 without a comment."""
 
 
 def scan(text: bytes | bytearray) -> Iterator[Line]:
-    """Every line in order but the empty ones. `wg.settle` comes first."""
+    """Yields every line in order, except empty ones. Call `wg.settle` first."""
     section = ""
     keys: dict[bytes, Key | None] = {}
     titles: dict[bytes, str] = {}
@@ -69,7 +70,7 @@ def scan(text: bytes | bytearray) -> Iterator[Line]:
                 if raw not in keys:
                     keys[raw] = schema.find(squeezed(raw).decode("latin-1").lower())
                 key = keys[raw]
-                if key is not None and key.kind == "command":  # A '#' in it is the shell's.
+                if key is not None and key.kind == "command":  # The shell reads a '#' in it.
                     value_end, comment = end, -1
         elif found.start(1) >= 0:
             kind, (code, value_end) = "header", found.span(1)
@@ -90,7 +91,7 @@ def scan(text: bytes | bytearray) -> Iterator[Line]:
         if not begin and text.startswith(_BOM):
             begin = len(_BOM)
         line = kind, number, section, key, begin, end, code, equals, value, value_end, comment
-        yield tuple.__new__(Line, line)  # In half the time of calling Line.
+        yield tuple.__new__(Line, line)  # Takes half the time of calling Line.
 
 
 _CR = ord("\r")
@@ -98,10 +99,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def squeezed(part: bytes | bytearray) -> bytes:
-    """Without any whitespace, as `wg` reads a line."""
+    """Returns the bytes without any whitespace, as `wg` reads a line."""
     return bytes(part).translate(None, WHITESPACE)
 
 
 def decoded(text: bytes | bytearray, begin: int, end: int) -> str:
-    """A part that is no secret; what is not UTF-8 in it survives."""
+    """Decodes a part that is not a secret; bytes that are not UTF-8 survive."""
     return text[begin:end].decode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""The keys of a configuration file, one row each. Whatever needs to know a key looks here.
+"""The keys of a configuration file, one row each. All code that needs to know a key looks here.
 
-A row is plain data, and cheap to import. What a kind of value takes to be read, judged and written
-is a function beside the others of its sort: `wg`, `values` and `write` have one a kind.
+A row is plain data and cheap to import. The functions that read, check and write a kind of value
+are in `wg`, `values` and `write`, one per kind.
 """
 
 from typing import Literal, NamedTuple
@@ -26,14 +26,14 @@ Kind = Literal[
 
 
 class Word(NamedTuple):
-    """The word by which `wiresnake set` takes a key's value from the command line."""
+    """The argument by which `wiresnake set` takes a key's value."""
 
     word: str
     takes: str
     meaning: str
-    """What the completion says of it."""
+    """The text of the completion."""
     usage: str
-    """What the help says of it."""
+    """The text of the help."""
 
 
 class Key(NamedTuple):
@@ -41,25 +41,25 @@ class Key(NamedTuple):
 
     section: Section
     name: str
-    """As it is written."""
+    """The key as written in files."""
     kind: Kind
     field: str
-    """Its attribute in changes, in states and in a file that was read."""
+    """Its attribute in changes, in states and in a parsed file."""
     meaning: str
     takes: str
-    """What its value may be, for an error to say."""
+    """The valid values, for error messages."""
     quick: bool = False
-    """Whether it is no key of `wg`: `strip` removes it."""
+    """Whether only wg-quick knows the key, so that `strip` removes it."""
     word: Word | None = None
 
     @property
     def secret(self) -> bool:
-        """Whether its value is never to be shown, nor made a string."""
+        """Whether its value must never be shown or become a string."""
         return self.kind in ("private key", "preshared key")
 
     @property
     def is_list(self) -> bool:
-        """Whether it may come again, each time with more values."""
+        """Whether it can be repeated, each time with more values."""
         return self.kind in ("networks", "addresses", "dns", "command")
 
 
@@ -109,7 +109,7 @@ KEYS = (
             "fwmark",
             "MARK",
             "the mark of encrypted datagrams",
-            "of the encrypted packets: a number, 0x hexadecimal, or off",
+            "for the encrypted packets: a number, 0x hexadecimal, or off",
         ),
     ),
     DNS := Key(
@@ -126,7 +126,7 @@ KEYS = (
         "MTU",
         "mtu",
         "mtu",
-        "The largest packet that the interface takes, in bytes.",
+        "The size of the largest packet on the interface, in bytes.",
         "it takes bytes, as 1420",
         quick=True,
     ),
@@ -153,7 +153,7 @@ KEYS = (
         "PreUp",
         "command",
         "pre_up",
-        "A command before the interface goes up.",
+        "A command that runs before the interface goes up.",
         _COMMAND,
         True,
     ),
@@ -162,7 +162,7 @@ KEYS = (
         "PostUp",
         "command",
         "post_up",
-        "A command once the interface is up.",
+        "A command that runs after the interface is up.",
         _COMMAND,
         True,
     ),
@@ -171,7 +171,7 @@ KEYS = (
         "PreDown",
         "command",
         "pre_down",
-        "A command before the interface goes down.",
+        "A command that runs before the interface goes down.",
         _COMMAND,
         True,
     ),
@@ -180,7 +180,7 @@ KEYS = (
         "PostDown",
         "command",
         "post_down",
-        "A command once the interface is down.",
+        "A command that runs after the interface is down.",
         _COMMAND,
         True,
     ),
@@ -189,7 +189,7 @@ KEYS = (
         "PublicKey",
         "public key",
         "public_key",
-        "The peer's public key, which says who it is.",
+        "The peer's public key, which identifies it.",
         "it takes the 44 characters of wg pubkey",
         word=Word("peer", "PUBLIC_KEY", "the public key of a peer", ""),
     ),
@@ -198,7 +198,7 @@ KEYS = (
         "PresharedKey",
         "preshared key",
         "preshared_key",
-        "A secret that both ends share beside their keys.",
+        "A secret that both ends share in addition to their keys.",
         "it takes the 44 characters of wg genpsk",
         word=Word("preshared-key", "FILE", "a file with the preshared key", "as private-key"),
     ),
@@ -207,14 +207,15 @@ KEYS = (
         "AllowedIPs",
         "networks",
         "allowed_ips",
-        "The networks behind the peer: packets to them go to it, and from it only theirs are taken",
+        "The networks of the peer: packets to them go to it, and only packets from them are"
+        " accepted from it.",
         "it takes addresses with an optional /length, between commas",
         word=Word(
             "allowed-ips",
             "NETWORKS",
-            "a list; +IP adds, -IP takes away",
-            "between commas; '' is none. With a sign the list is a change: +\n"
-            "adds to those that the peer has, - removes",
+            "a list; +IP adds, -IP removes",
+            "separated by commas; '' is none. With a sign the list is a change:\n"
+            "+ adds to the peer's networks, - removes",
         ),
     ),
     ENDPOINT := Key(
@@ -222,7 +223,7 @@ KEYS = (
         "Endpoint",
         "endpoint",
         "endpoint",
-        "Where the peer is reached; it is learnt anew from each packet of the peer's.",
+        "The address and port of the peer; every packet from the peer updates it.",
         "it takes host:port, or [IPv6 address]:port",
         word=Word("endpoint", "HOST:PORT", "HOST:PORT", "or [IPv6 address]:PORT"),
     ),
@@ -231,7 +232,7 @@ KEYS = (
         "PersistentKeepalive",
         "seconds",
         "persistent_keepalive",
-        "Seconds after which an idle tunnel sends a packet, so that a NAT does not forget it.",
+        "Seconds after which an idle tunnel sends a packet, so that a NAT keeps its mapping.",
         "it takes off, or seconds from 0 to 65535",
         word=Word(
             "persistent-keepalive",
@@ -245,7 +246,7 @@ KEYS = (
         "OnUp",
         "command",
         "on_up",
-        "A command as the peer is reached.",
+        "A command that runs when the peer connects.",
         _COMMAND,
         True,
     ),
@@ -254,12 +255,12 @@ KEYS = (
         "OnDown",
         "command",
         "on_down",
-        "A command as the peer is no longer reached.",
+        "A command that runs when the peer disconnects.",
         _COMMAND,
         True,
     ),
 )
-"""In the order in which files have them. OnUp and OnDown are our own addition."""
+"""In the order in which we write them. OnUp and OnDown are our own addition."""
 
 SECTIONS: tuple[Section, ...] = ("interface", "peer")
 FOREIGN = {
@@ -268,18 +269,18 @@ FOREIGN = {
     **dict.fromkeys(("h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4", "i5"), "AmneziaWG"),
     **dict.fromkeys(("j1", "j2", "j3"), "AmneziaWG"),
 }
-"""Keys of other dialects, in lower case, which `wiresnake import` reads."""
+"""Keys of other programs, in lower case, which `wiresnake import` reads."""
 WHITESPACE = " \t\n\v\f\r"
-"""What `wg` takes for it; to Python a no-break space would be some too."""
+"""Whitespace as `wg` defines it. To Python a no-break space would be whitespace too."""
 
 
 def find(name: str) -> Key | None:
-    """The key of that name, in lower case."""
+    """Returns the key of that name, in lower case, or None."""
     return _BY_NAME.get(name)
 
 
 def keys_of(section: str, *, quick: bool | None = None) -> tuple[Key, ...]:
-    """The keys of a section: all, those of `wg` alone, or those that are not `wg`'s."""
+    """Returns the keys of a section: all, only those of `wg`, or only those of wg-quick."""
     return tuple(
         key for key in KEYS if key.section == section and (quick is None or key.quick == quick)
     )
@@ -287,4 +288,4 @@ def keys_of(section: str, *, quick: bool | None = None) -> tuple[Key, ...]:
 
 _BY_NAME = {key.name.lower(): key for key in KEYS}
 WORDS = {key.word.word: key for key in KEYS if key.word}
-"""What `wiresnake set` takes, by its words."""
+"""Returns the keys that `wiresnake set` takes, by their arguments."""

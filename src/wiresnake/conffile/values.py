@@ -1,4 +1,4 @@
-"""What can be wrong with one value of a wg-quick file by itself, key by key."""
+"""Checks of single values in a wg-quick file, key by key."""
 
 import ipaddress
 import re
@@ -16,7 +16,7 @@ from wiresnake.model import Prefix
 
 class Problem(NamedTuple):
     level: Literal["error", "warning", "note"]
-    """A note tells what is as it should be, and easily overlooked."""
+    """A note points out something correct that is easily overlooked."""
     reason: str
     remedy: str
 
@@ -25,15 +25,15 @@ Problems = Iterator[Problem]
 
 
 def problems(key: Key, value: str) -> Problems:
-    """Finds what is wrong with one value, or one item of a list.
-
-    An error is what nobody accepts; a warning what is accepted and means something else.
+    """Finds the problems of one value, or of one item of a list. An error is accepted by no tool; a
+    warning is accepted, but means something else.
     """
     yield from _RULES[key.kind](key, value)
 
 
 def port_number(text: str) -> int:
-    """As `wg` reads a port: a number modulo 65536, or the name of a UDP service. ValueError."""
+    """Reads a port as `wg` does: a number modulo 65536, or the name of a UDP service.
+    ValueError."""
     try:
         found = socket.getaddrinfo(None, text, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
@@ -42,7 +42,7 @@ def port_number(text: str) -> int:
 
 
 def numeric_host(host: str) -> str | None:
-    """The address that a host means without asking anybody, as getaddrinfo reads it."""
+    """Returns the address that a host means without a name lookup, as getaddrinfo reads it."""
     try:
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -51,11 +51,11 @@ def numeric_host(host: str) -> str | None:
 
 
 def endpoint(text: str) -> tuple[str, str]:
-    """Host and port, cut as `wg` does: at the bracket, else at the last colon. ValueError."""
+    """Splits host and port as `wg` does: at the bracket, or else at the last colon. ValueError."""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or not port.startswith(":"):
-            raise ValueError("no closing bracket, or no port behind it")
+            raise ValueError("no closing bracket, or no port after it")
         port = port[1:]
     else:
         host, _, port = text.rpartition(":")
@@ -65,7 +65,8 @@ def endpoint(text: str) -> tuple[str, str]:
 
 
 def shown(text: str) -> str:
-    """For messages; only what looks like an address or a number: nothing may be a secret."""
+    """Returns a value for messages, but only if it looks like an address or a number, never a
+    secret."""
     return f" '{text}'" if re.fullmatch(r"(0x)?[0-9a-fA-F.:/+-]{1,43}", text) else ""
 
 
@@ -76,7 +77,9 @@ def _key(command: str, read: Callable[[str], bool], key: Key, value: str) -> Pro
         yield Problem("error", *_key_shape(key.name, command, value))
         return
     if zero:
-        yield Problem("warning", f"{key.name} is all zeros, which is none", f"make one: {command}")
+        yield Problem(
+            "warning", f"{key.name} is all zeros, which means no key", f"make one: {command}"
+        )
 
 
 def _key_shape(name: str, command: str, value: str) -> tuple[str, str]:
@@ -85,7 +88,7 @@ def _key_shape(name: str, command: str, value: str) -> tuple[str, str]:
     if re.fullmatch("[0-9a-fA-F]{64}", value):
         return f"{name} is hexadecimal", "write it in base64: xxd -r -p | base64"
     if len(value) == 43 and "=" not in value:
-        return f"{name} lacks its last character, '='", "copy all 44 characters"
+        return f"{name} misses its last character, '='", "copy all 44 characters"
     if len(value) != 44:
         return f"{name} has {len(value)} characters", f"copy all 44 characters of {command}"
     return f"{name} is not the base64 of 32 bytes", f"copy it from {command}"
@@ -144,10 +147,10 @@ def _seconds(key: Key, value: str) -> Problems:
 
 def _allowed_ip(key: Key, value: str) -> Problems:
     if not value:
-        yield Problem("error", f"an empty item in {key.name}", "remove the superfluous comma")
+        yield Problem("error", f"an empty item in {key.name}", "remove the extra comma")
         return
     if value.startswith(("+", "-")):
-        reason = "a signed network changes what the peer has, and wg before 2025 refuses it"
+        reason = "a network with a sign changes what the peer has, and wg before 2025 rejects it"
         yield Problem("warning", reason, "write all of the peer's networks, without signs")
         value = value[1:]
     try:
@@ -163,8 +166,8 @@ def _allowed_ip(key: Key, value: str) -> Problems:
     if interface.ip != interface.network.network_address:
         yield Problem(
             "warning",
-            f"{key.name} {value} has bits set behind its prefix",
-            f"it means {interface.network}; for the one address write {interface.ip}",
+            f"{key.name} {value} has bits set after its prefix",
+            f"it means {interface.network}; for the single address write {interface.ip}",
         )
 
 
@@ -183,10 +186,10 @@ def _endpoint(key: Key, value: str) -> Problems:
             reason = f"{key.name} has a '{strange}' in its host"
             yield Problem("error", reason, f"{remedy}; no URL")
         elif ":" in host or re.fullmatch("[0-9.]+", host):
-            yield Problem("error", f"{key.name}'s host{shown(host)} is no address", remedy)
+            yield Problem("error", f"{key.name}'s host{shown(host)} is not an address", remedy)
     elif ":" in zone[0] and not value.startswith("["):
-        reason = f"an IPv6 endpoint without brackets: the last part, {port}, is taken as the port"
-        yield Problem("warning", reason, f"write [{host}]:{port} if that is meant")
+        reason = f"an IPv6 endpoint without brackets, so its last part, {port}, is the port"
+        yield Problem("warning", reason, f"write [{host}]:{port} if that is intended")
     elif ":" not in numeric and numeric != host:
         yield Problem("warning", f"{key.name}'s host '{host}' means {numeric}", f"write {numeric}")
 
@@ -207,19 +210,20 @@ def _address(key: Key, value: str) -> Problems:
         yield Problem(
             "note",
             f"{key.name} {value} has no prefix length, which means /{bits}",
-            f"nothing to do, if that is meant; else write {value}/24, or whatever its length is",
+            f"nothing to do if that is intended; otherwise write {value}/24, or its real length",
         )
     elif interface.network.num_addresses > 2 and interface.ip == interface.network.network_address:
         yield Problem(
             "warning",
-            f"{key.name} {value} is the network's own, which other systems do not take for a"
-            " host's",
-            f"write an address in it, such as {interface.ip + 1}/{interface.network.prefixlen}",
+            f"{key.name} {value} is the network's own address, which other systems reject for a"
+            " host",
+            f"write an address in that network, such as"
+            f" {interface.ip + 1}/{interface.network.prefixlen}",
         )
 
 
 def abbreviated(value: str) -> str | None:
-    """iproute2 fills an IPv4 address up with zeros at its end."""
+    """Completes a short IPv4 address with zeros, as iproute2 does."""
     host, slash, length = value.partition("/")
     parts = host.split(".")
     if not all(part.isascii() and part.isdecimal() for part in parts) or len(parts) > 3:
@@ -239,13 +243,17 @@ def _mtu(key: Key, value: str) -> Problems:
     mtu = int(value, 0 if value.startswith("0x") else 10)
     if mtu < 576:
         yield Problem(
-            "warning", f"{key.name} {mtu} is below what IPv4 needs, 576", "1280 to 1420 is usual"
+            "warning",
+            f"{key.name} {mtu} is below 576, the minimum for IPv4",
+            "1280 to 1420 is usual",
         )
     elif mtu > 1440:
         reason = (
-            f"{key.name} {mtu} and the tunnel's 60 or 80 bytes are more than the usual path, 1500"
+            f"{key.name} {mtu} plus the tunnel's 60 or 80 bytes exceeds 1500, the usual path MTU"
         )
-        yield Problem("warning", reason, "write 1420, or remove the line unless the path is wider")
+        yield Problem(
+            "warning", reason, "write 1420, or remove the line, unless the path allows more"
+        )
 
 
 def _table(key: Key, value: str) -> Problems:
@@ -256,7 +264,10 @@ def _table(key: Key, value: str) -> Problems:
             yield Problem("error", f"{key.name} {value} is too big", "write off, auto or a number")
         return
     if value not in _table_names():
-        reason = f"{key.name} names a routing table that /etc/iproute2/rt_tables here does not have"
+        reason = (
+            f"{key.name} names a routing table that /etc/iproute2/rt_tables on this host does"
+            " not have"
+        )
         yield Problem("warning", reason, "write off, auto or the table's number")
 
 
@@ -279,26 +290,27 @@ def _switch(key: Key, value: str) -> Problems:
 
 
 def _dns(key: Key, value: str) -> Problems:
-    """wg-quick takes what has a colon or only digits and dots for a server."""
+    """Checks DNS items: wg-quick takes an item with a colon, or of digits and dots, for a
+    server."""
     if ":" in value or re.fullmatch("[0-9.]+", value):
         try:
             ipaddress.ip_address(value)
         except ValueError:
-            reason = f"{key.name}{shown(value)} is taken for a server, but is no address"
+            reason = f"{key.name}{shown(value)} is taken for a server, but is not an address"
             yield Problem("warning", reason, "write an IP address")
 
 
 def _hook(key: Key, value: str) -> Problems:
     if key.section == "peer":
-        return  # No other program reads our own.
+        return  # Only we read our own keys.
     if "#" in value:
         yield Problem(
             "warning",
-            "a '#' in a command, which wg-quick before 2025 takes for a comment",
-            "quote it only if no older wg-quick reads the file, or call a script",
+            "a '#' in a command, which wg-quick before 2025 reads as a comment",
+            "keep it only if no older wg-quick reads the file, or call a script",
         )
     if any(quote in value for quote in "\u201c\u201d\u2018\u2019\u201e"):
-        reason = "typographic quotes in a command, which a shell does not take for quotes"
+        reason = "typographic quotes in a command, which a shell does not treat as quotes"
         yield Problem("warning", reason, "type \" or '")
 
 

@@ -1,7 +1,7 @@
-"""`wg`'s configuration files (the grammar of `wg setconf`) into a change.
+"""Reads `wg`'s configuration files (the grammar of `wg setconf`) into a change.
 
-Of each line all from the first '#' and all whitespace is cut; names are case-insensitive; a
-section may come again. Unlike `wg` an error says where it is, and a UTF-8 BOM does no harm.
+Each line loses everything from the first '#' and all whitespace. Names are case-insensitive, and
+sections can be repeated. Unlike `wg`, an error says where it is, and a UTF-8 BOM is accepted.
 """
 
 import base64
@@ -20,19 +20,19 @@ from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.text import unsigned, wipe
 
 Resolve = Callable[[str, str], Endpoint]
-"""From a host and a port, both names or numbers, to an endpoint; OSError if there is none."""
+"""Resolves a host and a port, both names or numbers, to an endpoint; OSError if that fails."""
 Value = bytearray | memoryview
 _SPACE = re.compile(SPACE)
 
 
 class Mistake(Exception):
-    """What is wrong, and what to write instead; `line` if it is not the one being read."""
+    """A mistake and what to write instead; `line` is set if it is not the line being read."""
 
     def __init__(self, what: str, line: int = 0) -> None:
         super().__init__(what)
         self.line = line
         self.reading: Line | None = None
-        """The line that was being read, of a file."""
+        """The line of a file that was being read."""
 
 
 def parse(
@@ -45,9 +45,9 @@ def parse(
 ) -> DeviceChange:
     """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
 
-    As with `wg setconf` the change replaces everything, and what the file lacks is zero; with
-    `append` it adds to what is there, as with `wg addconf`. If a peer comes twice, its last
-    AllowedIPs win. `scanned` are the lines of it that count, if it was scanned before.
+    As with `wg setconf`, the change replaces everything, and missing values are zero. With `append`
+    it adds to the existing configuration, as with `wg addconf`. If a peer appears twice, its last
+    AllowedIPs win. `scanned` are the lines to read, if the text was scanned before.
     """
     if scanned is None:
         settle(text, name)
@@ -76,8 +76,8 @@ def parse(
 
 
 def settle(text: bytearray, name: str) -> None:
-    """Makes newlines of carriage returns that stand alone, as every editor shows them; ConfigError
-    for a file that is not UTF-8 but UTF-16 or UTF-32, which some editors and shells write."""
+    """Turns single carriage returns into newlines, as every editor shows them. ConfigError for
+    UTF-16 or UTF-32, which some editors and shells write."""
     if wide := encoding(text):
         raise ConfigError(
             f"{name}:1:1: this file is {wide}, not UTF-8; convert it: iconv -f {wide} -t UTF-8"
@@ -91,8 +91,8 @@ _LONE_CR = re.compile(rb"\r(?!\n)")
 
 
 def encoding(text: bytes | bytearray) -> str:
-    """UTF-16 or UTF-32 by iconv's name for it; empty if it is neither, by its first characters,
-    which are ASCII in every configuration, or a byte order mark."""
+    """Returns iconv's name for UTF-16 or UTF-32, or an empty string. It looks at a byte order mark
+    or at the first characters, which are ASCII in every configuration."""
     head = bytes(text[:4])
     if head in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return "UTF-32"
@@ -116,10 +116,10 @@ def _feed(reader: "Reader", text: bytearray, line: Line) -> None:
     if line.kind == "other":
         raise Mistake("neither a section nor 'Key = value'; comments start with '#'")
     written = _ascii(text[line.code : line.equals])
-    # It may be half of a secret.
+    # The text may be half of a secret.
     written = written if len(written) < 30 and written.isalpha() else "..."
     if not line.section:
-        raise Mistake(f"{written!r} stands before any section; start with [Interface]")
+        raise Mistake(f"{written!r} comes before any section; start with [Interface]")
     key = line.key
     if key is not None and key.quick and key.section == "interface":
         raise Mistake(f"{written!r} is a key of wg-quick files; remove it: wg-quick strip")
@@ -140,13 +140,13 @@ def _feed(reader: "Reader", text: bytearray, line: Line) -> None:
 
 
 class Reader:
-    """What has been read so far, of a file or of the words of a command."""
+    """Collects what has been read, from a file or from a command's arguments."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._device: dict[str, Any] = {}
         self.peer: dict[str, Any] | None = None
-        """What is said of the peer that is open."""
+        """The values of the open peer."""
         self._line = 0
         self._peers: list[PeerChange] = []
         self._allowed: list[tuple[bool, Prefix]] = []
@@ -158,7 +158,7 @@ class Reader:
         self._line = line
 
     def take(self, key: Key, value: bytearray | memoryview, written: str) -> None:
-        """Takes the value of a key, without whitespace; Mistake if it cannot be meant."""
+        """Reads the value of a key, without whitespace; Mistake if it is invalid."""
         if not value:
             raise Mistake(f"{written!r} has no value; give one or remove the line")
         said = self._device if key.section == "interface" else self.peer
@@ -174,7 +174,7 @@ class Reader:
             said[key.field] = read
 
     def close(self) -> None:
-        """Ends the peer that is open, if one is."""
+        """Ends the open peer, if there is one."""
         if self.peer is not None:
             if not self.peer.get(schema.PUBLIC_KEY.field):
                 raise Mistake("this [Peer] has no PublicKey; add one", self._line)
@@ -200,7 +200,8 @@ def _public_key(value: Value, _: Resolve) -> bytes:
 
 
 def _port(value: Value, resolve: Resolve) -> int:
-    """A UDP service's name or a number, 99999 being 34463: for `wg` the C library reads it too."""
+    """Reads a UDP service's name or a number. 99999 is 34463, because `wg` uses the C library,
+    too."""
     return resolve("0.0.0.0", _ascii(value)).port
 
 
@@ -222,7 +223,7 @@ def _seconds(value: Value, _: Resolve) -> int:
 
 
 def _networks(value: Value, _: Resolve) -> list[tuple[bool, Prefix]]:
-    """A sign makes of the whole list a change."""
+    """Reads a list of networks. A sign turns the whole list into a change."""
     return [
         (not part.startswith("-"), Prefix.parse(part[part.startswith(("+", "-")) :]))
         for part in _ascii(value).split(",")

@@ -1,7 +1,7 @@
-"""A file of wg-quick: what only wg-quick reads, and the rest, which `wg` reads.
+"""Reads a wg-quick file: the keys that only wg-quick knows, and the rest for `wg`.
 
-A private key is never made a string: only the lines that are wg-quick's own, public keys and
-names are decoded. Everything else stays in one buffer that whoever asked for it wipes.
+A private key never becomes a string: only wg-quick's own lines, public keys and names are decoded.
+Everything else stays in one buffer, which the caller wipes.
 """
 
 import contextlib
@@ -36,20 +36,20 @@ class QuickConfig:
     """A whole file. `%i` in hooks is not replaced yet."""
 
     peers: tuple[PeerLabels, ...]
-    """What `wg` does not know of them. Only peers that have a name or hooks are listed."""
-    told: dict[str, str]
-    """See `labels.told`."""
+    """Names and hooks of peers, which `wg` does not know. Other peers are not listed."""
+    remembered: dict[str, str]
+    """See `labels.remembered`."""
     wg: bytearray = field(repr=False)
-    """The file for `wg.parse`, with an empty line for each that only wg-quick reads, so
-    that errors name the right place. The caller wipes it."""
+    """The file for `wg.parse`, with an empty line in place of each line that only wg-quick reads,
+    so that errors name the right line. The caller wipes it."""
     lines: tuple[Line, ...] = field(repr=False)
-    """Of `wg`, without those that only wg-quick reads."""
+    """The lines of `wg`, without those that only wg-quick reads."""
     own_lines: frozenset[int] = field(repr=False)
-    """The numbers of these."""
+    """The numbers of the lines that only wg-quick reads."""
     has_mark: bool
-    """There is a FwMark, if only to say off."""
+    """The file has a FwMark, even if it is off."""
     addresses: tuple[str, ...] = ()
-    """`10.0.0.1/24`, in order, each once."""
+    """Addresses such as `10.0.0.1/24`, in order, each once."""
     dns: Dns = _NO_DNS
     mtu: int | None = None
     table: str = ""
@@ -62,26 +62,26 @@ class QuickConfig:
 
     @property
     def whole(self) -> bool:
-        """Whether it alone says what the interface is: it has neither hooks nor SaveConfig."""
+        """Whether the file alone defines the interface: it has neither hooks nor SaveConfig."""
         hooks = self.pre_up or self.post_up or any(peer.on_up for peer in self.peers)
         return not (self.save or hooks)
 
     def stripped(self) -> bytearray:
-        """What `wg-quick strip` prints, but for its last empty line; the caller wipes it."""
+        """Returns the output of `wg-quick strip`, without its last empty line. The caller wipes
+        it."""
         text = bytearray()
         begin = len(_BOM) if self.wg.startswith(_BOM) else 0
         lines = self.wg[begin:].split(b"\n")
         for number, line in enumerate(lines, 1):
             if number not in self.own_lines and (line or number < len(lines)):
-                text += line.strip(b" \t") + b"\n"  # So does bash's `read`.
+                text += line.strip(b" \t") + b"\n"  # bash's `read` does so, too.
             wipe(line)
         return text
 
 
 def find(argument: str) -> tuple[str, str]:
-    """The interface's name and the file's real path, from a name or a path, as wg-quick does.
-
-    A service that was given the file as a credential of systemd finds it there first.
+    """Returns the interface's name and the file's real path for a name or a path, as wg-quick does.
+    A service that gets the file as a systemd credential finds it there first.
     """
     path = argument
     if _NAME.fullmatch(argument):
@@ -99,7 +99,7 @@ def find(argument: str) -> tuple[str, str]:
 
 
 def load(path: str) -> QuickConfig:
-    """Reads a file, with wg-quick's warning if everybody can read it too."""
+    """Reads a file, and prints wg-quick's warning if everybody can read it."""
     try:
         text = files.read(path)
         modes = [os.stat(one).st_mode for one in (path, os.path.dirname(path))]
@@ -114,9 +114,9 @@ def load(path: str) -> QuickConfig:
 
 
 def parse(text: bytearray, name: str) -> QuickConfig:
-    """Reads a whole file, which the caller wipes; ConfigError with `name`:line:column.
+    """Reads a whole file, which the caller wipes. ConfigError with `name`:line:column.
 
-    What belongs to `wg` is not looked at.
+    The keys of `wg` are not checked.
     """
     wg.settle(text, name)
     scanned = list(scan(text))
@@ -132,13 +132,13 @@ def parse(text: bytearray, name: str) -> QuickConfig:
         except _Mistake as mistake:
             raise ConfigError(f"{name}:{line.number}:{mistake.column}: {mistake}") from None
     peers = [one for one in labels.peers(text, scanned) if one.comments or one.on_up or one.on_down]
-    told = labels.told(text, rest)
+    remembered = labels.remembered(text, rest)
     text = bytearray(text)
     for line in own:
         text[line.begin : line.end] = b" " * (line.end - line.begin)
     return QuickConfig(
         peers=tuple(peers),
-        told=told,
+        remembered=remembered,
         wg=text,
         lines=tuple(rest),
         own_lines=frozenset(line.number for line in own),
@@ -154,16 +154,16 @@ class _Mistake(Exception):
 
 
 class _Reader:
-    """What the keys of the interface say, by field."""
+    """Collects the values of the interface's keys, by field."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
 
     def take(self, key: Key, line: lines.Line) -> None:
-        """Takes a line of wg-quick's; _Mistake if it cannot be meant."""
+        """Reads one line of wg-quick's; _Mistake if its value is invalid."""
         if line.section != key.section:
             home = f"[{key.section.capitalize()}]"
-            raise _Mistake(f"{line.key!r} belongs under {home}; move it there", line.key_column)
+            raise _Mistake(f"{line.key!r} belongs in {home}; move it there", line.key_column)
         column = line.value_column
         match key.kind:
             case "addresses":
@@ -180,7 +180,7 @@ class _Reader:
                 if line.value.lower() not in ("true", "false"):
                     raise _Mistake(f"`{shown(line.value)}' is neither true nor false", column)
                 self._values[key.field] = line.value.lower() == "true"
-            case "command" if key.section == "interface":  # The peers' are among their labels.
+            case "command" if key.section == "interface":  # Those of peers are in their labels.
                 self._add(key, [line.value])
 
     def finish(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class _Reader:
 
 
 def _items(line: lines.Line) -> Iterator[tuple[str, int]]:
-    """What commas and spaces part, each with its column."""
+    """Yields the items between commas and spaces, each with its column."""
     for found in re.finditer(rf"[^,{WHITESPACE}]+", line.value):
         yield found[0], line.value_column + found.start()
 
@@ -213,7 +213,7 @@ def _address(key: Key, text: str, column: int) -> str:
 
 
 def _whole(address: str) -> str:
-    """iproute2 fills an IPv4 address up with zeros at its end: `10.1/16`."""
+    """Completes a short IPv4 address with zeros, as iproute2 does: `10.1/16`."""
     host, slash, length = address.partition("/")
     zeros = 0 if ":" in host else 3 - host.count(".")
     return f"{host}{'.0' * zeros}{slash}{length}"

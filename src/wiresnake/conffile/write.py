@@ -9,8 +9,8 @@ from wiresnake.uapi.snapshot import InterfaceState
 
 
 def write_config(state: InterfaceState) -> str:
-    """The file that makes another interface the same: what `wg showconf` prints, secrets too."""
-    # As stock `wg` does: secrets last.
+    """Returns the file for an identical interface: the output of `wg showconf`, with secrets."""
+    # Secrets come last, as with stock `wg`.
     device = sorted(schema.keys_of("interface", quick=False), key=lambda key: key.secret)
     lines = ["[Interface]", *written(device, state), ""]
     peer_keys = schema.keys_of("peer", quick=False)
@@ -22,7 +22,7 @@ def write_config(state: InterfaceState) -> str:
 
 
 def written(keys: Iterable[Key], values: object) -> Iterator[str]:
-    """The lines of those keys whose attribute of `values` says something."""
+    """Yields lines for the keys that have a value in `values`."""
     for key in keys:
         if value := getattr(values, key.field, None):
             if key.kind == "command":

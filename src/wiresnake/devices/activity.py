@@ -1,4 +1,4 @@
-"""How busy peers are and how well: from looks at any device, whatever it tells of itself."""
+"""Computes rates and health of peers by polling any device."""
 
 import math
 from typing import Literal, NamedTuple
@@ -8,25 +8,26 @@ from wiresnake.protocol.messages import KEEPALIVE_SIZE
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 Health = Literal["live", "idle", "silent", "no answer", "never"]
-"""live: a session; idle: none, and none is wanted; silent: it does not answer what is sent;
-no answer: nor has it ever; never: nobody has tried."""
+"""live: it has a session; idle: it has none and needs none; silent: it does not answer; no answer:
+it has never answered; never: neither end has tried."""
 _SMOOTH = 3.0
-"""Seconds in which a rate follows a change for the greater part."""
+"""The time constant of rates, in seconds."""
 
 
 class Activity(NamedTuple):
-    """One peer at a look."""
+    """One peer at one reading."""
 
     peer: PeerState
     received_rate: float
-    """Bytes a second."""
+    """Bytes per second."""
     sent_rate: float
     handshake_age: float | None
     health: Health
 
     @property
     def order(self) -> tuple[float, float]:
-        """The busiest first, in steps, so that rows do not dance; then who has talked last."""
+        """A sort key: the busiest first, in steps, so that rows do not jump; then the latest
+        handshake."""
         rate = self.received_rate + self.sent_rate
         age = math.inf if self.handshake_age is None else self.handshake_age // SESSION_SECONDS
         return -math.floor(math.log2(rate + 1) / 2), age
@@ -38,7 +39,7 @@ class _Counted(NamedTuple):
     received_rate: float
     sent_rate: float
     asked_since: float
-    """When the first was sent that is not answered yet; 0 is nothing."""
+    """When the first unanswered packet was sent; 0: none."""
 
 
 class Meter:
@@ -49,7 +50,7 @@ class Meter:
         self._at = 0.0
 
     def look(self, state: InterfaceState, wall: float, now: float) -> list[Activity]:
-        """`wall` is in seconds since 1970, `now` on a clock that nobody sets."""
+        """Takes a reading. `wall` is in seconds since 1970, `now` on a monotonic clock."""
         passed = now - self._at
         share = 1 - math.exp(-passed / _SMOOTH) if self._at else 0.0
         counted: dict[str, _Counted] = {}
@@ -72,7 +73,7 @@ def _count(
 ) -> _Counted:
     if before is None or not passed:
         return _Counted(peer.received, peer.sent, 0.0, 0.0, 0.0)
-    # A counter that has become smaller began anew.
+    # A smaller counter has started again.
     received, sent = max(peer.received - before.received, 0), max(peer.sent - before.sent, 0)
     asked_since = 0.0 if received else before.asked_since or (now if sent > KEEPALIVE_SIZE else 0.0)
     return _Counted(

@@ -1,4 +1,4 @@
-"""Changes for devices that know less than the newest: the same, said in words that they know."""
+"""Rewrites changes for devices that do not know the newest keys."""
 
 import errno
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from wiresnake.text import base64_text, read_endpoint
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 UNKNOWN_WORDS = (errno.EINVAL, errno.EPROTO)
-"""What a device may say of words that it does not know; EPROTO: it says nothing, and closes."""
+"""Errors for unknown keys; EPROTO: the device closes the connection without an answer."""
 
 
 def but_for_boringtun(change: DeviceChange) -> DeviceChange:
-    """The same, in words that boringtun refuses before it has done anything to a peer: of the first
-    one it is said, before all else, that nothing is to change if it is not there."""
+    """Returns the same change in a form that boringtun refuses before it has changed any peer:
+    first of all, the first peer is to be changed only if it exists."""
     if not change.peers:
         return change
     first = PeerChange(change.peers[0].public_key, update_only=True)
@@ -28,10 +28,10 @@ def apply(
     send: Callable[[DeviceChange], None],
     read: Callable[[], InterfaceState],
 ) -> None:
-    """Sends a change, and once more in older words if the device does not know those of 2025.
+    """Sends a change, and again with older keys if the device does not know those of 2025.
 
-    To remove one allowed IP is known to Linux 6.18 and to wireguard-go of 2025, `update_only` to
-    all but boringtun. HostError if the device refuses that too.
+    Linux 6.18 and wireguard-go of 2025 can remove a single allowed IP; all except boringtun know
+    `update_only`. HostError if the device refuses the older form too.
     """
     try:
         send(change)
@@ -43,7 +43,7 @@ def apply(
 
 
 def without_news(change: DeviceChange, state: InterfaceState) -> DeviceChange:
-    """Allowed IPs to remove become a list of those that are left."""
+    """Replaces allowed IPs to remove with the list of the remaining ones."""
     live = {peer.public_key: peer for peer in state.peers}
     peers = []
     for peer in change.peers:
@@ -57,9 +57,9 @@ def without_news(change: DeviceChange, state: InterfaceState) -> DeviceChange:
 
 
 def anew(change: DeviceChange, state: InterfaceState) -> list[DeviceChange]:
-    """For boringtun, to be sent one after the other, as it gives a peer what the one before it in
-    the same set had, `remove` too. Where it has to change a peer it ends its control thread: each
-    is removed and made again, and its session ends."""
+    """Splits a change for boringtun, one peer at a time: within one set it gives a peer the values
+    of the previous one, even `remove`. If it has to change a peer, its control thread ends, so each
+    peer is removed and made again, which ends its session."""
     live = {} if change.replace_peers else {peer.public_key: peer for peer in state.peers}
     steps = [replace(change, peers=())]
     for peer in without_news(change, state).peers:
@@ -87,7 +87,7 @@ def _merged(peer: PeerChange, before: PeerState) -> PeerChange:
 
 
 def _left(peer: PeerChange, before: PeerState | None) -> tuple[tuple[bool, Prefix], ...]:
-    """The peer's allowed IPs once the change is made."""
+    """Returns the peer's allowed IPs after the change."""
     kept = () if before is None or peer.replace_allowed_ips else before.allowed_ips
     left = dict.fromkeys(map(Prefix.parse, kept))
     for add, prefix in peer.allowed_ips:

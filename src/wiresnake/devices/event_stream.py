@@ -1,4 +1,4 @@
-"""The events of any interface: the device's own where it tells them, else by looking at it."""
+"""The events of any interface: those that the device reports, or those found by polling."""
 
 import time
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ from wiresnake.uapi.events import Reported
 
 LOOK_SECONDS = 1.0
 _CALM = 6
-"""After a look at many peers it rests so many times as long as that took."""
+"""After polling many peers it rests for so many times as long."""
 
 
 class Following(NamedTuple):
-    """What is told of an interface from now on."""
+    """The events of an interface from now on."""
 
     watching: bool
-    """The device tells nothing, so that it is looked at: once a second, or with thousands of peers
-    as often as a seventh of a processor allows."""
+    """Whether the device reports no events and is polled: once a second, or with thousands of peers
+    as often as a seventh of a CPU allows."""
     connected: dict[str, str]
-    """The peers that have a session already: public key and endpoint."""
+    """The peers that already have a session: public key and endpoint."""
     events: Iterator[Reported]
-    """Until the interface ends."""
+    """Yields events until the interface ends."""
 
 
 def follow(name: str) -> Following:
-    """Begins at once: what happens after the call is among the events. HostError if it cannot."""
+    """Begins at once: everything after the call is among the events. HostError if it cannot."""
     if (events := subscribe(name)) is not None:
         report = read_report(name)
         peers = report.peers.values() if report else ()

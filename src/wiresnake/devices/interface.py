@@ -1,4 +1,4 @@
-"""A running WireGuard interface, from outside, whoever runs it: how to find one, what it can do."""
+"""A running WireGuard interface from outside, whoever runs it."""
 
 import errno
 import os
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Interface(Protocol):
-    """What `open_interface` returns. Every method raises HostError with an errno."""
+    """A running interface, returned by `open_interface`. Every method raises HostError with an
+    errno."""
 
     name: str
     backend: Backend
@@ -25,8 +26,7 @@ class Interface(Protocol):
 
 
 def open_interface(name: str) -> Interface:
-    """A daemon's if one answers at the name's socket, else the kernel's.
-
+    """Opens a daemon's interface if one answers at the name's socket, or else the kernel's.
     HostError: ENODEV if there is neither, EPROTONOSUPPORT if the kernel has no WireGuard.
     """
     if connection := uapi_client.connect(name):
@@ -37,15 +37,15 @@ def open_interface(name: str) -> Interface:
 
 
 def interface_names() -> list[str]:
-    """The kernel's interfaces by their number, then those of daemons that answer."""
+    """Returns the kernel's interfaces by index, then those of daemons that answer."""
     kernel = [name for _, name in socket.if_nameindex() if _is_wireguard(name)]
     return kernel + [name for name in uapi_client.names() if name not in kernel]
 
 
 def none_found() -> HostError:
-    """Where there is none to do anything with."""
+    """Returns the error for a host without an interface."""
     if os.geteuid():
-        return HostError(errno.EACCES, "no WireGuard interface is seen; run it as root")
+        return HostError(errno.EACCES, "no WireGuard interface is visible; run it as root")
     return HostError(0, "there is no WireGuard interface; `wiresnake up FILE` makes one")
 
 
@@ -58,7 +58,7 @@ def _is_wireguard(name: str) -> bool:
 
 
 def read_state(name: str) -> InterfaceState:
-    """What `open_interface(name).read()` gives; its HostError says what to do."""
+    """Returns `open_interface(name).read()`; its HostError says what to do."""
     try:
         return open_interface(name).read()
     except HostError as error:
@@ -67,7 +67,7 @@ def read_state(name: str) -> InterfaceState:
 
 
 def explain(error: HostError, name: str) -> str:
-    """The errno's text, as `wg` gives it, and on a second line what to do about it."""
+    """Returns the errno's text, as `wg` prints it, and on a second line what to do about it."""
     number = error.errno or errno.EIO
     return (
         f"{os.strerror(number)}\nwiresnake: {_REMEDY.get(number, str(error.strerror)).format(name)}"
@@ -75,13 +75,15 @@ def explain(error: HostError, name: str) -> str:
 
 
 _REMEDY = {
-    errno.ENODEV: "there is no interface {0}; `wiresnake show interfaces` lists those there are",
+    errno.ENODEV: "there is no interface {0}; `wiresnake show interfaces` lists the existing ones",
     errno.EPROTONOSUPPORT: "no daemon answers at /var/run/wireguard/{0}.sock, and this kernel has"
     " no WireGuard; start `wiresnaked {0}`",
-    errno.EOPNOTSUPP: "{0} is no WireGuard interface",
-    errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any that is free",
-    errno.ETIMEDOUT: "the daemon of {0} does not answer: is it stopped? `wiresnake down {0}`"
-    " takes the interface down all the same",
+    errno.EOPNOTSUPP: "{0} is not a WireGuard interface",
+    errno.EADDRINUSE: "another socket has that port; listen-port 0 takes any free port",
+    errno.ETIMEDOUT: (
+        "the daemon of {0} does not answer: is it stopped? `wiresnake down {0}` still takes the"
+        " interface down"
+    ),
     errno.EPERM: "run it as root",
     errno.EACCES: "run it as root",
 }

@@ -1,4 +1,4 @@
-"""An interface of the kernel's own WireGuard, over generic netlink (linux/wireguard.h)."""
+"""An interface of the kernel's WireGuard, over generic netlink (linux/wireguard.h)."""
 
 import errno
 import os
@@ -37,14 +37,15 @@ _IP_FAMILY, _IP_ADDRESS, _IP_LENGTH, _IP_FLAGS = range(1, 5)
 _IP_REMOVE = 1
 
 _PATIENCE = 10
-"""Seconds of dumps that were interrupted."""
+"""Seconds for which interrupted dumps are repeated."""
 _MESSAGE_BYTES = 1 << 14
-"""Where a change is cut into another message: far below an attribute's 64 KiB and a socket's
-buffer."""
+"""The size at which a change continues in another message: far below an attribute's 64 KiB and a
+socket's buffer."""
 
 
 class KernelInterface:
-    """Every call needs CAP_NET_ADMIN in the network namespace that is entered."""
+    """An interface of the kernel. Every call needs CAP_NET_ADMIN in the current network
+    namespace."""
 
     backend: Backend = "kernel"
 
@@ -52,7 +53,7 @@ class KernelInterface:
         self.name = name
 
     def read(self) -> InterfaceState:
-        """A dump in which the kernel saw a change is made again, for as long as there is hope."""
+        """Reads the state. A dump during which the kernel saw a change is repeated for a while."""
         last = time.monotonic() + _PATIENCE
         with Netlink(GENERIC) as kernel:
             message = Message(family(kernel, "wireguard"), _GET)
@@ -93,7 +94,7 @@ def _read(name: str, messages: Iterable[memoryview]) -> InterfaceState:
             for _, attribute in attributes(value):
                 peer = fields(attribute)
                 allowed = peer.pop(_PEER_ALLOWED_IPS, memoryview(b""))
-                # A peer that fills a message goes on in the next, by its key alone.
+                # A peer that fills a message continues in the next one, with only its key.
                 same = peers and peers[-1][0][_PEER_PUBLIC_KEY] == peer[_PEER_PUBLIC_KEY]
                 if not same:
                     peers.append((peer, []))
@@ -148,7 +149,7 @@ def _endpoint(address: memoryview) -> str | None:
 
 
 def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Message]:
-    """The change in messages of bounded size, to be sent one after the other."""
+    """Returns the change as messages of bounded size, to be sent one after the other."""
     message = Message(family, _SET)
     message.put(_IFNAME, ifname)
     if change.private_key is not None:
@@ -185,7 +186,7 @@ def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Me
 
 
 def _put_peer(message: Message, peer: "PeerChange", first: bool) -> None:
-    """All of a peer but its allowed IPs; what comes later adds some to it."""
+    """Writes everything about a peer except its allowed IPs, which later messages add."""
     message.put(_PEER_PUBLIC_KEY, peer.public_key)
     flags = _UPDATE_ONLY if peer.update_only else 0
     if first:

@@ -1,6 +1,6 @@
-"""The events of devices that tell none, the kernel's and other daemons', by looking at them.
+"""Finds the events of the kernel's devices and of other daemons, which report none, by polling.
 
-What a look cannot see is missing: who began a handshake, and what came and went between two looks.
+What polling cannot see is missing: who started a handshake, and what happened between two readings.
 """
 
 from collections.abc import Iterator
@@ -23,32 +23,32 @@ from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _SESSION = SESSION_SECONDS * SECOND
 KEYS = 3 * _SESSION
-"""Then its keys are wiped: whoever has not talked since is disconnected."""
+"""Seconds after which keys are wiped: a peer without a new handshake is then disconnected."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A peer at the last look, and what follows from all looks."""
+    """A peer at the last reading, and what follows from all readings."""
 
     peer: PeerState
     shaken: int = 0
-    """When its session was made, on the clock of `boot`; it has none if not `connected`."""
+    """When its session was made, on the clock of `boot`. Without `connected` it has none."""
     connected: bool = False
     unanswered_since: int = 0
     told: bool = False
-    """That it does not answer."""
+    """Whether it was reported that the peer does not answer."""
 
 
 class Watcher:
-    """Compares each look with the one before. The first one finds what is there: no event."""
+    """Compares each reading with the previous one. The first one yields no events."""
 
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self._seen: dict[str, _Seen] | None = None
 
     def look(self, state: InterfaceState | None, up: bool, wall: int, boot: int) -> list[Reported]:
-        """What has happened by now. None is an interface that has gone; `wall` is ns since 1970,
-        `boot` any clock that counts time asleep."""
+        """Yields the events since the last reading. `state` None is an interface that has gone;
+        `wall` is ns since 1970, `boot` a clock that counts time asleep."""
         before = self._seen
         self._seen = after = {}
         events: list[PeerEvent] = []

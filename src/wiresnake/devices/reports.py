@@ -1,7 +1,7 @@
-"""What our own devices say beyond a `get`: `state=1` and `events=1` of the UAPI socket.
+"""What our own devices report beyond `get`: `state=1` and `events=1` of the UAPI socket.
 
-Another implementation closes the connection on them, and the kernel's devices have no socket:
-neither is an error, the answer is None. docs/uapi.md describes each key.
+Other implementations close the connection, and the kernel's devices have no socket. Neither is an
+error: the answer is None. docs/uapi.md describes each key.
 """
 
 import errno
@@ -17,7 +17,8 @@ from wiresnake.uapi.state import Report, parse_report
 
 
 def read_report(interface: str, public_key: str | None = None) -> Report | None:
-    """Asks for the device and all its peers, or for one. None if it does not know the question."""
+    """Returns the reports of the device and of all its peers or one. None if the device has
+    none."""
     only = "" if public_key is None else f"public_key={a2b_base64(public_key).hex()}\n"
     connection = _ask(interface, f"state=1\n{only}\n")
     if connection is None:
@@ -28,11 +29,13 @@ def read_report(interface: str, public_key: str | None = None) -> Report | None:
         except OSError as error:
             raise _gone(interface, error) from None
         except ValueError:
-            raise HostError(errno.EPROTO, f"{interface}: its daemon's answer is no state") from None
+            raise HostError(
+                errno.EPROTO, f"{interface}: its daemon's answer is not a state"
+            ) from None
 
 
 def subscribe(interface: str) -> Iterator[Reported] | None:
-    """The device's events from now on, until it ends. None if it has none to give."""
+    """Returns the device's events from now on, until it ends. None if it reports none."""
     connection = _ask(interface, "events=1\n\n")
     if connection is None:
         return None
@@ -65,7 +68,7 @@ def _ask(interface: str, question: str) -> socket.socket | None:
 
 
 def _answer(stream: IO[str]) -> Iterator[str]:
-    """Lines up to the empty one; what ends earlier is no answer."""
+    """Returns the lines up to the empty one; an answer without it is incomplete."""
     try:
         for line in stream:
             if line == "\n":

@@ -1,6 +1,6 @@
-"""The client of a UAPI socket: ours, wireguard-go's, boringtun's and those made from them.
+"""The client of a UAPI socket: ours, and those of wireguard-go, boringtun and their forks.
 
-Without `model`, which takes 20 ms to import: `show` reads, it changes nothing.
+It does not import `model`, which takes 20 ms: `show` only reads.
 """
 
 import contextlib
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from wiresnake.model import DeviceChange
 
 _TIMEOUT = 60
-"""Seconds without a sign of life; changing 100,000 peers takes some."""
+"""Seconds to wait for an answer; changing 100,000 peers takes several."""
 
 
 def connect(name: str) -> socket.socket | None:
-    """A connection to the interface's daemon; None if nobody answers there.
-
-    A socket file that refuses is what a dead daemon left: it goes, as with `wg`.
+    """Connects to the interface's daemon; None if no daemon answers. A socket file that refuses
+    connections was left by a dead daemon and is deleted, as `wg` does.
     """
     path = f"{DIRECTORY}/{name}.sock"
     if "/" in name or not _is_socket(path):
@@ -50,7 +49,7 @@ def connect(name: str) -> socket.socket | None:
 
 
 def names() -> list[str]:
-    """The interfaces whose daemon answers, in the directory's order."""
+    """Returns the interfaces whose daemon answers, in the directory's order."""
     try:
         files = os.listdir(DIRECTORY)
     except OSError:
@@ -70,8 +69,8 @@ def names() -> list[str]:
 
 
 class UapiInterface:
-    """An interface that a daemon runs. Each call is a connection of its own: some serve but one
-    operation on each. The first call takes the one that is given."""
+    """An interface that a daemon runs. Each call makes its own connection, because some daemons
+    serve only one operation per connection. The first call uses the given connection."""
 
     backend: Backend = "user"
 
@@ -80,14 +79,13 @@ class UapiInterface:
         self._connection = connection
 
     def read(self) -> InterfaceState:
-        """HostError if the daemon is gone, or says no."""
+        """Reads the state; HostError if the daemon has gone or refuses."""
         return parse_state(self.name, self.ask(b"get=1\n\n"), time.time())
 
     def change(self, change: "DeviceChange") -> None:
-        """HostError with the daemon's errno; what stood before the refused line may be applied.
-
-        Nobody is asked first who it is: boringtun refuses the first of the words about peers, and
-        that before it does anything to a peer.
+        """Applies a change. HostError with the daemon's errno; lines before the refused one may be
+        applied. The daemon is not identified first: boringtun refuses the first unknown key of a
+        peer, before it has changed any.
         """
         from wiresnake.devices import compatibility
 
@@ -103,7 +101,8 @@ class UapiInterface:
                 compatibility.apply(change, self._set, self.read)
 
     def _first_key(self) -> str:
-        """Of a `get`, whose rest need not come: boringtun's begins with a key of its own."""
+        """Returns the first key of a `get`, without waiting for the rest: boringtun's begins with
+        its own key."""
         one = connect(self.name)
         if one is None:
             return ""
@@ -122,13 +121,12 @@ class UapiInterface:
             wipe(request)
 
     def ask(self, request: bytes | bytearray) -> str:
-        """Sends one operation; its answer without the errno line. HostError if that is not 0.
-
-        The sign of an errno differs between operations and implementations, and tells nothing.
+        """Sends one operation; returns its answer without the errno line. HostError if that is not
+        0. The sign of an errno differs between operations and implementations, and is ignored.
         """
         one, self._connection = self._connection or connect(self.name), None
         if one is None:
-            raise HostError(errno.ENODEV, f"no daemon runs {self.name}")
+            raise HostError(errno.ENODEV, f"{self.name} has no daemon")
         try:
             with one:
                 answer = _exchange(one, request)

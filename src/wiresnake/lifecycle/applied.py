@@ -1,7 +1,8 @@
-"""What of a file was applied last and cannot be read back from the device: /run/wiresnake.
+"""Remembers in /run/wiresnake what a file said when it was last applied and a device does not give
+back.
 
-For root alone to read, as commands may hold secrets. A record of an interface that is gone, by its
-index, counts for nothing.
+Only root can read it, because commands may hold secrets. A record of an interface that has gone,
+according to its index, is ignored.
 """
 
 import contextlib
@@ -14,20 +15,20 @@ from wiresnake.linux import files
 from wiresnake.network import journal
 
 PeerHooks = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
-"""Public key, OnUp, OnDown."""
+"""A peer's public key, OnUp and OnDown."""
 
 
 class Said(NamedTuple):
-    """What the file said of a peer, but for its endpoint."""
+    """What the file said about a peer, except its endpoint."""
 
     preshared_key: str = ""
-    """`others.digest` of it; empty if there was none."""
+    """`others.digest` of the preshared key; empty if there was none."""
     keepalive: int = 0
     allowed_ips: tuple[str, ...] = ()
 
 
 class SaidOfInterface(NamedTuple):
-    """What the file said of the interface itself; None or empty: nothing."""
+    """What the file said about the interface itself; None or empty: nothing."""
 
     public_key: str = ""
     listen_port: int | None = None
@@ -38,23 +39,23 @@ class SaidOfInterface(NamedTuple):
 @dataclass(frozen=True)
 class Applied:
     endpoints: dict[str, str] = field(default_factory=dict)
-    """As the file says them, by public key."""
+    """Endpoints as written in the file, by public key."""
     mtu: int | None = None
-    """What the file said of it."""
+    """What the file said about the interface."""
     hooks: PeerHooks = ()
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     save: bool = False
-    """What `down` needs of a file that may have gone by then."""
+    """What `down` needs from a file that may be gone by then."""
     events: int = 0
-    """The process that runs `hooks`."""
+    """The number of the keeper, which runs `hooks`."""
     peers: dict[str, Said] | None = None
-    """Those that the file named, by public key; None in a record of before there was this."""
+    """The peers that the file named, by public key; None in a record of an older version."""
     interface: SaidOfInterface | None = None
 
 
 def load(interface: str) -> Applied | None:
-    """None if nobody knows."""
+    """Returns the record, or None if there is none."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         if (path := journal.find(f"{interface}.applied")) is None:
             return None

@@ -1,4 +1,4 @@
-"""Makes an interface: the kernel's, or one of a daemon."""
+"""Makes an interface, of the kernel or of a daemon."""
 
 import errno
 import os
@@ -17,7 +17,8 @@ Choice = Literal["auto", "kernel", "user"]
 
 
 def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
-    """A step of `change`. `auto` is the kernel's where it has one; `note` tells if not."""
+    """Makes the interface as a step of `change`. `auto` is the kernel's WireGuard if there is one;
+    otherwise `note` says so."""
     name = change.interface
     if choice != "user":
         try:
@@ -30,21 +31,22 @@ def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
         except HostError as error:
             if choice == "kernel" or error.errno != errno.EOPNOTSUPP:
                 raise
-            note("This kernel has no WireGuard. Taking the user backend.")
+            note("This kernel has no WireGuard. Using the user backend.")
     program = daemon()
     change.do(f"{program} {name}", lambda: _start(program, name), lambda: delete(name, say))
     return "user"
 
 
 def delete(name: str, say: Say) -> None:
-    """Undoes `create`, however far it came; a daemon ends with its interface."""
+    """Undoes `create`, however far it got. A daemon ends with its interface."""
     if observe.exists(name):
         say(f"ip link delete dev {name}")
         observe.delete(name)
 
 
 def daemon() -> str:
-    """wg-quick's variable names another; ours is beside the running Python, or on PATH."""
+    """Returns the daemon's program: wg-quick's variable names another one; ours is next to the
+    running Python, or in PATH."""
     if named := os.environ.get("WG_QUICK_USERSPACE_IMPLEMENTATION"):
         return named
     beside = Path(sys.executable).parent / "wiresnaked"
@@ -53,7 +55,7 @@ def daemon() -> str:
 
 def _start(program: str, interface: str) -> None:
     if shutil.which(program) is None:
-        raise HostError(errno.ENOENT, f"there is no program {program!r}")
+        raise HostError(errno.ENOENT, f"the program {program!r} is missing")
     code = subprocess.run([program, interface], stdin=subprocess.DEVNULL).returncode
     if code:
         raise HostError(errno.EIO, f"`{program} {interface}' exited with {code}")

@@ -1,4 +1,4 @@
-"""What a file asks of the host's network, as one value."""
+"""Turns a file into the value of the host's network that it asks for."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from wiresnake.text import host_of
 from wiresnake.uapi.snapshot import InterfaceState
 
 _OUTER_HEADERS = 80
-"""Of IPv6, UDP and the message itself."""
+"""Bytes of IPv6, UDP and the message itself."""
 _TABLE_NAMES = (
     "/usr/share/iproute2/rt_tables",
     "/usr/lib/iproute2/rt_tables",
@@ -24,16 +24,15 @@ _KNOWN_TABLES = {"default": 253, "main": MAIN_TABLE, "local": 255}
 
 
 def needs_mark(config: QuickConfig, allowed: Iterable[str]) -> bool:
-    """Whether a default route goes through the tunnel by rules, so that the tunnel's own
-    datagrams need a mark to go past it."""
+    """Returns whether rules send a default route through the tunnel, so that the tunnel's own
+    datagrams need a mark to bypass it."""
     return config.table in ("", "auto") and any(map(_is_default, allowed))
 
 
 def guess_mtu(state: InterfaceState) -> int:
-    """wg-quick's: what the ways to the peers carry, less the outer headers.
-
-    The mark is that of the tunnel's own datagrams: without it a default route through the tunnel
-    would be taken for their way.
+    """Returns wg-quick's MTU: that of the paths to the peers, minus the outer headers. `mark` is
+    that of the tunnel's own datagrams: without it, a default route through the tunnel would seem to
+    be their path.
     """
     hosts = {host_of(peer.endpoint) for peer in state.peers if peer.endpoint}
     return observe.route_mtu(sorted(hosts), state.fwmark) - _OUTER_HEADERS
@@ -42,9 +41,8 @@ def guess_mtu(state: InterfaceState) -> int:
 def network(
     config: QuickConfig, allowed: Iterable[str], *, mtu: int, mark: int, path: str = ""
 ) -> Network:
-    """The whole of it. `allowed` are all peers' networks, `mark` is the device's own.
-
-    With an MTU that is too small for IPv6 there are no IPv6 addresses: see `lost`.
+    """Returns the whole network. `allowed` are all peers' networks, `mark` is the device's. If the
+    MTU is too small for IPv6 there are no IPv6 addresses: see `lost`.
     """
     prefixes = sorted(set(allowed), key=_stock_order, reverse=True)
     policy = None
@@ -66,7 +64,7 @@ def network(
     if mtu < IPV6_MTU:
         if any(":" in route.prefix for route in routes):
             raise ConfigError(
-                f"{path}: IPv6 needs an MTU of {IPV6_MTU}, and this is {mtu}; raise it (MTU ="
+                f"{path}: IPv6 needs an MTU of {IPV6_MTU}, but this is {mtu}; raise it (MTU ="
                 f" {IPV6_MTU}), or remove the IPv6 networks from AllowedIPs"
             )
         addresses = tuple(one for one in addresses if ":" not in one)
@@ -76,17 +74,17 @@ def network(
 
 
 def lost(config: QuickConfig, network: Network) -> str | None:
-    """What the interface does without, in words for the user."""
+    """Yields messages about what the interface has to do without."""
     if gone := [one for one in config.addresses if one not in network.addresses]:
         return (
-            f"without Address {', '.join(gone)}: IPv6 needs an MTU of {IPV6_MTU}, and this is"
+            f"without Address {', '.join(gone)}: IPv6 needs an MTU of {IPV6_MTU}, but this is"
             f" {network.mtu}"
         )
     return None
 
 
 def table_number(name: str, path: str) -> int:
-    """A table's number from what `ip route` takes for one."""
+    """Returns the number of a routing table, from a number or a name as `ip route` takes it."""
     try:
         number = int(name, 0)
         if 0 <= number < 1 << 32:
@@ -111,5 +109,5 @@ def _is_default(prefix: str) -> bool:
 
 
 def _stock_order(prefix: str) -> tuple[int, str]:
-    """The longest first, equals as `sort -nr -k 2 -t /` leaves them."""
+    """Sorts the longest prefixes first, and equal ones as `sort -nr -k 2 -t /` does."""
     return int(prefix.rpartition("/")[2]), prefix

@@ -1,4 +1,4 @@
-"""Takes an interface down and undoes what `up` did, or wg-quick's `up`."""
+"""Takes an interface down and undoes what our `up` or wg-quick's did."""
 
 import os
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from wiresnake.text import wipe
 
 
 class _Wishes(NamedTuple):
-    """What is to be done beside removing everything."""
+    """What the file asks for, besides removing everything."""
 
     variables: hooks.Variables
     pre_down: tuple[str, ...] = ()
@@ -24,7 +24,8 @@ class _Wishes(NamedTuple):
 
 
 def down(argument: str, say: Say, note: Say) -> None:
-    """HostError, ConfigError or HookFailed. What a killed `up` or `down` left is mended too."""
+    """Takes an interface down; HostError, ConfigError or HookFailed. It also cleans up after a
+    killed `up` or `down`."""
     interface, wishes = _find(argument, note)
     if recovery.recover(interface, say, note) and not observe.exists(interface):
         applied.forget(interface)
@@ -38,13 +39,13 @@ def down(argument: str, say: Say, note: Say) -> None:
         change.dns = wishes.variables.dns
         change.to(None)
         applied.forget(interface)
-    # What they do stays done: there is no way back to the interface.
+    # Hooks are not undone, because the interface cannot come back.
     hooks.run(wishes.post_down, interface, wishes.variables, say)
 
 
 def _assert_ours(interface: str) -> None:
-    """HostError if it is no WireGuard interface; with the remedy, where it has the name of one of
-    ours, whose traffic is still held back."""
+    """Raises HostError if this is not a WireGuard interface, with a remedy if it has taken the name
+    of one of ours whose traffic is still held back."""
     try:
         assert_wireguard(interface)
     except HostError as error:
@@ -52,16 +53,16 @@ def _assert_ours(interface: str) -> None:
         if known is None or known.index in (0, observe.index(interface)) or not known.marks:
             raise
         what = (
-            f"{error.strerror}: it was made by somebody else since the daemon died, and traffic is"
+            f"{error.strerror}: another program has made it since the daemon died, and traffic is"
             f" still held back. Remove it (`ip link delete dev {interface}') or rename it, then"
-            f" `wiresnake down {interface}' once more"
+            f" run `wiresnake down {interface}' again"
         )
         raise HostError(error.errno, what) from None
 
 
 def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
-    """The interface, and what its file wishes. Whatever became of the file since `up`, the
-    interface comes down: then by what `up` recorded."""
+    """Returns the interface and what its file asks for. If the file has gone or has mistakes, the
+    interface still comes down, using what `up` recorded."""
     interface = os.path.basename(argument).removesuffix(".conf")
     known = journal.read(interface) if files.is_name(interface) else None
     try:
@@ -75,10 +76,11 @@ def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
     except (ConfigError, HostError) as error:
         record = applied.load(interface)
         if known is None or (record is None and observe.exists(interface) and not known.changing):
-            raise  # Made by somebody else since.
+            raise  # Another program has made it since.
         if record and record.save and isinstance(error, ConfigError):
-            raise  # What only the device knows would be lost: it can be saved once that is mended.
-        note(f"{error.message}; going by what `up` recorded")
+            # Going on would lose the device's state, which can be saved once the file is fixed.
+            raise
+        note(f"{error.message}; using what `up` recorded")
         found = hooks.Variables(path)
         if known and known.network:
             network = known.network

@@ -1,4 +1,4 @@
-"""`up --foreground`: an interface as a service of systemd (Type=notify or notify-reload)."""
+"""`up --foreground`: an interface as a systemd service (Type=notify or notify-reload)."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from wiresnake.network import journal, observe
 
 _SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 _LOOK_SECONDS = 1.0
-"""How often to see whether the interface is still there."""
+"""Seconds between checks whether the interface still exists."""
 
 
 def notify(*lines: str) -> None:
-    """Tells the service manager, if there is one (sd_notify's protocol)."""
+    """Notifies the service manager, if there is one (sd_notify's protocol)."""
     path = os.environ.get("NOTIFY_SOCKET")
     if path:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
@@ -23,11 +23,12 @@ def notify(*lines: str) -> None:
 
 
 def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -> bool:
-    """Says that it is ready, reloads at SIGHUP, and takes the interface down at SIGTERM or SIGINT.
+    """Reports that it is ready, reloads at SIGHUP, and takes the interface down at SIGTERM or
+    SIGINT.
 
-    Ends by itself once somebody else took it down: False if it is gone without that, as when its
-    daemon died. What outlived it stays, so that nothing that was for the tunnel goes around it
-    until the next `up`, or `down`.
+    It ends by itself when another program takes the interface down. False if the interface
+    disappeared otherwise, for example because its daemon died: then what outlived it stays, so that
+    no traffic for the tunnel goes around it until the next `up` or `down`.
     """
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, _interrupt)
@@ -52,7 +53,7 @@ def stay(interface: str, reload: Callable[[], None], down: Callable[[], None]) -
 
 
 def _interrupted(reload: Callable[[], None]) -> int:
-    """The signal that came meanwhile, and undid it; 0 if none did."""
+    """Returns the signal that interrupted it and undid it, or 0."""
     number = 0
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -66,5 +67,5 @@ def _interrupted(reload: Callable[[], None]) -> int:
 
 
 def _interrupt(number: int, _: object) -> None:
-    """As `host.signals` does."""
+    """Raises it as `network.signals` does."""
     raise SystemExit(128 + number)

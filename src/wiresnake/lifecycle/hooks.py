@@ -1,4 +1,4 @@
-"""Commands of a file: how each is run, PreUp and its kind; and what is remembered of them."""
+"""Runs the commands of a file, such as PreUp, and prepares what is remembered about them."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from wiresnake.text import base64_text
 
 
 class HookFailed(WiresnakeError):
-    """A command did not exit with 0, and has said why itself; wg-quick exits with `code`."""
+    """A command exited with `code` and has said why itself; wg-quick exits with that code, too."""
 
     def __init__(self, command: str, code: int) -> None:
         super().__init__(f"`{command}' exited with {code}")
@@ -26,7 +26,8 @@ class HookFailed(WiresnakeError):
 
 
 class Variables(NamedTuple):
-    """What wg-quick's hooks find in its variables: they are evaluated within wg-quick itself."""
+    """Values that wg-quick's hooks find in its variables, because they run within wg-quick
+    itself."""
 
     file: str
     """Its path."""
@@ -38,13 +39,13 @@ class Variables(NamedTuple):
 
     @classmethod
     def of(cls, file: QuickConfig, path: str) -> "Variables":
-        """Those of a file that was read from that path."""
+        """Returns the variables of a file that was read from that path."""
         return cls(path, file.addresses, file.mtu, file.dns, file.table, file.save)
 
     def prelude(self) -> str:
-        """Sets them, and defines wg-quick's `cmd`, in one line of bash. They are the hook's alone,
-        not its children's, also where whoever called has exported such a name: a program may have
-        another meaning for MTU."""
+        """Returns one line of bash that sets the variables and defines wg-quick's `cmd`. They are
+        not exported, even if the caller has exported such a name, because a program may give MTU
+        another meaning."""
         lists = {
             "ADDRESSES": self.addresses,
             "DNS": self.dns.servers,
@@ -62,7 +63,7 @@ class Variables(NamedTuple):
 
 
 def run(commands: Iterable[str], interface: str, variables: Variables, say: Say) -> None:
-    """Runs one after the other until one fails, each in a shell of its own, as wg-quick does."""
+    """Runs the commands one after the other until one fails, each in its own shell."""
     for command in commands:
         whole = command.replace("%i", interface)
         say(whole)
@@ -73,8 +74,8 @@ def run(commands: Iterable[str], interface: str, variables: Variables, say: Say)
 
 
 def shell(command: str, variables: Variables | None = None) -> list[str]:
-    """The program that runs a file's command, and its words: bash, or sh where there is none. With
-    variables it is as within wg-quick, which ends at the first error."""
+    """Returns the command line that runs a file's command: with bash, or with sh if there is none.
+    With variables it behaves as within wg-quick, which ends at the first error."""
     bash = shutil.which("bash")
     if variables is None:
         return [bash or "/bin/sh", "-c", command]
@@ -84,7 +85,7 @@ def shell(command: str, variables: Variables | None = None) -> list[str]:
 
 
 def environment(own: dict[str, str]) -> dict[str, str]:
-    """With our own programs in PATH, wherever we were started from, as wg-quick has its own."""
+    """Returns the environment with our own programs in PATH, as wg-quick does with its own."""
     path = f"{os.environ.get('PATH') or os.defpath}:{os.path.dirname(sys.executable)}"
     return {**os.environ, "PATH": path, **own}
 
@@ -92,8 +93,8 @@ def environment(own: dict[str, str]) -> dict[str, str]:
 def record(
     file: QuickConfig, endpoints: dict[str, str], said: dict[str, Said], device: DeviceChange
 ) -> Applied:
-    """What is to be remembered of a file: of its peers the endpoints as written, and all else;
-    `device` is what it says of the interface itself."""
+    """Returns what to remember about a file: its peers with their endpoints as written, and the
+    rest; `device` is what it says about the interface itself."""
     peers = tuple(
         (peer.public_key, peer.on_up, peer.on_down)
         for peer in file.peers

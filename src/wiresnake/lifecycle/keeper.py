@@ -1,7 +1,7 @@
-"""The keeper: the process that lives on after `up`, one for each interface that needs it.
+"""The keeper: the process that lives on after `up`, one per interface that needs it.
 
-It runs OnUp and OnDown, and ends with the interface. It is `wiresnake events --hooks FILE IF`, by
-which it is known again, in whatever version it was started; its number is in the record of `up`.
+It runs OnUp and OnDown, and ends with the interface. Its command line is `wiresnake events --hooks
+FILE IF`, by which every version recognises it. The record of `up` has its process number.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ _COMMAND = ("events", "--hooks")
 
 
 def restart(record: Applied, path: str, interface: str) -> Applied:
-    """Starts it, if there is anything to do for it; it stands on its own feet. One that runs
-    already reads the changed file by itself: a second one would run OnUp while the first still
-    runs OnDown. Returns the record with its number."""
+    """Starts the keeper, if it has anything to do, as an independent process. A running keeper
+    reads the changed file by itself; a second one would run OnUp while the first still runs OnDown.
+    Returns the record with its number."""
     if record.hooks and _runs(record.events, interface):
         return record
     stop(record, interface)
@@ -41,7 +41,7 @@ def restart(record: Applied, path: str, interface: str) -> Applied:
         start_new_session=True,
         cwd="/",
     )
-    process.returncode = 0  # It is left alone: nobody waits for it.
+    process.returncode = 0  # Nobody waits for it.
     return replace(record, events=process.pid)
 
 
@@ -53,7 +53,8 @@ def stop(record: Applied | None, interface: str) -> None:
 
 
 def _runs(pid: int, interface: str) -> bool:
-    """Whether it is the interface's: the number may have gone to another one's since."""
+    """Returns whether the process is this interface's keeper, because the number may belong to
+    another process by now."""
     if not pid:
         return False
     try:
@@ -66,7 +67,7 @@ def _runs(pid: int, interface: str) -> bool:
 
 
 def run(interface: str, path: Path, follow: Callable[[str], "Following"]) -> None:
-    """What the process does, until the interface ends, or SIGTERM or Ctrl-C."""
+    """Runs the keeper until the interface ends, or SIGTERM or Ctrl-C."""
     from wiresnake.lifecycle.labels_file import of_interface
     from wiresnake.lifecycle.peer_hooks import PeerHooks
 
@@ -86,7 +87,7 @@ def run(interface: str, path: Path, follow: Callable[[str], "Following"]) -> Non
 
 
 def _report(what: str) -> None:
-    """To stderr, and to the syslog unless stderr is the journal already."""
+    """Reports to stderr, and to syslog unless stderr is the journal."""
     with contextlib.suppress(OSError):
         print(f"wiresnake: {what}", file=sys.stderr, flush=True)  # noqa: T201
     status = os.fstat(2)

@@ -12,7 +12,7 @@ from wiresnake.text import wipe
 
 
 class LabelsFile:
-    """The labels in a file that may change while we run."""
+    """The labels in a file that may change at any time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -20,22 +20,22 @@ class LabelsFile:
         self._labels: dict[str, PeerLabels] = {}
 
     def of(self, public_key: str) -> PeerLabels:
-        """What it says of a peer by now."""
+        """Returns the present labels of a peer."""
         return self.all().get(public_key) or PeerLabels(public_key)
 
     def all(self) -> dict[str, PeerLabels]:
-        """What it says by now; what it said before if it cannot be read any more."""
+        """Returns the present labels, or the previous ones if the file can no longer be read."""
         with suppress(OSError):
             self.read()
         return self._labels
 
     def read(self) -> dict[str, PeerLabels]:
-        """All of it. OSError if it cannot be read."""
+        """Reads the file; OSError if it cannot be read."""
         status = self._path.stat()
         stamp = status.st_mtime_ns, status.st_size, status.st_ino
         if stamp != self._stamp:
             text = bytearray(self._path.read_bytes())
-            with suppress(ConfigError):  # It names nobody then.
+            with suppress(ConfigError):  # Without the file, peers have no names.
                 wg.settle(text, str(self._path))
             try:
                 self._labels = read(text)
@@ -46,8 +46,8 @@ class LabelsFile:
 
 
 def of_interface(interface: str, path: Path | None = None) -> LabelsFile:
-    """The file that `up` took for the interface, else the one in /etc/wireguard; or another, which
-    then must be there: OSError."""
+    """Returns the file that `up` used for the interface, or the one in /etc/wireguard; or `config`,
+    which must exist (OSError)."""
     file = LabelsFile(path or _taken(interface) or FOLDER / f"{interface}.conf")
     if path is not None:
         file.read()
@@ -57,6 +57,6 @@ def of_interface(interface: str, path: Path | None = None) -> LabelsFile:
 def _taken(interface: str) -> Path | None:
     try:
         found = journal.read(interface)
-    except OSError:  # Only root may look.
+    except OSError:  # Only root can read it.
         return None
     return Path(found.file) if found and found.file else None

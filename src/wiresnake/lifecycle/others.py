@@ -1,10 +1,10 @@
-"""What of a running interface is not its file's to decide, as others may have made it.
+"""Decides what a file does not control on a running interface, because others may have made it.
 
-A file is the whole truth, unless it says itself that it is not. With hooks, its own commands add
-peers, keys and networks: what neither the file nor the last applied one ever named is theirs, and
-stays. With SaveConfig the interface is the truth, and the file only its copy: besides, what the
-file says as it did when it was last applied is as old as that, and the interface decides. What
-was edited since is applied in any case, so that who is taken out of a file is taken off.
+A file is the whole truth unless it says otherwise. With hooks, its own commands add peers, keys and
+networks: what neither the file nor the last applied file named belongs to them and stays. With
+SaveConfig the interface is the truth and the file its copy: what the file says unchanged since it
+was last applied is outdated, so the interface decides. Edits are always applied, so that a peer
+removed from the file is removed from the interface.
 """
 
 import hashlib
@@ -15,21 +15,24 @@ from wiresnake.lifecycle.applied import Said
 from wiresnake.uapi.snapshot import PeerState
 
 _SHOWN = 5
-"""Peers that a line names; a second file may have thousands."""
+"""The most peers that a message names; a second file may have thousands."""
 
 
 class Kept(NamedTuple):
-    """What stays of one peer though the file has it otherwise."""
+    """Something of one peer that stays although the file differs."""
 
     public_key: str
     what: str
-    """`peer`, or one of its values."""
+    """`peer`, or the name of one of its values."""
 
 
 class Others:
-    """Decides what stays. `record` is what the file said when it was last applied, None if nobody
-    knows: then with hooks a peer that the file lacks goes, as it may have been taken out. With
-    SaveConfig it stays, as nobody takes peers out of a file that is going to be written anew."""
+    """Decides what stays.
+
+    `record` is what the file said when it was last applied, or None if unknown. Without a record a
+    peer that the file lacks is removed if the file has hooks, because it may have been removed from
+    the file. With SaveConfig it stays, because nobody removes peers from a file that will be
+    overwritten."""
 
     def __init__(
         self,
@@ -45,13 +48,13 @@ class Others:
         self._loose = hooks or save
         self._keep = keep
         self.active = self._loose or keep
-        """Whether anything may stay."""
+        """Whether anything can stay."""
         self.kept: list[Kept] = []
         self.networks: set[str] = set()
-        """Of allowed IPs, those in which the device is to differ from the file."""
+        """Returns the allowed IPs in which the device should differ from the file."""
 
     def keeps_peer(self, peer: PeerState) -> bool:
-        """Whether a peer that the file lacks stays."""
+        """Returns whether a peer that the file lacks stays."""
         key = peer.public_key
         if not self._never_named(key not in self._known):
             return False
@@ -60,7 +63,7 @@ class Others:
         return True
 
     def keeps_off(self, public_key: str, allowed_ips: Collection[str]) -> bool:
-        """Whether a peer of the file that the device lacks stays away."""
+        """Returns whether a peer of the file that the device lacks stays removed."""
         if not self._save or public_key not in self._known:
             return False
         self.kept.append(Kept(public_key, "absence"))
@@ -68,7 +71,7 @@ class Others:
         return True
 
     def allowed_ips(self, peer: PeerState, file: set[str], taken: Collection[str]) -> set[str]:
-        """What they are to be; `taken` is what the file gives to any peer."""
+        """Returns the wanted allowed IPs; `taken` are those that the file gives to any peer."""
         live = frozenset(peer.allowed_ips)
         known = self._known.get(peer.public_key)
         base = known.allowed_ips if known else ()
@@ -82,15 +85,15 @@ class Others:
         return (file | more) - less
 
     def keeps_secret(self, peer: PeerState, file: str) -> bool:
-        """Whether the preshared key stays; `file` is `digest` of the file's, empty if it has
-        none."""
+        """Returns whether the preshared key stays; `file` is the `digest` of the file's key, empty
+        if it has none."""
         known = self._known.get(peer.public_key)
         return self._keeps_value(
             peer, "preshared key", file, known.preshared_key if known else "", ""
         )
 
     def keeps_keepalive(self, peer: PeerState, file: int) -> bool:
-        """Whether the persistent keepalive stays; 0 is what a file says by silence."""
+        """Returns whether the persistent keepalive stays; 0 stands for a file without one."""
         known = self._known.get(peer.public_key)
         return self._keeps_value(
             peer, "persistent keepalive", file, known.keepalive if known else 0, 0
@@ -99,7 +102,7 @@ class Others:
     def notes(
         self, interface: str, path: str, names: Mapping[str, str], gone: Collection[str]
     ) -> Iterator[str]:
-        """What stays, and why, in words for the user. `gone` are peers that go."""
+        """Yields messages about what stays, and why. `gone` are peers that are removed."""
         by_kind: dict[str, list[str]] = {}
         for one in sorted(self.kept):
             by_kind.setdefault(one.what, []).append(names.get(one.public_key, one.public_key))
@@ -107,10 +110,10 @@ class Others:
             who = _listed(peers)
             if what == "peer" and self._record is None and self._save and not self._keep:
                 yield (
-                    f"{interface} keeps what {path} does not name, as it says SaveConfig and"
-                    f" nothing tells what it said before: {who}. If you took one out, that was not"
-                    f" applied: wiresnake set {interface} peer KEY remove; next time take it out by"
-                    " wiresnake remove PEER --reload"
+                    f"{interface} keeps what {path} does not name, because the file has SaveConfig"
+                    f" and its earlier contents are unknown: {who}. If you removed one from the"
+                    f" file, remove it here too: wiresnake set {interface} peer KEY remove; next"
+                    " time use wiresnake remove PEER --reload"
                 )
             elif what == "peer":
                 yield (
@@ -119,15 +122,16 @@ class Others:
                 )
             elif what == "absence":
                 yield (
-                    f"{who} was taken off {interface}, which decides, as {path} says SaveConfig:"
-                    " it stays away"
+                    f"{who} was removed from {interface} and stays removed, because {path} has"
+                    " SaveConfig"
                 )
             else:
                 yield f"{who} keeps its {what}: {path} does not say otherwise"
         if gone and self._loose and self._record is None and not self._save:
             yield (
-                f"nothing tells what {path} said when {interface} came up: what it does not name"
-                f" goes: {_listed([names.get(one, one) for one in gone])}; --keep keeps it"
+                f"the contents of {path} when {interface} came up are unknown, so what it does not"
+                f" name is removed: {_listed([names.get(one, one) for one in gone])}; --keep keeps"
+                " it"
             )
 
     def _never_named(self, unknown: bool) -> bool:
@@ -138,7 +142,8 @@ class Others:
     def _keeps_value(
         self, peer: PeerState, what: str, file: object, base: object, none: object
     ) -> bool:
-        """A value alone does not let anybody in: without a record it stays, too."""
+        """Returns whether a single value stays. It cannot let anybody in, so it stays even without
+        a record."""
         stays = (
             self._keep or (self._loose and base == none)
             if file == none
@@ -150,7 +155,7 @@ class Others:
 
 
 def digest(secret: bytes | bytearray | memoryview) -> str:
-    """By which a preshared key is known again, and is not told."""
+    """Returns a digest that identifies a preshared key without revealing it."""
     return hashlib.blake2s(secret, digest_size=16).hexdigest() if secret else ""
 
 

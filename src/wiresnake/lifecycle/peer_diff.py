@@ -1,13 +1,13 @@
-"""What must be sent to a device so that its peers are those of a file, and nothing more.
+"""Computes the least change that makes a device's peers those of a file.
 
-Of 10,000 peers a reload changes one, so most are only compared, as text: names are not resolved
-and keys not parsed for what is already so. Whatever differs, or is written in a way that needs a
-closer look, is read by `conffile.wg` with all its strictness.
+A reload typically changes one of 10,000 peers, so most are only compared as text: names are not
+resolved and keys not parsed for what is already right. What differs, or needs a closer look, is
+read by `conffile.wg` with all its strictness.
 
-Which endpoint a peer gets is the one thing that a file cannot decide alone, as peers roam. The
-file's is sent if it was edited since it was last applied, so an unchanged file never throws a
-peer back. A host name is looked up again, though, when the peer is not reached where it is now:
-when it has had no handshake within the life of a session.
+The endpoint is the one thing that a file cannot decide alone, because peers roam. The file's
+endpoint is sent if it was edited since it was last applied, so an unchanged file never moves a peer
+back. A host name is looked up again if the peer has had no handshake within the lifetime of a
+session.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _NOTHING = Said()
 
 
 class PeerDifference(NamedTuple):
-    """What becomes of one peer."""
+    """The change of one peer."""
 
     public_key: str
     before: PeerState | None
@@ -42,23 +42,23 @@ class PeerDifference(NamedTuple):
     gained: tuple[str, ...] = ()
     """Allowed IPs."""
     lost: tuple[str, ...] = ()
-    """If another peer gains them, that peer's change is enough."""
+    """Allowed IPs that the peer loses. If another peer gains them, that peer's change is enough."""
 
 
 class Difference(NamedTuple):
     device: DeviceChange
-    """What the file says of the interface itself."""
+    """The change of the interface itself."""
     peers: tuple[PeerDifference, ...]
     allowed_ips: frozenset[str]
-    """Of all peers, as they will be, but for those that follow."""
+    """The wanted allowed IPs of all peers, except the following."""
     undecided: frozenset[str]
-    """Allowed IPs in which the device is to differ from the file: see `others`."""
+    """Allowed IPs in which the device should differ from the file: see `others`."""
     endpoints: dict[str, str]
-    """What the file says, by public key, host names as they are."""
+    """The file's endpoints by public key, with host names as written."""
     said: dict[str, Said]
-    """All else that it says of them."""
+    """What else the file says about the peers."""
     unsure: tuple[str, ...]
-    """Peers whose endpoint was edited or has roamed, and nothing tells which: it stays."""
+    """Peers whose endpoint was either edited or has roamed, which cannot be known: it stays."""
 
 
 def compare(
@@ -72,12 +72,9 @@ def compare(
     others: Others | None = None,
     only: Set[str] = frozenset(),
 ) -> Difference:
-    """Compares a file, or the lines of it that are `wg`'s, with a device.
-
-    `applied` are the endpoints of the file as last applied, None if nobody knows. With `only`,
-    public keys, all other peers stay what they are, and what the file says of them is not read.
-
-    ConfigError with `name`:line:column.
+    """Compares a file, or its lines for `wg`, with a device. `applied` are the endpoints of the
+    file when it was last applied, or None if unknown. With `only`, a set of public keys, all other
+    peers stay unchanged and are not read. ConfigError with `name`:line:column.
     """
     others = others or Others()
     live = {peer.public_key: peer for peer in state.peers}
@@ -107,7 +104,7 @@ def compare(
     device = parse(wg, resolve, name=name, scanned=rest)
 
     parsed = _by_key(device.peers)
-    if state.public_key:  # A device takes no peer of its own key.
+    if state.public_key:  # A device ignores a peer with its own key.
         parsed.pop(state.public_key, None)
         wanted.pop(state.public_key, None)
     moved = {one for key in parsed for one in wanted[key].difference(_allowed(live.get(key)))}
@@ -128,7 +125,7 @@ def compare(
         if key in live and roaming.stays(key, endpoints.get(key, "")):
             peer = replace(peer, endpoint=None)
         differences += _difference(key, peer, live.get(key), wanted[key], moved)
-    # Who gains a network takes it before a list anew drops it from another: no packet is lost.
+    # A peer gains a network before another peer's new list drops it, so no packet is lost.
     differences.sort(key=lambda one: bool(one.before) and one.change.replace_allowed_ips)
     allowed = frozenset().union(*wanted.values())
     undecided = frozenset(others.networks) - (allowed & owner.keys())
@@ -144,7 +141,8 @@ def compare(
 
 
 def said(wg: bytearray, parts: Iterable[PeerSection]) -> dict[str, Said]:
-    """What the file says of each peer; of one that comes twice, the later value of each kind."""
+    """Returns what the file says about each peer; for a repeated peer the last value of each
+    kind."""
     found: dict[str, Said] = {}
     with memoryview(wg) as view:
         for part in parts:
@@ -159,7 +157,7 @@ def said(wg: bytearray, parts: Iterable[PeerSection]) -> dict[str, Said]:
 
 
 def whole(peer: PeerState) -> PeerChange:
-    """Makes a peer what it was."""
+    """Returns the change that restores a peer."""
     return PeerChange(
         public_key(peer.public_key),
         preshared_key=_secret(peer.preshared_key),
@@ -171,7 +169,7 @@ def whole(peer: PeerState) -> PeerChange:
 
 
 class _Stays:
-    """What stays though the file has it otherwise, by public key."""
+    """What stays although the file differs, by public key."""
 
     def __init__(self) -> None:
         self.peers: set[str] = set()
@@ -183,7 +181,7 @@ class _Stays:
     def judge_values(
         self, others: Others, peer: PeerState, file: Said, part: PeerSection, wg: bytearray
     ) -> None:
-        """Of a peer that the file and the device have."""
+        """Decides about a peer that both the file and the device have."""
         secret = peer.preshared_key
         if not _same_secret(wg, part.preshared_key, secret):
             differs = file.preshared_key != digest((secret or "").encode())
@@ -205,8 +203,8 @@ def _judge(
     wg: bytearray,
     named: bool,
 ) -> _Stays:
-    """`wanted` becomes what the allowed IPs are to be. Of peers that the user `named`, the file
-    says who is there."""
+    """Updates `wanted`, the allowed IPs. For peers that the user `named`, the file decides whether
+    they exist."""
     stays = _Stays()
     for key in judged if others.active else ():
         peer, part = live.get(key), last.get(key)
@@ -224,7 +222,7 @@ def _judge(
 
 
 class _Roaming:
-    """Decides whose endpoint stays what it is."""
+    """Decides which endpoints stay."""
 
     def __init__(self, live: Mapping[str, PeerState], applied: Mapping[str, str] | None) -> None:
         self._live = live
@@ -233,7 +231,7 @@ class _Roaming:
         self.unsure: list[str] = []
 
     def stays(self, key: str, endpoint: str) -> bool:
-        """Whether the file's is not sent to a live peer."""
+        """Returns whether a live peer keeps its endpoint."""
         peer = self._live[key]
         if endpoint in ("", peer.endpoint):
             return True
@@ -249,7 +247,7 @@ class _Roaming:
 
 
 def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
-    """Whether the file's endpoint is where the peer is, as far as its name can be looked up."""
+    """Returns whether the peer is at the file's endpoint, as far as its name can be looked up."""
     try:
         return write_endpoint(resolve(*split_endpoint(endpoint))) == peer.endpoint
     except (OSError, ValueError):
@@ -264,7 +262,7 @@ def _is_so(
     roaming: _Roaming,
     stays: _Stays,
 ) -> bool:
-    """Whether the device has this peer as it is to have it."""
+    """Returns whether the device already has this peer as wanted."""
     key = part.public_key
     if peer is None:
         return key in stays.off
@@ -284,7 +282,7 @@ def _same_secret(wg: bytearray, place: tuple[int, int] | None, secret: str | Non
 
 
 def _by_key(peers: Iterable[PeerChange]) -> dict[str, PeerChange]:
-    """One change a peer; of one that comes twice, the later value of each kind."""
+    """Returns one change per peer; for a repeated peer the last value of each kind."""
     found: dict[str, PeerChange] = {}
     for peer in peers:
         key = base64_text(peer.public_key)
@@ -304,7 +302,7 @@ def _by_key(peers: Iterable[PeerChange]) -> dict[str, PeerChange]:
 def _difference(
     key: str, peer: PeerChange, before: PeerState | None, wanted: set[str], moved: set[str]
 ) -> list[PeerDifference]:
-    """The least change that makes the peer what it is to be, if it is not."""
+    """Returns the least change that makes the peer as wanted, or None."""
     allowed = _allowed(before)
     gained = tuple(one for one in sorted(wanted) if one not in allowed)
     lost = tuple(one for one in sorted(allowed) if one not in wanted)

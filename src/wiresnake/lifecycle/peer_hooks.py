@@ -1,4 +1,5 @@
-"""Runs OnUp and OnDown, the hooks of single peers: our own addition to configuration files."""
+"""Runs OnUp and OnDown, the hooks of single peers, which are our own addition to configuration
+files."""
 
 import os
 import signal
@@ -15,9 +16,10 @@ from wiresnake.events import Connected, Disconnected, Event, PeerEvent, Rekeyed,
 from wiresnake.lifecycle.hooks import environment, shell
 
 SECONDS = 60
-"""A hook that takes longer hangs, and is ended."""
+"""Seconds after which a hook is considered hanging, and ended."""
 _AT_ONCE = 32
-"""Hooks that run at a time: after a restart a server's peers may all come within a second."""
+"""The most hooks that run at a time: after a restart all peers of a server may connect within a
+second."""
 
 
 class _Job(NamedTuple):
@@ -27,10 +29,11 @@ class _Job(NamedTuple):
 
 
 class PeerHooks:
-    """Turns events into hooks: those of one peer one after the other, in the events' order.
+    """Turns events into hooks. Those of one peer run one after the other, in the order of the
+    events.
 
-    A hook knows states, not changes: OnUp runs for who is connected at the beginning too, and
-    OnDown for all that are when the interface ends. So it does no harm if this process starts anew.
+    Hooks follow states, not changes: OnUp also runs for peers that are connected at the beginning,
+    and OnDown for all connected peers when the interface ends. So this process can be restarted.
     """
 
     def __init__(
@@ -47,11 +50,11 @@ class PeerHooks:
         self._connected: dict[str, str] = {}
         self._lock = Lock()
         self._waiting: dict[str, deque[_Job]] = {}
-        """By peer; one that is in here has a worker, or waits for one."""
+        """Jobs by peer. A peer in here has a worker or waits for one."""
         self._pool = ThreadPoolExecutor(_AT_ONCE)
 
     def begin(self, connected: Mapping[str, str]) -> None:
-        """Takes the peers that are connected already, each with its endpoint."""
+        """Starts with the peers that are already connected, each with its endpoint."""
         for public_key, endpoint in connected.items():
             self._up(public_key, endpoint)
 
@@ -59,7 +62,7 @@ class PeerHooks:
         if not isinstance(event, PeerEvent):
             return
         endpoint = event.endpoint or ""
-        # Of a peer whose session had expired when we began a rekey is the first that is heard.
+        # For a peer whose session had expired when we began, a rekey is the first event.
         if isinstance(event, Connected | Rekeyed):
             self._up(event.public_key, endpoint)
         elif isinstance(event, Roamed) and event.public_key in self._connected:
@@ -68,7 +71,7 @@ class PeerHooks:
             self._down(event.public_key)
 
     def end(self) -> None:
-        """Takes it that nobody is connected any more, and waits for all hooks."""
+        """Treats all peers as disconnected, and waits for all hooks."""
         for public_key in list(self._connected):
             self._down(public_key)
         self._pool.shutdown()
@@ -93,7 +96,7 @@ class PeerHooks:
             "WIRESNAKE_EVENT": event,
         }
         key, hooks = ("OnUp", notes.on_up) if event == "connected" else ("OnDown", notes.on_down)
-        # Reports go to logs that others read, and a command may hold a secret: it has a number.
+        # Logs have other readers and a command may hold a secret, so the report has its number.
         jobs = [
             _Job(f"{key} {number} of {notes.name or public_key}", hook, about)
             for number, hook in enumerate(hooks, 1)
@@ -108,7 +111,7 @@ class PeerHooks:
         self._pool.submit(self._work, public_key)
 
     def _work(self, public_key: str) -> None:
-        """Runs what waits for a peer, until nothing does."""
+        """Runs a peer's waiting hooks until none are left."""
         while True:
             with self._lock:
                 waiting = self._waiting[public_key]
@@ -120,12 +123,12 @@ class PeerHooks:
                 self._report(f"{self._interface}: {job.name} {wrong}")
 
     def _execute(self, job: _Job) -> str:
-        """What went wrong, if anything did."""
+        """Runs one hook; returns what went wrong, or an empty string."""
         try:
             process = subprocess.Popen(
                 shell(job.command.replace("%i", self._interface)),
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # Ours may be a stream of events.
+                stdout=2,  # Our own standard input may be a stream of events.
                 env=environment(job.about),
                 start_new_session=True,
             )

@@ -1,7 +1,7 @@
-"""Begins a change, and mends of a killed one the device, too: its mark and port.
+"""Starts a change; first restores the device's mark and port if an earlier change was killed.
 
-With a new mark and the old rules a full tunnel's datagrams would go into the tunnel. Keys and
-peers are left to the next `reload`, as the journal holds no secrets.
+With a new mark and the old rules, a full tunnel's datagrams would go into the tunnel. Keys and
+peers are left to the next `reload`, because the journal holds no secrets.
 """
 
 from contextlib import AbstractContextManager
@@ -26,8 +26,8 @@ def recover(interface: str, say: Say, note: Say) -> bool:
 
 
 def _restore(interface: str, say: Say, note: Say, before: DeviceBefore) -> None:
-    """The mark first: the port may be somebody else's by now."""
-    note(f"a change of {interface} was killed: undoing what it left")
+    """Restores the mark first, because another program may have the port by now."""
+    note(f"a change of {interface} was killed: undoing what it left behind")
     for word, value, back in (
         ("fwmark", before.mark, DeviceChange(fwmark=before.mark)),
         ("listen-port", before.port, DeviceChange(listen_port=before.port)),

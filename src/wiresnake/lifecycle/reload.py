@@ -1,8 +1,8 @@
-"""Makes a running interface what its file says: keys, peers, and all of the host's network.
+"""Makes a running interface match its file: keys, peers and the host's network.
 
-Only what differs is touched, so that sessions and counters of everybody else live on, and either
-all of it is done or nothing. What a file need not say stays as it is: the port, the mark, the
-private key. A peer's endpoint: `peers`. What others than the file added: `others`.
+Only differences are touched, so that sessions and counters of all other peers continue, and either
+everything is applied or nothing. What a file need not contain stays: the port, the mark, the
+private key. For endpoints see `peer_diff`; for what other programs added see `others`.
 """
 
 import errno
@@ -46,17 +46,17 @@ class Wish(NamedTuple):
     """How far a reload goes."""
 
     keep: bool = False
-    """Nothing is taken away that the file does not name."""
+    """Nothing is removed that the file does not name."""
     only: tuple[str, ...] = ()
-    """Names or keys of peers that become what the file says; nothing else changes."""
+    """Names or keys of the only peers to change."""
 
 
 ALL = Wish()
 
 
 def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
-    """HostError or ConfigError: then all is as it was before. `note` takes what is kept though the
-    file does not say so."""
+    """Applies the file; after a HostError or ConfigError nothing has changed. `note` receives what
+    is kept although the file does not have it."""
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     try:
@@ -74,8 +74,8 @@ def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
 
 
 def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str]:
-    """What `reload` would change, a line each, without secrets. `say` takes what is done to mend
-    what a killed change left."""
+    """Returns what `reload` would change, one line each, without secrets. `say` receives what is
+    done to clean up after a killed change."""
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     try:
@@ -89,22 +89,22 @@ def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str
 @dataclass(frozen=True, slots=True)
 class _Todo:
     names: dict[str, str]
-    """Of peers that have one: their name and key, by key."""
+    """The names and keys of named peers, by key."""
     device: Interface
     state: InterfaceState
     """Before."""
     record: Applied | None
     difference: Difference
     head: DeviceChange
-    """Of the interface itself, only what changes."""
+    """The changes of the interface itself."""
     network: Network
     only: frozenset[str]
-    """The keys of the peers that alone change; empty: all do."""
+    """The keys of the only peers to change; empty: all."""
 
 
 def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
-    """What is to be remembered. A peer that was named once stays so while it is there: it is still
-    to go when nothing keeps it any more."""
+    """Returns what to remember. A peer that was named once stays named while it exists, so that it
+    is removed once nothing keeps it any more."""
     found, old = todo.difference, todo.record
     record = hooks.record(file, found.endpoints, found.said, found.device)
     before = old.peers if old else None
@@ -116,7 +116,7 @@ def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:
 
 
 def _with_some(record: Applied, todo: _Todo) -> Applied:
-    """The same record, but for the peers that changed."""
+    """Returns the same record, except for the peers that changed."""
 
     def mixed(old: dict[str, T], new: dict[str, T]) -> dict[str, T]:
         rest = {key: value for key, value in old.items() if key not in todo.only}
@@ -157,7 +157,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     for line in others.notes(interface, path, names, gone):
         note(line)
     if found.device.private_key is CLEAR and state.private_key and not only:
-        note(f"{path} has no PrivateKey: {interface} keeps its own")
+        note(f"{path} has no PrivateKey, so {interface} keeps its key")
     for key in found.unsure:
         note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
     base = record.interface if record and file.save else None
@@ -179,7 +179,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     mtu = file.mtu
     guessed = mtu is None and (record is None or record.mtu is None)
     if guessed or (base and record and mtu == record.mtu):
-        # It was guessed once; what has changed since is no matter of the file.
+        # It was guessed once; later changes do not concern the file.
         mtu = observe.mtu(interface)
     network = desired_network.network(
         file,
@@ -189,14 +189,14 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
         path=path,
     )
     lost = _lost(found)
-    # With some peers only, what becomes of the others' routes is for a later reload to decide.
+    # With --only, a later reload decides about the routes of other peers.
     ours = {one for peer in state.peers for one in peer.allowed_ips} if only else lost
     made = desired_network.network(file, ours, mtu=IPV6_MTU, mark=state.fwmark, path=path).routes
     if wish.keep:
         change.claimed = Network(0)
         network = replace(network, policy=network.policy or live.policy)
     elif not change.recorded:
-        # Brought up by somebody else: what there is beside may be that of hooks.
+        # Another program brought it up, so the rest may come from hooks.
         change.claimed = Network(0, routes=made)
         if not others.active:
             change.claimed = replace(change.claimed, addresses=live.addresses, dns=live.dns)
@@ -213,7 +213,7 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
 
 
 def _public_key(only: str, file: QuickConfig, path: str) -> str:
-    """Of a peer by its name in the file, or by the key itself."""
+    """Returns the key of a peer, given by its name in the file or by the key itself."""
     keys = {peer.public_key for peer in file.peers if only == peer.name}
     if len(keys) > 1:
         raise ConfigError(f"{path} has {len(keys)} peers called '{only}': give the public key")
@@ -232,7 +232,8 @@ def _routed(
     live: Network,
     path: str,
 ) -> set[str]:
-    """Of networks that the file does not decide about, those that have their route: it stays."""
+    """Returns those of the networks that the file does not control and whose route exists and
+    stays."""
     if not undecided:
         return set()
     asked = desired_network.network(file, undecided, mtu=IPV6_MTU, mark=state.fwmark, path=path)
@@ -240,12 +241,12 @@ def _routed(
 
 
 def _lost(found: Difference) -> set[str]:
-    """Allowed IPs that go."""
+    """Returns the allowed IPs that are removed."""
     return {one for peer in found.peers for one in peer.lost} - found.allowed_ips - found.undecided
 
 
 def _but_for_some(present: Network, wanted: Network, found: Difference, lost: set[str]) -> Network:
-    """What is there, with the routes of the few peers that change."""
+    """Returns the existing network, with the routes of the few peers that change."""
     gained = {one for peer in found.peers for one in peer.gained}
     routes = [one for one in present.routes if one.prefix not in lost]
     routes += (one for one in wanted.routes if one.prefix in gained and one not in routes)
@@ -255,7 +256,7 @@ def _but_for_some(present: Network, wanted: Network, found: Difference, lost: se
 
 
 def _beside(live: Network, wanted: Network, claimed: Network) -> Iterator[str]:
-    """What stays and is not the file's, in words."""
+    """Returns descriptions of what stays although it is not in the file."""
     for address in live.addresses:
         mine = address in wanted.addresses or address in claimed.addresses
         if not mine and not address.startswith("fe80:"):
@@ -271,7 +272,8 @@ def _beside(live: Network, wanted: Network, claimed: Network) -> Iterator[str]:
 def _head(
     wanted: DeviceChange, state: InterfaceState, mark: int, base: SaidOfInterface | None
 ) -> DeviceChange:
-    """With `base`, what the file says as it did then is left to the interface."""
+    """Returns the change of the interface. With `base`, what the file has said unchanged since then
+    is left alone."""
     key = wanted.private_key
     same = key is CLEAR or key == _private(state.private_key)
     if base and isinstance(key, PrivateKey):
@@ -287,14 +289,14 @@ def _head(
 
 
 def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
-    """Peers that go are the last, as nothing brings their sessions back."""
+    """Applies the change. Removed peers come last, because their sessions cannot be restored."""
     for line in _device_lines(todo):
         say(line)
     stay = [one for one in todo.difference.peers if not one.change.remove]
     go = [one for one in todo.difference.peers if one.change.remove]
     first = replace(todo.head, peers=tuple(one.change for one in stay))
     if first != DeviceChange():
-        # Of peers that go, too, allowed IPs may have moved away.
+        # Removed peers may have given allowed IPs to others, too.
         back = [*stay, *(one for one in go if one.lost)]
         former = _former(todo)
         change.device_before = DeviceBefore(former.fwmark, former.listen_port)
@@ -309,7 +311,7 @@ def _apply(change: Change, todo: _Todo, path: str, say: Say) -> None:
 
 
 def _former(todo: _Todo) -> DeviceChange:
-    """The interface itself as it was, as far as it changes."""
+    """Returns the change that restores the interface."""
     head, state = todo.head, todo.state
     return DeviceChange(
         private_key=(_private(state.private_key) or CLEAR) if head.private_key else None,
@@ -331,7 +333,7 @@ def _private(text: str | None) -> PrivateKey | None:
 def _assert_no_loop(interface: str, todo: _Todo) -> None:
     mark = todo.state.fwmark if todo.head.fwmark is None else todo.head.fwmark
     ways = {one.public_key: one.endpoint for one in todo.state.peers if one.endpoint}
-    # Who gets a new endpoint, or whose is in a network that is new in the tunnel.
+    # Peers with a new endpoint, or with one in a network that is new in the tunnel.
     asked = set()
     for one in todo.difference.peers:
         if one.change.remove:
@@ -379,7 +381,7 @@ def _peer_line(one: PeerDifference, name: str) -> str:
 
 
 def _signed(step: str) -> str:
-    """By the verb of ip's, at its place: an interface may be called `add`."""
+    """Finds the verb of `ip` at its place, because an interface may be called `add`."""
     verb = re.match(r"ip (?:-[46] )?[a-z]+ (add|del)", step)
     return f"{'~' if verb is None else '+' if verb[1] == 'add' else '-'} {step}"
 

@@ -1,4 +1,4 @@
-"""Host names of endpoints, with the patience of `wg`."""
+"""Resolves host names of endpoints, as patiently as `wg`."""
 
 import ipaddress
 import os
@@ -23,10 +23,10 @@ _PERMANENT = {
 def resolver(
     most: int = sys.maxsize, has_way: Callable[[str], bool] = lambda _: True
 ) -> Callable[[str, str], Endpoint]:
-    """Looks a host up, and once more while that may help: WG_ENDPOINT_RESOLUTION_RETRIES times,
-    or `infinity`, but at `most` so often, with delays of 1 s and more. Each name is looked up
-    once. Of several addresses it is the first that `has_way`: the resolver, which sorts them, sees
-    a tunnel that is shut and not the way past it."""
+    """Returns a function that looks a host up, and retries while that may help:
+    WG_ENDPOINT_RESOLUTION_RETRIES times, or `infinity`, but not more than `most`, with delays from
+    1 s. Each name is looked up once. Of several addresses it takes the first for which `has_way`
+    holds, because the resolver, which sorts them, sees a shut tunnel and not the way past it."""
     text = os.environ.get("WG_ENDPOINT_RESOLUTION_RETRIES", "15")
     if text != "infinity" and not re.fullmatch("[0-9]{1,9}", text):
         raise ConfigError(f"WG_ENDPOINT_RESOLUTION_RETRIES={text}: it takes a number or infinity")
@@ -50,8 +50,8 @@ def resolver(
 
 
 def later(host: str, port: str) -> Endpoint:
-    """Stands in for `resolver()` where a PreUp may still make names known: only what no hook
-    changes is looked up, the port and an address, and of a name some other address is told."""
+    """Replaces `resolver()` while a PreUp may still make names known: it looks up only what hooks
+    cannot change, ports and addresses, and returns a placeholder address for a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -60,7 +60,7 @@ def later(host: str, port: str) -> Endpoint:
 
 
 def _look_up(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:
-    """The first address that has a way, else the first; a number needs no resolver."""
+    """Returns the first address that has a way, or else the first; a number needs no resolver."""
     if port.isdecimal() and port.isascii():
         try:
             return Endpoint(host, int(port))

@@ -1,4 +1,4 @@
-"""Endpoints whose datagrams would go into the very tunnel that they carry."""
+"""Finds endpoints whose datagrams would be routed into the tunnel that they carry."""
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ def find(
     asked: Collection[str] = (),
     names: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """What to tell the user of each. `endpoints` are by public key; the kernel is asked for those
-    in one of the prefixes, and for the peers in `asked`."""
+    """Yields a message for each. `endpoints` are by public key; the kernel is asked about those in
+    one of the prefixes, and about the peers in `asked`."""
     cover = _Cover(prefixes)
     for key, endpoint in endpoints.items():
         host = host_of(endpoint)
@@ -29,7 +29,7 @@ def find(
 
 
 class _Cover:
-    """A set of networks that is asked for many addresses."""
+    """A set of networks with a fast lookup of addresses."""
 
     def __init__(self, prefixes: Iterable[str]) -> None:
         self._networks: dict[tuple[int, int], set[int]] = {}

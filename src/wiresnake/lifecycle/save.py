@@ -1,4 +1,4 @@
-"""Writes an interface's present state to its file, with what only the file can know."""
+"""Writes an interface's current state to its file, with what only the file knows."""
 
 import contextlib
 import errno
@@ -23,25 +23,25 @@ from wiresnake.uapi.snapshot import InterfaceState
 
 
 def assert_wireguard(interface: str) -> None:
-    """HostError with wg-quick's words if that is none, or not there."""
+    """Raises HostError with wg-quick's text if this is not a WireGuard interface."""
     # A daemon may outlive its interface.
     if interface not in interface_names() or not observe.exists(interface):
         raise HostError(errno.ENODEV, f"`{interface}' is not a WireGuard interface")
 
 
 def assert_savable(path: str, file: QuickConfig) -> None:
-    """ConfigError for SaveConfig in a credential of systemd, which is read-only and ends with the
-    service: what is to be saved would be lost."""
+    """Raises ConfigError for SaveConfig in a systemd credential, which is read-only and ends with
+    the service, so that the saved state would be lost."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if file.save and folder and os.path.dirname(path) == os.path.realpath(folder):
         raise ConfigError(
             f"{path}: SaveConfig cannot be kept in a credential, which is read-only: remove it"
-            " there and encrypt the file anew, or use a file in /etc/wireguard"
+            " there and encrypt the file again, or use a file in /etc/wireguard"
         )
 
 
 def save_present(argument: str, say: Say, note: Say) -> None:
-    """`wiresnake save`: HostError or ConfigError."""
+    """Carries out `wiresnake save`; HostError or ConfigError."""
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     wipe(file.wg)
@@ -51,33 +51,32 @@ def save_present(argument: str, say: Say, note: Say) -> None:
     except HostError as error:
         if error.errno != errno.EDEADLK:
             raise
-        save(interface, path, file, say)  # A hook of the interface may save, as with wg-quick.
+        save(interface, path, file, say)  # A hook of the interface can save, as with wg-quick.
 
 
 def save(interface: str, path: str, file: QuickConfig, say: Say) -> None:
-    """Replaces the file in one step; it is readable by root alone.
-
-    Unlike wg-quick's, what is kept has no mark and no link-local address that nobody wrote, and
-    keeps search domains, names of peers and their hooks, and what `new` notes for the next peer.
+    """Replaces the file in one step; only root can read it. Unlike wg-quick, it adds no mark and no
+    link-local address that nobody wrote, and keeps search domains, names and hooks of peers, and
+    what `new` remembers for the next peer.
     """
     assert_wireguard(interface)
     say(f"wg showconf {interface}")
     state = open_interface(interface).read()
     network = observe.read(interface, [state.fwmark])
     if network is None:
-        raise HostError(errno.ENODEV, f"{interface} went away meanwhile")
+        raise HostError(errno.ENODEV, f"{interface} has disappeared")
     text = "\n".join(lines(file, network, state)) + "\n"
     try:
         files.replace(Path(path), text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        what = f"cannot write {path}: {error.strerror}; it is as it was"
+        what = f"cannot write {path}: {error.strerror}; it is unchanged"
         raise HostError(error.errno, what) from None
     _remember(interface, path, text)
 
 
 def _remember(interface: str, path: str, text: str) -> None:
-    """The file names all that is there from now on: who is taken out of it later goes. Without a
-    record nothing begins one: an `up` in whose hook this runs will."""
+    """Updates the record: the file now names everything, so a peer that is removed from it later is
+    removed. Without a record none is begun, because the `up` in whose hook this runs will do so."""
     if record := applied.load(interface):
         file = wg_quick.parse(bytearray(text.encode("utf-8", "surrogateescape")), path)
         try:
@@ -88,16 +87,16 @@ def _remember(interface: str, path: str, text: str) -> None:
             wipe(file.wg)
         endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
         new = hooks.record(file, endpoints, said, device)
-        with contextlib.suppress(OSError):  # A full disk; the file is what counts.
+        with contextlib.suppress(OSError):  # The disk is full, but the file is written.
             applied.save(interface, replace(new, events=record.events))
 
 
 def lines(file: QuickConfig, network: Network, state: InterfaceState) -> Iterator[str]:
-    """The whole file."""
-    yield from (f"# {key} = {value}" for key, value in file.told.items())
+    """Yields the lines of the whole file."""
+    yield from (f"# {key} = {value}" for key, value in file.remembered.items())
     yield "[Interface]"
     for one in network.addresses:
-        # Before Linux 5.18 nothing tells which the kernel made.
+        # Before Linux 5.18 the kernel does not say which address it made itself.
         if one in file.addresses or not one.startswith("fe80:"):
             yield f"{schema.ADDRESS.name} = {one}"
     dns = network.dns if network.dns.servers else file.dns

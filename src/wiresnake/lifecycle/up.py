@@ -1,4 +1,4 @@
-"""Brings an interface up as its file says, or leaves the host as it was."""
+"""Brings an interface up as its file says, or leaves the host unchanged."""
 
 import errno
 import os
@@ -31,18 +31,18 @@ from wiresnake.text import wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 _PATIENCE = 1.0
-"""Seconds for a daemon's socket."""
+"""Seconds to wait for a daemon's socket."""
 _SHORT_RETRIES = 2
-"""Of a name, while traffic goes around a tunnel whose daemon is dead: two seconds, and what the
-resolver itself takes. More have a point only at boot, when nothing is held back yet."""
+"""Lookups of a name while traffic bypasses a tunnel whose daemon is dead: two seconds, plus the
+resolver's time. More only make sense at boot, when nothing is held back yet."""
 
 
 def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
-    """Returns the interface's name. HostError, ConfigError or HookFailed if it cannot be.
+    """Brings the interface up and returns its name; HostError, ConfigError or HookFailed.
 
-    The file is read, and names in it are resolved, before anything is touched; but with PreUp,
-    names are only resolved once its commands have run, which may be what makes them known. What has
-    held traffic back since the daemon of this interface died stays until the next one is up.
+    The file is read and its names are resolved before anything is touched. With PreUp, names are
+    resolved after its commands, which may make them known. What has held traffic back since this
+    interface's daemon died stays until the next daemon is up.
     """
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
@@ -102,12 +102,12 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
 
 
 def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say) -> DeviceChange:
-    """With the names of endpoints looked up.
+    """Returns the change with the names of endpoints resolved.
 
-    `past`: the mark that goes past what outlived the interface and holds its traffic back, else 0.
-    Names are then asked for without opening it, as name servers on this host and in its own
-    networks can be reached. What these do not know may be known only around the tunnel: then it is
-    open for as long as a few attempts take.
+    `past` is the mark that bypasses what outlived the interface and holds its traffic back, or 0.
+    Names are first looked up without opening the tunnel, because name servers on this host and in
+    its own networks can be reached. If they do not know a name, the tunnel is opened for a few
+    attempts.
     """
 
     if not past:
@@ -126,11 +126,11 @@ def _change(file: QuickConfig, path: str, resolve: Resolve) -> DeviceChange:
 
 
 def _await_socket(state: InterfaceState) -> None:
-    """HostError if there is none, such as where another has the port. The kernel's device then
-    refuses to come up; a daemon of ours opens its socket a moment later, or says why it has none.
-    Others cannot be asked."""
+    """Raises HostError if the device has no socket, for example because another program has the
+    port. A kernel device then refuses to come up. Our daemon opens its socket a moment later, or
+    reports why it has none. Other daemons cannot be asked."""
     deadline = time.monotonic() + _PATIENCE
-    one = state.peers[0].public_key if state.peers else None  # All of them are not of interest.
+    one = state.peers[0].public_key if state.peers else None  # Other reports are not needed.
     while True:
         report = read_report(state.name, one)
         if report is None or report.device.bound:
@@ -143,7 +143,10 @@ def _await_socket(state: InterfaceState) -> None:
 def _no_socket(state: InterfaceState, number: int) -> HostError:
     port = f"UDP port {state.listen_port}" if state.listen_port else "a UDP port"
     if number == errno.EADDRINUSE:
-        what = f"{port} is in use: choose another ListenPort, or stop who has it (ss -lunp)"
+        what = (
+            f"{port} is in use: choose another ListenPort, or stop the program that uses it (ss"
+            " -lunp)"
+        )
     elif number:
         what = f"{state.name}'s daemon cannot open {port}: {os.strerror(number)}"
     else:
@@ -154,10 +157,10 @@ def _no_socket(state: InterfaceState, number: int) -> HostError:
 def _warn_of_loops(
     network: Network, state: InterfaceState, mark: int, interface: str, note: Say
 ) -> None:
-    """wg-quick says nothing of it; but it may be meant, as where a rule of the administrator's
-    leads past it, so it is no error."""
+    """Warns about routing loops. They are not errors, because a rule of the administrator's may
+    lead past the tunnel; wg-quick does not mention them."""
     endpoints = {one.public_key: one.endpoint for one in state.peers if one.endpoint}
-    # A default route by rules is passed by with the mark.
+    # The mark bypasses a default route that uses rules.
     passed = mark if network.policy else None
     prefixes = (route.prefix for route in network.routes if route.table != passed)
     for found in routing_loops.find(interface, endpoints, mark, prefixes):
@@ -165,8 +168,8 @@ def _warn_of_loops(
 
 
 def _assert_unheld(mark: int, interface: str) -> None:
-    """HostError for the mark of a tunnel whose daemon is dead: what holds back its traffic would
-    be this interface's, and go with it."""
+    """Raises HostError for the mark of a tunnel whose daemon is dead: what holds its traffic back
+    would belong to this interface, and disappear with it."""
     if other := observe.holder(mark, interface):
         raise HostError(
             errno.EBUSY,
@@ -176,7 +179,7 @@ def _assert_unheld(mark: int, interface: str) -> None:
 
 
 def set_mark(device: Interface, say: Say) -> int:
-    """Gives the device the mark that wg-quick would choose: the number of a table without use."""
+    """Gives the device the mark that wg-quick would choose: the number of an unused table."""
     mark = observe.free_table(device.name)
     say(f"wg set {device.name} fwmark {mark}")
     device.change(DeviceChange(fwmark=mark))

@@ -1,4 +1,4 @@
-"""Files that others see whole, the old one or the new one, and that only some may read."""
+"""Reads private files, replaces files at once, and locks them."""
 
 import errno
 import fcntl
@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 def read(path: str) -> bytearray:
-    """A regular file in one buffer, for the caller to wipe: no copy of it is elsewhere. OSError."""
+    """Returns a regular file in one buffer, without any other copy, for the caller to wipe.
+    OSError."""
     with open(path, "rb", buffering=0, opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "only a regular file will do")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         text = bytearray(status.st_size)
         file.readinto(text)
     return text
@@ -23,12 +24,11 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def beside(path: Path, data: bytes, *, mode: int = 0o600, kept: int = 0) -> Path:
-    """A new file in the same folder with these bytes, safe on the disk: to take the path's place.
-
-    It has this mode, and belongs to us. With `kept` it has the owner of the file that is there, and
-    those bits of its mode.
+    """Writes a new file in the same folder, safely on disk, which can then replace the path. It has
+    this mode and belongs to us. With `kept` it gets the existing file's owner and those bits of its
+    mode.
     """
-    import tempfile  # Which takes as long as all the rest of some commands.
+    import tempfile  # The import takes as long as the rest of some commands.
 
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     new = Path(name)
@@ -49,7 +49,7 @@ def beside(path: Path, data: bytes, *, mode: int = 0o600, kept: int = 0) -> Path
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o600, kept: int = 0) -> None:
-    """Makes the bytes the file's content, at once or not at all; the rest as in `beside`."""
+    """Replaces the file's content at once or not at all; arguments as for `beside`."""
     new = beside(path, data, mode=mode, kept=kept)
     try:
         new.replace(path)
@@ -59,11 +59,12 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600, kept: int = 0) -> Non
 
 
 def lock(descriptor: int, *, wait: bool = True) -> None:
-    """Locks an open file or folder against others who lock it, until it is closed; BlockingIOError
-    if somebody has it and `wait` is false."""
+    """Locks an open file or folder until it is closed. BlockingIOError if it is locked and `wait`
+    is false."""
     fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def duplicate(descriptor: int, least: int) -> int:
-    """A second number of an open file, at least this one, that no program started later gets."""
+    """Duplicates a descriptor to a number of at least `least`, which programs started later do not
+    inherit."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)

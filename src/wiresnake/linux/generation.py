@@ -1,7 +1,7 @@
-"""Hears when this virtual machine was copied, or went back to a snapshot.
+"""Notices that this virtual machine was copied or restored from a snapshot.
 
-Then another one may have the same keys and counters, and would seal other packets with the same
-nonces. The kernel's drivers/virt/vmgenid.c announces it to all (a uevent with NEW_VMGENID=1), as it
+Another machine may then have the same keys and counters, and would encrypt other packets with the
+same nonces. The kernel's drivers/virt/vmgenid.c announces it (a uevent with NEW_VMGENID=1), as it
 does to its own WireGuard.
 """
 
@@ -19,18 +19,18 @@ from wiresnake.errors import reason
 _KOBJECT_UEVENT, _OF_THE_KERNEL = 15, 1
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _QUEUE_BYTES = 4 << 20
-"""`udevadm trigger` makes thousands of events at once."""
+"""The buffer's size: `udevadm trigger` makes thousands of events at once."""
 _EVENT_BYTES = 8192
 _BEGINNING, _MARK = b"change@", b"\0NEW_VMGENID=1\0"
 _LOAD, _UNLESS, _RETURN = 0x20, 0x15, 0x6
-"""Of classic BPF: a word at an offset, a comparison, the bytes that are kept."""
+"""Classic BPF: load a word at an offset, compare, return the number of bytes to keep."""
 
 _log = logging.getLogger(__name__)
 
 
 class GenerationWatch:
-    """Calls `on_change()` for each new generation. Needs a running loop. On a host that has no
-    such events, or keeps them from us, it does nothing."""
+    """Calls `on_change()` for each new generation. Needs a running loop. On a host without such
+    events, or without access to them, it does nothing."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
@@ -39,7 +39,7 @@ class GenerationWatch:
         try:
             self._events = _subscribe()
         except OSError as error:
-            _log.debug("cannot hear whether this machine was copied: %s", reason(error))
+            _log.debug("cannot notice whether this machine is copied: %s", reason(error))
             return
         self._loop.add_reader(self._events, self._heard)
 
@@ -53,7 +53,7 @@ class GenerationWatch:
         try:
             event, sender = self._events.recvfrom(_EVENT_BYTES)
         except OSError as error:
-            # ENOBUFS: some were lost, and it may be among them.
+            # ENOBUFS: some events were lost, perhaps this one.
             if error.errno == errno.ENOBUFS:
                 self._on_change()
             return
@@ -62,7 +62,8 @@ class GenerationWatch:
 
 
 def tells_of_a_new_generation(event: bytes, sender: tuple[int, int]) -> bool:
-    """Of a uevent, and of its sender's netlink port and groups: the kernel's port alone is 0."""
+    """Returns whether a uevent is a new generation and comes from the kernel, whose netlink port is
+    0."""
     return sender[0] == 0 and event.startswith(_BEGINNING) and _MARK in event
 
 
@@ -82,7 +83,8 @@ def _subscribe() -> socket.socket:
 
 
 def keep_changes(one: socket.socket) -> None:
-    """Lets the kernel drop all uevents but changes: devices that come and go cost nothing."""
+    """Lets the kernel drop all uevents except changes, so that devices that come and go cost
+    nothing."""
     (word,) = struct.unpack_from("!I", _BEGINNING)
     code = [
         (_LOAD, 0, 0, 0),

@@ -1,4 +1,5 @@
-"""Generic netlink: a family by its name, and a message that holds each secret in one place."""
+"""Generic netlink: looks up a family by name, and builds messages that hold each secret only
+once."""
 
 import errno
 import os
@@ -16,7 +17,7 @@ _NIBBLE = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 
 
 class Message:
-    """A request under construction. Secrets are written once nothing moves."""
+    """A request under construction. Secrets are written last, when nothing moves any more."""
 
     def __init__(self, family: int, command: int) -> None:
         self._family = family
@@ -27,13 +28,13 @@ class Message:
         self.body += netlink.attribute(kind, value)
 
     def put_secret(self, kind: int, secret: PrivateKey | PresharedKey | None) -> None:
-        """Without one the key of zeros."""
+        """Adds a key; without one, zeros."""
         if secret is not None:
             self._secrets.append((secret, len(self.body) + 4))
         self.put(kind, bytes(32))
 
     def begin(self, kind: int) -> int:
-        """Opens a nest; `end` takes what this returns."""
+        """Opens a nested attribute; pass the result to `end`."""
         self.put(kind | _NESTED, b"")
         return len(self.body) - 4
 
@@ -41,7 +42,7 @@ class Message:
         struct.pack_into("=H", self.body, begin, len(self.body) - begin)
 
     def finish(self) -> Request:
-        """With the secrets, which `wipe` forgets."""
+        """Returns the message with its secrets, which `wipe` erases."""
         digits = bytearray(64)
         for secret, offset in self._secrets:
             secret.write_hex(digits, 0)
@@ -63,7 +64,7 @@ class Message:
 
 
 def family(kernel: Netlink, name: str) -> int:
-    """The number of a family. HostError (EPROTONOSUPPORT) if the kernel has none."""
+    """Returns the number of a family. HostError (EPROTONOSUPPORT) if the kernel has none."""
     message = Message(_CONTROL_FAMILY, _GET_FAMILY)
     message.body += netlink.name(_FAMILY_NAME, name)
     try:

@@ -1,4 +1,4 @@
-"""An interface by its name alone, in the caller's own network namespace."""
+"""Reads and configures an interface by name, in the caller's network namespace."""
 
 import errno
 import fcntl
@@ -18,7 +18,7 @@ _REQUEST = struct.Struct("16sH22x")
 
 
 def is_up(interface: str) -> bool:
-    """Whether it is administratively up; False if there is none."""
+    """Returns whether the interface is administratively up; False if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
         request = _REQUEST.pack(interface.encode()[:15], 0)
         try:
@@ -31,8 +31,8 @@ def is_up(interface: str) -> bool:
 
 
 def configure(interface: str, addresses: Sequence[str] = (), mtu: int | None = None) -> int:
-    """Gives it addresses (`10.0.0.1/24`) and an MTU, if one is named, and brings it up; its MTU.
-    HostError says what the kernel refuses."""
+    """Gives the interface addresses (`10.0.0.1/24`) and an MTU, if given, brings it up, and returns
+    its MTU. HostError says what the kernel refuses."""
     index = socket.if_nametoindex(interface)
     link = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP)
     link += number(_IFLA_MTU, mtu) if mtu else b""

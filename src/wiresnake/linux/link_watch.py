@@ -1,9 +1,9 @@
-"""Watches the interface: up, down, MTU, deletion, and its move to another network namespace.
+"""Watches an interface: up, down, MTU, deletion, and its move to another network namespace.
 
-Raw rtnetlink, and no polling. A message only says that something has changed; what is true now
-is then asked. After a move the kernel lets our own socket hear the other namespace
-(NETLINK_LISTEN_ALL_NSID), so that no descriptor of ours keeps that namespace alive: a container
-that ends takes the interface with it, as with the kernel's WireGuard.
+It uses raw rtnetlink without polling. A message only says that something has changed; the present
+state is then read. After a move our own socket hears the other namespace (NETLINK_LISTEN_ALL_NSID),
+so that we hold no descriptor that keeps that namespace alive: a container that ends takes the
+interface with it, as with the kernel's WireGuard.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _RTNLGRP_LINK = 1
 _IFF_UP = 1
 _ANY = 0xFFFFFFFF
-"""For a number: whichever is free."""
+"""Asks for any free number."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ class LinkWatch:
     def _link_changed(self) -> None:
         try:
             data = self._links.recv(RECEIVE_BYTES)
-        except OSError as error:  # ENOBUFS: the kernel had to drop some. Look for ourselves.
+        # ENOBUFS: the kernel had to drop some messages, so read the state.
+        except OSError as error:
             if error.errno == errno.EAGAIN:
                 return
             data = b""
@@ -88,25 +89,25 @@ class LinkWatch:
         try:
             self._index, up, mtu = self._look(name)
             self._lost_sight = False
-        except DEFECTS as error:  # Also an answer that makes no sense: the link must not be lost.
+        except DEFECTS as error:  # An answer that makes no sense must not end the interface either.
             if tun.name_of(self._tun) is None:
                 self._on_gone()
                 return
             if not self._lost_sight:
-                _log.error("cannot follow %s, taken as up: %s", name, reason(error))
+                _log.error("cannot follow %s, which is assumed to be up: %s", name, reason(error))
             self._lost_sight = True
-            self._index = 0  # It may come home under any.
+            self._index = 0  # It may return with any index.
             up, mtu = True, self._state[1] if self._state else tun.DEFAULT_MTU
         if self._state != (up, mtu):
             self._state = (up, mtu)
             self._on_link(up, mtu)
 
     def _look(self, name: str) -> tuple[int, bool, int]:
-        """Index, up, and MTU, wherever the interface is."""
+        """Returns index, up and MTU, wherever the interface is."""
         try:
             namespace = tun.namespace_of(self._tun)
         except OSError:
-            return _query(name, None)  # Still right for as long as the interface is at home.
+            return _query(name, None)  # Correct as long as the interface is in our namespace.
         try:
             place = os.fstat(namespace).st_ino
             if place != self._place:
@@ -121,7 +122,7 @@ class LinkWatch:
 
 
 def _query(interface: str, nsid: int | None) -> tuple[int, bool, int]:
-    """Index, up, and MTU of the interface in the namespace that we call `nsid`."""
+    """Returns index, up and MTU of the interface in the namespace with our number `nsid`."""
     body = bytes(16) + name(_IFLA_IFNAME, interface)
     if nsid is not None:
         body += number(_IFLA_TARGET_NETNSID, nsid)
@@ -132,7 +133,7 @@ def _query(interface: str, nsid: int | None) -> tuple[int, bool, int]:
 
 
 def _identify(namespace: int) -> int:
-    """The number by which our own namespace knows another, made if there is none."""
+    """Returns our namespace's number for another namespace, and assigns one if needed."""
     target = bytes(4) + number(_NETNSA_FD, namespace)
     with Netlink() as kernel:
         made = Request(_NEW_NSID, target + number(_NETNSA_NSID, _ANY))
@@ -144,7 +145,7 @@ def _identify(namespace: int) -> int:
 
 
 def subscribe(*groups: int) -> socket.socket:
-    """A socket that hears these multicast groups of rtnetlink, without blocking."""
+    """Opens a non-blocking socket that hears these multicast groups of rtnetlink."""
     one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     one.bind((0, sum(1 << (group - 1) for group in groups)))
     return one

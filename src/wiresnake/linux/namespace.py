@@ -1,4 +1,4 @@
-"""Visits another network namespace for the time of a call."""
+"""Runs a call in another network namespace."""
 
 import ctypes
 import os
@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 
 def visit(namespace: int, action: Callable[[], T]) -> T:
-    """Runs `action` inside the network namespace of that descriptor, in a thread of its own: a
-    namespace is a thread's, so no other one notices. Raises what the action raises, or OSError."""
+    """Runs `action` inside the network namespace of that descriptor, in its own thread, because a
+    namespace belongs to a thread. Raises what the action raises, or OSError."""
     answers: list[T] = []
     errors: list[BaseException] = []
 
@@ -22,7 +22,7 @@ def visit(namespace: int, action: Callable[[], T]) -> T:
                 number = ctypes.get_errno()
                 raise OSError(number, f"setns: {os.strerror(number)}")
             answers.append(action())
-        except BaseException as error:  # Handed to the caller, whatever it is.
+        except BaseException as error:  # Passed on to the caller, whatever it is.
             errors.append(error)
 
     visitor = Thread(target=body)

@@ -1,7 +1,6 @@
-"""Netlink: requests to the kernel and what it answers, about links, routes and WireGuard alike.
+"""Netlink: sends requests to the kernel and reads its answers, for links, routes and WireGuard.
 
-Own code, because pyroute2 takes 0.17 s to import, 0.33 s to write 1,000 routes and 0.1 ms to read
-a peer, while `show` has 40 ms, `up` a second and `down` half of one; and it keeps copies of keys.
+docs/dependencies.md says why this is our own code.
 """
 
 import contextlib
@@ -26,10 +25,10 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _KIND = 0x3FFF
 _ONE_BYTES = 1 << 13
-"""Room for one answer."""
+"""The size of the buffer for one answer."""
 _TOGETHER = 500
-"""Requests in one call. Twice as many buffers are allowed; if all were refused, their answers still
-fit the receive buffer."""
+"""The most requests in one call. Twice as many buffers are allowed, and if all are refused, their
+answers still fit the receive buffer."""
 
 
 class Request(NamedTuple):
@@ -46,11 +45,11 @@ class Answer(NamedTuple):
 
 
 class Refused(HostError):
-    """The kernel refused a request; `strerror` says in its own words why."""
+    """The kernel refused a request; `strerror` is the kernel's own explanation."""
 
 
 class Netlink:
-    """A conversation with the kernel of the network namespace that we are in."""
+    """A connection to the kernel in the current network namespace."""
 
     def __init__(self, protocol: int = ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
@@ -67,7 +66,8 @@ class Netlink:
         self._socket.close()
 
     def carry_out(self, requests: Sequence[Request]) -> dict[int, Refused]:
-        """Carries all out, in order; what was refused, by position. One refusal stops no other."""
+        """Carries out all requests in order; returns refusals by position. A refusal does not stop
+        the others."""
         refused: dict[int, Refused] = {}
         for begin in range(0, len(requests), _TOGETHER):
             part = requests[begin : begin + _TOGETHER]
@@ -80,7 +80,7 @@ class Netlink:
         return refused
 
     def ask(self, request: Request) -> memoryview:
-        """The one answer."""
+        """Returns the single answer to a request."""
         self._send([request], 0)
         answer = next(self._receive())
         if answer.kind == _ERROR and (error := _error(answer)):
@@ -88,10 +88,10 @@ class Netlink:
         return answer.body
 
     def ask_each(self, requests: Sequence[Request]) -> "list[memoryview | Refused | None]":
-        """The one answer of each, without waiting: None where there is none. For requests that the
-        kernel answers as it takes them, and so few that the answers fit the receive buffer."""
+        """Returns one answer for each request without waiting; None if there is none. Only for
+        requests that the kernel answers immediately, and few enough for the receive buffer."""
         found: list[memoryview | Refused | None] = [None] * len(requests)
-        with contextlib.suppress(OSError):  # EAGAIN, or no memory for one of them.
+        with contextlib.suppress(OSError):  # EAGAIN, or no memory for one of the answers.
             first = self._send(requests, 0)
             while None in found:
                 for answer in answers(self._socket.recv(_ONE_BYTES, socket.MSG_DONTWAIT)):
@@ -103,8 +103,8 @@ class Netlink:
     def dump(
         self, request: Request, nothing: Collection[int] = ()
     ) -> tuple[list[memoryview], bool]:
-        """All answers; and whether nothing changed meanwhile, else some may be missing. The errors
-        in `nothing` end them like any other end."""
+        """Returns all answers, and whether nothing changed during the dump; otherwise some may be
+        missing. The errors in `nothing` count as a normal end."""
         self._send([request], _DUMP)
         found: list[memoryview] = []
         whole = True
@@ -119,8 +119,9 @@ class Netlink:
         return found, whole
 
     def _send(self, requests: Sequence[Request], last: int) -> int:
-        """Sends them in one call, the last with these flags; the first's sequence number. What
-        succeeds is silent, but for the last. No body is copied: it may hold keys."""
+        """Sends the requests in one call, the last one with these flags; returns the first sequence
+        number. Successful requests are not acknowledged, except the last. Bodies are not copied,
+        because they may hold keys."""
         first = self._sequence + 1
         buffers: list[bytes | bytearray] = []
         for kind, body, flags in requests:
@@ -147,7 +148,7 @@ def answers(datagram: bytes) -> Iterator[Answer]:
 
 
 def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The kind and the value of each attribute, without flags and padding."""
+    """Yields the kind and value of each attribute, without flags and padding."""
     at = 0
     while at + 4 <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
@@ -156,7 +157,7 @@ def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def fields(data: memoryview) -> dict[int, memoryview]:
-    """Attributes of which there is one of a kind."""
+    """Returns attributes by kind, if each kind occurs once."""
     return dict(attributes(data))
 
 
@@ -165,7 +166,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def number(kind: int, value: int) -> bytes:
-    """An attribute of 32 bits."""
+    """Returns an attribute of 32 bits."""
     return struct.pack("=HHI", 8, kind, value)
 
 
@@ -183,7 +184,7 @@ def _error(answer: Answer) -> Refused | None:
         return None
     said = ""
     if answer.flags & _ACK_ATTRIBUTES:
-        # After the code comes the request, or its header alone, then what the kernel says.
+        # After the code comes the request or only its header, then the kernel's explanation.
         request = _HEADER.size if answer.flags & _CAPPED else unsigned(answer.body[4:8])
         told = fields(answer.body[4 + request + -request % 4 :]).get(_MESSAGE, b"")
         said = bytes(told).rstrip(b"\0").decode(errors="replace").rstrip(".")

@@ -1,4 +1,4 @@
-"""Programs that are started: nft, iptables, resolvconf, resolvectl, and wiresnake itself anew."""
+"""Starts programs: nft, iptables, resolvconf, resolvectl, and wiresnake itself."""
 
 import errno
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 from wiresnake.errors import HostError
 
 _PATIENCE = 30
-"""Seconds; a signal waits as long, so that nothing is half done."""
+"""Seconds to wait for a program. Signals wait as long, so that nothing is half done."""
 _PATH = os.defpath + ":/usr/local/sbin:/usr/sbin:/sbin"
 _ROOT = str(Path(__file__).parents[2])
-"""The folder that this package is in."""
+"""The folder that contains this package."""
 _START = (
     "import sys; root, *sys.argv = sys.argv[1:]; sys.path.insert(0, root); import wiresnake;"
     " del sys.path[0]; from wiresnake.__main__ import main; sys.exit(main())"
@@ -21,26 +21,27 @@ _START = (
 
 
 def ourselves() -> list[str]:
-    """The command that starts wiresnake anew, to be followed by its name and its words.
+    """Returns the command that starts wiresnake again, to be followed by its name and arguments.
 
-    Root may be who runs it, and the present folder anybody's. So nothing is imported from there,
-    from PYTHONPATH or from a user's site-packages (`-I`), but from Python's own folders, and this
-    very package from where it is now, however it was installed.
+    Root may run it in anybody's folder. So nothing is imported from the current folder, from
+    PYTHONPATH or from a user's site-packages (`-I`), only from Python's own folders, and this
+    package from where it is now, however it was installed.
     """
     return [sys.executable, "-I", "-c", _START, _ROOT]
 
 
 def find(name: str) -> str | None:
-    """Its path; the administrator's folders count too, which a user's PATH often lacks."""
+    """Returns a program's path, also from the administrator's folders, which a user's PATH often
+    lacks."""
     return shutil.which(name, path=f"{os.environ.get('PATH') or _PATH}:{_PATH}")
 
 
 class Refused(HostError):
-    """A program that ended with an error; its text is what it said."""
+    """A program ended with an error; the text is its output."""
 
 
 def output(*command: str) -> str | None:
-    """What it prints; None if it is missing or fails."""
+    """Returns a program's output; None if it is missing or fails."""
     try:
         done = _run(command, "")
     except OSError:
@@ -49,7 +50,7 @@ def output(*command: str) -> str | None:
 
 
 def run(*command: str, text: str = "") -> None:
-    """Refused with what it said if it fails; `text` is its input."""
+    """Runs a program; Refused with its output if it fails. `text` is its input."""
     done = _run(command, text)
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exited with {done.returncode}"
@@ -58,17 +59,17 @@ def run(*command: str, text: str = "") -> None:
 
 def _run(command: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
     try:
-        # In a group of its own: Ctrl-C is for us, who then undo what it has done.
+        # In its own process group: Ctrl-C is for us, and we then undo what the program has done.
         return subprocess.run(
             [find(command[0]) or command[0], *command[1:]],
             input=text,
             capture_output=True,
             encoding="utf-8",
-            errors="surrogateescape",  # Others' rules and comments are in it.
+            errors="surrogateescape",  # The output contains other programs' rules and comments.
             check=False,
             env={**os.environ, "LC_ALL": "C"},
             process_group=0,
             timeout=_PATIENCE,
         )
     except subprocess.TimeoutExpired:
-        raise HostError(errno.ETIMEDOUT, f"no end of it in {_PATIENCE} s") from None
+        raise HostError(errno.ETIMEDOUT, f"it did not end within {_PATIENCE} s") from None

@@ -1,4 +1,4 @@
-"""rtnetlink: what is asked and changed of links, addresses, routes and rules."""
+"""rtnetlink: reads and changes links, addresses, routes and rules."""
 
 import errno
 import ipaddress
@@ -23,7 +23,7 @@ from wiresnake.linux.netlink import (
     unsigned,
 )
 
-# <linux/rtnetlink.h>; what deletes has the number behind that of what makes.
+# <linux/rtnetlink.h>; the number for deleting follows that for making.
 NEW_LINK, GET_LINK = 16, 18
 NEW_ADDRESS, GET_ADDRESS = 20, 22
 NEW_ROUTE, GET_ROUTE = 24, 26
@@ -33,11 +33,11 @@ _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE, _RTA_MARK, _RTA_VIA, _RTA_ENCAP = 8, 9
 _RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
 _RTAX_MTU = 2
 _RTPROT_BOOT = 3
-"""What `ip route add` and `ip rule add` leave as their mark."""
+"""The protocol number of `ip route add` and `ip rule add`."""
 _RTN_UNICAST, _RTN_UNREACHABLE = 1, 7
 _UNIVERSE, _LINK_SCOPE, _NOWHERE = 0, 253, 255
 FIB_MATCH = 0x2000
-"""RTM_F_FIB_MATCH: the answer is the route that was found, not what is made of it."""
+"""RTM_F_FIB_MATCH: the answer is the matching route, not the resulting one."""
 # <linux/if_link.h>, <linux/if_addr.h>, <linux/fib_rules.h>
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
 _IFF_UP = 1
@@ -48,24 +48,24 @@ _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN = 3, 6, 10, 14
 _FRA_TABLE, _FRA_OIFNAME = 15, 17
 _FR_ACT_TO_TBL, _FIB_RULE_INVERT = 1, 2
 
-# <linux/netlink.h>: how something is made; nothing of them deletes it.
+# <linux/netlink.h>: flags for making something; without them it is deleted.
 DELETE, REPLACE, EXCLUSIVE, CREATE = 0, 0x100, 0x200, 0x400
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=8BI")
-"""Of routes and rules."""
+"""Attributes of routes and rules."""
 _PLAIN_ROUTE = {_RTA_DST, _RTA_OIF, _RTA_TABLE}
 _NOT_PLAIN = {_RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_VIA, _RTA_ENCAP}
 _IPV6_METRIC = 1024
 _ATTEMPTS = 5
 _NOTHING = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-"""No such table; no such address family."""
+"""Errors for a missing table and a missing address family."""
 
 
 class Group(IntEnum):
-    """RTNLGRP_*: what a socket can hear of, as far as it decides which way a datagram goes."""
+    """RTNLGRP_*: the multicast groups for everything that decides which way a datagram goes."""
 
     LINK = 1
     IPV4_ADDRESS = 5
@@ -84,7 +84,7 @@ class Link(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route as the kernel tells of it."""
+    """A route as the kernel reports it."""
 
     length: int
     tos: int
@@ -95,13 +95,13 @@ class Route(NamedTuple):
 
     @property
     def prefix(self) -> str | None:
-        """`10.0.0.0/24`; None for a default route."""
+        """The prefix, such as `10.0.0.0/24`; None for a default route."""
         packed = self.has.get(_RTA_DST)
         return None if packed is None else f"{address_text(packed)}/{self.length}"
 
     @property
     def device(self) -> int:
-        """The index of the interface that it leads to; 0 if it names none."""
+        """The index of its interface; 0 if it names none."""
         return unsigned(self.has.get(_RTA_OIF, b""))
 
     @property
@@ -110,7 +110,7 @@ class Route(NamedTuple):
 
     @property
     def source(self) -> bytes:
-        """The address from which datagrams leave by it."""
+        """The source address of datagrams on this route."""
         return bytes(self.has.get(_RTA_PREFSRC, b""))
 
     @property
@@ -123,7 +123,7 @@ class Route(NamedTuple):
 
     @property
     def mtu(self) -> int:
-        """0 if it has none of its own."""
+        """The route's own MTU; 0 if it has none."""
         return unsigned(fields(self.has.get(_RTA_METRICS, memoryview(b""))).get(_RTAX_MTU, b""))
 
     @property
@@ -131,7 +131,7 @@ class Route(NamedTuple):
         return self.kind == _RTN_UNREACHABLE
 
     def is_plain(self, version: int) -> bool:
-        """Whether `ip route add PREFIX dev IF` makes such a one."""
+        """Whether `ip route add PREFIX dev IF` makes such a route."""
         if version == 6:
             plain = self.metric == _IPV6_METRIC and not self.has.keys() & _NOT_PLAIN
         else:
@@ -140,20 +140,20 @@ class Route(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule as the kernel tells of it."""
+    """A rule as the kernel reports it."""
 
     table: int
     mark: int
     priority: int
     suppress: int
-    """The greatest length of prefixes that the table is not asked for; 0xFFFFFFFF: none."""
+    """Prefixes up to this length are ignored in the table; 0xFFFFFFFF: none."""
     inverted: bool
     plain: bool
-    """Whether it leads to its table for whatever comes or goes."""
+    """Whether it applies to all packets."""
 
 
 class RouteNetlink(Netlink):
-    """It says why it refuses, and in a dump leaves out what was not asked for."""
+    """Opens a socket on which the kernel explains refusals and filters dumps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,10 +161,9 @@ class RouteNetlink(Netlink):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
 
     def all(self, kind: int, body: bytes) -> list[memoryview]:
-        """All answers of the request's address family; the kernel filters by the rest of it.
-
-        Without IPv6 the kernel refuses, or answers for all families that it has. What changed
-        meanwhile is asked for again, unless it never rests.
+        """Returns all answers for the request's address family; the kernel filters by the rest of
+        the request. Without IPv6 the kernel refuses, or answers for all families that it has. If
+        something changed during the dump it is repeated, unless changes never stop.
         """
         found: list[memoryview] = []
         for _ in range(_ATTEMPTS):
@@ -174,7 +173,7 @@ class RouteNetlink(Netlink):
         return [one for one in found if one[0] == body[0]]
 
     def link(self, interface: str | int) -> Link | None:
-        """By its name or its index; None if there is none."""
+        """Returns a link by its name or index; None if there is none."""
         try:
             answer = self.ask(Request(GET_LINK, _which_link(interface)))
         except Refused as error:
@@ -186,7 +185,7 @@ class RouteNetlink(Netlink):
         return Link(own, bool(flags & _IFF_UP), mtu)
 
     def addresses(self, version: int, index: int) -> list[str]:
-        """Those of an interface that the kernel did not make, each with its length."""
+        """Returns an interface's addresses that the kernel did not make, each with its length."""
         found = []
         for body in self.all(GET_ADDRESS, _ADDRESS.pack(FAMILIES[version], 0, 0, 0, index)):
             has = fields(body[_ADDRESS.size :])
@@ -196,7 +195,7 @@ class RouteNetlink(Netlink):
         return found
 
     def routes(self, version: int, *, table: int = 0, device: int = 0) -> list[Route]:
-        """All of them, or those of a table, or those that lead to an interface."""
+        """Returns all routes, or those of a table, or those that lead to an interface."""
         body = _header(version)
         body += number(_RTA_TABLE, table) if table else b""
         body += number(_RTA_OIF, device) if device else b""
@@ -217,7 +216,8 @@ class RouteNetlink(Netlink):
             )
 
     def way(self, address: str, mark: int = 0) -> Route:
-        """Which way a datagram for that address, with that mark, goes; Refused if there is none."""
+        """Returns the route of a datagram with that mark for the address; Refused if there is
+        none."""
         _, packed, _ = pack_prefix(address)
         return read_route(self.ask(way_request(packed, mark=mark)))
 
@@ -231,7 +231,8 @@ def way_request(
     udp_ports: tuple[int, int] | None = None,
     flags: int = 0,
 ) -> Request:
-    """RTM_GETROUTE: which way would a datagram go? `udp_ports`: the one it is from, and to."""
+    """Returns the RTM_GETROUTE request for a datagram's route. `udp_ports` are its source and
+    destination."""
     version = 4 if len(destination) == 4 else 6
     body = _header(version, 8 * len(destination), 8 * len(source), flags=flags)
     body += attribute(_RTA_DST, destination)
@@ -246,14 +247,15 @@ def way_request(
 
 
 def read_route(body: memoryview) -> Route:
-    """What is missing of a body that is too short is taken as zeros."""
+    """Unpacks a body; what a short one lacks counts as zeros."""
     head = bytes(body[: _ROUTE.size]).ljust(_ROUTE.size, b"\0")
     _, length, _, tos, _, protocol, scope, kind, _ = _ROUTE.unpack(head)
     return Route(length, tos, protocol, scope, kind, fields(body[_ROUTE.size :]))
 
 
 def address_request(flags: int, index: int, prefix: str) -> Request:
-    """`flags` as in all that follow: DELETE, or how it is made."""
+    """Returns the request for an address. `flags`, as in all following functions: DELETE, or how it
+    is made."""
     version, packed, length = pack_prefix(prefix)
     body = _ADDRESS.pack(FAMILIES[version], length, 0, 0, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
@@ -261,7 +263,7 @@ def address_request(flags: int, index: int, prefix: str) -> Request:
 
 
 def route_request(flags: int, index: int, prefix: str, table: int) -> Request:
-    """`ip route add PREFIX dev IF table TABLE`."""
+    """Returns the request of `ip route add PREFIX dev IF table TABLE`."""
     version, packed, length = pack_prefix(prefix)
     scope = _NOWHERE if not flags else _LINK_SCOPE if version == 4 else _UNIVERSE
     body = _header(version, length, 0, table, _RTPROT_BOOT, scope, _RTN_UNICAST)
@@ -270,7 +272,7 @@ def route_request(flags: int, index: int, prefix: str, table: int) -> Request:
 
 
 def unreachable_request(flags: int, version: int, table: int, metric: int) -> Request:
-    """`ip route add unreachable default metric METRIC table TABLE`."""
+    """Returns the request of `ip route add unreachable default metric METRIC table TABLE`."""
     scope = _UNIVERSE if flags else _NOWHERE
     body = _header(version, 0, 0, table, _RTPROT_BOOT, scope, _RTN_UNREACHABLE)
     return _toggle(
@@ -281,8 +283,8 @@ def unreachable_request(flags: int, version: int, table: int, metric: int) -> Re
 def rule_request(
     flags: int, version: int, table: int, *, unless_mark: int | None, priority: int
 ) -> Request:
-    """`ip rule add not fwmark MARK table TABLE`, or with None `ip rule add table TABLE
-    suppress_prefixlength 0`. `priority`: 0 leaves it to the kernel."""
+    """Returns the request of `ip rule add not fwmark MARK table TABLE`, or with None of `ip rule
+    add table TABLE suppress_prefixlength 0`. A `priority` of 0 leaves it to the kernel."""
     invert = 0 if unless_mark is None else _FIB_RULE_INVERT
     body = _header(version, 0, 0, table, kind=_FR_ACT_TO_TBL, flags=invert)
     body += number(_FRA_TABLE, table)
@@ -302,14 +304,14 @@ def link_request(index: int, mtu: int, up: bool) -> Request:
 
 
 def new_link_request(interface: str, kind: str) -> Request:
-    """`ip link add dev IF type KIND`."""
+    """Returns the request of `ip link add dev IF type KIND`."""
     body = _which_link(interface)
     body += attribute(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, kind.encode()))
     return Request(NEW_LINK, body, CREATE | EXCLUSIVE)
 
 
 def delete_link_request(interface: str | int) -> Request:
-    """By its name or its index."""
+    """Returns the request that deletes a link, by its name or index."""
     return Request(NEW_LINK + 1, _which_link(interface))
 
 
@@ -333,14 +335,14 @@ def _header(
     kind: int = 0,
     flags: int = 0,
 ) -> bytes:
-    """A table whose number has more than 8 bits stands in an attribute alone."""
+    """Returns a table's number; one of more than 8 bits is only in an attribute."""
     short = table if table < 256 else 0
     family = FAMILIES[version]
     return _ROUTE.pack(family, length, source_length, 0, short, protocol, scope, kind, flags)
 
 
 def pack_prefix(prefix: str) -> tuple[int, bytes, int]:
-    """Version, address and length."""
+    """Returns IP version, address and length."""
     text, _, length = prefix.partition("/")
     version = 6 if ":" in text else 4
     packed = socket.inet_pton(FAMILIES[version], text)
@@ -348,6 +350,6 @@ def pack_prefix(prefix: str) -> tuple[int, bytes, int]:
 
 
 def address_text(packed: bytes | memoryview) -> str:
-    if len(packed) == 4:  # Of thousands of routes, `ipaddress` is half the time.
+    if len(packed) == 4:  # With thousands of routes, `ipaddress` would take half the time.
         return socket.inet_ntoa(packed)
     return str(ipaddress.ip_address(bytes(packed)))

@@ -12,17 +12,17 @@ from collections.abc import Callable
 _CLOEXEC, _NONBLOCK = 0o2000000, 0o4000
 _ABSTIME, _CANCEL_ON_SET = 1, 2
 _LATE = min(9_000_000_000, (1 << (8 * struct.calcsize("l") - 1)) - 1)
-"""Seconds since 1970 that nobody lives to see."""
+"""A time in the far future, in seconds since 1970."""
 _NAP = 500_000_000
-"""Ns: a shorter sleep is none."""
+"""The shortest sleep that counts, in ns."""
 
 
 class SleepWatch:
     """Calls `on_wake` after the machine slept. Needs a running loop.
 
-    The kernel cancels a timer of the wall clock as it wakes (timerfd_resume), and when somebody
-    sets that clock. What tells the two apart is how far the clock that counts sleep is ahead of
-    the one that does not. Where there is no such timer nothing is noticed.
+    The kernel cancels a timer of the wall clock as the machine wakes up (timerfd_resume), and when
+    somebody sets that clock. The difference between the clocks that do and do not count sleep tells
+    these apart. Without such timers nothing is noticed.
     """
 
     def __init__(self, on_wake: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class SleepWatch:
         self._libc.timerfd_settime(self._timer, _ABSTIME | _CANCEL_ON_SET, late, None)
 
     def _look(self) -> None:
-        with contextlib.suppress(OSError):  # ECANCELED, which is what we wait for.
+        with contextlib.suppress(OSError):  # ECANCELED is what we wait for.
             os.read(self._timer, 8)
         self._wait()
         before, self._slept = self._slept, slept()
@@ -55,6 +55,6 @@ class SleepWatch:
 
 
 def slept() -> int:
-    """For how many ns the machine has slept since it started."""
+    """Returns for how many ns the machine has slept since it started."""
     boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return boot - time.clock_gettime_ns(time.CLOCK_MONOTONIC)

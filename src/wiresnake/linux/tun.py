@@ -1,4 +1,4 @@
-"""Opens the TUN device and configures it; the plane carries its packets."""
+"""Opens and configures the TUN device, whose packets the plane carries."""
 
 import contextlib
 import errno
@@ -15,9 +15,9 @@ from wiresnake.linux import offloads
 from wiresnake.linux.offloads import Offload
 
 DEFAULT_MTU = 1420
-"""1500 less IPv6 (40), UDP (8) and the data message's frame (32)."""
+"""1500 minus IPv6 (40), UDP (8) and the data message's overhead (32)."""
 _UNCHOSEN_MTU = 1500
-"""The kernel's for a new TUN device."""
+"""The kernel's MTU for a new TUN device."""
 
 # <linux/if_tun.h>, <linux/sockios.h>
 _TUNSETIFF, _TUNGETIFF = 0x400454CA, 0x800454D2
@@ -34,37 +34,36 @@ _log = logging.getLogger(__name__)
 
 
 class Tun(NamedTuple):
-    """An open TUN device; whoever holds it closes `fd`."""
+    """An open TUN device; its owner closes `fd`."""
 
     fd: int
     name: str
     mtu: int
     vnet_header: bool
     offloads: frozenset[Offload]
-    """Those that may be used, less what this device lacks."""
+    """The allowed offloads, without those that this device lacks."""
 
 
 def check_name(name: str) -> None:
-    """ConfigError unless the kernel would take `name` for an interface, and a path would too."""
+    """Raises ConfigError unless `name` is valid for an interface and in a path."""
     raw = os.fsencode(name)
     wrong = not 1 <= len(raw) <= 15 or name in (".", "..")
     if wrong or any(byte in b"/:%" or byte <= 32 or byte == 127 for byte in raw):
         raise ConfigError(
-            f"{name!r} cannot name an interface: take 1 to 15 bytes without '/', ':', '%' and "
-            "whitespace, as in wg0"
+            f"{name!r} is not a valid interface name: use 1 to 15 bytes without '/', ':', '%' and"
+            " whitespace, such as wg0"
         )
     if name in ("all", "default"):
         raise ConfigError(
-            f"{name!r} cannot name an interface: /proc/sys/net/ipv4/conf has another use for it; "
-            "take another name, as in wg0"
+            f"{name!r} is not a valid interface name, because /proc/sys/net/ipv4/conf uses it;"
+            " choose another, such as wg0"
         )
 
 
 def create(name: str, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
-    """Makes the interface `name`, or takes a TUN device that was made before (`ip tuntap add`) and
-    that nobody has open, up or down as it is. HostError if refused.
-
-    `allowed` are the offloads that may be used.
+    """Makes the interface `name`, or takes an existing TUN device (`ip tuntap add`) that no process
+    has open, and leaves it up or down. HostError if refused. `allowed` are the offloads that may be
+    used.
     """
     check_name(name)
     try:
@@ -79,13 +78,15 @@ def create(name: str, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            _attach(fd, name, flags)  # There is one.
+            _attach(fd, name, flags)  # It exists.
         used = _set_offloads(fd, allowed, vnet_header)
         mtu = _configure(_SIOCGIFMTU, name, 0)
-        with contextlib.suppress(PermissionError):  # The owner of a device may have no other right.
+        # The owner of a device may have no other permission.
+        with contextlib.suppress(PermissionError):
             if mtu == _UNCHOSEN_MTU:
                 mtu = _configure(_SIOCSIFMTU, name, DEFAULT_MTU)
-            _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)  # Nor in a user namespace: 500 then.
+            # Nor in a user namespace, where it stays 500.
+            _configure(_SIOCSIFTXQLEN, name, _QUEUE_PACKETS)
     except OSError as error:
         os.close(fd)
         raise _refusal(error, name) from None
@@ -98,14 +99,15 @@ def _attach(fd: int, name: str, flags: int) -> None:
 
 
 def adopt(fd: int, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
-    """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is none."""
+    """Takes over a TUN device that another process opened (WG_TUN_FD). HostError if it is not
+    one."""
     try:
         os.set_inheritable(fd, False)
         name = name_of(fd)
         if name is None:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
         flags = struct.unpack_from("H", fcntl.ioctl(fd, _TUNGETIFF, bytes(40)), 16)[0]
-        # That has IFF_NOFILTER in the place of IFF_NO_PI.
+        # It has IFF_NOFILTER in the place of IFF_NO_PI.
         flags = _flags(name) or flags
         if not (flags & _IFF_TUN and flags & _IFF_NO_PI):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -115,8 +117,8 @@ def adopt(fd: int, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EBADF
         what = (
-            f"WG_TUN_FD={fd} is no TUN device that can be used: pass an open one, made with "
-            "IFF_TUN and IFF_NO_PI, not IFF_TAP"
+            f"WG_TUN_FD={fd} is not a usable TUN device: pass an open one, made with IFF_TUN and"
+            " IFF_NO_PI, not IFF_TAP"
         )
         raise HostError(number, what) from None
     keep_quiet(name)
@@ -124,7 +126,8 @@ def adopt(fd: int, allowed: frozenset[Offload] = offloads.ALL) -> Tun:
 
 
 def name_of(fd: int) -> str | None:
-    """The interface's present name, in whatever namespace it is; None once it is deleted."""
+    """Returns the interface's present name, in whichever namespace it is; None once it is
+    deleted."""
     try:
         raw = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
     except OSError as error:
@@ -135,13 +138,14 @@ def name_of(fd: int) -> str | None:
 
 
 def namespace_of(fd: int) -> int:
-    """A descriptor, the caller's to close, of the network namespace that the interface is in."""
+    """Opens the network namespace that the interface is in; the caller closes the descriptor."""
     return fcntl.ioctl(fd, _TUNGETDEVNETNS)
 
 
 def keep_quiet(name: str) -> None:
-    """Lets the kernel say nothing of its own through the interface: no link-local address, no
-    ICMP redirects (as the kernel module's wg_open does), in the calling thread's namespace."""
+    """Stops the kernel from sending traffic of its own through the interface: no link-local
+    address, no ICMP redirects (as the kernel module's wg_open does), in the calling thread's
+    namespace."""
     for path, value in (
         (f"ipv6/conf/{name}/addr_gen_mode", "1"),
         (f"ipv4/conf/{name}/send_redirects", "0"),
@@ -155,17 +159,17 @@ def keep_quiet(name: str) -> None:
             continue
         except OSError as error:
             what = "cannot set %s to %s: %s; the kernel may send packets of its own through %s: "
-            remedy = "let the daemon write there, or set it otherwise"
+            remedy = "let the daemon write there, or set it in another way"
             _log.error(what + remedy, setting, value, error.strerror, name)
             return
 
 
 def _set_offloads(fd: int, allowed: frozenset[Offload], vnet_header: bool) -> frozenset[Offload]:
-    """Asks for the largest packets that it may give us; which offloads that leaves."""
+    """Asks for the largest packets, and returns the offloads that the device accepts."""
     if not vnet_header:
         return allowed - offloads.TUN
     fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_BYTES))
-    if not _takes(fd, _CSUM | _TSO | _USO):  # USO, and what UDP merges to, need Linux 6.2.
+    if not _takes(fd, _CSUM | _TSO | _USO):  # USO, and merged UDP, need Linux 6.2.
         allowed -= {Offload.USO, Offload.UDP_MERGE}
     tso = _TSO if Offload.TSO in allowed else 0
     uso = _USO if Offload.USO in allowed else 0
@@ -191,7 +195,7 @@ def _configure(request: int, name: str, value: int) -> int:
 
 
 def _flags(name: str) -> int:
-    """Of a TUN or TAP device; 0 if it is none, or /sys does not show it."""
+    """Returns the flags of a TUN or TAP device; 0 if it is not one, or if /sys does not show it."""
     try:
         return int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
     except OSError:
@@ -201,18 +205,18 @@ def _flags(name: str) -> int:
 def _refusal(error: OSError, name: str) -> HostError:
     match error.errno:
         case errno.EBUSY | errno.EEXIST:
-            what = "an interface of this name exists already, in use by another process: choose "
+            what = "an interface of this name exists and is in use by another process: choose "
             what += "another name"
         case errno.EINVAL if _flags(name) & _IFF_MULTI_QUEUE:
-            what = "made with multi_queue, which cannot be used: make it without (ip tuntap add)"
+            what = "made with multi_queue, which is not supported: make it without (ip tuntap add)"
         case errno.EINVAL:
-            what = "an interface of this name exists already, and is no TUN device: choose another "
+            what = "an interface of this name exists and is not a TUN device: choose another "
             what += "name"
         case errno.EACCES:
             what = "permission denied for /dev/net/tun: run as root, or let users open it"
         case errno.EPERM:
             what = "not permitted to make or take a TUN device: run as root, with CAP_NET_ADMIN, "
-            what += "or as the owner of one that is there (ip tuntap add)"
+            what += "or as the owner of an existing one (ip tuntap add)"
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             what = (
                 "no TUN driver at /dev/net/tun: 'modprobe tun', or give the device to the container"

@@ -1,4 +1,4 @@
-"""Opens and configures the UDP sockets; the plane receives from them and sends through them."""
+"""Opens and configures the UDP sockets, on which the plane sends and receives."""
 
 import contextlib
 import errno
@@ -12,10 +12,11 @@ from wiresnake.errors import HostError
 
 _RECEIVE_BYTES = 7 << 20
 _SEND_BYTES = 64 << 20
-"""Room for a thousand super-datagrams: the queue of an interface is full before the socket is, and
-one slow road does not take the room of all others. So the kernel's WireGuard; a user gets less."""
+"""Room for a thousand super-datagrams: an interface's queue fills up before the socket, and one
+slow path does not use up the room of all others. The kernel's WireGuard does the same; without root
+it is less."""
 _SEND_TIMEOUT = struct.pack("ll", 0, 5000)
-"""struct timeval: how long sending waits for room; then the datagram is lost, as in a qdisc."""
+"""A struct timeval: how long sending waits for room before the datagram is lost, as in a qdisc."""
 _RANDOM_PORT_TRIES = 100
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -28,7 +29,7 @@ _UDP_GRO = 104
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """The sockets of one port; one family may be missing on this host, not both."""
+    """The sockets of one port. One family may be missing on this host, but not both."""
 
     v4: socket.socket | None
     v6: socket.socket | None
@@ -40,26 +41,26 @@ class Sockets:
 
     @property
     def interface(self) -> int:
-        """The index of the interface that the host has bound them to (`ip vrf exec`), or 0."""
+        """The index of the interface that they are bound to (`ip vrf exec`), or 0."""
         try:
             return self.all[0].getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
         except OSError:  # Before Linux 5.1
             return 0
 
     def set_mark(self, mark: int) -> None:
-        """Changes the mark of the live sockets. HostError, and nothing changed, if refused."""
+        """Changes the mark of the open sockets. HostError, and nothing has changed, if refused."""
         for one in self.all:
             _set_mark(one, mark)
 
     def receive_merged(self) -> None:
-        """Takes several datagrams of one sender at a time from now on, where the kernel can."""
+        """Receives several datagrams of one sender at a time from now on, if the kernel can."""
         for one in self.all:
-            with contextlib.suppress(OSError):  # Not everything that says Linux has it: gVisor.
+            with contextlib.suppress(OSError):  # gVisor, for example, does not have it.
                 one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
 
     @property
     def merged(self) -> bool:
-        """Whether `receive_merged` was called, and came to something."""
+        """Whether `receive_merged` was called and succeeded."""
         with contextlib.suppress(OSError):
             return all(one.getsockopt(socket.IPPROTO_UDP, _UDP_GRO) for one in self.all)
         return False
@@ -70,7 +71,7 @@ class Sockets:
 
 
 def open_sockets(port: int, mark: int) -> Sockets:
-    """Binds `port`, or any free one if 0, for both IP versions. HostError says why not."""
+    """Binds `port`, or any free port if 0, for both IP versions. HostError says why not."""
     for attempt in range(_RANDOM_PORT_TRIES):
         v4 = v6 = None
         try:
@@ -82,7 +83,7 @@ def open_sockets(port: int, mark: int) -> Sockets:
                 v4.close()
             taken = v4 is not None and error.errno == errno.EADDRINUSE
             if taken and port == 0 and attempt + 1 < _RANDOM_PORT_TRIES:
-                continue  # IPv6 has the port that IPv4 was given: draw again.
+                continue  # The port that IPv4 got is taken for IPv6: try another.
             raise _refusal(error, port) from None
         one = v4 or v6
         if one is None:
@@ -92,8 +93,8 @@ def open_sockets(port: int, mark: int) -> Sockets:
 
 
 def resolve(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:
-    """The first address of a host name or number that has a way, else the first of all; it may
-    block for as long as DNS does."""
+    """Returns the first address of a host name or number for which `has_way` holds, or else the
+    first. It may block for as long as DNS does."""
     all_of_them = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)
     ways = (one[4] for one in all_of_them if has_way(str(one[4][0]).partition("%")[0]))
     found = next(ways, all_of_them[0][4])
@@ -102,7 +103,7 @@ def resolve(host: str, port: str, has_way: Callable[[str], bool] = lambda _: Tru
 
 
 def _open(family: int, port: int, mark: int) -> socket.socket | None:
-    """A bound socket; None if the host lacks the family."""
+    """Returns a bound socket; None if the host lacks the family."""
     try:
         one = socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
@@ -132,13 +133,13 @@ def _configure(one: socket.socket) -> None:
         except OSError:
             one.setsockopt(socket.SOL_SOCKET, plain, size)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
-    # The outer packet may be fragmented, as the kernel's: never DF.
+    # The outer packet may be fragmented, as with the kernel: never DF.
     if one.family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
-        with contextlib.suppress(OSError):  # No flow label, as the kernel's.
+        with contextlib.suppress(OSError):  # No flow label, as with the kernel.
             one.setsockopt(socket.IPPROTO_IPV6, _IPV6_AUTOFLOWLABEL, 0)
     else:
         one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
@@ -148,7 +149,7 @@ def _configure(one: socket.socket) -> None:
 
 def _set_mark(one: socket.socket, mark: int) -> None:
     try:
-        # Packed: Python takes numbers for options as signed ones.
+        # Packed, because Python treats numeric options as signed.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", mark))
     except PermissionError as error:
         what = f"not permitted to set fwmark {mark:#x}: run as root or with CAP_NET_ADMIN"
@@ -161,7 +162,7 @@ def _refusal(error: OSError, port: int) -> HostError:
     if error.errno == errno.EADDRINUSE:
         what = f"UDP port {port} is in use: choose another listen port, or 0 for any"
     elif error.errno == errno.EACCES:
-        what = f"not permitted to use UDP port {port}: take one above 1023, or run as root"
+        what = f"not permitted to use UDP port {port}: choose one above 1023, or run as root"
     else:
         what = f"cannot open UDP port {port}: {error.strerror}"
     return HostError(error.errno, what)

@@ -1,4 +1,4 @@
-"""Name servers, handed to resolvconf or to systemd-resolved, whichever this host has."""
+"""Hands name servers to resolvconf or systemd-resolved, whichever this host has."""
 
 import os
 import re
@@ -15,11 +15,12 @@ _ORDER = Path("/etc/resolvconf/interface-order")
 _RECORDS = Path("/etc/resolvconf/run/interface")
 _RESOLVED = Path("/run/systemd/resolve")
 _EVERYTHING = "~."
-"""A routing domain: all names are asked here."""
+"""The routing domain that sends all names here."""
 
 
 def manager() -> Manager | None:
-    """Who keeps this host's name servers. Debian's resolvconf may be a symlink to resolvectl."""
+    """Returns the program that manages this host's name servers. Debian's resolvconf may be a
+    symlink to resolvectl."""
     program = programs.find("resolvconf")
     if program and os.path.basename(os.path.realpath(program)) != "resolvectl":
         return "resolvconf"
@@ -27,27 +28,27 @@ def manager() -> Manager | None:
 
 
 def require(dns: Dns) -> None:
-    """HostError where nobody takes name servers."""
+    """Raises HostError if no program accepts name servers."""
     if dns.servers and manager() is None:
         raise HostError(
-            f"DNS = {', '.join(dns.servers)}: neither resolvconf nor systemd-resolved is here to"
-            " take it. Install one (apt-get install openresolv), or remove the DNS line"
+            f"DNS = {', '.join(dns.servers)}: this host has neither resolvconf nor"
+            " systemd-resolved. Install one (apt-get install openresolv), or remove the DNS line"
         )
 
 
 def command(interface: str, dns: Dns) -> str:
-    """What is run, in one line."""
+    """Returns the command that is run, on one line."""
     return _commands(interface, dns)[0]
 
 
 def replace(interface: str, dns: Dns) -> str | None:
-    """Makes the interface's name servers these; none removes it. Returns a warning where nobody is
-    left who could take back what was set."""
+    """Sets the interface's name servers; none removes them. Returns a warning if the program that
+    could remove them is gone."""
     require(dns)
     if manager() is None:
         return (
-            "neither resolvconf nor systemd-resolved is here to take the name servers of"
-            f" {interface} back: look into /etc/resolv.conf"
+            "neither resolvconf nor systemd-resolved is left to remove the name servers of"
+            f" {interface}: check /etc/resolv.conf"
         )
     lines = [f"nameserver {server}\n" for server in dns.servers]
     if dns.search:
@@ -58,7 +59,7 @@ def replace(interface: str, dns: Dns) -> str | None:
 
 
 def read(interface: str) -> Dns:
-    """What the manager knows of the interface."""
+    """Returns what the manager knows about the interface."""
     kind = manager()
     if kind == "resolvconf":
         record = _RECORDS / _record(interface)
@@ -76,8 +77,8 @@ def read(interface: str) -> Dns:
 
 
 def repeats() -> bool:
-    """Whether silence of `read` means that nothing is set. Of resolvconf there are many that take
-    -a and -d alone; one that lists anything can be believed."""
+    """Returns whether an empty answer of `read` means that nothing is set. Many versions of
+    resolvconf only know -a and -d; one that lists anything can be trusted."""
     if manager() == "resolvectl":
         return True
     return _RECORDS.is_dir() or bool(programs.output("resolvconf", "-l"))
@@ -98,12 +99,12 @@ def _commands(interface: str, dns: Dns) -> list[str]:
 
 
 def _resolved(verb: str, interface: str) -> tuple[str, ...]:
-    """`Link 5 (wg0): 10.0.0.1 fd00::1`."""
+    """Parses a line such as `Link 5 (wg0): 10.0.0.1 fd00::1`."""
     return tuple((programs.output("resolvectl", verb, interface) or "").partition(": ")[2].split())
 
 
 def _record(interface: str) -> str:
-    """resolvconf's name for it: with the first prefix that its order of interfaces has."""
+    """Returns resolvconf's name for the interface, with the first prefix in its interface order."""
     try:
         found = re.search(
             r"^([A-Za-z0-9-]+)\*$", _ORDER.read_text("utf-8", "replace"), re.MULTILINE

@@ -1,7 +1,8 @@
-"""wg-quick's firewall for a default route, as stock makes it: either takes away the other's.
+"""wg-quick's firewall for a default route, made exactly as stock does, so that each can remove the
+other's.
 
-Nothing from outside may reach the interface's addresses past the tunnel, and datagrams that answer
-marked ones get their mark back for the reverse path filter.
+Packets from outside cannot reach the interface's addresses except through the tunnel, and answers
+to marked datagrams get the mark back for the reverse path filter.
 """
 
 import json
@@ -16,7 +17,7 @@ _IPTABLES = {4: "iptables", 6: "ip6tables"}
 
 
 def command(version: int) -> str:
-    """What is run, or "" where there is nothing to run."""
+    """Returns the command that is run, or "" if no program is available."""
     if programs.find("nft"):
         return "nft -f -"
     tool = f"{_IPTABLES[version]}-restore"
@@ -32,11 +33,11 @@ def read(interface: str, version: int) -> Guard | None:
 
 
 def replace(interface: str, version: int, before: Guard | None, guard: Guard | None) -> str | None:
-    """Makes the interface's firewall of that IP version this one; None removes it. `before` is what
-    is there. Returns a warning if nothing here can have it.
+    """Replaces the interface's firewall for that IP version; None removes it. `before` is the
+    existing one. Returns a warning if this host cannot have it.
 
-    A program may be here though this kernel has no tables for it, so what one refuses is asked of
-    the other one. Only what stands there already must not be left to a program that fails.
+    A program may be installed although this kernel lacks its tables, so if one refuses, the other
+    is tried. An existing firewall must not be left behind by a program that fails.
     """
     if guard is None:
         _remove(interface, version)
@@ -60,7 +61,7 @@ def replace(interface: str, version: int, before: Guard | None, guard: Guard | N
         if before:
             raise
         said.append(f"{tool}: {error}")
-        _remove(interface, version)  # One of its tables may be there, and done.
+        _remove(interface, version)  # One of its tables may exist and be done.
     lost = "packets from outside to the tunnel's addresses are not dropped. To have that,"
     if said:
         why = "; ".join(said)
@@ -69,7 +70,8 @@ def replace(interface: str, version: int, before: Guard | None, guard: Guard | N
 
 
 def _remove(interface: str, version: int) -> None:
-    """Whichever program made it. One that refuses is believed if nothing is to be seen."""
+    """Reads the firewall, whichever program made it. A program that refuses counts as empty if
+    nothing else is found."""
     refused: programs.Refused | None = None
     try:
         if programs.find("nft"):
@@ -91,7 +93,7 @@ def _table(interface: str, version: int) -> str:
 
 
 def _nft(interface: str, version: int, guard: Guard | None) -> str:
-    """One transaction; it does not matter to it whether the table exists."""
+    """Returns one transaction, which works whether or not the table exists."""
     table, family = _table(interface, version), _FAMILY[version]
     if guard is None:
         return f"add table {table}\ndelete table {table}\n"
@@ -129,7 +131,7 @@ def _read_nft(version: int, text: str) -> Guard:
 
 
 def _saved(interface: str, version: int) -> Iterator[str]:
-    """What iptables has of ours: `*TABLE` and `-A ...` lines."""
+    """Returns our rules in iptables: `*TABLE` and `-A ...` lines."""
     tool = f"{_IPTABLES[version]}-save"
     if programs.find(tool):
         table = ""
@@ -168,5 +170,5 @@ def _read_iptables(version: int, lines: list[str]) -> Guard:
     text = "\n".join(lines)
     addresses = re.findall(r"-d ([0-9a-f:.]+)/", text)
     mark = re.search(r"--mark 0x([0-9a-f]+)", text)
-    # Each was inserted before the others.
+    # Each rule was inserted before the others.
     return Guard(version, int(mark[1], 16) if mark else 0, tuple(reversed(addresses)))

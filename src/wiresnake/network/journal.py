@@ -1,8 +1,8 @@
-"""What was done to the host for an interface, kept in /run/wiresnake: no secrets.
+"""Records in /run/wiresnake what was done to the host for an interface, without secrets.
 
-A change writes before its first step where it comes from and where it goes, so that whoever finds
-the file after a kill knows all that may be there. wg-quick needs no such folder, so that one which
-cannot be made keeps no interface down: then it is within that of the sockets, or there is none.
+Before its first step a change writes its beginning and its end, so that the next run after a kill
+knows everything that may exist. wg-quick needs no such folder, so a folder that cannot be made does
+not keep an interface down: then the record is in the folder of the sockets, or there is none.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from wiresnake.network.model import Block, Guard, Network, Policy, Route, Rule
 
 DIRECTORY = Path("/run/wiresnake")
 SECOND = Path("/run/wireguard/wiresnake")
-"""In a container whose root is read-only, /run/wireguard may be all that can be written."""
+"""In a container with a read-only root, /run/wireguard may be the only folder that can be
+written."""
 PATIENCE = 60.0
-"""Seconds to wait for another change of the interface."""
+"""Seconds to wait for another change of the same interface."""
 
 
 class DeviceBefore(NamedTuple):
-    """Of the device itself, before a change; None: it does not change."""
+    """The device before a change; None: unchanged."""
 
     mark: int | None = None
     port: int | None = None
@@ -37,26 +38,26 @@ class DeviceBefore(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class State:
     index: int
-    """The interface's number when this was written, 0 if there was none: one made by somebody else
-    since has another."""
+    """The interface's index when this was written, 0 if there was none. An interface made by
+    another program since has another index."""
     network: Network | None
-    """As the last whole change left it; None: nothing."""
+    """The network after the last complete change; None: nothing."""
     file: str = ""
-    """The configuration it comes from."""
+    """The path of the configuration."""
     backend: str = ""
     """`kernel` or `user`."""
     changing: bool = False
     """A change from `network` to `to` has begun."""
     to: Network | None = None
     ours: bool = True
-    """Whether a change of ours made `network`; else it is what was found, as wg-quick made it."""
+    """Whether we made `network`; otherwise it was found, as wg-quick made it."""
     device: DeviceBefore = DeviceBefore()  # noqa: RUF009  # a tuple
     unguarded: tuple[int, ...] = ()
-    """The IP versions whose firewall nothing on this host could have."""
+    """The IP versions whose firewall this host cannot have."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """Everything that may be there."""
+        """Returns everything that may exist."""
         return tuple(one for one in (self.network, self.to) if one)
 
     @property
@@ -65,7 +66,7 @@ class State:
 
 
 def read(interface: str) -> State | None:
-    """None without a file, or with one that nobody could have written."""
+    """Returns None if the file is missing or malformed."""
     try:
         if (path := find(f"{interface}.json")) is None:
             return None
@@ -88,7 +89,8 @@ def read(interface: str) -> State | None:
 
 
 def marks_of_others(interface: str) -> dict[int, str]:
-    """The marks, which are tables too, that records of other interfaces name; each with one."""
+    """Returns the marks, which are also tables, in the records of other interfaces, each with one
+    interface."""
     names = {
         file.stem
         for folder in (DIRECTORY, SECOND)
@@ -99,7 +101,7 @@ def marks_of_others(interface: str) -> dict[int, str]:
 
 
 def write(interface: str, state: State | None) -> None:
-    """Replaces the file as one; None removes it. Without any folder there is no record."""
+    """Replaces the file at once; None removes it. Without any folder there is no record."""
     if state is None:
         if found := find(f"{interface}.json"):
             found.unlink(missing_ok=True)
@@ -114,11 +116,11 @@ def write(interface: str, state: State | None) -> None:
 
 @contextlib.contextmanager
 def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Only one change of an interface at a time; a killed one holds nothing."""
+    """Allows only one change of an interface at a time. A killed process releases its lock."""
     if (path := place(f"{interface}.lock")) is None:
         say(
-            f"neither {DIRECTORY} nor {SECOND} can be written: going on without a record, so that"
-            " nothing mends what a kill leaves. In a container give it one: --tmpfs /run/wiresnake"
+            f"neither {DIRECTORY} nor {SECOND} can be written: continuing without a record, so"
+            " nothing can clean up after a kill. In a container, add --tmpfs /run/wiresnake"
         )
         yield
         return
@@ -137,12 +139,13 @@ def lock(interface: str, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def find(name: str) -> Path | None:
-    """Where that file is, if it is anywhere. OSError if one may not look."""
+    """Returns the path of an existing file, or None. OSError without permission."""
     return next((one / name for one in (DIRECTORY, SECOND) if (one / name).exists()), None)
 
 
 def place(name: str) -> Path | None:
-    """Where that file is to be written, in a folder that root alone may read; None if nowhere."""
+    """Returns the path for a new file, in a folder that only root can read; None if there is
+    none."""
     for folder in (DIRECTORY, SECOND):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -161,7 +164,8 @@ def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
         try:
             files.lock(held, wait=False)
             if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
-                with contextlib.suppress(OSError):  # A full disk; it is only to tell others.
+                # The disk is full; the number only informs others.
+                with contextlib.suppress(OSError):
                     os.ftruncate(held, 0)
                     os.write(held, b"%d\n" % os.getpid())
                 return held
@@ -171,11 +175,11 @@ def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
                 os.close(held)
                 what = (
                     f"process {holder} is changing {interface} and runs this as its hook, which"
-                    " cannot change it meanwhile. In a hook take `wiresnake set'"
+                    " cannot change it meanwhile. In a hook use `wiresnake set'"
                 )
                 raise HostError(errno.EDEADLK, what) from None
             if time.monotonic() > deadline:
-                what = f"process {holder} is still changing {interface}: end it, or wait for it"
+                what = f"process {holder} is still changing {interface}: end it or wait for it"
                 raise HostError(what) from None
             if not waits:
                 say(f"process {holder} is changing {interface}: waiting for it")
@@ -185,7 +189,7 @@ def _locked(path: Path, interface: str, say: Callable[[str], None]) -> int:
 
 
 def _ancestors() -> Iterator[str]:
-    """The processes that wait for us, or for one that does."""
+    """Returns the processes that wait for us, directly or indirectly."""
     pid = os.getppid()
     while pid:
         yield str(pid)

@@ -8,12 +8,12 @@ from wiresnake.model import Dns
 
 MAIN_TABLE = 254
 IPV6_MTU = 1280
-"""The least that IPv6 works with: below it the kernel takes a link's IPv6 addresses and routes."""
+"""The minimum MTU for IPv6: below it the kernel removes a link's IPv6 addresses and routes."""
 
 
 class Route(NamedTuple):
     prefix: str
-    """`10.0.0.0/24`: as `ipaddress` writes it, host bits zero."""
+    """The network as `ipaddress` writes it, host bits zero: `10.0.0.0/24`."""
     table: int = MAIN_TABLE
 
 
@@ -23,12 +23,12 @@ class Rule(NamedTuple):
     version: int
     table: int
     priority: int = 0
-    """Where the kernel put it; 0 leaves that to the kernel."""
+    """The priority; 0 leaves it to the kernel."""
 
 
 class Guard(NamedTuple):
-    """wg-quick's firewall of one IP version: nothing from outside reaches the interface's addresses
-    past the tunnel, and answers to marked datagrams carry the mark."""
+    """wg-quick's firewall for one IP version: packets from outside cannot reach the interface's
+    addresses except through the tunnel, and answers to marked datagrams carry the mark."""
 
     version: int
     mark: int
@@ -37,35 +37,35 @@ class Guard(NamedTuple):
 
 
 class Block(NamedTuple):
-    """An unreachable default, the last of a tunnel's table: it outlives the interface and its
-    routes, so that nothing that was for the tunnel goes around it in the clear."""
+    """An unreachable default route, the last in a tunnel's table. It outlives the interface and its
+    routes, so that traffic for the tunnel never leaves unencrypted."""
 
     version: int
     table: int
 
 
 class Policy(NamedTuple):
-    """Routing by mark for a default route (wg-quick's "auto" with 0.0.0.0/0 or ::/0): ip rules,
-    anti-spoof firewall and src_valid_mark, and a block, which wg-quick does not have."""
+    """Routing by mark for a default route (wg-quick's "auto" with 0.0.0.0/0 or ::/0): ip rules, an
+    anti-spoofing firewall, src_valid_mark, and a block, which wg-quick does not have."""
 
     mark: int
     """The mark of the encrypted datagrams, and the number of the table."""
     versions: tuple[int, ...]
-    """4, 6 or both."""
+    """The IP versions: 4, 6 or both."""
     rules: tuple[Rule, ...] | None = None
-    """The rules found; None: all that these versions need."""
+    """The existing rules; None: those that these versions need."""
     guards: tuple[Guard, ...] | None = None
-    """The firewall found; None: what these versions and the addresses need."""
+    """The existing firewall; None: what these versions and the addresses need."""
     blocks: tuple[Block, ...] | None = None
-    """The blocks found; None: one for each of these versions."""
+    """The existing blocks; None: one for each of these versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     mtu: int
-    """0 where there is no interface, only what outlived it."""
+    """The MTU; 0 if there is no interface, only what outlived it."""
     addresses: tuple[str, ...] = ()
-    """`10.0.0.1/24`, in the order in which they are added."""
+    """Addresses such as `10.0.0.1/24`, in the order in which they are added."""
     routes: tuple[Route, ...] = ()
     policy: Policy | None = None
     dns: Dns = Dns()  # noqa: RUF009  # a tuple

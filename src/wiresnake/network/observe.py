@@ -1,4 +1,4 @@
-"""A Linux host's network, as far as one interface goes: reads it, creates and deletes links."""
+"""Reads a Linux host's network as far as it concerns one interface; creates and deletes links."""
 
 import contextlib
 import errno
@@ -18,15 +18,15 @@ from wiresnake.network.steps import BLOCK_METRIC
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _Packed = tuple[int, bytes, int]
-"""Version, address and length."""
+"""IP version, address and length."""
 
 
 def read(interface: str, marks: Collection[int] = (), *, ask_dns: bool = True) -> Network | None:
-    """What is there now and could be ours; None without such an interface.
+    """Returns what exists and could be ours; None without such an interface.
 
-    Routes as `ip route add X dev IF` makes them, in any table; addresses that the kernel did not
-    make (before Linux 5.18 it does not say so: there its IPv6 link-local one is among them); rules
-    and firewall of the tables that have such routes, and of `marks`.
+    These are routes as `ip route add X dev IF` makes them, in any table; addresses that the kernel
+    did not make itself (before Linux 5.18 this cannot be known, so its IPv6 link-local address is
+    among them); rules and firewall of the tables that have such routes, and of `marks`.
     """
     with RouteNetlink() as kernel:
         link = kernel.link(interface)
@@ -34,13 +34,14 @@ def read(interface: str, marks: Collection[int] = (), *, ask_dns: bool = True) -
 
 
 def remains(interface: str, marks: Collection[int]) -> Network:
-    """What outlived an interface that is gone: rules and firewall of these marks, name servers."""
+    """Returns what outlived an interface: rules and firewall of these marks, and name servers."""
     with RouteNetlink() as kernel:
         return _read(kernel, interface, None, marks, True)
 
 
 def index(interface: str) -> int:
-    """Its number, which no other interface gets before the next boot; 0 if there is none."""
+    """Returns the interface's index, which no other interface gets before the next boot; 0 if there
+    is none."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:
@@ -52,14 +53,15 @@ def exists(interface: str) -> bool:
 
 
 def mtu(interface: str) -> int:
-    """0 without such an interface."""
+    """Returns the MTU, or 0 without such an interface."""
     with RouteNetlink() as kernel:
         link = kernel.link(interface)
     return link.mtu if link else 0
 
 
 def create(interface: str) -> None:
-    """A link of the kernel's WireGuard; HostError with EOPNOTSUPP where the kernel has none."""
+    """Creates a link of the kernel's WireGuard; HostError with EOPNOTSUPP if the kernel has
+    none."""
     request = rtnetlink.new_link_request(interface, "wireguard")
     _carry_out(request, f"ip link add dev {interface} type wireguard")
 
@@ -69,12 +71,12 @@ def delete(interface: str) -> None:
 
 
 def free_table(interface: str, first: int = 51820) -> int:
-    """A table without use for the interface's default routes: one that it left itself, else the
-    first one from there.
+    """Returns an unused table for the interface's default routes: one that it left itself, or the
+    first one from `first`.
 
-    In use is a table with a route of either version, one that another interface's record names,
-    and one with a block that a rule leads to: that holds back the traffic of a tunnel whose daemon
-    is dead. A block alone is what stock wg-quick, which knows none, leaves of a tunnel of ours.
+    A table is in use if it has a route of either IP version, if another interface's record names
+    it, or if a rule leads to a block in it, which holds back the traffic of a tunnel whose daemon
+    is dead. A block without a rule is what stock wg-quick leaves of our tunnels.
     """
     record = journal.read(interface)
     own = record.marks if record else frozenset[int]()
@@ -89,11 +91,12 @@ def free_table(interface: str, first: int = 51820) -> int:
                 and not (routes and table in held)
             ):
                 return table
-    raise AssertionError("tables do not end")
+    raise AssertionError("there is always a free table")
 
 
 def holder(mark: int, interface: str) -> str | None:
-    """Another interface, which is gone and whose traffic a table of this number holds back."""
+    """Returns another interface that has gone and whose traffic a table of this number holds
+    back."""
     name = journal.marks_of_others(interface).get(mark)
     if name is None or exists(name):
         return None
@@ -102,8 +105,8 @@ def holder(mark: int, interface: str) -> str | None:
 
 
 def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
-    """The least MTU on the way to these IP addresses (the route's, else the device's), else of the
-    default route, else 1500. wg-quick's guess is 80 less."""
+    """Returns the least MTU on the way to these IP addresses (the route's or the device's), or of
+    the default route, or 1500. wg-quick's guess is 80 less."""
     with RouteNetlink() as kernel:
         found = [route for address in endpoints if (route := _way(kernel, address, mark))]
         if not found:
@@ -118,37 +121,38 @@ def route_mtu(endpoints: Iterable[str], mark: int = 0) -> int:
 
 
 def route_device(address: str, mark: int = 0) -> str | None:
-    """The device that a datagram to the address, with that mark, leaves by; None: no route."""
+    """Returns the device through which a datagram with that mark leaves for the address; None: no
+    route."""
     with RouteNetlink() as kernel:
         route = _way(kernel, address, mark)
     return socket.if_indextoname(route.device) if route and route.device else None
 
 
 def routed() -> list[str]:
-    """The networks that any route of this host leads to, but for default routes."""
+    """Returns the networks of all routes of this host, except default routes."""
     with RouteNetlink() as kernel:
         routes = (route for version in (4, 6) for route in kernel.routes(version))
         return [prefix for route in routes if (prefix := route.prefix)]
 
 
 def routed_by(table: int = MAIN_TABLE) -> dict[str, str]:
-    """The networks that a routing table of this host leads to, each with its device, but for
-    default routes."""
+    """Returns the networks in a routing table of this host, each with its device, except default
+    routes."""
     found: dict[str, str] = {}
     with RouteNetlink() as kernel:
         for version in (4, 6):
             for route in kernel.routes(version, table=table):
                 if (prefix := route.prefix) and route.device:
-                    with contextlib.suppress(OSError):  # The device is gone since.
+                    with contextlib.suppress(OSError):  # The device has gone.
                         found[prefix] = socket.if_indextoname(route.device)
     return found
 
 
 def covered(prefixes: Iterable[str], addresses: Iterable[str]) -> set[str]:
-    """Those of the prefixes that the connected network of an address leads to already, so that
+    """Returns those of the prefixes that an address's connected network already covers, so that
     wg-quick adds no route (`ip route show dev IF match PREFIX`)."""
     networks = [str(ipaddress.ip_interface(address).network) for address in addresses]
-    # The host route of an IPv4 address stands in another table, where wg-quick does not look.
+    # The host route of an IPv4 address is in another table, where wg-quick does not look.
     connected = [pack_prefix(one) for one in networks if ":" in one or not one.endswith("/32")]
     if not connected:
         return set()
@@ -166,11 +170,11 @@ def _is_within(prefix: _Packed, networks: Iterable[_Packed]) -> bool:
 
 
 def own_rules(found: Iterable[Rule], tables: Collection[int]) -> Iterator[Rule]:
-    """Of all tunnels' rules of one IP version those of these tables, each followed by its own copy
-    of the main table's rule.
+    """Returns the rules of these tables among those of all tunnels, for one IP version, each
+    followed by its own copy of the main table's rule.
 
-    Every tunnel has such a copy. Its own is the one that stands before its other rule, with no
-    other tunnel's between them.
+    Every tunnel has such a copy: the one before its other rule, without another tunnel's rule
+    between them.
     """
     main: Rule | None = None
     for rule in sorted(found, key=lambda rule: rule.priority):
@@ -235,7 +239,7 @@ def _is_block(route: rtnetlink.Route) -> bool:
 
 
 def _tunnel_rules(kernel: RouteNetlink, version: int) -> Iterator[Rule]:
-    """All tunnels' rules, in the two forms that wg-quick makes."""
+    """Returns all tunnels' rules, in the two forms that wg-quick makes."""
     for rule in kernel.rules(version):
         if rule.inverted:
             own = rule.mark and rule.mark == rule.table
@@ -253,7 +257,7 @@ def _way(kernel: RouteNetlink, address: str, mark: int) -> rtnetlink.Route | Non
 
 
 def _mtu(kernel: RouteNetlink, route: rtnetlink.Route) -> int:
-    """The route's own, else its device's."""
+    """Returns the MTU of the route or of its device."""
     device = None if route.mtu or not route.device else kernel.link(route.device)
     return device.mtu if device else route.mtu
 
@@ -265,5 +269,5 @@ def _carry_out(request: Request, says: str) -> None:
 
 
 def failure(says: str, error: OSError) -> HostError:
-    """The HostError of a step that failed, with the number."""
+    """Returns the HostError of a failed step, with its errno."""
     return HostError(error.errno or errno.EIO, f"{says}: {error.strerror or error}")

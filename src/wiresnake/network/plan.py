@@ -1,7 +1,7 @@
-"""From what is there to what is wanted, as steps.
+"""Plans the steps from the existing network to the wanted one.
 
-The order keeps traffic in the tunnel: what is new stands before what is old goes; a rule that
-leads into a table comes after its routes and its firewall, and goes before them.
+The order keeps traffic in the tunnel: new things are added before old ones are removed, and a rule
+that leads into a table is added after its routes and firewall, and removed before them.
 """
 
 import ipaddress
@@ -23,12 +23,13 @@ from wiresnake.network.steps import (
 )
 
 PLACEHOLDER = "192.0.0.8/32"
-"""IPv4's dummy address (RFC 7600), held while all others change: with an interface's last IPv4
-address the kernel removes all its IPv4 routes."""
+"""IPv4's dummy address (RFC 7600), added while all others change: together with an interface's last
+IPv4 address the kernel removes all its IPv4 routes."""
 
 
 def plan(interface: str, present: Network, wanted: Network | None, mark_valid: bool) -> list[Step]:
-    """Pure; no step if they are equal. `mark_valid`: src_valid_mark is 1 already.
+    """Returns the steps; none if both are equal. `mark_valid` says that src_valid_mark is already
+    1.
 
     Without an interface (`present.mtu` 0) only what outlives it is removed.
     """
@@ -48,11 +49,11 @@ def _plan(
         link = []
         if (present.mtu, present.up) != (wanted.mtu, wanted.up):
             link = [LinkStep(interface, wanted.mtu, wanted.up, present.mtu, present.up)]
-        if present.mtu < IPV6_MTU <= wanted.mtu:  # The link takes no IPv6 address before.
+        if present.mtu < IPV6_MTU <= wanted.mtu:  # Before that the link accepts no IPv6 address.
             yield link.pop()
         yield from _addresses(interface, present.addresses, wanted.addresses)
         yield from link
-        # In one call with what took them away, before a program of DNS takes its time.
+        # In one call with their removal, before a program for DNS takes its time.
         yield from (_route(interface, True, one) for one in flushed if one in wanted.routes)
         there.update(set(flushed).intersection(wanted.routes))
         if wanted.dns.servers and wanted.dns != present.dns:
@@ -81,7 +82,7 @@ def _plan(
 
 
 def rules(policy: Policy | None) -> tuple[Rule, ...]:
-    """What was found, else what is needed, in the order in which they are added."""
+    """Returns the existing rules, or the needed ones in the order in which they are added."""
     if policy is None:
         return ()
     if policy.rules is not None:
@@ -90,7 +91,7 @@ def rules(policy: Policy | None) -> tuple[Rule, ...]:
 
 
 def blocks(policy: Policy | None) -> tuple[Block, ...]:
-    """What was found, else what is needed."""
+    """Returns the existing blocks, or the needed ones."""
     if policy is None:
         return ()
     if policy.blocks is not None:
@@ -99,7 +100,7 @@ def blocks(policy: Policy | None) -> tuple[Block, ...]:
 
 
 def guards(network: Network) -> dict[int, Guard]:
-    """By version; what was found, else what is needed."""
+    """Returns the existing firewall by IP version, or the needed one."""
     policy = network.policy
     if policy is None:
         return {}
@@ -115,8 +116,8 @@ def guards(network: Network) -> dict[int, Guard]:
 
 
 def _flushed(present: Network, wanted: Network) -> Iterator[Route]:
-    """Routes that the kernel would remove by itself, now or when this is undone: IPv4's with the
-    last IPv4 address, IPv6's with an MTU that is too small for it."""
+    """Yields routes that the kernel would remove by itself, now or when this is undone: those of
+    IPv4 with the last IPv4 address, those of IPv6 with an MTU that is too small."""
     ipv4 = _has_ipv4(present) != _has_ipv4(wanted)
     ipv6 = wanted.mtu < IPV6_MTU <= present.mtu
     return (one for one in present.routes if (ipv6 if ":" in one.prefix else ipv4))
@@ -131,8 +132,8 @@ def _route(interface: str, add: bool, route: Route) -> Step:
 
 
 def _rules(interface: str, had: Sequence[Rule], wants: Sequence[Rule]) -> Iterator[Step]:
-    """A tunnel's copy of the main table's rule works only before its other one: they are added
-    after it, and go before it."""
+    """Plans rules. A tunnel's copy of the main table's rule only works before its other rule, so it
+    is added after it and removed before it."""
     old, new = _whose(had), _whose(wants)
     for key, rule in new.items():
         if key not in old:
@@ -143,7 +144,7 @@ def _rules(interface: str, had: Sequence[Rule], wants: Sequence[Rule]) -> Iterat
 
 
 def _whose(found: Sequence[Rule]) -> dict[tuple[int, int, int], Rule]:
-    """By version, table, and the table of the rule that it stands before."""
+    """Identifies a rule by version, table, and the table of the rule after it."""
     keyed = {}
     owner = 0
     for rule in found:
@@ -153,8 +154,8 @@ def _whose(found: Sequence[Rule]) -> dict[tuple[int, int, int], Rule]:
 
 
 def _addresses(interface: str, had: Sequence[str], wants: Sequence[str]) -> Iterator[Step]:
-    """What is the same at the beginning stays; the rest goes from its end, and what is wanted is
-    added. Each undone in reverse, the kernel's order is the same as before, to the last one."""
+    """Plans addresses. The common beginning stays, the rest is removed from its end, and wanted
+    addresses are added. Undone in reverse, this restores the kernel's order exactly."""
     for version in (4, 6):
         old, new = in_kernels_order(had, version), in_kernels_order(wants, version)
         left_over = PLACEHOLDER in old and PLACEHOLDER not in new
@@ -177,8 +178,8 @@ def _address(interface: str, add: bool, address: str) -> Step:
 
 
 def in_kernels_order(addresses: Sequence[str], version: int) -> list[str]:
-    """As the kernel sorts what is added in this order: IPv4 secondaries (of a network that has an
-    address already) behind all others; IPv6 link-local before global."""
+    """Sorts addresses as the kernel does: IPv4 secondary addresses (in a network that already has
+    one) after all others; IPv6 link-local before global ones."""
     own = [one for one in map(ipaddress.ip_interface, addresses) if one.version == version]
     if version == 6:
         own.sort(key=lambda one: not one.is_link_local)

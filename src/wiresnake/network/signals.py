@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as exceptions, and never in the midst of a step."""
+"""Raises SIGINT, SIGTERM and SIGHUP as exceptions, but never during a step."""
 
 import contextlib
 import signal
@@ -8,8 +8,8 @@ from types import FrameType
 
 
 class Signals:
-    """While it is entered, the first signal raises KeyboardInterrupt or SystemExit(143, 129): at
-    once, or at the next `check` while it is held. A second one does not break the undoing."""
+    """While entered, the first signal raises KeyboardInterrupt or SystemExit(143, 129): at once, or
+    at the next `check` while it is held. A second signal does not interrupt undoing."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -38,14 +38,14 @@ class Signals:
             self.check()
 
     def check(self) -> None:
-        """Raises what came meanwhile."""
+        """Raises the signal that has arrived, if any."""
         if self._pending and not self._raised:
             self._raised = True
             number = self._pending
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def ignore(self) -> None:
-        """From here on: what is being undone is undone."""
+        """Ignores signals from now on, so that undoing completes."""
         self._raised = True
 
     def _came(self, number: int, _: FrameType | None) -> None:

@@ -1,6 +1,6 @@
-"""The steps by which a host's network changes: what each says, how it is done and undone.
+"""The steps by which a host's network changes: what each prints, how it is done and undone.
 
-`str(step)` is the line that wg-quick echoes, without `[#]`, though no such program is started.
+`str(step)` is the line that wg-quick echoes, without `[#]`, although no such program is started.
 """
 
 from abc import abstractmethod
@@ -14,7 +14,8 @@ from wiresnake.network import dns, firewall
 from wiresnake.network.model import MAIN_TABLE, Block, Guard, Route, Rule
 
 BLOCK_METRIC = 4_000_051_820
-"""Worse than that of any route that an administrator gives a tunnel's table, and nobody else's."""
+"""A metric worse than that of any route that an administrator adds to a tunnel's table, and used by
+nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +24,26 @@ class Step:
 
     @abstractmethod
     def inverse(self) -> "Step":
-        """The step that undoes this one, and bears that it was not or only half done."""
+        """Returns the step that undoes this one, even if it was not done or only half done."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkStep(Step):
-    """One request to the kernel; a run of them is sent in one call."""
+    """A request to the kernel; consecutive ones are sent in one call."""
 
     @abstractmethod
     def request(self, index: int) -> Request:
-        """`index` is the interface's."""
+        """Returns the request; `index` is the interface's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toggle(NetlinkStep):
-    """Adds or removes something, which is the whole difference between doing and undoing."""
+    """A step that adds or removes something, which is the only difference between doing and
+    undoing."""
 
     add: bool
     again: bool
-    """An addition that undoes a removal, so that it takes its old place before others alike."""
+    """An addition that undoes a removal, and so takes its old place before similar ones."""
 
     def inverse(self) -> Self:
         return replace(self, add=not self.add, again=not self.add)
@@ -83,7 +85,8 @@ class RouteStep(Toggle):
 
 @dataclass(frozen=True, slots=True)
 class BlockStep(Toggle):
-    """One that is there already is as good: it is left where stock wg-quick took a tunnel down."""
+    """Adds or removes a block. An existing block is accepted, because stock wg-quick leaves it when
+    it takes a tunnel down."""
 
     block: Block
 
@@ -120,7 +123,7 @@ class RuleStep(Toggle):
 
 @dataclass(frozen=True, slots=True)
 class LinkStep(NetlinkStep):
-    """The MTU, and whether the link is up."""
+    """Sets the MTU, and the link up or down."""
 
     mtu: int
     up: bool
@@ -139,8 +142,8 @@ class LinkStep(NetlinkStep):
 
 @dataclass(frozen=True, slots=True)
 class DeleteStep(NetlinkStep):
-    """Deletes the interface, and with it its addresses and routes. Nothing brings it back, so it
-    comes last."""
+    """Deletes the interface with its addresses and routes. This cannot be undone, so it comes
+    last."""
 
     def __str__(self) -> str:
         return f"ip link delete dev {self.interface}"
@@ -154,16 +157,16 @@ class DeleteStep(NetlinkStep):
 
 @dataclass(frozen=True, slots=True)
 class ProgramStep(Step):
-    """What another program does, or a file of /proc."""
+    """A step that another program carries out, or a file in /proc."""
 
     @abstractmethod
     def carry_out(self) -> str | None:
-        """Returns a warning if it could not be done, but may be done without."""
+        """Carries the step out. Returns a warning if it failed, but is not essential."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirewallStep(ProgramStep):
-    """wg-quick's anti-spoof rules of one IP version, replaced as one."""
+    """Replaces wg-quick's anti-spoofing rules for one IP version at once."""
 
     version: int
     before: Guard | None
@@ -196,9 +199,9 @@ class DnsStep(ProgramStep):
 
 @dataclass(frozen=True, slots=True)
 class SourceMarkStep(ProgramStep):
-    """src_valid_mark, so that the reverse path filter looks the way up with the mark.
+    """Sets src_valid_mark, so that the reverse path filter takes the mark into account.
 
-    It is the whole host's: `down` leaves it, as wg-quick does, and only a failure resets it.
+    It belongs to the whole host: `down` leaves it, as wg-quick does, and only a failure resets it.
     """
 
     value: int = 1

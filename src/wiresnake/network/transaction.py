@@ -1,14 +1,14 @@
-"""Changes a host's network as one transaction: done whole, or undone whole.
+"""Changes a host's network as one transaction, which is done or undone as a whole.
 
-    with changes.begin("wg0", say) as change:       # lock; mends what a killed one left
+    with changes.begin("wg0", say) as change:       # lock; cleans up after a killed one
         change.do("ip link add dev wg0 type wireguard", create, undo=delete)
         ...keys and peers, hooks...
         change.to(wanted, file="/etc/wireguard/wg0.conf", backend="kernel")
         ...hooks...
 
-Leaving the block by an exception, SIGINT (KeyboardInterrupt), SIGTERM or SIGHUP (SystemExit) undoes
-all that was done in it, in reverse. `down` is `change.to(None)`: its last step deletes the
-interface, which cannot be undone, so everything that may fail stands before it.
+An exception, SIGINT (KeyboardInterrupt), SIGTERM or SIGHUP (SystemExit) undoes everything that was
+done in the block, in reverse. `down` is `change.to(None)`. Its last step deletes the interface,
+which cannot be undone, so everything that may fail comes before it.
 """
 
 import contextlib
@@ -41,16 +41,16 @@ from wiresnake.network.steps import (
 )
 
 Say = Callable[[str], None]
-"""Takes a line without `[#]` or `wiresnake:`."""
+"""Receives a line without `[#]` or `wiresnake:`."""
 
 Restore = Callable[[DeviceBefore], None]
-"""Sets back what a killed change did to the device itself; whatever fails, it only warns."""
+"""Restores what a killed change did to the device itself. It only warns about failures."""
 
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 
 
 class Call(NamedTuple):
-    """A step of the caller's own."""
+    """A step of the caller."""
 
     says: str
     undo: Callable[[], None]
@@ -65,28 +65,29 @@ class Change:
         self._found = journal.read(interface)
         if self._found and not observe.exists(interface):
             outlived, before = observe.remains(interface, self._found.marks), self._found.network
-            if before and not outlived.dns.servers:  # Not every resolver tells what it holds.
+            if before and not outlived.dns.servers:  # Not every resolver reports its name servers.
                 outlived = replace(outlived, dns=before.dns)
             self._found = replace(self._found, index=0, network=outlived)
         self._new = self._found
-        # What wg-quick brought up, and no file of ours tells of, is what to come back to.
+        # wg-quick brought it up and we have no record, so the present network is what to return to.
         self._at_first = observe.read(interface) if self._found is None else None
         self._done: list[Step | Call] = []
         self._decided = False
         self._unguarded: set[int] = set()
         self._signals = Signals()
         self.claimed: Network | None = None
-        """What of that which is there is ours, beside what is wanted; None: what the record says,
-        and without one all of it. Set before `plan`."""
+        """The part of the existing network that is ours, besides what is wanted. None: what the
+        record says, or everything without a record. Set it before `plan`."""
         self.device_before = DeviceBefore()
-        """Set before the device is changed: whoever mends sets it back."""
+        """The device's state before the change, for recovery. Set it before the device is
+        changed."""
         self.dns = Dns()
-        """Name servers that the interface's file names, for when no record of ours tells what was
-        set: wg-quick removes those, too."""
+        """Name servers in the interface's file, used if we have no record of what was set: wg-quick
+        removes those, too."""
 
     def do(self, says: str, action: Callable[[], None], undo: Callable[[], None]) -> None:
-        """A step of the caller's own, which a signal may interrupt: `undo` is called even when
-        `action` raised half-way, so it must bear that nothing was done."""
+        """Carries out a step of the caller, which a signal may interrupt. `undo` is called even if
+        `action` raised half-way, so it must accept that nothing was done."""
         if self._new is self._found:
             self._journal(None)
         self._done.append(Call(says, undo))
@@ -95,9 +96,8 @@ class Change:
         action()
 
     def to(self, wanted: Network | None, *, file: str = "", backend: str = "") -> None:
-        """Makes the host's network what is wanted for the interface, from whatever is there; None
-        removes everything and the interface too, and with that cannot be undone any more. A
-        HostError names the very step."""
+        """Changes the host's network to the wanted one. None removes everything including the
+        interface, which cannot be undone any more. A HostError names the failed step."""
         wanted = self._without_block(wanted)
         if wanted:
             dns.require(wanted.dns)
@@ -109,20 +109,20 @@ class Change:
             except HostError as error:
                 if wanted:
                     raise
-                # A full disk must not keep an interface up: another `down` finds what is left.
-                self._warn(f"{error.strerror}: going on without a record")
+                # A full disk must not keep an interface up; another `down` finds what is left.
+                self._warn(f"{error.strerror}: continuing without a record")
             self._carry_out(steps)
 
     @contextlib.contextmanager
     def opened(self, note: Say) -> Iterator[None]:
-        """Traffic goes around a tunnel whose daemon is dead while this is entered, for what is only
-        known there; `note` is told so before. Then what held it back is there again, as it is where
+        """While entered, traffic bypasses a tunnel whose daemon is dead, for names that are only
+        known outside; `note` is warned first. Afterwards the traffic is held back again, also if
         the whole change fails."""
         outlived = observe.remains(self.interface, self._marks)
         outlived = replace(outlived, dns=self._name_servers(outlived.dns, None))
         steps = plan(self.interface, outlived, None, mark_valid=True)
         if steps:
-            note(f"until that is done, traffic goes around {self.interface}")
+            note(f"until that is done, traffic bypasses {self.interface}")
         at = len(self._done)
         with self._signals.held():
             self._carry_out(steps)
@@ -132,7 +132,7 @@ class Change:
             del self._done[at:]
 
     def plan(self, wanted: Network | None) -> list[Step]:
-        """What `to` would do."""
+        """Returns the steps that `to` would carry out."""
         wanted = self._without_block(wanted)
         present = self.present(wanted)
         if present is None:
@@ -141,7 +141,8 @@ class Change:
         return plan(self.interface, present, wanted, sysctl.source_mark_is_valid())
 
     def lines(self, wanted: Network | None) -> list[str]:
-        """What `to` would change, in words: of a firewall that nothing here could have, nothing."""
+        """Returns what `to` would change, as text, without a firewall that this host cannot
+        have."""
         known = self._found.unguarded if self._found else ()
         return [
             line
@@ -151,8 +152,9 @@ class Change:
         ]
 
     def present(self, wanted: Network | None = None) -> Network | None:
-        """What is there now and is ours: addresses, routes and name servers that hooks added are
-        not, where the state file or `claimed` says what is; what is wanted is ours in any case."""
+        """Returns the existing network that is ours. If the state file or `claimed` says what is
+        ours, addresses, routes and name servers added by hooks are not. What is wanted is always
+        ours."""
         network = observe.read(self.interface, self._marks)
         if network is None:
             return None
@@ -175,7 +177,8 @@ class Change:
         )
 
     def _without_block(self, wanted: Network | None) -> Network | None:
-        """wg-quick makes no blocks: that alone is no difference of what it made."""
+        """Returns whether only the block is missing, which is not a difference, because wg-quick
+        does not make blocks."""
         before = self._found.network if self._found else self._at_first
         made = before.policy if before and before.mtu else None
         if wanted and wanted.policy and made and made.blocks == ():
@@ -183,14 +186,14 @@ class Change:
         return wanted
 
     def _name_servers(self, told: Dns, wanted: Network | None) -> Dns:
-        """What is set, or may be: what the resolver tells, else what the record says. A killed
-        change may have come to either end; the one that is not wanted counts, so that what is
-        wanted is set in any case."""
+        """Returns the name servers that are set, or may be: what the resolver reports, or else what
+        the record says. A killed change may have got to either end; the unwanted one counts, so
+        that the wanted one is set."""
         if told.servers:
             return told
         known, index = self._found, observe.index(self.interface)
         if known and index and known.index not in (0, index):
-            known = None  # It is of another interface that had the name.
+            known = None  # The record is of another interface with this name.
         ends = [self.dns]
         if known:
             both = [known.network, known.to] if known.changing else [known.network]
@@ -202,7 +205,7 @@ class Change:
 
     @property
     def recorded(self) -> bool:
-        """Whether the state file says what we had added to this very interface."""
+        """Returns whether the state file says what we added to this very interface."""
         return self._found is not None and self._found.index == observe.index(self.interface)
 
     @property
@@ -230,7 +233,7 @@ class Change:
             self._echo(group)
             first = group[0]
             if isinstance(first, ProgramStep):
-                self._done.append(first)  # Its inverse bears that it was only half done.
+                self._done.append(first)  # Its inverse accepts that it was only half done.
                 self._run(first)
                 continue
             refused = _request(self.interface, group)
@@ -257,7 +260,7 @@ class Change:
             raise observe.failure(str(step), error) from None
 
     def _finish(self) -> None:
-        """All is done: what was wanted is what is there."""
+        """Records that everything is done."""
         with self._signals.held():
             new = self._new
             if new is self._found or new is None:
@@ -271,8 +274,8 @@ class Change:
             journal.write(self.interface, now if now.network else None)
 
     def _roll_back(self) -> None:
-        """Undoes all, in reverse; what cannot be undone is said, and the rest is undone. In one
-        line: the step that failed and its reason must not be far from each other."""
+        """Undoes everything in reverse. What cannot be undone is reported, on the same line as its
+        reason, and the rest is undone."""
         whole = True
         if self._done:
             self._say("undoing what was done")
@@ -282,14 +285,14 @@ class Change:
                     one.undo()
                 else:
                     self._undo(one)
-            except Exception as error:  # whatever it is, the rest must be undone
+            except Exception as error:  # The rest must be undone in any case.
                 whole = False
                 said = error.strerror if isinstance(error, OSError) else None
                 self._warn(f"could not be undone: {said or error}")
         if whole and self._new is not self._found:
             try:
                 journal.write(self.interface, self._found)
-            except HostError as error:  # The next change does it all again, to no harm.
+            except HostError as error:  # The next change repeats it, which does no harm.
                 self._warn(f"{error.strerror}: the record could not be undone")
 
     def _undo(self, group: Sequence[Step]) -> None:
@@ -311,11 +314,11 @@ def begin(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> Iterator[Change]:
-    """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
+    """Takes the interface's lock (and warns if it has to wait), cleans up after a killed change,
     and rolls back if the block fails.
 
-    What outlived an interface that is gone stays, and `to` makes it a part of the next one: from
-    the end of a daemon to the next `up` nothing goes around the tunnel.
+    What outlived an interface stays, and `to` makes it part of the next one: between the end of a
+    daemon and the next `up` no traffic bypasses the tunnel.
     """
     with journal.lock(interface, warn):
         if observe.exists(interface) or leftovers(interface):
@@ -332,15 +335,15 @@ def begin(
 
 
 def held_back(interface: str) -> int:
-    """The mark that goes past what outlived the interface and holds its traffic back; 0 if nothing
-    does, or it is there."""
+    """Returns the mark that bypasses what outlived the interface and holds its traffic back; 0 if
+    nothing does, or the interface exists."""
     found = journal.read(interface)
     return max(found.marks, default=0) if found and not observe.exists(interface) else 0
 
 
 def leftovers(interface: str) -> Network | None:
-    """What a killed `up`, `down` or `reload` may have left: the union of before and after; None
-    if none was killed."""
+    """Returns what a killed `up`, `down` or `reload` may have left, the union of before and after;
+    None if none was killed."""
     found = journal.read(interface)
     if not found or not found.changing:
         return None
@@ -362,8 +365,8 @@ def recover(
     warn: Say = lambda _: None,
     restore: Restore = lambda _: None,
 ) -> bool:
-    """Puts the host back to before the killed change, and takes away whatever outlived an interface
-    that is gone. True if something was done. The former `begin` does by itself."""
+    """Restores the host to before the killed change, and removes whatever outlived an interface.
+    Returns whether something was done. `begin` does the former by itself."""
     with journal.lock(interface, warn):
         return _recover(interface, say, warn, restore)
 
@@ -376,7 +379,7 @@ def _recover(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
     if index and not found.changing:
         return False
     if index and found.index and index != found.index:
-        # Somebody else's interface has the name by now: nothing that is there is ours.
+        # Another interface has the name by now, so nothing existing is ours.
         journal.write(interface, None)
         return False
     wanted = found.network if index and found.network and found.network.mtu else None
@@ -391,7 +394,7 @@ def _recover(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
 
 
 def _unheard(say: Say) -> Say:
-    """A terminal that hung up, or a pipe that nobody reads, must not stop the undoing."""
+    """Ignores write errors: a closed terminal or pipe must not stop the undoing."""
 
     def tell(line: str) -> None:
         with contextlib.suppress(OSError):
@@ -401,8 +404,8 @@ def _unheard(say: Say) -> Say:
 
 
 def _groups(steps: Iterable[Step]) -> list[list[Step]]:
-    """What is done in one call: many routes, whose order does not matter; all else one by one, so
-    that nothing follows a step that failed."""
+    """Groups the steps for one call: many routes, whose order does not matter. Others go one by
+    one, so that nothing follows a failed step."""
 
     def kind(numbered: tuple[int, Step]) -> tuple[object, ...]:
         at, step = numbered
@@ -412,7 +415,7 @@ def _groups(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _runs(done: Iterable[Step | Call]) -> Iterator[Call | list[Step]]:
-    """Calls one by one, and between them the groups of the steps that undo."""
+    """Groups calls one by one, and between them the steps that undo."""
     for _, run in groupby(done, lambda one: isinstance(one, Call)):
         steps = []
         for one in run:
@@ -424,7 +427,7 @@ def _runs(done: Iterable[Step | Call]) -> Iterator[Call | list[Step]]:
 
 
 def _request(interface: str, steps: Sequence[Step]) -> dict[int, OSError]:
-    """What the kernel refused, by position."""
+    """Sends the requests; returns what the kernel refused, by position."""
     index = observe.index(interface)
     with RouteNetlink() as kernel:
         requests = [step.request(index) for step in steps if isinstance(step, NetlinkStep)]
@@ -432,7 +435,7 @@ def _request(interface: str, steps: Sequence[Step]) -> dict[int, OSError]:
 
 
 def _explained(step: Step, error: OSError) -> OSError:
-    """With the remedy, where the kernel's word for it does not lead there."""
+    """Returns the error of a step, with a remedy if the kernel's text does not suggest one."""
     if " -6 " in str(step) and error.errno in (errno.EACCES, errno.EAFNOSUPPORT):
         remedy = (
             f"IPv6 is off for {step.interface}. Switch it on"
@@ -444,9 +447,9 @@ def _explained(step: Step, error: OSError) -> OSError:
     if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
         network = ipaddress.ip_network(step.route.prefix)
         device = observe.routed_by(step.route.table).get(step.route.prefix, "another interface")
-        remedy = f"{device} leads to {network} already. Take it out of AllowedIPs"
+        remedy = f"{device} already leads to {network}. Remove it from AllowedIPs"
         if network.prefixlen < network.max_prefixlen:
             halves = ", ".join(map(str, network.subnets()))
-            remedy += f"; or write its halves, {halves}, and all of it goes into the tunnel"
+            remedy += f", or write its halves, {halves}, to send all of it into the tunnel"
         return OSError(error.errno, f"{error.strerror}: {remedy}")
     return error
