@@ -156,7 +156,7 @@ def test_only_a_listening_stream_socket_is_adopted(
     if good:
         adopt(fd).close()
         return
-    with pytest.raises(HostError, match=f"WG_UAPI_FD={fd} is no listening unix stream socket"):
+    with pytest.raises(HostError, match=f"WG_UAPI_FD={fd} is not a listening unix stream"):
         adopt(fd)
 
 
