@@ -21,7 +21,7 @@ from wiresnake.events import Connected, Disconnected, PeerEvent, Roamed
 from wiresnake.linux import inotify
 from wiresnake.model import DeviceChange, DeviceStatus, PeerChange
 from wiresnake.text import base64_text
-from wiresnake.tunnel.events import Subscription, Told
+from wiresnake.tunnel.events import Subscription, Timed
 from wiresnake.tunnel.tunnel import Tunnel
 
 
@@ -63,7 +63,7 @@ class FailingTunnel(Tunnel):
 
     def events(self) -> Subscription:
         class Failing(Subscription):
-            async def read(self) -> list[Told]:
+            async def read(self) -> list[Timed]:
                 raise TypeError("a defect")
 
         return Failing(self._events)

@@ -236,10 +236,10 @@ class UapiServer:
     ) -> None:
         """Writes the events of one peer or of all, until an OSError."""
         only = None if public_key is None else base64_text(public_key)
-        while told := await events.read():
+        while batch := await events.read():
             text = b"".join(
                 write_event(event, wall)
-                for wall, event in told
+                for wall, event in batch
                 if isinstance(event, EventsLost) or only in (None, event.public_key)
             )
             await self._loop.sock_sendall(connection, text)

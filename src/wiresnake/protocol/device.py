@@ -99,7 +99,7 @@ class Device:
 
         The sessions still receive (kernel: wg_vm_notification).
         """
-        return self._each(lambda peer: peer.begin_anew(clock()))
+        return self._each(lambda peer: peer.restart(clock()))
 
     def wipe(self) -> Steps:
         """Wipes all session keys, after the machine slept (kernel: wg_pm_notification)."""

@@ -148,7 +148,7 @@ class Peer:
         self._static_static, self._knows_static_static = None, False
         self._end_sessions()
 
-    def begin_anew(self, now: Now) -> None:
+    def restart(self, now: Now) -> None:
         """Ends sessions and the pending handshake, as a copy of this machine may have the same."""
         self._end_sessions()
         if self.wants_handshake:

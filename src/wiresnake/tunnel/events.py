@@ -18,7 +18,7 @@ _KEPT = 4096
 _AT_ONCE = 64
 
 
-Told = tuple[int, Event]
+Timed = tuple[int, Event]
 """The time of an event, in ns since 1970, and the event."""
 
 
@@ -31,7 +31,7 @@ class Events:
     def __init__(self, observe: Callable[[Observer | None], None]) -> None:
         self._observe = observe
         self._subscribers = 0
-        self._recent: deque[Told] = deque(maxlen=_KEPT)
+        self._recent: deque[Timed] = deque(maxlen=_KEPT)
         self._total = 0
         """How many events were kept since the start."""
         self._ended = False
@@ -54,7 +54,7 @@ class Events:
         self._ended = True
         self._news.set()
 
-    async def after(self, place: int) -> tuple[list[Told], int]:
+    async def after(self, place: int) -> tuple[list[Timed], int]:
         """Waits for events after `place`; returns some of them and the place where they end.
 
         Returns an empty list after `end`.
@@ -64,12 +64,12 @@ class Events:
             self._news.clear()
             await self._news.wait()
         first = self._total - len(self._recent)
-        told: list[Told] = []
+        events: list[Timed] = []
         if place < first:
-            told.append((time.time_ns(), EventsLost(first - place)))
+            events.append((time.time_ns(), EventsLost(first - place)))
             place = first
-        told += islice(self._recent, place - first, place - first + _AT_ONCE)
-        return told, min(place + _AT_ONCE, self._total)
+        events += islice(self._recent, place - first, place - first + _AT_ONCE)
+        return events, min(place + _AT_ONCE, self._total)
 
     def leave(self) -> None:
         self._subscribers -= 1
@@ -103,10 +103,10 @@ class Subscription:
         """Ends the subscription. It is safe to call twice."""
         self._leave()
 
-    async def read(self) -> list[Told]:
+    async def read(self) -> list[Timed]:
         """Waits for the next events and returns a few; an empty list once the tunnel has ended."""
-        told, self._place = await self._events.after(self._place)
-        return told
+        events, self._place = await self._events.after(self._place)
+        return events
 
     def __aiter__(self) -> "Subscription":
         return self
