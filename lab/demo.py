@@ -263,7 +263,7 @@ def _become_root_in_a_namespace() -> int:
             f"user namespaces are refused here ({tried.stderr.strip()}): run this as root, as in "
             "'sudo make demo', or allow them: 'sysctl kernel.unprivileged_userns_clone=1'"
         )
-    print("Not root: all of this happens in a user namespace of yours.\n", flush=True)
+    print("Not root: everything runs in a user namespace.\n", flush=True)
     os.execvp(command[0], [*command, sys.executable, "-m", "lab.demo"])
 
 

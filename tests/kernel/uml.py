@@ -214,7 +214,7 @@ def main() -> int:
         parser.exit(1, f"tools/uml: {missing}\n")
     out = arguments.out and arguments.out.resolve()
     if out and not out.is_dir():
-        parser.error(f"{out} is no directory")
+        parser.error(f"{out} is not a directory")
     with Uml(cables=0, memory=arguments.memory, out=out) as uml:
         call = Call(uml, command, env=os.environ, directory=os.getcwd())
         code = 1

@@ -137,7 +137,7 @@ def test_a_peer_that_never_answers_is_unreachable(before: bool) -> None:
     assert ear._told[0][0] - start >= waits + GIVES_UP
     assert ear.take() == [("unreachable", unreachable)] + (gone if before else [])
     world.settle()
-    assert not ear.take(), "the keys that are wiped later were told of"
+    assert not ear.take(), "the keys that are wiped later were reported"
     bob.deaf = lambda datagram: False
     alice.send(bob)
     world.run(SECOND)

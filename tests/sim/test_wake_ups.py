@@ -30,7 +30,7 @@ def before_disarm(node: Node, kind: PlaneEvent, what: Callable[[], object]) -> l
             return results[0]
         return real(peer, asked, stamp)
 
-    setattr(node.plane, "disarm", disarm)  # noqa: B010  # To mypy a method is no variable.
+    setattr(node.plane, "disarm", disarm)  # noqa: B010  # mypy does not allow assigning to a method.
     return results
 
 
