@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> Record:
 
 
 def _publish(kept: Record) -> None:
-    """Writes the page and the plot of the documents; of the operator's tool alone, its own page."""
+    """Writes the page and the plot in docs/, or the operator tool's own page if only it ran."""
     if {result.scenario for result in kept.results} <= set(TOOL):
         page = f"# Measured: the operator's tool\n\n{report.markdown(kept)}"
         (ROOT / "docs/bench-operator.md").write_text(page)

@@ -1,4 +1,4 @@
-"""What can be measured: the name, the unit, and whether more of it is better."""
+"""The figures that can be measured: name, unit, and whether more is better."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Figure:
     label: str
-    """For people, with the unit."""
+    """The title for people, with the unit."""
     more: bool
     """Whether more is better."""
     digits: int = 2
     compared: bool = True
-    """Whether its ratio to wireguard-go's, or stock's, is worth a column."""
+    """Whether the tables show its ratio to wireguard-go's, or to stock's."""
 
 
 FIGURES = {

@@ -1,4 +1,4 @@
-"""What we mean to reach, each goal beside what was measured."""
+"""The goals, each with the measured figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Goal:
     scenario: str
     figure: str
     limit: float
-    """At least this where more of the figure is better, at most this where less is."""
+    """The least value if more is better, else the greatest."""
     to: str | None = WIREGUARD_GO
     """Whose figure ours is divided by in each round; none: ours as it is."""
     base: str | None = None

@@ -26,14 +26,14 @@ OUTSTANDING = {WIRESNAKE: 16, WIREGUARD_GO: 64}
 PORT = 51820
 DEVICE = "192.0.2.2"
 SOURCES = "198.18.0.0/16"
-"""All of it is an address of the initiators' host."""
+"""A network in which every address belongs to the initiators' host."""
 
 Initiations = Sequence[bytes]
 _IP_PKTINFO = 8
 
 
 class Initiators:
-    """Peers that make their initiations themselves, and the configuration that knows them."""
+    """Peers that make their own initiations, and the configuration with these peers."""
 
     def __init__(self, count: int) -> None:
         self.device = oracle.Key.new()
@@ -41,19 +41,19 @@ class Initiators:
         self.indices = 0
 
     def config(self) -> str:
-        """For `wg setconf`."""
+        """The configuration for `wg setconf`."""
         head = f"[Interface]\nPrivateKey = {self.device.private_text}\nListenPort = {PORT}\n"
         return head + self.peers()
 
     def peers(self) -> str:
-        """For `wg addconf`; each peer may use one address of 10.64.0.0/10."""
+        """The peers for `wg addconf`. Each may use one address of 10.64.0.0/10."""
         return "".join(
             f"[Peer]\nPublicKey = {key.text}\nAllowedIPs = {inner_address(number)}/32\n"
             for number, key in enumerate(self.keys)
         )
 
     def initiate(self, turn: int) -> list[oracle.Initiating]:
-        """An initiation of each peer; those of a later turn have later timestamps."""
+        """Makes an initiation of each peer. Those of a later turn have later timestamps."""
         made = []
         for key in self.keys:
             made.append(
@@ -93,7 +93,7 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
 def measure(
     subject: Subject, initiators: Initiators, turns: Sequence[Initiations]
 ) -> Mapping[str, float]:
-    """One daemon, all initiations, the first turn uncounted."""
+    """Measures one daemon with all initiations. The first turn is not counted."""
     counted = [message for turn in turns[1:] for message in turn]
     outstanding = OUTSTANDING[subject.name]
     with Host("a") as a, Host("b") as b:
@@ -108,7 +108,7 @@ def measure(
 
 
 def responder(subject: Subject, a: Host, b: Host, config: str) -> int:
-    """The daemon on `b`, configured and up, for initiators on `a`; returns its pid."""
+    """Starts the daemon on `b` for initiators on `a`, configured and up. Returns its pid."""
     devices = hosts.cable(a, b)
     hosts.address(a, devices[0], "192.0.2.1/24")
     hosts.address(b, devices[1], f"{DEVICE}/24")
@@ -122,13 +122,13 @@ def responder(subject: Subject, a: Host, b: Host, config: str) -> int:
 
 
 def route(a: Host, b: Host) -> None:
-    """Makes all of `SOURCES` addresses of `a`."""
+    """Gives all addresses of `SOURCES` to `a`."""
     a.run(f"ip route add local {SOURCES} dev lo")
     b.run(f"ip route add {SOURCES} via 192.0.2.1")
 
 
 def sender(host: Host) -> socket.socket:
-    """One socket; each datagram names the address of `SOURCES` that it comes from."""
+    """Opens a socket whose datagrams come from any address of `SOURCES`."""
     udp = hosts.udp_socket(host, socket.AF_INET)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
     udp.setblocking(False)
@@ -136,7 +136,7 @@ def sender(host: Host) -> socket.socket:
 
 
 def send(udp: socket.socket, message: bytes, number: int) -> None:
-    """Sends as the peer of that number."""
+    """Sends a datagram as the peer with that number."""
     info = struct.pack("@I4s4s", 0, socket.inet_aton(source_address(number)), bytes(4))
     udp.sendmsg([message], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, (DEVICE, PORT))
 
@@ -164,7 +164,7 @@ def exchange(udp: socket.socket, messages: Initiations, first: int, most: int) -
 
 
 def responds_to(answer: bytes, first: int) -> int | None:
-    """The number of the initiation that this is a response to."""
+    """Returns the number of the initiation that this response answers."""
     if len(answer) != oracle.LENGTHS[oracle.RESPONSE]:
         return None
     kind, receiver = struct.unpack_from("<I4xI", answer)

@@ -1,4 +1,4 @@
-"""Instructions per packet of each step on its way, by callgrind: figures that no load disturbs.
+"""Counts the instructions per packet of each step with callgrind, which load does not affect.
 
 valgrind knows no AVX-512, so cryptography runs what it has for AVX2. Each figure is the difference
 of two runs that prepare the same and take different numbers of packets.
@@ -58,14 +58,14 @@ def measure(program: Path, step: str, size: int) -> Mapping[str, float]:
 
 
 def build() -> Path:
-    """The bench binary, which cargo names after a hash of its own. LabError if it cannot be."""
+    """Builds the bench binary, whose name contains a hash. LabError if that fails."""
     if hosts.missing_programs("valgrind"):
         raise LabError("valgrind is missing: apt-get install valgrind")
     return executable(hosts.tool(_BUILD, ROOT / "rust/plane/Cargo.toml"))
 
 
 def executable(messages: str) -> Path:
-    """The one program among cargo's messages, a line of JSON each."""
+    """Returns the program in cargo's messages, which are lines of JSON."""
     for line in messages.splitlines():
         if (program := json.loads(line).get("executable")) is not None:
             return Path(program)
@@ -73,13 +73,13 @@ def executable(messages: str) -> Path:
 
 
 def count(program: Path, step: str, size: int, packets: int) -> int:
-    """The instructions of a whole run."""
+    """Counts the instructions of a whole run."""
     command = "valgrind --tool=callgrind --callgrind-out-file=/dev/null --log-fd=1"
     return collected(hosts.tool(command, program, step, str(size), str(packets)))
 
 
 def collected(report: str) -> int:
-    """The total of callgrind's report."""
+    """Returns the total in callgrind's report."""
     found = re.search(r"Collected : (\d+)$", report, re.MULTILINE)
     if found is None:
         raise LabError(f"callgrind reported no total: {report.strip()[-500:]}")

@@ -1,31 +1,33 @@
-"""What must be known of single scenarios to read their figures."""
+"""Notes that a reader needs to understand the figures of single scenarios."""
 
-_PEERS = "wireguard-go takes no more than 65,536 peers: it has 65,000 here."
+_PEERS = "wireguard-go accepts at most 65,536 peers, so it has 65,000 here."
 _BESIDE = (
-    "All tunnels with many peers are up side by side, and the 1,000 active peers of two of them"
-    " send a packet a second each meanwhile."
+    "All tunnels with many peers are up at the same time. Meanwhile the 1,000 active "
+    "peers of two of them send a packet per second each."
 )
 _OFFERED = (
-    "Offered is what the sender was asked for: as much as it sends over the bare cable when nothing"
-    " holds it back. Here it shares two cores with the tunnel."
+    "Offered is the rate that the sender was asked for: as much as it can send over "
+    "the bare cable. Here it shares two cores with the tunnel."
 )
-_AVX2 = "valgrind knows no AVX-512: cryptography is counted as it runs on a CPU with AVX2 only."
+_AVX2 = "valgrind does not support AVX-512, so cryptography is counted as on a CPU with only AVX2."
 
 NOTES = {
     "UDP 64 B overload": _OFFERED,
     "UDP 1372 B overload": _OFFERED,
-    "handshakes": "500 peers from 500 addresses. 16 initiations are outstanding at a time for"
-    " wiresnake, 64 for wireguard-go: at more they begin to ask for cookies.",
-    "10k peers": "Resident memory is taken right after the peers were listed several times.",
+    "handshakes": "500 peers from 500 addresses. At a time, 16 initiations are "
+    "outstanding for wiresnake and 64 for wireguard-go; with more they begin to ask "
+    "for cookies.",
+    "10k peers": "Resident memory is measured right after the peers were listed several times.",
     "100k peers": _PEERS,
     "TCP 1 peer": _BESIDE,
     "TCP 100k peers": _PEERS,
-    "show 1 peer": "Of ten times in turns with `python -c pass` the median.",
-    "show 10k peers": "Of ten times the median.",
-    "up and down 1k peers": "Each peer has a route of its own.",
-    "reload 1 of 10k peers": "One peer's allowed IPs change. Stock's is `wg syncconf` of what"
-    " `wg-quick strip` prints, as systemd does it, which leaves the routes as they were. 16 KiB"
-    " come every 4 ms meanwhile, so that 4 ms is the least time without a byte.",
+    "show 1 peer": "The median of ten runs, in turns with `python -c pass`.",
+    "show 10k peers": "The median of ten runs.",
+    "up and down 1k peers": "Each peer has its own route.",
+    "reload 1 of 10k peers": "One peer's allowed IPs change. Stock uses `wg syncconf`"
+    " with the output of `wg-quick strip`, like its systemd unit, which does not "
+    "change routes. Meanwhile 16 KiB are sent every 4 ms, so 4 ms is the shortest "
+    "time without a byte.",
     "seal 1420 B": _AVX2,
     "open 1420 B": _AVX2,
 }

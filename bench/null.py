@@ -1,4 +1,4 @@
-"""Builds our own code without encryption: what remains is what all the rest costs."""
+"""Builds wiresnake without encryption, to measure the cost of everything else."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", "*.so")
 
 
 def build() -> None:
-    """Makes the subject `null` of this very tree; if it does not compile, there is none."""
+    """Builds the subject `null` from this tree. If it does not compile, it is left out."""
     shutil.rmtree(NULL_TREE, ignore_errors=True)
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""`python -m bench.operator` measures the operator's tool alone."""
+"""Measures only the operator's tool (`python -m bench.operator`)."""
 
 import sys
 

@@ -22,7 +22,7 @@ ONE, MANY, UP, RELOAD = TOOL
 SHOWN = {ONE: 1, MANY: 10_000}
 ROUTES, RELOADED = 1000, 10_000
 SECONDS = 5
-"""Of traffic, from a second before a reload; it must be over by then."""
+"""Seconds of traffic, from a second before a reload, which must be finished by then."""
 
 _WIRESNAKE = str(Path(sys.executable).with_name("wiresnake"))
 _DAEMON = str(Path(sys.executable).with_name("wiresnaked"))
@@ -30,7 +30,7 @@ _FILE = "/run/wg0.conf"
 _SHOW = {STOCK: "wg", WIRESNAKE: _WIRESNAKE}
 _UP = {STOCK: f"wg-quick up {_FILE}", WIRESNAKE: f"{_WIRESNAKE} up --backend user {_FILE}"}
 _DOWN = {STOCK: f"wg-quick down {_FILE}", WIRESNAKE: f"{_WIRESNAKE} down {_FILE}"}
-# Stock's is what the unit wg-quick@ does.
+# Stock's command is that of the unit wg-quick@.
 _RELOAD = {
     STOCK: f"bash -c 'exec wg syncconf wg0 <(exec wg-quick strip {_FILE})'",
     WIRESNAKE: f"{_WIRESNAKE} reload {_FILE}",
@@ -78,7 +78,7 @@ def turns(rounds: int, subjects: Sequence[Subject]) -> Iterator[tuple[int, Subje
 
 @contextmanager
 def listed(peers: int) -> Iterator[Host]:
-    """A host whose wg0 has that many peers."""
+    """Makes a host whose wg0 has that many peers."""
     with Host("b") as host:
         host.run(Path(_DAEMON), "wg0")
         text = interface() + scale.idle(peers)
@@ -87,7 +87,7 @@ def listed(peers: int) -> Iterator[Host]:
 
 
 def show(host: Host, subject: Subject) -> Mapping[str, float]:
-    """What is shown to people, to scripts, and as JSON, which stock does not have."""
+    """Measures output for people, for scripts, and as JSON, which stock does not have."""
     if subject.name == PYTHON:
         return {"show": times(host, *_PASS)[0]}
     command = hosts.words(f"{_SHOW[subject.name]} show wg0")
@@ -99,7 +99,7 @@ def show(host: Host, subject: Subject) -> Mapping[str, float]:
 
 
 def times(host: Host, *command: str) -> tuple[float, float]:
-    """Of a command in ms, and above a Python that does nothing: the medians of ten times."""
+    """Returns a command's time in ms, and above an idle Python: the medians of ten runs."""
     said = host.run(sys.executable, "-", "10", *command, text=_TIMES, timeout=90).stdout
     taken = [1000 * float(line) for line in said.splitlines()]
     nothing, command_ = (statistics.median(taken[which::2]) for which in (0, 1))
@@ -123,7 +123,7 @@ def up_and_down(subject: Subject) -> Mapping[str, float]:
 
 
 def reload(subject: Subject) -> Mapping[str, float]:
-    """One peer's allowed IPs change; meanwhile 1,000 pings a second and a steady stream pass."""
+    """Changes one peer's allowed IPs, during 1,000 pings per second and a steady stream."""
     with served(subject) as (net, changed):
         write(net.b, changed)
         with traffic.steady(net) as stream:
@@ -183,7 +183,7 @@ def served(subject: Subject) -> Iterator[tuple[Network, str]]:
 
 
 def changed(peers: str) -> str:
-    """The peers with other allowed IPs for the one in the middle."""
+    """Returns the peers, with other allowed IPs for the one in the middle."""
     lines = peers.splitlines(keepends=True)
     middle = next(
         number
@@ -203,7 +203,7 @@ def write(host: Host, text: str) -> None:
 
 
 def routes(host: Host) -> list[str]:
-    """Those of peers; the interface's own address has one, too."""
+    """Returns the number of the peers' routes; the interface's own address has one, too."""
     return re.findall(r"^10\.6\d\..* dev wg0", host.output("ip -4 route"), re.MULTILINE)
 
 
@@ -213,7 +213,7 @@ def stock_host(name: str) -> Host:
 
 
 def answered(output: str) -> tuple[int, int, float]:
-    """How many pings were sent, and how many answered, in how many seconds."""
+    """Parses how many pings were sent and answered, and in how many seconds."""
     found = re.search(r"(\d+) packets transmitted, (\d+) received.* time (\d+)ms", output)
     if found is None:
         raise LabError(f"ping: {output}")

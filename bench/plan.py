@@ -1,4 +1,4 @@
-"""What a run does, and for how long."""
+"""The plan of a run: scenarios, rounds and times."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

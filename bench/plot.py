@@ -1,4 +1,4 @@
-"""The plot of a run: bars of the medians, with lines from the least to the greatest."""
+"""Plots a run: bars of the medians, with lines from the least to the greatest value."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from bench.ratios import Spread, values
 from bench.record import Record
 from bench.subjects import BORINGTUN, GOTATUN, LABELS, NULL, WIREGUARD_GO, WIRESNAKE
 
-# In the tables only: the bare cable and Debian's old wireguard-go would flatten all the others.
+# Only in the tables: the bare cable and Debian's old wireguard-go would flatten all other bars.
 _COLOURS = {
     NULL: "#b7d3ea",
     WIRESNAKE: "#1f6fb4",
@@ -87,6 +87,6 @@ def _panel(panel: Any, record: Record, title: str, groups: list[tuple[str, str]]
 
 
 def _said(scenario: str, figure: str) -> str:
-    """A scenario in the width of its group."""
+    """Wraps the name of a scenario to the width of its group."""
     name = scenario.removeprefix("TCP ").replace("UDP ", "").replace(" B ", " B\n")
     return figure if figure.startswith("p") else name

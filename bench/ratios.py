@@ -1,4 +1,4 @@
-"""From figures to what is said of them: ratios within a round, the median, the spread."""
+"""Evaluates figures: ratios within a round, the median, the spread."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ class Spread:
 
 
 def values(results: Iterable[Result], subject: str, scenario: str, figure: str) -> dict[int, float]:
-    """The figure of each round that has one."""
+    """Returns the figure of each round that has one."""
     return {
         result.round: result.figures[figure]
         for result in results
@@ -29,5 +29,5 @@ def values(results: Iterable[Result], subject: str, scenario: str, figure: str) 
 
 
 def ratios(mine: dict[int, float], others: dict[int, float]) -> list[float]:
-    """Of each round that has both: what disturbs one round mostly disturbs both."""
+    """Returns the ratio in each round that has both, as disturbances mostly affect both."""
     return [mine[number] / others[number] for number in mine if others.get(number)]

@@ -1,4 +1,4 @@
-"""What a run measured, kept as it comes, and written to a file for machines."""
+"""Keeps the results of a run as they come, and writes them to a JSON file."""
 
 import json
 import os
@@ -35,25 +35,25 @@ class Result:
     figures: Mapping[str, float]
     """By the names of `FIGURES`."""
     failed: str = ""
-    """Why there are no figures."""
+    """The reason if there are no figures."""
 
 
 @dataclass
 class Record:
     versions: Mapping[str, str]
     absent: Mapping[str, str]
-    """Of each subject that could not be measured, why."""
+    """The subjects that could not be measured, each with the reason."""
     results: list[Result] = field(default_factory=list)
     machine: str = field(default_factory=lambda: machine())
     commit: str = field(default_factory=lambda: _commit())
     load: float = field(default_factory=lambda: os.getloadavg()[0])
-    """Before the run: how busy others kept the machine."""
+    """How busy others kept the machine before the run."""
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
 
     def measure(
         self, subject: Subject, scenario: str, number: int, take: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Calls `take`, and keeps its figures; a failure is kept too, and the run goes on."""
+        """Calls `take` and keeps its figures. A failure is kept, too, and the run goes on."""
         try:
             result = Result(subject.name, scenario, number, take())
         except FAILURES as error:
@@ -108,7 +108,7 @@ def _failure(subject: Subject, scenario: str, number: int, error: Exception) -> 
 
 
 def _commit() -> str:
-    """The commit, and a plus where files differ from it."""
+    """Returns the commit, with a plus if files differ from it."""
     try:
         return hosts.tool("git -C", ROOT, "describe", "--always", "--dirty=+")
     except (LabError, OSError):

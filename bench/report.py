@@ -1,4 +1,4 @@
-"""The tables that a person can read, on a terminal and as Markdown."""
+"""Writes the tables for people, for a terminal and as Markdown."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ _NOTE = (
     "Both ends of every tunnel run on this machine. Each cell is the median of the rounds, with the"
     " least and the greatest; `ratio` is to the newest wireguard-go in the same round. Subjects"
     " take turns within a round. Tunnel CPU is that of both daemons, total CPU that of the whole"
-    " machine. Measurements take 3 s (QUICK: 2 s), the inner MTU is 1420 but for jumbo frames. Slow"
-    " subjects, and scenarios at the side, have fewer rounds; who has no row in a table was not"
-    " measured there."
+    " machine. Measurements take 3 s (QUICK: 2 s); the inner MTU is 1420, except for jumbo frames."
+    " Slow subjects and minor scenarios have fewer rounds. A subject without a row in a table was"
+    " not measured there."
 )
 _OPERATOR = (
-    "`wiresnake` beside the commands that it stands in for, both with wiresnaked as the daemon;"
-    " `ratio` is to stock in the same round."
+    "`wiresnake` and the commands that it replaces, both with wiresnaked as the daemon; `ratio` is"
+    " to stock in the same round."
 )
 
 

@@ -1,9 +1,9 @@
-"""Many peers: what it takes to configure and to list them, their memory, and how fast one of them
-still is.
+"""Measures many peers: the time to configure and list them, their memory, and the throughput of
+one.
 
-How long an event loop is held shows from outside: another process asks, every few ms, for
-something that the daemon refuses at once. The longest wait is the longest hold, less the pause
-between two questions at the most, and more by the turns of the others on the processors.
+How long an event loop is blocked can be seen from outside: every few ms another process sends a
+request that the daemon refuses at once. The longest wait is the longest block. It may be too short
+by the pause between two requests, and too long by other processes' use of the CPUs.
 """
 
 import base64
@@ -59,7 +59,7 @@ def peers(subject: Subject, count: int) -> int:
 
 
 def configure(subject: Subject, count: int) -> Mapping[str, float]:
-    """One daemon with that many idle peers: configured, brought up, listed."""
+    """Measures a daemon with that many idle peers: configured, brought up, listed."""
     config = f"[Interface]\nPrivateKey = {hosts.keypair()[0]}\nListenPort = 51820\n" + idle(count)
     with Host("b") as b:
         b.run(*subject.command, "wg0", env=subject.env)
@@ -84,7 +84,7 @@ def configure(subject: Subject, count: int) -> Mapping[str, float]:
 
 
 def idle(count: int, first: int = 0) -> str:
-    """Peers that nobody plays; any 32 bytes are a public key."""
+    """Makes idle peers; any 32 bytes are a public key."""
     return "".join(
         f"[Peer]\nPublicKey = {base64.b64encode(os.urandom(32)).decode()}\n"
         f"AllowedIPs = {inner_address(first + number)}/32\n"
@@ -93,7 +93,7 @@ def idle(count: int, first: int = 0) -> str:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
+    """Returns the resident memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
@@ -105,12 +105,12 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def again(action: Callable[[], object]) -> float:
-    """The median of several times: each is so short that whatever else runs here disturbs it."""
+    """Returns the median of several runs, as each is short enough to be disturbed by others."""
     return statistics.median(timed(action) for _ in range(5))
 
 
 def read_all(path: str, request: bytes) -> int:
-    """Sends a request over a UAPI socket; reads to the empty line, or to the end. The length."""
+    """Sends a UAPI request and reads to the empty line or to the end. Returns the length."""
     length, last = 0, b""
     buffer = bytearray(1 << 18)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -125,7 +125,7 @@ def read_all(path: str, request: bytes) -> int:
 
 @contextmanager
 def probing(path: str) -> Iterator[Callable[[], float]]:
-    """Asks for nothing, again and again; at the end, what it gives tells the longest wait."""
+    """Sends tiny requests during the block. The yielded function returns the longest wait."""
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_probe, args=(path, writer))
@@ -163,7 +163,7 @@ def _probe(path: str, writer: "multiprocessing.connection.Connection[float, floa
 def throughput(
     chosen: Sequence[Subject], wanted: Sequence[str], plan: Plan, record: Record
 ) -> None:
-    """Several tunnels, which wait side by side while one of them is measured."""
+    """Measures several tunnels in turns, while the others are up but idle."""
     with ExitStack() as stack:
         tunnels = []
         for subject in chosen:
@@ -181,7 +181,7 @@ def throughput(
 
 @contextmanager
 def tunnel(subject: Subject, scenario: str) -> Iterator[Network]:
-    """A tunnel whose far end has more peers than the one that is measured."""
+    """Makes a tunnel whose far end has more peers than the measured one."""
     with network(subject) as net, ExitStack() as stack:
         if scenario == ACTIVE:
             stack.enter_context(active(net))
@@ -193,7 +193,7 @@ def tunnel(subject: Subject, scenario: str) -> Iterator[Network]:
 
 @contextmanager
 def active(net: Network) -> Iterator[None]:
-    """1,000 peers beside: each has a session, and sends a packet a second through it."""
+    """Adds 1,000 active peers, which each send a packet per second through a session."""
     initiators = Initiators(ACTIVE_PEERS)
     initiators.device = oracle.Key(b"", base64.b64decode(net.b.output("wg show wg0 public-key")))
     handshakes.route(net.a, net.b)
@@ -222,7 +222,7 @@ def active(net: Network) -> Iterator[None]:
 
 
 def _chatter(udp: socket.socket, sessions: Sequence[oracle.Session]) -> None:
-    """A packet of each session a second, evenly spread."""
+    """Sends a packet per second in each session, evenly spread."""
     while True:
         for number, session in enumerate(sessions):
             if number % 10 == 0:
@@ -231,7 +231,7 @@ def _chatter(udp: socket.socket, sessions: Sequence[oracle.Session]) -> None:
 
 
 def discarded(source: str, size: int = 200) -> bytes:
-    """A UDP packet to whoever answers nothing on the far end's discard port."""
+    """Makes a UDP packet to the far end's discard port, which does not answer."""
     addresses = socket.inet_aton(source) + socket.inet_aton(FAR)
     head = struct.pack("!BBHHHBBH", 0x45, 0, size, 0, 0, 64, 17, 0)
     total = sum(struct.unpack("!10H", head + addresses))

@@ -1,4 +1,4 @@
-"""Throughput and latency: every scenario on one tunnel for each subject and round."""
+"""Throughput and latency: all scenarios on one tunnel, for each subject and round."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -67,7 +67,7 @@ COMMANDS = (Subject(PYTHON, "python -c pass"), Subject(STOCK, "wg, wg-quick"))
 """Commands that have no tunnel of their own."""
 DAEMONS = tuple(subject.name for subject, _ in _ALL)
 LABELS = {subject.name: subject.label for subject in (*COMMANDS, *(each for each, _ in _ALL))}
-"""In the order of the tables."""
+"""All subjects in the order of the tables."""
 
 
 def subjects() -> tuple[list[Subject], dict[str, str]]:

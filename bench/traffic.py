@@ -25,11 +25,11 @@ _LEAST = 64
 """The search for a rate without loss begins at this fraction of the cable's: 1 / 64."""
 MOST_LOSS = 0.001
 _PATIENCE = 10
-"""Seconds after which a stream is taken for dead."""
+"""Seconds after which a stream counts as dead."""
 
 
 def tcp(net: Network, seconds: float, options: str = "", far: str = FAR) -> dict[str, float]:
-    """Gbit/s that arrived, all streams and both directions together, and what they cost."""
+    """Returns the Gbit/s that arrived, in all streams and both directions, and their cost."""
     tunnel, total = sum(map(hosts.cpu_seconds, net.pids)), _busy()
     end = _iperf(net, f"-t {seconds} {options}", far, seconds)
     tunnel, total = sum(map(hosts.cpu_seconds, net.pids)) - tunnel, _busy() - total
@@ -71,7 +71,7 @@ def highest_rate(
         for _ in range(2):
             arrived, lost = offer(middle)
             if lost < MOST_LOSS:
-                # Not what was offered: the sender may be slower than it was asked to be.
+                # Not the offered rate, as the sender may be slower than requested.
                 good, highest = middle, max(highest, arrived)
                 break
         else:
@@ -80,7 +80,7 @@ def highest_rate(
 
 
 def ping_pong(net: Network, seconds: float) -> dict[str, float]:
-    """Round trips of 64 bytes, one at a time."""
+    """Measures round trips of 64 bytes, one at a time."""
     server = net.b.start(f"sockperf server -i {FAR} -p {_SOCKPERF_PORT}")
     try:
         hosts.wait_for("sockperf", lambda: hosts.listens(net.b, _SOCKPERF_PORT, "udp"))
@@ -99,7 +99,7 @@ def ping_pong(net: Network, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def stream(net: Network, seconds: float) -> Iterator[None]:
-    """A TCP stream beside what else is measured, for no longer than so many seconds."""
+    """Runs a TCP stream during the block, for at most that many seconds."""
     with _listener(net):
         client = net.a.start(f"iperf3 -c {FAR} -p {_IPERF_PORT} -t {seconds}")
         try:
@@ -112,17 +112,17 @@ def stream(net: Network, seconds: float) -> Iterator[None]:
 
 @dataclass
 class Steady:
-    """What a steady stream met with, once it is over."""
+    """The result of a steady stream."""
 
     gap: float = 0.0
-    """Seconds at most in which the receiver got nothing."""
+    """The longest time in which the receiver got nothing, in seconds."""
     resent: int = 0
-    """Segments."""
+    """Segments that were sent again."""
 
 
 @contextmanager
 def steady(net: Network) -> Iterator[Steady]:
-    """A TCP stream of 16 KiB every 4 ms, a small part of what the tunnel carries."""
+    """Runs a TCP stream of 16 KiB every 4 ms, a small part of what the tunnel can carry."""
     found, over = Steady(), threading.Event()
     listener = net.b.inside(lambda: socket.create_server((FAR, 0)))
     with listener:
@@ -156,7 +156,7 @@ def steady(net: Network) -> Iterator[Steady]:
 
 
 def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, Any]:
-    """The `end` of iperf3's report."""
+    """Returns the `end` of iperf3's report."""
     with _listener(net):
         done = net.a.run(
             f"iperf3 -c {far} -p {_IPERF_PORT} -J --connect-timeout 3000 {options}",
@@ -172,7 +172,8 @@ def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, An
 
 @contextmanager
 def _listener(net: Network) -> Iterator[None]:
-    """An iperf3 for one client. It would wait for ever for one that failed, so it is ended."""
+    """Runs an iperf3 server for one client, and ends it, as it waits forever for a failed
+    client."""
     listener = net.b.start(f"iperf3 -s -1 -p {_IPERF_PORT}")
     try:
         hosts.wait_for("iperf3 to listen", lambda: hosts.listens(net.b, _IPERF_PORT))
@@ -182,7 +183,7 @@ def _listener(net: Network) -> Iterator[None]:
 
 
 def _busy() -> float:
-    """Seconds that all processors have worked so far: neither idle nor taken by others."""
+    """Returns the seconds that all CPUs have worked so far, without idle and stolen time."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Two hosts, a cable, and a subject's tunnel over it: up for as long as anybody measures on it."""
+"""Two hosts, a cable, and a subject's tunnel over it, for the time of the measurements."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class Network:
     devices: tuple[str, str]
     """The ends of the cable."""
     pids: tuple[int, ...]
-    """The daemons; none on the bare cable."""
+    """The daemons; empty on the bare cable."""
 
     @property
     def hosts(self) -> tuple[Host, Host]:
@@ -31,7 +31,7 @@ class Network:
 
 @contextmanager
 def network(subject: Subject) -> Iterator[Network]:
-    """A cable of 1500 bytes, within it a tunnel of 1420; all of it gone at the end."""
+    """Makes a cable of 1500 bytes with a tunnel of 1420. All is removed at the end."""
     with Host("a") as a, Host("b") as b:
         devices = hosts.cable(a, b)
         pids = _tunnel(subject, a, b, devices) if subject.command else ()
@@ -39,14 +39,14 @@ def network(subject: Subject) -> Iterator[Network]:
             device = "wg0" if pids else devices[index]
             hosts.address(host, device, f"10.9.0.{index + 1}/24", f"fd09::{index + 1}/64")
         for far in (FAR, FAR6):
-            # The first packet brings up the session. Not every daemon keeps what waits for that.
+            # The first packet makes the session. Not every daemon keeps packets that wait for it.
             a.run("ping -q -c 1 -w 8", far, timeout=10)
         yield Network(a, b, devices, pids)
 
 
 @contextmanager
 def plain(_: Network) -> Iterator[None]:
-    """The cable as it is: it carries super-packets whole."""
+    """Leaves the cable unchanged: it carries whole super-packets."""
     yield
 
 
@@ -63,7 +63,7 @@ def nic_like(net: Network) -> Iterator[None]:
 
 @contextmanager
 def jumbo(net: Network) -> Iterator[None]:
-    """A cable of 9000 bytes, in it a tunnel of 8920."""
+    """Makes the cable 9000 bytes and the tunnel 8920."""
     _mtu(net, 9000, 8920)
     try:
         yield
@@ -90,7 +90,7 @@ def _tunnel(subject: Subject, a: Host, b: Host, devices: tuple[str, str]) -> tup
 
 
 def _daemon(subject: Subject, host: Host) -> int:
-    """The pid. For a moment the process that went to the background has a parent by that name."""
+    """Returns the pid. For a moment the background process has a parent with the same name."""
     hosts.wait_for(f"one {subject.program}", lambda: len(host.processes(subject.program)) == 1)
     (pid,) = host.processes(subject.program)
     return pid

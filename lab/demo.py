@@ -1,4 +1,4 @@
-"""`make demo`: a tunnel between two hosts, shown from all sides in under a minute."""
+"""Shows a tunnel between two hosts from all sides in under a minute (`make demo`)."""
 
 import contextlib
 import errno
@@ -61,7 +61,7 @@ class Site:
 
     @property
     def stock(self) -> bool:
-        """Whether wg-quick and wg drive our daemon, and not our own tool."""
+        """True if stock wg-quick and wg drive the daemon, instead of wiresnake's own tool."""
         return self.host.name == "server"
 
     def quick(self, command: str) -> str:
@@ -77,7 +77,7 @@ class Site:
 
 
 def main() -> int:
-    """Runs the demonstration; 0 if all of it went well, else 1 with the reason on stderr."""
+    """Runs the demonstration. Returns 0, or 1 with the reason on stderr if it failed."""
     if missing := hosts.missing_programs(*PROGRAMS):
         packages = " ".join(sorted({PROGRAMS[name] for name in missing}))
         return _fail(f"programs are missing; as root: apt-get install {packages}")
@@ -154,7 +154,7 @@ def _show(folder: Path) -> None:
 
 
 def _wire(laptop: Host, server: Host, stranger: Host) -> str:
-    """Cables and outer addresses; returns the laptop's device."""
+    """Makes cables and outer addresses. Returns the laptop's device."""
     device, other = hosts.cable(laptop, server)
     hosts.address(laptop, device, f"{LAPTOP}/24")
     hosts.address(server, other, f"{SERVER}/24")
@@ -189,7 +189,7 @@ def _configure(folder: Path, laptop: Host, server: Host) -> tuple[Site, Site]:
 
 
 def _iperf(client: Host, server: Host) -> float:
-    """Bits per second that arrived."""
+    """Measures the bits per second that arrive."""
     listener = server.start("iperf3 -s -1 -p 5201")
     try:
         hosts.wait_for("iperf3 to listen", lambda: hosts.listens(server, 5201))
@@ -201,7 +201,7 @@ def _iperf(client: Host, server: Host) -> float:
 
 
 def _roam(near: Site, far: Site, device: str) -> tuple[int, int]:
-    """Pings at 100 Hz across the move; returns how many were sent and lost."""
+    """Pings at 100 Hz during the move. Returns how many were sent and lost."""
     before = far.wg("show wg0 endpoints").split()[1]
     pings = near.host.start("ping -n -q -i 0.01 -c 300 -W 2", far.inner)
     time.sleep(1)
@@ -220,20 +220,21 @@ def _roam(near: Site, far: Site, device: str) -> tuple[int, int]:
 
 
 def _scan(stranger: Host) -> tuple[int, int]:
-    """Knocks at the tunnel's port and at a closed one; returns knocks and answers at the former."""
+    """Probes the tunnel's port and a closed one. Returns the number of probes and answers at the
+    tunnel's port."""
     knocks = [b"", b"\0", b"hello", os.urandom(64), os.urandom(1400)]
     for kind, length in ((1, 148), (2, 92), (3, 64), (4, 32), (4, 1400)):
         knocks += [bytes([kind, 0, 0, 0]) + os.urandom(length - 4) for _ in range(5)]
     closed = sum(_knock(stranger, PORT + 1, [b"hello"]))
     answers = sum(_knock(stranger, PORT, knocks))
-    print(f"  port {PORT + 1}, closed:     1 datagram,   {closed} answer (ICMP: nobody here)")
+    print(f"  port {PORT + 1}, closed:     1 datagram,   {closed} answer (ICMP: port closed)")
     print(f"  port {PORT}, the tunnel: {len(knocks)} datagrams, {answers} answers")
-    print("  Without a key the port cannot be told from one behind a firewall.")
+    print("  Without a key the port looks like one that a firewall blocks.")
     return len(knocks), answers
 
 
 def _knock(stranger: Host, port: int, knocks: list[bytes]) -> Iterator[bool]:
-    """For each datagram, whether anything came back: data, or an ICMP error."""
+    """Returns for each datagram whether anything came back: data, or an ICMP error."""
 
     def connect() -> socket.socket:
         new = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -254,7 +255,7 @@ def _knock(stranger: Host, port: int, knocks: list[bytes]) -> Iterator[bool]:
 
 
 def _become_root_in_a_namespace() -> int:
-    """An ordinary user may own a network in a user namespace, where the machine allows that."""
+    """Becomes root in a user namespace, if the machine allows that to ordinary users."""
     command = hosts.words("unshare --user --map-root-user --net --mount")
     tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
@@ -262,7 +263,7 @@ def _become_root_in_a_namespace() -> int:
             f"user namespaces are refused here ({tried.stderr.strip()}): run this as root, as in "
             "'sudo make demo', or allow them: 'sysctl kernel.unprivileged_userns_clone=1'"
         )
-    print("Not root: all of this happens in a user namespace of yours.\n", flush=True)
+    print("Not root: everything runs in a user namespace.\n", flush=True)
     os.execvp(command[0], [*command, sys.executable, "-m", "lab.demo"])
 
 
@@ -275,7 +276,7 @@ def _heading(text: str) -> None:
 
 
 def _quote(who: str, text: str) -> None:
-    """Lines that another program or file said, behind the host's name."""
+    """Prefixes lines of another program or file with the host's name."""
     print(textwrap.indent(text.strip(), f"  {who:7}| ", lambda line: True), flush=True)
 
 

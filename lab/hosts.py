@@ -1,8 +1,8 @@
-"""Hosts of our own on one machine: private namespaces, joined by virtual cables.
+"""Private hosts on one machine: namespaces, joined by virtual cables.
 
-The demonstration, the interop tests and the benchmark all run in such hosts, so none of them
-touches the machine's own network. A host has a network, processes, /run and /sys of its own. It
-lives as long as its first process, which lives as long as we do: nothing can be left behind.
+The demonstration, the interop tests and the benchmark run in such hosts, so they do not touch the
+machine's own network. A host has its own network, processes, /run and /sys. It exists as long as
+its first process, which ends with this one, so nothing is left behind.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from wiresnake.linux.namespace import visit
 T = TypeVar("T")
 
 # The first process. It ignores SIGCHLD, so that orphans leave no zombies, and reads a pipe from
-# us: when that closes it ends, and the kernel ends every process of its namespace.
+# this process. When that closes, it ends, and the kernel ends every process of its namespace.
 FIRST_PROCESS = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -35,8 +35,8 @@ echo ready
 exec env --ignore-signal=CHLD cat
 """
 
-# Stock wg-quick takes the kernel's WireGuard where there is one. A host that is to use another
-# must have none: this stands in for `ip`, and an empty directory for /sys/module.
+# Stock wg-quick uses the kernel's WireGuard if there is one. To use another, a host must have none:
+# this replaces `ip`, and an empty directory replaces /sys/module.
 NO_KERNEL_WIREGUARD = """
 set -e
 ip=$(readlink -f "$(command -v ip)")
@@ -59,12 +59,12 @@ class LabError(Exception):
 
 
 def program_path() -> str:
-    """PATH with the administrator's folders, which an ordinary user's often lacks."""
+    """Returns PATH with the administrator's folders, which ordinary users often lack."""
     return (os.environ.get("PATH") or os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def words(line: str | Path, *more: str | Path) -> list[str]:
-    """A command: a string is cut at its spaces, as in a shell; what follows is taken as it is."""
+    """Makes a command: a string is split at spaces, as in a shell; other arguments are not."""
     first = [str(line)] if isinstance(line, Path) else shlex.split(line)
     return [*first, *map(str, more)]
 
@@ -81,7 +81,7 @@ class Process:
         self.pid = _only_child(popen)
 
     def stop(self, signum: int = signal.SIGTERM, timeout: float = 5) -> tuple[int, str]:
-        """Ends the program; returns its exit code and what it printed."""
+        """Ends the program. Returns its exit code and its output."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signum)
         return self.wait(timeout)
@@ -98,7 +98,7 @@ class Process:
 
 
 class Host:
-    """A host of our own. Use it as a context manager, or call `close`."""
+    """A private host. Use it as a context manager, or call `close`."""
 
     def __init__(self, name: str, *, kernel_wireguard: bool = True) -> None:
         self.name = name
@@ -121,7 +121,7 @@ class Host:
             self.run("sh -c", NO_KERNEL_WIREGUARD)
 
     def close(self) -> None:
-        """Ends every process in the host, and with the last the host itself."""
+        """Ends every process in the host, and with them the host."""
         assert self._first.stdin is not None
         self._first.stdin.close()
         try:
@@ -149,7 +149,7 @@ class Host:
         env: Mapping[str, str] | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the host (`words` says how it is written); `text` is its input."""
+        """Runs a command in the host (see `words` for its form). `text` is its input."""
         popen = self._popen(command, env, stdin=text is not None, merge=False)
         try:
             output, errors = popen.communicate(text, timeout)
@@ -165,18 +165,18 @@ class Host:
         return subprocess.CompletedProcess(popen.args, popen.returncode, output, errors)
 
     def start(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Process:
-        """Starts a command that stays; its errors join its output."""
+        """Starts a command in the background. Its errors go to its output."""
         return Process(self._popen(command, env, stdin=False, merge=True))
 
     def output(self, *command: str | Path) -> str:
         return self.run(*command).stdout
 
     def inside(self, function: Callable[[], T]) -> T:
-        """Calls the function in the host's network; sockets that it makes stay there."""
+        """Calls the function in the host's network. Sockets that it opens stay there."""
         return inside(self.pid, function)
 
     def processes(self, name: str) -> list[int]:
-        """The host's processes whose command line has that word, pids as seen from outside."""
+        """Returns the outer pids of the host's processes with that word in their command line."""
         found = []
         own = os.readlink(f"/proc/{self.pid}/ns/pid")
         for entry in Path("/proc").iterdir():
@@ -211,13 +211,13 @@ class Host:
 
 
 def inside(pid: int, function: Callable[[], T]) -> T:
-    """Calls the function in the network of that process, in a thread that ends thereafter."""
+    """Calls the function in the network of that process, in a temporary thread."""
     with open(f"/proc/{pid}/ns/net", "rb") as namespace:
         return visit(namespace.fileno(), function)
 
 
 def cable(a: Host, b: Host, *, mtu: int = 1500) -> tuple[str, str]:
-    """Joins two hosts; returns the names of the two new devices, which are up."""
+    """Joins two hosts. Returns the names of the two new devices, which are up."""
     ends = []
     for host in (a, b):
         ends.append(f"eth{host.devices}")
@@ -237,8 +237,8 @@ def address(host: Host, device: str, *addresses: str) -> None:
 
 
 def wait_for(what: str, condition: Callable[[], object], timeout: float = 30) -> None:
-    """Looks until the condition holds. The limit is for what never comes to be: a busy machine
-    takes many times as long as a free one."""
+    """Waits until the condition holds. The limit is long, as a busy machine takes many times as
+    long as an idle one."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -247,7 +247,7 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 30) ->
 
 
 def listens(host: Host, port: int, protocol: str = "tcp") -> bool:
-    """Whether something in the host accepts TCP, or has bound UDP, at the port (by any address)."""
+    """Returns whether something in the host accepts TCP, or has bound UDP, at the port."""
     state = {"tcp": "0A", "udp": "07"}[protocol]
     tables = host.output(f"cat /proc/net/{protocol} /proc/net/{protocol}6")
     rows = (line.split() for line in tables.splitlines() if "local_address" not in line)
@@ -255,25 +255,25 @@ def listens(host: Host, port: int, protocol: str = "tcp") -> bool:
 
 
 def await_tunnel(*hosts: Host, port: int = 51820) -> None:
-    """Waits for what the kernel does at once and a daemon a moment after `ip link set up`: its
-    socket is open. An initiation that came before would be lost, and the next be 5 s later."""
+    """Waits for the socket, which a daemon opens a moment after `ip link set up`. An earlier
+    initiation would be lost, and the next one come 5 s later."""
     wait_for("the tunnels' sockets", lambda: all(listens(host, port, "udp") for host in hosts))
 
 
 def keypair() -> tuple[str, str]:
-    """A private and a public key in base64, made by stock `wg`."""
+    """Makes a private and a public key in base64 with stock `wg`."""
     private = tool("wg genkey")
     return private, tool("wg pubkey", text=private)
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors, user and system."""
+    """Returns the CPU seconds that a process has used, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def udp_socket(host: Host, family: socket.AddressFamily, port: int = 0) -> socket.socket:
-    """A bound UDP socket of the host."""
+    """Opens a bound UDP socket in the host."""
 
     def make() -> socket.socket:
         new = socket.socket(family, socket.SOCK_DGRAM)
@@ -284,7 +284,7 @@ def udp_socket(host: Host, family: socket.AddressFamily, port: int = 0) -> socke
 
 
 def tool(line: str, *more: str | Path, text: str | None = None) -> str:
-    """What a command prints, run outside of any host."""
+    """Runs a command outside any host and returns its output."""
     command = words(line, *more)
     env = Host._environment()
     done = subprocess.run(command, input=text, check=False, capture_output=True, text=True, env=env)
@@ -298,7 +298,7 @@ def _said(command: tuple[str | Path, ...]) -> str:
 
 
 def _only_child(popen: subprocess.Popen[str]) -> int:
-    """The process that unshare or nsenter made: both fork before they start the program."""
+    """Returns the process that unshare or nsenter made, as both fork before the program starts."""
     children = Path(f"/proc/{popen.pid}/task/{popen.pid}/children")
     for _ in range(500):
         with contextlib.suppress(OSError):

@@ -1,1 +1,1 @@
-"""Planted faults: each must turn a named test red, or that test is no test."""
+"""Planted faults. Each must make named tests fail, or these tests do not test it."""

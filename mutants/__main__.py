@@ -1,9 +1,10 @@
-"""`make mutants`: plants each fault of `mutants/*.toml` in a copy of the tree and runs the tests
-that are named with it. They must fail there, and pass without the fault; all else is told apart. A
-fault that no test can see on this machine is skipped, counted, and named with what it needs.
+"""Plants each fault of `mutants/*.toml` in a copy of the tree and runs its tests (`make mutants`).
 
---quick (`make mutants QUICK=1`) is without the black-box suite: the faults in Python, each with
-those of its tests that are in tests/unit and tests/sim, which take a second or two.
+The tests must fail there and pass without the fault; any other result is reported as such. A fault
+that no test can see on this machine is skipped, counted, and shown with what it needs.
+
+--quick (`make mutants QUICK=1`) skips the black-box suite: it plants the faults in Python, each
+with its tests in tests/unit and tests/sim, which take a second or two.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from mutants.runs import Outcome, Pace, argument, kind, pace
 from mutants.trees import Builder, Tree
 
 _WAITING = 12
-"""Items of the black-box suite at a time, of those that mostly wait, for minutes."""
+"""How many items of the black-box suite run at a time if they mostly wait, for minutes."""
 
 
 Word = Literal["killed", "skipped", "survived", "broken", "baseline red"]
 Baselines = dict[tuple[bool, str], Future[dict[str, Outcome]]]
-"""What a test gives without a fault, by whether the extension was built like a fault's."""
+"""Results without a fault. The key is whether the extension was built, as for a fault in Rust."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,12 @@ class Verdict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="all whose name begins like this")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="run the faults whose name begins with NAME"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, metavar="N")
-    parser.add_argument("--list", action="store_true", help="list the faults and plant none")
+    parser.add_argument("--list", action="store_true", help="list the faults without planting them")
     arguments = parser.parse_args()
     faults = load()
     for name in arguments.names:
@@ -61,7 +64,7 @@ def main() -> int:
         for fault in faults:
             print(f"{fault.name}\n    {fault.fault}\n    {', '.join(fault.kills)}")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is to end with us
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # running tests end with this process
     began = time.monotonic()
     verdicts = judge(faults, arguments.jobs)
     return report(verdicts, time.monotonic() - began)
@@ -77,7 +80,7 @@ def quick(faults: Iterable[Fault]) -> list[Fault]:
 
 
 def judge(faults: list[Fault], jobs: int = 2) -> list[Verdict]:
-    """Plants all faults, some at a time; a line for each as soon as it is judged."""
+    """Plants all faults, some at a time, and prints a line for each result at once."""
     runner = Runner(jobs)
     verdicts = {}
     for fault in faults:
@@ -129,7 +132,7 @@ class Runner:
         return {future.result().fault.name: future.result() for future in futures}
 
     def baseline(self, built: bool, kills: list[str]) -> dict[str, Outcome]:
-        """What tests give without a fault: with an extension built like a fault's, or our own."""
+        """Runs tests without a fault, with a built extension or the one of this tree."""
         name = re.sub("[^a-z0-9]+", "-", kills[0])
         with Tree(f"baseline-{'built' if built else 'own'}-{name}", {}) as tree:
             return self._run(tree, built, kills)
@@ -171,7 +174,7 @@ class Runner:
 
 
 def report(verdicts: list[Verdict], seconds: float) -> int:
-    """A table of all, what is wrong once more, and the exit code."""
+    """Prints a table of all results, then those that are wrong. Returns the exit code."""
     print(f"\n{'':13}{'seconds':>8}  fault")
     for verdict in verdicts:
         print(f"{verdict.word:13}{verdict.seconds:8.1f}  {verdict.fault.name}")

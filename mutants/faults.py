@@ -1,18 +1,18 @@
-"""The planted faults, as the files beside this one list them: `mutants/*.toml`.
+"""Reads the planted faults from the files in this folder, `mutants/*.toml`.
 
     [[fault]]
-    name = "trap-16-from-last-sent"      # of its own, in small letters, digits and hyphens
+    name = "trap-16-from-last-sent"      # unique, in lower case letters, digits and hyphens
     fault = "what is wrong, in one line, for people"
     file = "src/wiresnake/protocol/peer.py"
-    old = "what stands there, once"
-    new = "what the fault makes of it"
+    old = "a text that occurs once in the file"
+    new = "its replacement"
     kills = ["tests/sim/test_traps.py::test_...", "cargo window", "conformance 9"]
 
-A fault of several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead of the
-three. Of `kills` each must turn red: a pytest node (of a parametrised test any case will do, unless
-the node names one), the Rust tests whose path has the word (`cargo`: the plane's; `chapoly`: the
-cipher's), or an item of the black-box suite. With `needs = "avx512"` a machine without it skips
-the fault, and says so: no test there can see it.
+A fault with several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead. Each of
+`kills` must fail: a pytest node (any case of a parametrised test, unless the node names one), the
+Rust tests whose path contains the word (`cargo` for the plane, `chapoly` for the cipher), or an
+item of the black-box suite. With `needs = "avx512"` a machine without it skips the fault and
+reports that, as no test there can see it.
 """
 
 import re
@@ -31,21 +31,21 @@ _OWN = ("src/wiresnake/", *_CRATES, "packaging/", "docs/")
 
 
 class FaultError(Exception):
-    """A fault that cannot be planted as it is written."""
+    """A fault cannot be planted as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     file: str
-    """From the root of the tree."""
+    """The path from the root of the tree."""
     old: str
     new: str
 
     def apply(self, text: str) -> str:
         if (found := text.count(self.old)) != 1:
-            raise FaultError(f"{self.file} has {found} times, not once: {self.old.strip()}")
+            raise FaultError(f"{self.file} has this {found} times, not once: {self.old.strip()}")
         if self.old == self.new:
-            raise FaultError(f"{self.file} stays as it is")
+            raise FaultError(f"{self.file} does not change")
         return text.replace(self.old, self.new)
 
 
@@ -56,19 +56,19 @@ class Fault:
     edits: tuple[Edit, ...]
     kills: tuple[str, ...]
     needs: str = ""
-    """A key of `NEEDS`, or nothing."""
+    """A key of `NEEDS`, or empty."""
 
     @property
     def rust(self) -> bool:
-        """Whether the extension must be built for it."""
+        """True if the extension must be built for it."""
         return any(edit.file.endswith(".rs") for edit in self.edits)
 
     def texts(self, root: Path = ROOT) -> dict[str, str]:
-        """The files that it touches, as they are with it; FaultError if it does not fit."""
+        """Returns the changed files with the fault planted. FaultError if it does not fit."""
         texts: dict[str, str] = {}
         for edit in self.edits:
             if not edit.file.startswith(_OWN):
-                raise FaultError(f"{edit.file} is no file of wiresnake's own")
+                raise FaultError(f"{edit.file} is not a file of wiresnake")
             try:
                 text = texts.get(edit.file) or (root / edit.file).read_text()
             except OSError as error:
@@ -78,7 +78,7 @@ class Fault:
 
 
 def load(folder: Path = FOLDER) -> list[Fault]:
-    """All faults in the order of their files; FaultError tells which one makes no sense."""
+    """Reads all faults in the order of their files. FaultError if one is not valid."""
     faults: list[Fault] = []
     for path in sorted(folder.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["fault"]:
@@ -87,7 +87,7 @@ def load(folder: Path = FOLDER) -> list[Fault]:
             except (KeyError, TypeError, FaultError) as error:
                 raise FaultError(f"{path.name}: {entry.get('name')}: {error}") from None
             if any(fault.name == other.name for other in faults):
-                raise FaultError(f"{path.name}: there are two of {fault.name}")
+                raise FaultError(f"{path.name}: two faults have the name {fault.name}")
             faults.append(fault)
     return faults
 
@@ -98,7 +98,7 @@ def _fault(entry: Mapping[str, Any]) -> Fault:
     needs = plain.pop("needs", "")
     edits = tuple(Edit(**edit) for edit in plain.pop("edits", [])) or (Edit(**plain),)
     if not re.fullmatch("[a-z0-9-]+", name) or not fault or "\n" in fault or not kills:
-        raise FaultError("a name in small letters, one line and a test to kill it are needed")
+        raise FaultError("a fault needs a name in lower case, one line of text and a test")
     if needs and needs not in NEEDS:
-        raise FaultError(f"needs is one of {', '.join(NEEDS)}, not {needs!r}")
+        raise FaultError(f"needs must be one of {', '.join(NEEDS)}, not {needs!r}")
     return Fault(name, fault, edits, tuple(kills), needs)

@@ -1,4 +1,4 @@
-"""Runs the tests that a fault must turn red, and says what they gave."""
+"""Runs the tests that must fail with a fault, and returns their results."""
 
 import contextlib
 import functools
@@ -20,20 +20,20 @@ from mutants.trees import Tree
 
 _QUICK = 120
 _SLOW = 600
-"""Seconds: no test lasts longer. The slow ones wait for the protocol's timers, in real time."""
+"""Seconds that a test may take. The slow ones wait for the protocol's timers, in real time."""
 _NOT_FOUND = 4
-"""pytest's exit code for a node that is not there."""
+"""pytest's exit code for a missing node."""
 _NO_CODE = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
-"""A test that fails by one of these has met no fault of WireGuard's but a slip of the pen."""
+"""A test that fails with one of these has not seen the fault: the planted code is broken."""
 
 
 Pace = Literal["working", "waiting", "alone"]
-"""How tests may be run: some at a time, many at a time, beside nothing else."""
+"""How tests may be run: some at a time, many at a time, or alone."""
 PACES: tuple[Pace, ...] = get_args(Pace)
 
 
 class Outcome(NamedTuple):
-    """What a test gave. `void` is neither: it is missing, or did not come so far."""
+    """The result of a test. `void`: it is missing, or failed before its own code ran."""
 
     state: Literal["red", "green", "void"]
     note: str = ""
@@ -51,7 +51,7 @@ def kind(kill: str) -> Literal["pytest", "cargo", "chapoly", "conformance"]:
 
 
 def argument(kill: str) -> str:
-    """The word of a `cargo` or a `chapoly`, or the number of a `conformance`."""
+    """Returns the word of a `cargo` or `chapoly`, or the number of a `conformance`."""
     return kill.partition(" ")[2]
 
 
@@ -61,7 +61,7 @@ def pace(kill: str) -> Pace:
 
 @functools.cache
 def items() -> dict[int, Pace]:
-    """The items that the black-box suite has checks for, and what its decorators say of them."""
+    """Returns the items with checks in the black-box suite, and their pace by its decorators."""
     checks.load()
     found: dict[int, Pace] = {}
     for check in CHECKS:
@@ -73,7 +73,7 @@ def items() -> dict[int, Pace]:
 
 
 def run_pytest(tree: Tree, nodes: list[str]) -> dict[str, Outcome]:
-    """All nodes in one run."""
+    """Runs all nodes in one run."""
     report = tree.path / "report"
     report.unlink(missing_ok=True)
     done = _run(
@@ -84,7 +84,7 @@ def run_pytest(tree: Tree, nodes: list[str]) -> dict[str, Outcome]:
     )
     if isinstance(done, Outcome):
         return dict.fromkeys(nodes, done)
-    if done.returncode == _NOT_FOUND and len(nodes) > 1:  # One of them, and so none was run.
+    if done.returncode == _NOT_FOUND and len(nodes) > 1:  # One is missing, so none was run.
         return {node: run_pytest(tree, [node])[node] for node in nodes}
     ran, *phases = [json.loads(line) for line in report.read_text().splitlines()] or [["", ""]]
     if not all(str(place).startswith(f"{tree.path}/") for place in ran):
@@ -95,7 +95,7 @@ def run_pytest(tree: Tree, nodes: list[str]) -> dict[str, Outcome]:
 
 
 def _judge(node: str, phases: list[list[str]]) -> Outcome:
-    """Red if a case of the test failed in its own code, not in what was to come before it."""
+    """Judges a test: red if a case of it failed in its own code, not in its setup."""
     own = [phase for phase in phases if phase[0] == node or phase[0].startswith(f"{node}[")]
     failed = [message for _, when, outcome, message in own if (when, outcome) == ("call", "failed")]
     if slips := [message for message in failed if message.startswith(_NO_CODE)]:
@@ -122,10 +122,10 @@ def run_cargo(tree: Tree, program: Path, word: str) -> Outcome:
 
 
 def run_conformance(tree: Tree, item: str) -> Outcome:
-    """The suite is this tree's own and not the copy's: only the daemon has the fault."""
+    """Runs an item of the suite of this tree, not of the copy: only the daemon has the fault."""
     program, report = Path(sys.executable).with_name("wiresnake-conformance"), tree.path / "items"
     command = [program, "--daemon", f"wiresnaked={tree.daemon}", "--item", item, "--json", report]
-    limit = 3 * _SLOW  # on a busy machine it tries again what that may be the cause of
+    limit = 3 * _SLOW  # on a busy machine it tries again what may have failed for that reason
     done = _run([str(word) for word in command], tree, limit, {"PYTHONPATH": ""})
     if isinstance(done, Outcome):
         return done
@@ -143,7 +143,7 @@ def run_conformance(tree: Tree, item: str) -> Outcome:
 
 
 def stop() -> None:
-    """Ends all that runs, from another thread; nothing is started any more."""
+    """Ends all running tests, from another thread. No more are started."""
     _stopped.set()
     for process in list(_running):
         _kill(process)
@@ -152,7 +152,7 @@ def stop() -> None:
 def _run(
     command: list[str], tree: Tree, limit: int, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | Outcome:
-    """Runs a command in the tree; one that takes too long ends with all of its children."""
+    """Runs a command in the tree. If it takes too long, it is killed with all its children."""
     if _stopped.is_set():
         return Outcome("void", "interrupted")
     try:
@@ -187,4 +187,4 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return f"exit code {done.returncode}, {lines[-1] if lines else 'without a word'}"
+    return f"exit code {done.returncode}, {lines[-1] if lines else 'without output'}"

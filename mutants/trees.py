@@ -1,4 +1,4 @@
-"""Private copies of this tree, each with one fault in it, and the extension built for them."""
+"""Makes private copies of this tree, each with one fault, and builds the extension for them."""
 
 import json
 import os
@@ -19,13 +19,13 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", "*.so", "target", ".hypothesis"
 
 
 class Tree:
-    """A copy of what tests need, with other texts in some files. A context manager: it goes."""
+    """A copy of the files that tests need, some with other texts. Leaving it deletes it."""
 
     def __init__(self, name: str, texts: Mapping[str, str]) -> None:
         self.path = WORK / "trees" / name
         self.texts = texts
         self.extension = self.path / _EXTENSION
-        """That of this tree, until somebody builds another."""
+        """A link to the extension of this tree, until another one is built."""
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in _FOLDERS:
             shutil.copytree(ROOT / folder, self.path / folder, ignore=_SKIPPED)
@@ -35,7 +35,7 @@ class Tree:
         for file, text in texts.items():
             (self.path / file).write_text(text)
         self.daemon = self.path / "wiresnaked"
-        """Starts the daemon of this copy, whatever the environment."""
+        """A script that starts the daemon of this copy, in any environment."""
         self.daemon.write_text(
             f"#!/bin/sh\nPYTHONPATH={self.path}/src exec {sys.executable}"
             f' {Path(sys.executable).with_name("wiresnaked")} "$@"\n'
@@ -49,33 +49,33 @@ class Tree:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
-        """PYTHONPATH comes before the editable install of this tree, in every process below."""
+        """Returns an environment in which PYTHONPATH comes before the editable install."""
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         python_path = f"{self.path}/src:{ROOT}"
         return os.environ | {"PATH": path, "PYTHONPATH": python_path}
 
 
 class Builder:
-    """Builds fault after fault in one and the same place: cargo then builds only what differs."""
+    """Builds all faults in the same place, so that cargo only builds the differences."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._plain: dict[str, bytes] = {}
-        """What is built in each crate without a fault."""
+        """The result of each crate without a fault."""
 
     def extension(self, tree: Tree) -> None:
-        """Builds the tree's extension; FaultError if it does not compile, or to what it was."""
+        """Builds the tree's extension. FaultError if it does not compile or does not change."""
         with self._lock:
             built = self._build("build", "python", tree.texts)
-            tree.extension.unlink()  # A link: this tree's own must stay what it is.
+            tree.extension.unlink()  # Only the link, not this tree's own extension.
             shutil.copy2(built, tree.extension)
 
     @contextmanager
     def rust_tests(self, tree: Tree, crate: str) -> Iterator[Path]:
-        """Builds the Rust tests of the plane ("cargo") or of `chapoly`, likewise; the program is
-        there for as long as it runs.
+        """Builds the Rust tests of the plane ("cargo") or of `chapoly`, and yields the program.
 
-        It is no copy: what one thread still writes while another one forks cannot be started.
+        The program is not a copy: a file that one thread still writes while another one forks
+        cannot be started.
         """
         with self._lock:
             folder = "chapoly" if crate == "chapoly" else "plane"
@@ -92,7 +92,7 @@ class Builder:
         return built
 
     def _run(self, command: str, crate: str, texts: Mapping[str, str]) -> Path:
-        """What cargo makes of the crate with these texts."""
+        """Runs cargo for the crate with these texts and returns its result."""
         self._lay_out(texts)
         manifest = WORK / "rust" / crate / "Cargo.toml"
         done = subprocess.run(
@@ -115,7 +115,7 @@ class Builder:
         raise FaultError("cargo made nothing")
 
     def _lay_out(self, texts: Mapping[str, str]) -> None:
-        """Only what differs is written: cargo goes by the times of files."""
+        """Writes only files that differ, since cargo looks at their times."""
         for source in (ROOT / "rust").rglob("*"):
             name = source.relative_to(ROOT)
             if source.suffix in (".rs", ".toml", ".lock") and "target" not in name.parts:

@@ -1,7 +1,7 @@
-"""A pytest plugin for the runner: it notes whose code ran, and what each test gave.
+"""A pytest plugin for the runner. It records which code ran, and the result of each test.
 
-To the file that MUTANTS_REPORT names, a JSON value a line: first where the package and the
-extension are, then one for each phase of each test.
+It writes JSON values, one per line, to the file named by MUTANTS_REPORT: first the places of the
+package and the extension, then one for each phase of each test.
 """
 
 import importlib.util

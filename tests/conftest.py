@@ -1,4 +1,4 @@
-"""For every test: the host's network stays as it was, and what did not run is counted."""
+"""For all tests: the host's network must not change, and tests that did not run are counted."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from lab.hosts import program_path
 
-# How long an example takes is a matter of what else the machine does.
+# The time of an example depends on what else the machine does.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any")
 
@@ -27,8 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell ignores Ctrl-C for what it runs in the background, and nohup ignores SIGHUP: so would
-    # all that tests start.
+    # A shell ignores Ctrl-C for its background processes, and nohup ignores SIGHUP. Programs that
+    # tests start would inherit that.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),
@@ -57,9 +57,10 @@ NETWORK = (
 
 
 def network_state() -> dict[str, str]:
-    """All that a careless test could leave behind, without what changes by itself.
+    """Returns everything that a careless test could leave behind and that does not change by
+    itself.
 
-    /run is not among it: the interop tests have one of their own.
+    /run is not included, as the interop tests have their own.
     """
     state = {}
     for command in NETWORK:
@@ -75,14 +76,14 @@ def network_state() -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def network_left_as_it_was() -> Iterator[None]:
-    """Law 7: everything in namespaces that the tests made."""
+    """Checks law 7: tests only change namespaces that they made."""
     before = network_state()
     yield
     assert network_state() == before
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Why tests did not run, each reason with its number: a skip must not hide in a dot."""
+    """Prints why tests did not run, with the number for each reason, so that no skip is hidden."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes docs/conformance.md: every item of the conformance list beside the tests that hold it.
+"""Writes docs/conformance.md: every item of the conformance list with the tests that check it.
 
-With --check it writes nothing, and fails when the page is out of date, an item has neither test
-nor reason, or a test names a number that no item has.
+With --check it writes nothing, and fails if the page is out of date, an item has neither a test
+nor a reason, or a test has a number without an item.
 """
 
 import argparse
@@ -21,19 +21,19 @@ PAGE = Path("docs/conformance.md")
 INTRODUCTION = """\
 # Conformance
 
-What an implementation of WireGuard is held to, in 106 items, and which tests hold ours to it. The
-kernel's module is the anchor: where implementations differ, its behaviour is right.
+The 106 requirements for an implementation of WireGuard, and the tests that check them here. The
+kernel's module is the reference: where implementations differ, its behaviour is right.
 
-*BB* can be seen from outside, by datagrams and `wg` alone; *WB* only from inside, with a clock and
-chance of our own. A test of ours is marked with the numbers of its items
-(`@pytest.mark.item(41)`), one in Rust has them before its name (`c041_`), and a check of the black
-box is registered by its number.
+*BB* can be seen from outside, with only datagrams and `wg`; *WB* only from inside, with a simulated
+clock and randomness. A test in Python is marked with the numbers of its items
+(`@pytest.mark.item(41)`), one in Rust has them at the start of its name (`c041_`), and a check of
+the black box is registered with its number.
 
-This page is made by `tools/conformance_page.py`, from the items in
-`{items}`, from the tests, and from `{notes}`,
-which has what no test can say. `tests/test_conformance.py` keeps it up to date.
+`tools/conformance_page.py` makes this page from the items in
+`{items}`, from the tests, and from `{notes}`
+for everything else. `tests/test_conformance.py` keeps it up to date.
 
-Of {count} items, {tested} have tests of their own, {open} of these with something left open, and
+Of {count} items, {tested} have their own tests, {open} of these with something left open, and
 {checked} have a check of the black box.
 """
 
@@ -42,7 +42,7 @@ NUMBERED = re.compile(r"(?:c\d+_)+")
 
 
 class Test(NamedTuple):
-    """A test function; `numbers` are the items that it holds."""
+    """A test function. `numbers` are the items that it checks."""
 
     place: str
     name: str
@@ -69,7 +69,7 @@ def read(root: Path) -> Conformance:
 
 
 def problems(found: Conformance) -> Iterator[str]:
-    """All that is wrong but the page itself."""
+    """Yields everything that is wrong, except the page itself."""
     numbers = [item["number"] for item in found.items]
     if numbers != list(range(1, len(numbers) + 1)):
         yield "items.toml: the numbers do not count from 1"
@@ -86,8 +86,8 @@ def problems(found: Conformance) -> Iterator[str]:
     for number in sorted(set(noted) - set(numbers)):
         yield f"{NOTES}: there is no item {number}"
     known = {test.name for test in found.tests}
-    told = [one["ours"] for one in found.notes["limit"]] + list(found.notes["soak"].values())
-    for name in re.findall(r"`(\w+)`", " ".join(told)):
+    texts = [one["ours"] for one in found.notes["limit"]] + list(found.notes["soak"].values())
+    for name in re.findall(r"`(\w+)`", " ".join(texts)):
         if name not in known:
             yield f"{NOTES}: there is no test {name}"
 
@@ -106,19 +106,19 @@ def page(found: Conformance) -> str:
         )
     ]
     for letter, title in found.sections.items():
-        lines += [f"## {letter}. {title}\n", "| | what | | held by |", "|--:|---|---|---|"]
+        lines += [f"## {letter}. {title}\n", "| | what | | checked by |", "|--:|---|---|---|"]
         for item in found.items:
             if item["section"] == letter:
                 lines.append(_row(found, item))
         lines.append("")
-    lines += ["## Where ours differs, on purpose\n", "| items | difference |", "|--:|---|"]
+    lines += ["## Intended differences\n", "| items | difference |", "|--:|---|"]
     for one in found.notes["difference"]:
         lines.append(f"| {', '.join(map(str, one['items']))} | {one['what']} |")
-    lines += ["", "## Limits\n", "| what | kernel | ours |", "|---|---|---|"]
+    lines += ["", "## Limits\n", "| what | kernel | wiresnake |", "|---|---|---|"]
     lines += [
         f"| {one['what']} | {one['kernel']} | {one['ours']} |" for one in found.notes["limit"]
     ]
-    lines += ["", "## Soak and chaos\n", "| | what there is of it |", "|--:|---|"]
+    lines += ["", "## Soak and chaos\n", "| | state |", "|--:|---|"]
     lines += [f"| {name} | {text} |" for name, text in found.notes["soak"].items()]
     return "\n".join(lines) + "\n"
 
@@ -147,7 +147,7 @@ def _python_tests(root: Path) -> Iterator[Test]:
 
 
 def _marked(decorator: ast.expr) -> list[int]:
-    """The numbers of @pytest.mark.item(NUMBER, ...)."""
+    """Returns the numbers of @pytest.mark.item(NUMBER, ...)."""
     if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.item":
         return [ast.literal_eval(argument) for argument in decorator.args]
     return []
@@ -162,7 +162,7 @@ def _rust_tests(root: Path) -> Iterator[Test]:
 
 
 def _checks(root: Path) -> Iterator[Test]:
-    """Functions decorated with @check(NUMBER), or @check(NUMBER, "case")."""
+    """Yields the functions decorated with @check(NUMBER), or @check(NUMBER, "case")."""
     for path in sorted((root / PACKAGE / "checks").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

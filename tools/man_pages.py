@@ -20,30 +20,30 @@ from wiresnake.daemon.main import parser as daemon_parser
 
 PAGES = Path("packaging/data/share/man/man8")
 DATE = "2026-11-23"
-"""Of the release: with today's, the pages would change every day."""
+"""The date of the release, as the pages must not change every day."""
 
 DESCRIPTION = """\
-wg(8) and wg-quick(8) in one command: the same words, with the same output where a script may
-read it, for the interfaces of every WireGuard, the kernel's too. Without a subcommand it is
+wg(8) and wg-quick(8) in one command: the same arguments, and the same output wherever a script may
+read it, for the interfaces of any WireGuard, including the kernel's. Without a subcommand it runs
 "wiresnake show".
 
-Called by the name wg or wg-quick, by a symbolic link, it has that tool's subcommands alone, and
-"wg --version" begins with the word and the number that scripts expect."""
+Called as wg or wg-quick, through a symbolic link, it has only that tool's subcommands, and
+"wg --version" begins with the name and the number that scripts expect."""
 ENVIRONMENT = {
-    "WG_COLOR_MODE": "always, never or auto: colours, as of wg(8)",
-    "WG_HIDE_KEYS": "never: `show` prints private and preshared keys, as of wg(8)",
-    "WG_ENDPOINT_RESOLUTION_RETRIES": "how often a name is asked for again, or infinity; 15",
-    "WIRESNAKE_DEBUG": "1: a defect shows where it is, with a traceback that may hold secrets",
+    "WG_COLOR_MODE": "always, never or auto: colours, as in wg(8)",
+    "WG_HIDE_KEYS": "never: `show` prints private and preshared keys, as in wg(8)",
+    "WG_ENDPOINT_RESOLUTION_RETRIES": "how often resolving a name is tried again, or infinity; 15",
+    "WIRESNAKE_DEBUG": "1: a defect is shown with a traceback, which may contain secrets",
 }
 FILES = {
-    "/etc/wireguard/IFACE.conf": "what `up`, `reload` and `save` know by the interface's name",
-    "/run/wireguard/IFACE.sock": "the socket of an interface that a program runs, not the kernel",
+    "/etc/wireguard/IFACE.conf": "the file that `up`, `reload` and `save` use for an interface",
+    "/run/wireguard/IFACE.sock": "the socket of an interface that a daemon runs, not the kernel",
     "/run/wiresnake/IFACE.json": "what `up` added to this host, for `down` and `reload`",
 }
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Every page's name and text."""
+    """Yields the name and the text of every page."""
     yield "wiresnake.8", _overview()
     yield "wiresnaked.8", _page(daemon_parser(), "a WireGuard interface in userspace")
     for group in COMMANDS.values():
@@ -63,7 +63,7 @@ def _overview() -> str:
             lines += [".TP", f".BR wiresnake\\-{_text(word)} (8)", _text(summary)]
     lines += [".SH ENVIRONMENT", *_list(ENVIRONMENT), ".SH FILES", *_list(FILES)]
     lines += [".SH EXIT STATUS", *_list({str(code): text for code, text in EXIT_CODES.items()})]
-    hooks = "If a hook fails, its own code is that of `up` and `down`, 128+n if signal n ended it."
+    hooks = "If a hook fails, `up` and `down` exit with its code, or 128+n if signal n ended it."
     lines += [".PP", _text(hooks), "A PostDown that fails leaves the interface down all the same."]
     lines += _epilog(help.EXAMPLES)
     also = [".BR wiresnaked (8),", ".BR wg (8),", ".BR wg\\-quick (8)"]
@@ -104,7 +104,7 @@ def _nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterator[str]:
-    """Positional arguments and options, each group under its own heading."""
+    """Writes positional arguments and options, each group under its own heading."""
     for options, title in ((False, "ARGUMENTS"), (True, "OPTIONS")):
         actions = [
             action
@@ -129,7 +129,7 @@ def _arguments(parser: argparse.ArgumentParser, heading: str = ".SH") -> Iterato
 
 
 def _epilog(text: str, heading: str = ".SH") -> Iterator[str]:
-    """Blocks divided by empty lines. One that begins with `title:` is a section of its own; any
+    """Writes blocks separated by empty lines. A block that begins with `title:` is a section; any
     other is a note."""
     noting = False
     for block in filter(None, re.split(r"\n\s*\n", text.strip("\n"))):
@@ -148,7 +148,7 @@ def _epilog(text: str, heading: str = ".SH") -> Iterator[str]:
 
 
 def _lines(block: str) -> Iterator[str]:
-    """Indented lines stay as they are written; others are running text."""
+    """Writes paragraphs. Indented lines are kept; others are running text."""
     for indented, lines in groupby(block.splitlines(), lambda line: line.startswith("  ")):
         text = map(_text, lines)
         yield from (".nf", *text, ".fi") if indented else text
@@ -170,7 +170,7 @@ _SPECIAL = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "
 
 
 def _text(text: str) -> str:
-    """As it is, to roff: what is typed must be what is shown, and copied."""
+    """Escapes text for roff, so that it is shown, and can be copied, exactly as written."""
     escaped = "".join(_SPECIAL.get(letter, letter) for letter in text.rstrip())
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/uapi.md as the vocabulary has them (`wiresnake.uapi.vocabulary`)."""
+"""Writes the tables of docs/uapi.md from the vocabulary (`wiresnake.uapi.vocabulary`)."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs/uapi.md"
 
 
 def configuration(keys: dict[str, Key]) -> Iterable[str]:
-    """Of `get` and `set`."""
+    """Yields the table of `get` and `set`."""
     yield "| key | get | set | what |"
     yield "|---|---|---|---|"
     for name, key in keys.items():
@@ -22,7 +22,7 @@ def configuration(keys: dict[str, Key]) -> Iterable[str]:
 
 
 def report(kind: type[DeviceReport | PeerReport]) -> Iterable[str]:
-    """Of `state`: keys that share a meaning share a line."""
+    """Yields the table of `state`. Keys that share a meaning share a line."""
     yield "| key | what |"
     yield "|---|---|"
     lines: list[tuple[list[str], str]] = []
@@ -43,7 +43,7 @@ TABLES: dict[str, list[str]] = {
 
 
 def page(text: str) -> str:
-    """The page with its tables as the vocabulary has them; ValueError if one has no place."""
+    """Replaces the tables of the page. ValueError if one has no place in it, or several."""
     for name, lines in TABLES.items():
         pieces = re.split(rf"(?<=<!-- table: {name} -->\n).*?(?=\n<!-- end -->)", text, flags=re.S)
         if len(pieces) != 2:

@@ -1,4 +1,4 @@
-"""Devices that go wrong, each in its own way: `python devices.py WAY INTERFACE`."""
+"""Devices that fail in different ways: `python devices.py WAY INTERFACE`."""
 
 import socket
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def serve(interface: str, answer: bytes) -> None:
-    """An interface that is none, with a UAPI socket that answers whatever is asked."""
+    """Makes a fake interface, with a UAPI socket that answers everything."""
     subprocess.run(["ip", "link", "add", interface, "type", "dummy"], check=True)
     path = Path(f"/var/run/wireguard/{interface}.sock")
     path.parent.mkdir(exist_ok=True)
@@ -25,7 +25,7 @@ def serve(interface: str, answer: bytes) -> None:
 
 
 def die_later(interface: str, seconds: float) -> None:
-    """A real device that does not live long."""
+    """Runs a real device that dies soon."""
     real = subprocess.Popen(["wireguard-go", "--foreground", interface])
     while not Path(f"/var/run/wireguard/{interface}.sock").exists():
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What is slow does not read as wrong, and what is wrong does not read as slow."""
+"""A slow machine is not taken for a wrong device, nor a wrong device for a slow machine."""
 
 import mmap
 import multiprocessing
@@ -26,7 +26,7 @@ SLOW, FREE = 0.2, 0.001
 
 
 class Watched(Watch):
-    """A machine whose lateness is made up."""
+    """A machine with a given lateness."""
 
     def __init__(self, late: float) -> None:
         self.late = late
@@ -39,7 +39,7 @@ class Watched(Watch):
 
 
 class Fine(testbed.Testbed):
-    """A device that lives."""
+    """A device that is always alive."""
 
     def alive(self) -> bool:
         return True
@@ -96,14 +96,14 @@ def test_the_watch_keeps_the_worst_of_each_second(monkeypatch: pytest.MonkeyPatc
     assert watch.since(103).worst == 2.4
     now = 106.5  # nobody has been heard of for two seconds
     assert 1.9 < watch.since(106).worst + 1.5 < 2.1
-    now = 100.5 + machine._SECONDS  # the table begins anew, and what it held is of the past
+    now = 100.5 + machine._SECONDS  # the table begins again, and its content is old
     watch.note(0, now, 0.01)
     watch.note(1, now, 0)
     assert watch.since(now - 0.2).worst == 0.01
 
 
 def test_only_so_much_is_explained() -> None:
-    """A free machine explains nothing; a slow one what is within its reach."""
+    """An idle machine explains nothing; a slow one explains what its lateness can cause."""
     assert not Lateness(CALM / 2).explains(0)
     assert Lateness(SLOW).explains(PIECES * SLOW)
     assert not Lateness(SLOW).explains(PIECES * SLOW + 0.01)
@@ -122,8 +122,8 @@ def test_limits_widen_with_the_machine_and_only_a_little() -> None:
 
 
 def test_a_time_beyond_its_limits() -> None:
-    """It is wrong on a free machine, passes with a note on a late one, and is wrong there, too, if
-    it is far from them."""
+    """A value just outside its limits is wrong on an idle machine, and passes with a note on a late
+    one. Far outside it is wrong there, too."""
     with pytest.raises(Differs) as found:
         fine(FREE).expect_between(5.9, 5, 5.8, "after")
     assert found.value.needs == pytest.approx(0.1)
@@ -213,8 +213,8 @@ def flaky(testbed: testbed.Testbed) -> None:
 def test_a_run_repeats_with_a_bound(
     monkeypatch: pytest.MonkeyPatch, late: float, results: list[Result]
 ) -> None:
-    """The first try of each differs, the second passes: on a late machine that is a pass with a
-    note, on a free one the first try is the result."""
+    """The first try of each differs, the second passes. On a late machine the result is a pass with
+    a note, on an idle one it is the first try."""
     started: list[run._Job] = []
 
     def judge(job: run._Job, watch: Watch) -> Outcome:

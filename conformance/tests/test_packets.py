@@ -1,4 +1,4 @@
-"""Packets of the suite's own against what the kernel thinks of them is `test_run`'s; here: form."""
+"""The form of the suite's own packets. `test_run` checks that the kernel accepts them."""
 
 from wiresnake_conformance import packets
 

@@ -1,4 +1,4 @@
-"""The forms of the report, from outcomes made up."""
+"""The forms of the report, with made-up outcomes."""
 
 import json
 from dataclasses import replace
@@ -79,8 +79,8 @@ def test_junit_counts(report: Report) -> None:
 
 
 def test_what_a_slow_machine_has_to_do_with_it_is_said(report: Report) -> None:
-    """In every form: how late it was, what was tried again, and that nothing can be told of what it
-    was too slow for, which is neither a failure nor a pass."""
+    """Every form shows how late it was, what was tried again, and that a check for which it was too
+    slow has no result, neither a failure nor a pass."""
     slow = Outcome("bad", 85, "first", Result.INCONCLUSIVE, "the machine is too slow", 1, late=0.3)
     notes = ["try 1: differs: why; the machine was 0.412 s late"]
     again = Outcome("good", 85, "first", Result.PASS, "", 1, late=0.02, notes=notes)

@@ -1,4 +1,4 @@
-"""The suite as it is used: on devices that work and on those that do all that devices can."""
+"""The suite in real use, on devices that work and on devices that fail in every way."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def suite(*words: str, seconds: float = 90) -> subprocess.CompletedProcess[str]:
 
 
 def need(program: str, hint: str) -> None:
-    """What the test needs is missing: a skip that says so, but a failure in CI."""
+    """Skips the test with the missing requirement; in CI it fails."""
     root = os.geteuid() == 0
     if root and shutil.which(program):
         return
@@ -53,13 +53,13 @@ def test_list_explains_each_item_with_its_source() -> None:
         (["--daemon", "wg", "--item", "5"], "cannot be seen from outside"),
         (["--daemon", "no-such-program"], "no program no-such-program"),
         (["--daemon", "wg", "--daemon", "wg"], "the same label"),
-        (["--daemon", "wg", "--judge", "other"], "none of what is tested has that label"),
-        (["--daemon", ""], "there is no command in it"),
+        (["--daemon", "wg", "--judge", "other"], "no tested implementation has that label"),
+        (["--daemon", ""], "it has no command"),
         (["--daemon", "wg '"], "No closing quotation"),
         (["--interface", "no-such"], "no interface no-such"),
         (["--daemon", "wg", "--quick", "--item", "63"], "item 63 waits: --quick leaves it out"),
         (["--daemon", "wg", "--json", "/proc/none/x"], "cannot write /proc/none/x"),
-        (["--daemon", "wg", "--beside", "/dev/null"], "not what --json writes"),
+        (["--daemon", "wg", "--beside", "/dev/null"], "it is not a file of --json"),
     ],
 )
 def test_a_users_mistake_is_said_in_one_line(words: list[str], why: str) -> None:
@@ -71,8 +71,8 @@ def test_a_users_mistake_is_said_in_one_line(words: list[str], why: str) -> None
 
 
 def test_devices_that_fail_are_results(tmp_path: Path) -> None:
-    """They exit, never get ready, never answer, answer nonsense or die: each is said of them, and
-    a good one beside them passes."""
+    """Devices that exit, never get ready, never answer, answer nonsense or die are reported as
+    such, and a good one beside them passes."""
     need_device()
     written = tmp_path / "results.json"
     ways = ("exits", "idles", "mute", "nonsense", "dies")
@@ -104,8 +104,8 @@ def test_only_the_judged_one_decides(tmp_path: Path) -> None:
 
 
 def test_a_configured_interface_keeps_its_configuration() -> None:
-    """Peers come and go, even if the suite is killed; what was there stays, and what would change
-    it is not applicable."""
+    """Peers are added and removed again, even if the suite is killed. Existing ones stay, and
+    checks that would change them are not applicable."""
     need_device()
     script = f"""
     set -e

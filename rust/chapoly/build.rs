@@ -1,5 +1,5 @@
-//! Tells the tests whether the own cipher can run here (`cfg(runs_own)`): where it cannot, those
-//! of them that need it are ignored, which `cargo test` says, instead of passing for nothing.
+//! Sets `cfg(runs_own)` if the own cipher can run here. Elsewhere the tests that need it are
+//! reported as ignored, instead of passing without a check.
 
 #[path = "src/cpu.rs"]
 mod cpu;

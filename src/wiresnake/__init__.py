@@ -1,11 +1,11 @@
-"""WireGuard as a library: an interface, its peers, and what happens to them.
+"""WireGuard as a library: an interface, its peers and their events.
 
     config = wiresnake.Config.from_file("wg0.conf")
     async with wiresnake.Tunnel(config, interface="wg0") as tunnel:
         async for event in tunnel.events():
             print(event)
 
-Each name is imported when it is asked for: the command line must not wait for all of them.
+Each name is imported when it is first used, so that the command line need not wait for all.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""The seam: all that crosses between Python and Rust.
+"""The seam: everything that crosses between Python and Rust.
 
-Times are integer nanoseconds of CLOCK_BOOTTIME unless said otherwise. Public keys are 32 bytes.
-A secret never crosses: Python holds handles, which compare in constant time, have a redacted
-repr, no hash, and refuse to be pickled. A handle that crossed a fork raises RuntimeError on use.
+Times are integer nanoseconds of CLOCK_BOOTTIME unless stated otherwise. Public keys are 32 bytes.
+Secrets never cross: Python holds handles, which compare in constant time, have a redacted repr and
+no hash, and cannot be pickled. Using a handle after a fork raises RuntimeError.
 """
 
 from typing import Literal, Self, final
@@ -16,37 +16,51 @@ class PrivateKey:
     """A clamped Curve25519 private key."""
 
     @staticmethod
-    def generate() -> PrivateKey: ...
+    def generate() -> PrivateKey:
+        """Makes a new random key."""
     @staticmethod
     def from_hex(text: ReadableBuffer) -> PrivateKey | None:
-        """Parses 64 hex digits in place; None for the all-zero key. ValueError otherwise."""
+        """Parses 64 hex digits without copying them. None for the all-zero key; else ValueError."""
     @staticmethod
     def from_base64(text: ReadableBuffer) -> PrivateKey | None:
-        """Parses 44 characters of strict base64, in constant time; None for all zeros."""
+        """Parses 44 characters of strict base64, in constant time.
+
+        None for the all-zero key; ValueError if it is not a key.
+        """
     @property
-    def public(self) -> bytes: ...
+    def public(self) -> bytes:
+        """The public key that belongs to this key, 32 bytes."""
     def exchange(self, public: bytes) -> SharedSecret | None:
-        """X25519; None when the result is all zero (a low-order point), which must abort."""
+        """Computes X25519. None if the result is all zero (a low-order point): abort then."""
     def write_hex(self, buffer: WriteableBuffer, offset: int) -> int:
-        """Writes 64 digits at `offset`; returns the offset behind them."""
-    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int: ...
+        """Writes 64 hex digits at `offset`; returns the offset after them."""
+    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Writes 44 characters of base64 at `offset`; returns the offset after them."""
 
 @final
 class PresharedKey:
-    """A 32-byte symmetric key mixed into the handshake's second message."""
+    """A symmetric key of 32 bytes that both peers mix into the handshake's second message."""
 
     @staticmethod
-    def generate() -> PresharedKey: ...
+    def generate() -> PresharedKey:
+        """Makes a new random key."""
     @staticmethod
-    def from_hex(text: ReadableBuffer) -> PresharedKey | None: ...
+    def from_hex(text: ReadableBuffer) -> PresharedKey | None:
+        """Parses 64 hex digits without copying them. None for the all-zero key; else ValueError."""
     @staticmethod
-    def from_base64(text: ReadableBuffer) -> PresharedKey | None: ...
-    def write_hex(self, buffer: WriteableBuffer, offset: int) -> int: ...
-    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int: ...
+    def from_base64(text: ReadableBuffer) -> PresharedKey | None:
+        """Parses 44 characters of strict base64, in constant time.
+
+        None for the all-zero key; ValueError if it is not a key.
+        """
+    def write_hex(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Writes 64 hex digits at `offset`; returns the offset after them."""
+    def write_base64(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Writes 44 characters of base64 at `offset`; returns the offset after them."""
 
 @final
 class SharedSecret:
-    """The result of an exchange, of use only to `SymmetricState.mix_key`."""
+    """The result of `PrivateKey.exchange`, only for `SymmetricState.mix_key`."""
 
 @final
 class SymmetricState:
@@ -56,14 +70,14 @@ class SymmetricState:
     def copy(self) -> SymmetricState: ...
     @property
     def hash(self) -> bytes:
-        """The running hash h (public: it authenticates, it hides nothing)."""
+        """The running hash h, which is not a secret."""
     def mix_hash(self, data: bytes) -> None: ...
     def mix_key(self, material: SharedSecret | bytes) -> None: ...
     def mix_key_and_hash(self, psk: PresharedKey | None) -> None:
-        """None is the key of 32 zero bytes."""
+        """Mixes in the preshared key; None is the key of 32 zero bytes."""
     def encrypt_and_hash(self, plaintext: bytes) -> bytes: ...
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes | None:
-        """None, and an unchanged state, when the tag is wrong."""
+        """Decrypts, then mixes in the ciphertext. None, and no change, if the tag is wrong."""
     def split(
         self,
         initiator: bool,
@@ -72,14 +86,14 @@ class SymmetricState:
         created: int,
         lifetimes: tuple[int, int, int],
     ) -> Session:
-        """Derives the transport keys and wipes this state: it must not be used again.
+        """Derives the transport keys and wipes this state, which must not be used again.
 
         `lifetimes` are ages in ns: rekey when sending, rekey when receiving, reject.
         """
 
 @final
 class Session:
-    """Transport keys of one handshake, counter, replay window and limits."""
+    """The transport keys of one handshake, with counter, replay window and limits."""
 
     @property
     def local_index(self) -> int: ...
@@ -90,18 +104,24 @@ class Session:
     @property
     def created(self) -> int: ...
     def seal(self, packet: bytes, now: int) -> bytes | None:
-        """One data message for `packet`, padded by the caller; None once too old or used up."""
+        """Encrypts `packet`, which the caller has padded, into a data message.
+
+        None if the session is too old or its counter is used up.
+        """
     def open(self, datagram: bytes, now: int) -> bytes | None:
-        """The padded packet; None for a bad tag, a replay, or a session too old."""
+        """Decrypts a data message into its padded packet.
+
+        None for a bad tag, a replay, or a session that is too old.
+        """
     def rekey_due(self, now: int, sending: bool) -> bool:
-        """Whether sending (or receiving) a message now calls for a new handshake (§6.2)."""
+        """Returns whether sending (or receiving) a message now requires a new handshake (§6.2)."""
 
 @final
 class Endpoint:
-    """Where a peer's datagrams go: address, port, scope; and where its own came in.
+    """The address, port and scope that a peer's datagrams go to, and the way by which it wrote.
 
-    Equal when address, port and scope are; as text, what UAPI says. ValueError if `host` is no
-    numeric address.
+    Endpoints are equal if address, port and scope are. `str` gives the UAPI's text. ValueError if
+    `host` is not a numeric address.
     """
 
     def __new__(cls, host: str, port: int, scope: int | None = None) -> Self: ...
@@ -114,25 +134,26 @@ class Endpoint:
         """The zone of a link-local IPv6 address as an interface index, else 0."""
     @property
     def route(self) -> tuple[bytes, bytes, int, int] | None:
-        """The remote address and the local one, the interface by which the peer's datagram came in,
-        and what of the last two sticks (`tunnel.routes.Hold`); None if nothing is known."""
+        """Remote and local address, the interface by which the peer's datagram came in, and a
+        `tunnel.routes.Hold`: which of the last two sticks. None if nothing is known."""
     def __getnewargs__(self) -> tuple[str, int, int]: ...
     def __hash__(self) -> int: ...
 
 @final
 class Gate:
-    """The first look at a datagram: type, length, mac1, load, cookie, rate (§5.3, §5.4.4, §5.4.7).
+    """The first check of a datagram: type, length, mac1, load, cookie, rate (§5.3, §5.4.4, §5.4.7).
 
-    Pure but for the cookie secret's randomness. A plane has one of its own; simulations use this.
+    It is pure, except that the cookie secret is random. A plane has its own gate; this class is
+    for simulations.
     """
 
     def __init__(self) -> None: ...
     def set_identity(self, public: bytes | None) -> None:
-        """The device's own public key; without one no handshake message passes."""
+        """Sets the device's public key. With None no handshake message passes."""
     def check(
         self, datagram: bytes, source: Endpoint, now: int, queue_length: int
     ) -> Literal["drop", "data", "queue"] | bytes:
-        """What to do with the datagram; bytes are a cookie reply to send to `source`."""
+        """Returns what to do with the datagram. Bytes are a cookie reply to send to `source`."""
 
 @final
 class Entropy:
@@ -141,36 +162,38 @@ class Entropy:
     def __init__(self) -> None: ...
     def private_key(self) -> PrivateKey: ...
     def uniform(self, limit: int) -> int:
-        """A uniform integer, 0 <= n < limit."""
+        """Returns a uniform random integer, 0 <= n < limit."""
 
 def open_cookie(key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
-    """Opens a cookie reply's payload by XChaCha20-Poly1305; None when the tag is wrong."""
+    """Decrypts the cookie of a cookie reply (XChaCha20-Poly1305). None if the tag is wrong."""
 
 class PanicException(BaseException):
-    """A panic in Rust that Python's call met: a defect."""
+    """A call from Python panicked in Rust. This is a defect."""
 
 def take_panics() -> list[str]:
-    """Where Rust panicked since the last call, each place once in the life of the process, as
-    `src/outbound.rs:204:36: index out of range`. Before there is a Plane they are printed."""
+    """Returns where Rust panicked since the last call, as `src/outbound.rs:204:36: a message`.
+
+    A process reports each place once. Until there is a Plane, panics are printed instead.
+    """
 
 def cipher() -> tuple[Literal["own", "ring"], bool]:
-    """Which ChaCha20-Poly1305 this process uses, and whether the own one failed its self-test.
+    """Returns the ChaCha20-Poly1305 that this process uses, and whether "own" failed its self-test.
 
-    ValueError if WIRESNAKE_CIPHER asks for what there is not, or what this CPU cannot run.
+    ValueError if WIRESNAKE_CIPHER names an unknown one, or one that this CPU cannot run.
     """
 
 def protect_memory() -> None:
-    """No core dump, and no other process of the same user may read the memory of this one.
+    """Forbids core dumps, and reading this memory from other processes of the same user.
 
-    A program that it starts begins anew: it can be dumped, so hooks are as they always were.
+    Programs that this process starts, such as hooks, are not affected.
     """
 
 @final
 class Plane:
     """The data plane: TUN, sockets, sessions, allowed IPs, and the two threads that carry packets.
 
-    Its threads never call Python. What Python must know arrives as events (protocol/plane.py
-    describes them, and every method from `add_peer` down) and wakes `event_fd`.
+    Its threads never call Python. They post events for Python and wake `event_fd`.
+    protocol/plane.py describes the events, and every method from `add_peer` down.
     """
 
     def __init__(self) -> None: ...
@@ -179,33 +202,35 @@ class Plane:
         """Readable while events or messages wait."""
     @property
     def timer_fd(self) -> int:
-        """Readable once the deadline of `set_timer` has passed."""
+        """Readable after the deadline of `set_timer` has passed."""
     def set_timer(self, deadline: int | None) -> None: ...
     def clear_timer(self) -> None:
         """Makes `timer_fd` unreadable again."""
     def attach_tun(
         self, fd: int, mtu: int, vnet_header: bool, merge_udp: bool, merge_tcp: bool = True
     ) -> None:
-        """Duplicates `fd`, makes it non-blocking, and carries its packets out; once only.
+        """Duplicates `fd`, makes it non-blocking, and sends its packets to peers. Call it once.
 
         `vnet_header`: frames begin with a virtio header; without it no packets are merged."""
     def set_mtu(self, mtu: int) -> None: ...
     def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None:
-        """Duplicates the UDP sockets and receives from them instead of those before.
+        """Duplicates the UDP sockets and uses them instead of the previous ones.
 
         `segment`: many datagrams may be sent in one call (UDP_SEGMENT)."""
     def take_source(self, peer: int) -> Endpoint | None:
-        """The endpoint, if its `route` is known; clears the bit of SOURCE_MOVED."""
+        """Returns the endpoint if its `route` is known, and clears the bit of SOURCE_MOVED."""
     def hold_source(self, peer: int, endpoint: Endpoint, hold: int) -> None:
-        """What sticks from now on; nothing happens if the peer has moved meanwhile."""
+        """Sets the `Hold` of the peer's source, unless the peer has moved meanwhile."""
     def close(self) -> None:
-        """Stops and joins the threads, closes device and sockets. Safe to call twice."""
+        """Stops and joins the threads, closes device and sockets. It is safe to call twice."""
     def set_identity(self, public: bytes | None) -> None: ...
     def take_events(self) -> list[tuple[int, int]]: ...
     def take_message(self) -> tuple[bytes, Endpoint] | None: ...
     def keep_others(self, kept: bool) -> None:
-        """Whether datagrams that are not WireGuard's are kept for `take_other`: 128 of at most 1500
-        bytes. At first none is."""
+        """Keeps datagrams that are not WireGuard's for `take_other`, or stops that.
+
+        At most 128 are kept, of at most 1500 bytes each. It is off at first.
+        """
     def take_other(self) -> tuple[bytes, Endpoint] | None: ...
     def add_peer(self) -> int: ...
     def remove_peer(self, peer: int) -> None: ...
@@ -232,14 +257,14 @@ class Plane:
     def disarm(self, peer: int, kind: int, stamp: int) -> bool: ...
     def transfer(self, peer: int) -> tuple[int, int]: ...
     def describe(self, peers: list[tuple[int, bytes, int, int, dict[Prefix, None]]]) -> list[bytes]:
-        """Peers' parts of a UAPI `get`, their preshared keys as zeros for the caller to overwrite;
-        nothing of a peer that is no more.
+        """Writes the peers' parts of a UAPI `get`. A removed peer gives an empty text.
 
-        Of each: the peer, public key, last handshake in ns since 1970, persistent keepalive in
-        seconds, allowed IPs."""
+        The arguments for each peer: its number, public key, last handshake in ns since 1970,
+        persistent keepalive in seconds, allowed IPs. Preshared keys are written as zeros, which
+        the caller overwrites."""
     def describe_state(self, peers: list[int], now: int) -> list[bytes]:
-        """What the plane knows of peers for a `state`; nothing of a peer that is no more."""
+        """Writes the plane's part of a `state` of each peer. A removed peer gives an empty text."""
     def offloads(self) -> tuple[bool, bool, bool]:
-        """Whether datagrams are sent many at a time, and packets of TCP, and of UDP, are merged."""
+        """Returns whether datagrams are sent many at a time, and TCP and UDP packets merged."""
     def describe_drops(self, now: int) -> str:
-        """The same of the device: what was dropped before it was anybody's."""
+        """Writes the plane's part of a device's `state`: packets dropped without a known peer."""

@@ -1,4 +1,4 @@
-"""The argument parser of all subcommands, with the same help, errors and exit codes."""
+"""The argument parser of all commands, for one style of help, error messages and exit codes."""
 
 import argparse
 from pathlib import Path
@@ -6,23 +6,25 @@ from typing import Any, NoReturn
 
 EXIT_CODES = {
     0: "success",
-    1: "failure, or a wrong command line, as for wg(8): nothing was changed, or everything was"
-    " undone except what hooks did",
+    1: "failure, including a wrong command line, as in wg(8): nothing was changed, or everything"
+    " was undone except what hooks did",
     2: "`reload --diff`: the running interface differs from its file",
-    3: "`why`: the peer is not talking, or its packets are dropped",
+    3: "`why`: the peer is not talking, or some of its packets are dropped",
     129: "hung up (SIGHUP)",
     130: "interrupted (SIGINT)",
     141: "the reader of the output went away (SIGPIPE)",
     143: "ended (SIGTERM)",
 }
 """Every exit code of a subcommand. `up` and `down` may also return a failed hook's own code.
-argparse's own 2 for a wrong command line would be mistaken for `reload --diff`."""
+
+A wrong command line is 1, not argparse's 2, which has a meaning for `reload --diff`."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that reports a mistake in one line with exit code 1. Options cannot be
-    abbreviated: an abbreviation in a script would change its meaning once another option begins
-    with the same letters.
+    """An ArgumentParser that reports an error in one line, with a hint, and exits with code 1.
+
+    Options cannot be abbreviated: an abbreviation in a script would change its meaning when a new
+    option begins with the same letters.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -31,14 +33,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(1, f"{self.prog}: {message}; `{self.prog} --help` says what it takes\n")
+        self.exit(1, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
     def add_config(self, what: str = "friendly names are") -> None:
-        """Adds --config, the option of every subcommand that shows names of peers."""
+        """Adds the option of the commands that show peers by name."""
         self.add_argument(
             "--config",
             metavar="FILE",
             type=Path,
-            help=f"the file from which {what} read (default: the file of `up`, or"
-            " /etc/wireguard/IFACE.conf)",
+            help=f"file from which {what} read (that of `up`, or /etc/wireguard/IFACE.conf)",
         )

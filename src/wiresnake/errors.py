@@ -1,4 +1,7 @@
-"""What the user can get wrong. A hostile or broken peer never raises: its packets are nothing."""
+"""The errors that a user can cause. A hostile or broken peer causes none: its packets are dropped.
+
+`DEFECTS` are bugs of this package.
+"""
 
 from typing import Final, TypeAlias
 
@@ -6,28 +9,31 @@ from wiresnake._native import PanicException
 
 Defect: TypeAlias = Exception | PanicException
 DEFECTS: Final = (Exception, PanicException)
-"""For an `except` that survives a defect, in Rust too: a panic there is no Exception."""
+"""For an `except` that survives any defect. A panic in Rust is not an Exception."""
 
 
 class WiresnakeError(Exception):
-    """Base of all errors of this package: says what, where, and what to do."""
+    """The base class of all errors of this package."""
 
     @property
     def message(self) -> str:
-        """What it says, in one line; `str` of a HostError begins with the number of the error."""
+        """The error in one line. Unlike `str`, it does not show the errno of a HostError."""
         return str(getattr(self, "strerror", None) or self)
 
 
 class ConfigError(WiresnakeError, ValueError):
-    """A configuration, a key or a UAPI line that cannot be meant."""
+    """A configuration, a key, an address or another value is not valid."""
 
 
 class HostError(WiresnakeError, OSError):
-    """The operating system refused what a tunnel needs: a TUN device, a port, a socket file."""
+    """The operating system refused something, such as a TUN device, a port or a socket file.
+
+    `errno` is its error number, and `strerror` says what failed.
+    """
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line: ours, the system's own words, or a defect's kind."""
+    """Returns an error in one line, in the words of this package, the system or Python."""
     if isinstance(error, WiresnakeError):
         return error.message
     said = isinstance(error, OSError) and (error.strerror or str(error))

@@ -1,42 +1,43 @@
-"""What happens to the peers of an interface: one class for each event.
+"""The events of an interface's peers, one class each.
 
-They are made only while somebody listens. `wiresnake.Tunnel.events` yields them, the daemon writes
-them as text (`events=1`, docs/uapi.md), and `wiresnake events` reads that text back into them.
+Events are made only while somebody listens. `wiresnake.Tunnel.events` yields them, the daemon
+writes them as text (`events=1`, docs/uapi.md), and `wiresnake events` parses that text.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 Ended = Literal["expired", "no_answer", "removed", "down"]
-"""Why a peer is no longer connected. `expired`: its last keys were wiped, 540 s after they were
-made; `no_answer`: 20 initiations were in vain, in 100 s; `removed`: it is no longer a peer; `down`:
-the interface went down."""
+"""Why a peer is no longer connected.
+
+`expired`: its last keys were wiped, 540 s after they were made. `no_answer`: 20 initiations in
+100 s got no answer. `removed`: the peer was removed. `down`: the interface went down."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerEvent:
-    """Something happened to a peer."""
+    """The base class of all events of a peer."""
 
     public_key: str
-    """In base64, as in configuration files."""
+    """The peer's public key in base64, as in configuration files."""
     endpoint: str | None
-    """Where its datagrams go by now: `192.0.2.1:51820`, `[2001:db8::1]:51820`; None is unknown."""
+    """The peer's present endpoint, as `192.0.2.1:51820` or `[2001:db8::1]:51820`; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeCompleted(PeerEvent):
-    """A handshake made a session with a peer that had none; `Connected` follows."""
+    """A handshake made a session with a peer that had none. `Connected` follows."""
 
     initiator: bool | None = None
-    """Whether it was we who began; None where only the result can be seen, as of the kernel's."""
+    """True if this side initiated; None if that is unknown, as with a kernel interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed(PeerEvent):
-    """A handshake made a new session with a peer that was connected."""
+    """A handshake made a new session with a peer that was connected already."""
 
     initiator: bool | None = None
-    """Whether it was we who began; None where only the result can be seen, as of the kernel's."""
+    """True if this side initiated; None if that is unknown, as with a kernel interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +47,45 @@ class Connected(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class Disconnected(PeerEvent):
-    """The peer was connected, and is no longer."""
+    """The peer was connected and no longer is."""
 
     reason: Ended
 
 
 @dataclass(frozen=True, slots=True)
 class Roamed(PeerEvent):
-    """An authenticated message came from elsewhere; of data at most one event a second and peer."""
+    """The endpoint changed, because an authenticated message came from elsewhere.
+
+    Data causes at most one such event per second and peer.
+    """
 
     old_endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable(PeerEvent):
-    """Nothing gets through to the peer, connected or not."""
+    """Nothing gets through to the peer. It may still be connected."""
 
     reason: Literal["no_answer", "send_error"]
-    """`no_answer`: initiations were in vain; `send_error`: the kernel refused to send, which is
-    reported at most once a second and peer."""
+    """`no_answer`: initiations got no answer. `send_error`: the kernel refused to send; there is
+    at most one such event per second and peer."""
     initiations: int | None = None
-    """How many, since the last completed handshake; with `no_answer`."""
+    """With `no_answer`: the number of initiations since the last completed handshake."""
     errno: int | None = None
-    """The kernel's, positive; with `send_error`."""
+    """With `send_error`: the kernel's error number, positive."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRejected(PeerEvent):
-    """A packet of the peer came from an inner address that is not among its allowed IPs; at most
-    one event a second and peer."""
+    """A packet of the peer was dropped, as its inner source is not among the peer's allowed IPs.
+
+    There is at most one such event per second and peer.
+    """
 
     source: str
-    """That address, of the last such packet."""
+    """The source address of the last such packet."""
     count: int
-    """How many packets there have been."""
+    """The number of such packets so far."""
 
 
 Step = Literal[
@@ -91,25 +97,29 @@ Step = Literal[
     "session made",
     "keepalive",
 ]
-"""Each is a decision of our own, or was authenticated and fresh. A `keepalive` is an empty packet
-that goes out unless others wait."""
+"""A step of a handshake: a decision of this side, or an authentic and fresh message.
+
+A `keepalive` is an empty packet, which is only sent if no other packet waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeStep(PeerEvent):
-    """A step on the way to what the other events report. Only the log hears of it, at debug level:
-    `Tunnel.events` and `events=1` do not."""
+    """A step of a handshake. It only goes to the log, at debug level.
+
+    `Tunnel.events` and `events=1` do not report it.
+    """
 
     step: Step
     number: int | None = None
-    """Of an initiation that was sent: the how manieth since the last completed handshake."""
+    """For a sent initiation: its number since the last completed handshake, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventsLost:
-    """The listener was too slow, and the oldest events were dropped."""
+    """The reader was too slow, so its oldest events were dropped."""
 
     count: int
+    """The number of lost events."""
 
 
 Event = PeerEvent | EventsLost

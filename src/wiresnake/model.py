@@ -1,4 +1,7 @@
-"""The nouns of a configuration: frozen, the one truth that every dialect is read into."""
+"""The values of a configuration and of a device's state, all immutable.
+
+Every configuration format is parsed into these.
+"""
 
 import ipaddress
 from dataclasses import dataclass
@@ -15,9 +18,9 @@ class _Network(NamedTuple):
 
 
 class Prefix(_Network):
-    """A network of allowed IPs: 4 or 16 address bytes with host bits zero, and a length.
+    """A network of allowed IPs: an address of 4 or 16 bytes with zero host bits, and a length.
 
-    ConfigError if there is no such network.
+    ConfigError if the values are not a network.
     """
 
     __slots__ = ()
@@ -32,9 +35,9 @@ class Prefix(_Network):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `address[/length]`; host bits are cut off, as the kernel does.
+        """Parses `address[/length]`. Host bits are set to zero, as by the kernel.
 
-        A dotted mask or a zone is refused, as by `wg`. ConfigError says what is wrong.
+        ConfigError if it is not a network. A dotted mask or a zone is refused, as by `wg`.
         """
         host, slash, suffix = text.partition("/")
         try:
@@ -48,35 +51,42 @@ class Prefix(_Network):
         if length > bits:
             raise ConfigError(f"not an IP network: {text!r}")
         network = int.from_bytes(address) >> (bits - length) << (bits - length)
-        return cls._make((network.to_bytes(len(address)), length))  # Nothing is left to judge.
+        return cls._make((network.to_bytes(len(address)), length))  # It is valid already.
 
 
 class Clear(Enum):
-    """Remove the value, where None means: leave it as it is."""
+    """The type of `CLEAR`, which removes a value in a change. None leaves the value unchanged."""
 
     CLEAR = "clear"
 
 
 CLEAR: Literal[Clear.CLEAR] = Clear.CLEAR
+"""Removes a value in a `DeviceChange` or `PeerChange`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """What to do to one peer; None leaves a value as it is."""
+    """A change of one peer. None leaves a value unchanged.
+
+    ConfigError if no peer can have one of the values.
+    """
 
     public_key: bytes
+    """32 bytes."""
     remove: bool = False
+    """Removes the peer."""
     update_only: bool = False
+    """Skips the change if there is no such peer, instead of adding it."""
     preshared_key: PresharedKey | Clear | None = None
     endpoint: Endpoint | None = None
     persistent_keepalive: int | None = None
     """Seconds, 1 to 65535; 0 is off."""
     replace_allowed_ips: bool = False
+    """Removes the allowed IPs that the peer had before."""
     allowed_ips: tuple[tuple[bool, Prefix], ...] = ()
-    """In order; True adds the prefix, False removes it if this peer has it."""
+    """In this order, True adds the prefix, and False removes it if this peer has it."""
 
     def __post_init__(self) -> None:
-        """ConfigError says which value no peer can have."""
         if not isinstance(self.public_key, bytes) or len(self.public_key) != 32:
             raise ConfigError("public_key is not a key of 32 bytes")
         check_number("persistent_keepalive", self.persistent_keepalive, 16)
@@ -84,7 +94,10 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What to do to a device: one UAPI `set`, or a file. Applied whole or not at all."""
+    """A change of a device, from a UAPI `set` or a file. It is applied as a whole or not at all.
+
+    None leaves a value unchanged. ConfigError if no device can have one of the values.
+    """
 
     private_key: PrivateKey | Clear | None = None
     listen_port: int | None = None
@@ -92,16 +105,16 @@ class DeviceChange:
     fwmark: int | None = None
     """0 is off."""
     replace_peers: bool = False
+    """Removes all peers that the device had before."""
     peers: tuple[PeerChange, ...] = ()
 
     def __post_init__(self) -> None:
-        """ConfigError says which value no device can have."""
         check_number("listen_port", self.listen_port, 16)
         check_number("fwmark", self.fwmark, 32)
 
 
 def check_number(name: str, value: int | None, bits: int) -> None:
-    """ConfigError if the value, which is called `name`, is no number of so many bits."""
+    """Raises ConfigError, with this `name`, if the value is not an unsigned number of `bits`."""
     if value is not None and not 0 <= value < 1 << bits:
         raise ConfigError(f"{name} is not a number from 0 to {(1 << bits) - 1}: {value}")
 
@@ -115,42 +128,44 @@ class Note(NamedTuple):
 
 
 class Stranger(NamedTuple):
-    """Who wanted to be a peer and is none: how many initiations, and the last one."""
+    """The initiations by keys of no peer: their number, and the last one."""
 
     number: int
     public_key: bytes
-    """As it says; nothing proves it."""
+    """The key as claimed, without proof."""
     endpoint: Endpoint
     last: int
     """In ns of CLOCK_BOOTTIME."""
 
 
 class Dns(NamedTuple):
-    """Name servers by address, and the domains in which they are asked for short names."""
+    """Name servers, and the search domains for short names."""
 
     servers: tuple[str, ...] = ()
+    """IP addresses."""
     search: tuple[str, ...] = ()
+    """Domains."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """What a device is, without its peers."""
+    """The present state of a device, without its peers."""
 
     private_key: PrivateKey | None
     listen_port: int
-    """0 before the first bind to any port."""
+    """The UDP port; 0 if it is any port and none was bound yet."""
     fwmark: int
     """0 is off."""
     up: bool = False
     bound: bool = False
-    """It has its UDP sockets, which it has only while it is up."""
+    """Whether it has its UDP sockets. It only has them while it is up."""
     bind_error: int = 0
-    """The errno for which it is up without them; they are tried again."""
+    """The errno if it is up without sockets, else 0. Opening them is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """What a peer is at the moment."""
+    """The present state of a peer."""
 
     public_key: str
     """In base64."""
@@ -158,7 +173,7 @@ class PeerStatus:
     allowed_ips: tuple[Prefix, ...]
     """In the order in which they were added."""
     latest_handshake: int
-    """In ns since 1970; 0 is never."""
+    """The time of the last completed handshake, in ns since 1970; 0 is never."""
     received: int
     sent: int
     """Bytes of the outer UDP payload."""

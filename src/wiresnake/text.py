@@ -16,12 +16,12 @@ def base64_text(key: bytes) -> str:
 
 
 def ip_text(address: bytes) -> str:
-    """Of 4 or 16 bytes."""
+    """Writes an address of 4 or 16 bytes as text."""
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 def zone_text(scope: int) -> str:
-    """The name of a scope's interface, as getnameinfo gives it."""
+    """Returns the name of a scope's interface, or its number without one, as getnameinfo does."""
     try:
         return socket.if_indextoname(scope)
     except OSError:
@@ -37,18 +37,18 @@ def write_endpoint(endpoint: "Endpoint") -> str:
 
 
 def split_endpoint(text: str) -> tuple[str, str]:
-    """The host of `host:port` or `[host]:port`, with its zone if it has one, and the port."""
+    """Splits `host:port` or `[host]:port`. The host keeps its zone."""
     host, _, port = text.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), port
 
 
 def host_of(endpoint: str) -> str:
-    """The host of `host:port` or `[host]:port`, without a zone."""
+    """Returns the host of `host:port` or `[host]:port`, without a zone."""
     return split_endpoint(endpoint)[0].partition("%")[0]
 
 
 def read_endpoint(text: str) -> "Endpoint":
-    """Of what `write_endpoint` gives, or a state; ValueError or OSError otherwise."""
+    """Parses the text of `write_endpoint`, or of a `state`; else ValueError or OSError."""
     from wiresnake._native import Endpoint
 
     host, port = split_endpoint(text)
@@ -58,24 +58,24 @@ def read_endpoint(text: str) -> "Endpoint":
 
 
 def unsigned(text: str, bits: int) -> int:
-    """Reads a decimal number of ASCII digits below 2**bits; ValueError otherwise."""
+    """Parses a decimal number of ASCII digits below 2**bits; else ValueError."""
     if not (text.isascii() and text.isdecimal()) or int(text) >> bits:
         raise ValueError(f"not a number from 0 to {(1 << bits) - 1}")
     return int(text)
 
 
 def wipe(buffer: bytearray) -> None:
-    """Overwrites a buffer that held secrets, in place."""
+    """Overwrites a buffer of secrets with zeros, in place."""
     buffer[:] = bytes(len(buffer))
 
 
 def word(value: object) -> str:
-    """A value as text."""
+    """Writes a value as text, a bool as `true` or `false`."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def hex_key(digits: str) -> bytes:
-    """The 32 bytes of a key in 64 hexadecimal digits; ValueError otherwise."""
+    """Parses 64 hexadecimal digits as a key of 32 bytes; else ValueError."""
     public = bytes.fromhex(digits)
     if len(public) != 32 or len(digits) != 64:
         raise ValueError

@@ -1,7 +1,7 @@
-"""Runs commands inside the inner kernel for whoever connects: started by init.sh, which says how.
+"""Runs commands inside the inner kernel for anyone who connects. init.sh starts it.
 
-A connection is one command: a line of JSON comes, frames of output go, the last with the exit
-code. A connection that closes earlier ends its command and all that this has started.
+Each connection is one command. It gets a line of JSON and returns frames of output, the last one
+with the exit code. If a connection closes earlier, its command is ended with all its children.
 """
 
 import json
@@ -23,7 +23,7 @@ OUTSIDE = ["nsenter", "--net=/proc/1/ns/net", "--"]  # the agent's network is it
 
 
 class Command(socketserver.StreamRequestHandler):
-    """One command, from its connection's beginning to its end."""
+    """One command, from the start of its connection to the end."""
 
     def handle(self) -> None:
         request = json.loads(self.rfile.readline())
@@ -49,7 +49,7 @@ class Command(socketserver.StreamRequestHandler):
             self._send(EXIT, str(code if code >= 0 else 128 - code).encode())
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """Output as it comes, until both its pipes are closed."""
+        """Passes on output as it comes, until both pipes are closed."""
         assert process.stdout is not None
         assert process.stderr is not None
         with selectors.DefaultSelector() as selector, process.stdout, process.stderr:

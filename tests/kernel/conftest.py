@@ -1,4 +1,4 @@
-"""An inner kernel for a test; and what takes minutes begins before all tests."""
+"""Provides an inner kernel for tests. What takes minutes starts before all tests."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ __all__ = ["machine", "make_host", "ours"]
 
 @pytest.fixture(scope="session")
 def watch() -> Iterator[Watch]:
-    """How late this machine is: limits of time are wider by what it explains."""
+    """Measures how late this machine is, to widen limits of time."""
     with Watch() as watch:
         watch.measure()
         yield watch
@@ -37,7 +37,7 @@ def kernel(inner_kernel: None) -> Iterator[Uml]:
 
 @pytest.fixture(scope="session")
 def lasting(inner_kernel: None, ours: Implementation) -> Iterator[dict[str, Lasting]]:
-    """Two tunnels with pings for longer than a session lasts, by who began."""
+    """Two tunnels with pings for longer than a session lasts, by the initiator."""
     with contextlib.ExitStack() as stack:
         made = {}
         for first in ("ours", "theirs"):

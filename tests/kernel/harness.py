@@ -1,4 +1,4 @@
-"""Tunnels between our daemon in a host and Linux's WireGuard in an inner kernel."""
+"""Tunnels between wiresnaked in a host and Linux's WireGuard in an inner kernel."""
 
 import contextlib
 import ipaddress
@@ -23,7 +23,7 @@ from lab.hosts import Host
 
 FOLDER = Path(__file__).parent
 PYTHON = [sys.executable, "-IS"]
-"""The quickest start: the scripts in this folder need nothing but the standard library."""
+"""Starts Python quickly, as the scripts in this folder only need the standard library."""
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
 
@@ -49,7 +49,7 @@ def connect(
     first: str = "ours",
     outer: int = 4,
 ) -> tuple[End, End]:
-    """A tunnel where only the end that is `first` knows the other's endpoint: it must begin."""
+    """Makes a tunnel where only `first` knows the other's endpoint, so it must initiate."""
     theirs, our = on_cable(kernel, host, kernel.cable(0, host))
     ours.start(host)
     LINUX.start(kernel)
@@ -59,7 +59,7 @@ def connect(
 
 
 def assert_stream(listener: End, caller: End, version: int, size: int = 4 << 20) -> None:
-    """A TCP connection carries other random bytes each way at the same time, unchanged."""
+    """Checks that a TCP connection carries random bytes both ways at the same time, unchanged."""
     script = [*PYTHON, str(FOLDER / "stream.py")]
     target = listener.inner[version]
     server = listener.host.start(*script, "listen", target, str(size))
@@ -71,7 +71,7 @@ def assert_stream(listener: End, caller: End, version: int, size: int = 4 << 20)
 
 
 class Lasting:
-    """A tunnel with pings both ways for more than REKEY_AFTER_TIME, which began with the object."""
+    """A tunnel with pings both ways for more than REKEY_AFTER_TIME, from its creation on."""
 
     COUNT, INTERVAL = 650, 0.2
 
@@ -87,7 +87,7 @@ class Lasting:
 
 
 class Packets:
-    """IP packets put on and taken from an interface as they are, on either end."""
+    """Sends and receives raw IP packets on an interface, on either end."""
 
     def __init__(self, host: Host, device: str) -> None:
         self.host, self.device = host, device
@@ -98,20 +98,20 @@ class Packets:
         self.host.run(*self.script, "send", self.device, str(pause), text=text)
 
     def route(self, packets: Iterable[bytes], pause: float = 0.005) -> None:
-        """As `send`, but the host's routes decide where they go."""
+        """Sends packets by the host's routes."""
         text = "".join(packet.hex() + "\n" for packet in packets)
         self.host.run(*self.script, "route", str(pause), text=text)
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[list[bytes]]:
-        """What comes in from the beginning of the block is in the list at its end."""
+        """Collects packets that come in during the block, in a list that is filled at its end."""
         before = self._taps()
         catcher = self.host.start(*self.script, "catch", self.device)
         hosts.wait_for("the catcher", lambda: self._taps() > before)
         packets: list[bytes] = []
         try:
             yield packets
-            time.sleep(0.2)  # what is under way arrives
+            time.sleep(0.2)  # lets late packets arrive
         finally:
             _, output = catcher.stop()
         packets += map(bytes.fromhex, output.split())
@@ -121,7 +121,7 @@ class Packets:
 
 
 class Flood:
-    """Initiations with a right mac1, all different and of keys that nobody knows."""
+    """A flood of initiations with a right mac1, all different and from unknown keys."""
 
     def __init__(self, out: socket.socket, target: tuple[str, int], public: str, rate: int) -> None:
         self.out, self.target, self.rate = out, target, rate
@@ -150,7 +150,7 @@ class Flood:
 
 
 class Outer(NamedTuple):
-    """A UDP datagram on the cable, with all of its header that a sender chooses."""
+    """A UDP datagram on the cable, with the header fields that a sender chooses."""
 
     source: str
     target: str
@@ -167,10 +167,10 @@ class Outer(NamedTuple):
 
 
 class OuterTap(Wiretap):
-    """Keeps what the other tap leaves out. It sits on our host's end of the cable."""
+    """Records what the other tap leaves out, on the host's end of the cable."""
 
     def datagrams(self, source: str | None = None, kind: int | None = None) -> list[Outer]:
-        """What has passed since the last call."""
+        """Returns the datagrams since the last call."""
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -199,7 +199,7 @@ def _outer6(data: bytes) -> Outer:
 def inner_packet(
     source: str, target: str, *, tos: int = 0, ttl: int = 64, body: bytes = b"packet"
 ) -> bytes:
-    """A UDP packet from port 7000 to port 7001, where nobody listens."""
+    """Makes a UDP packet from port 7000 to port 7001, where nobody listens."""
     addresses = b"".join(ipaddress.ip_address(one).packed for one in (source, target))
     udp = struct.pack(">HHHH", 7000, 7001, 8 + len(body), 0) + body
     pseudo = addresses + struct.pack(">II", len(udp), socket.IPPROTO_UDP)

@@ -1,7 +1,7 @@
-"""Puts packets on an interface, or catches what comes in: lines of hexadecimal.
+"""Sends packets on an interface, or catches incoming ones, as lines of hexadecimal.
 
-`packets.py send DEVICE PAUSE` reads them and puts them there; `packets.py route PAUSE` reads them
-and lets routes decide; `packets.py catch DEVICE` catches what comes in until it is ended.
+`packets.py send DEVICE PAUSE` sends them on a device; `packets.py route PAUSE` sends them by the
+routes; `packets.py catch DEVICE` catches incoming packets until it is ended.
 """
 
 import signal
@@ -34,13 +34,13 @@ def route(pause: float) -> None:
         packet = bytes.fromhex(line)
         version = packet[0] >> 4
         target = packet[16:20] if version == 4 else packet[24:40]
-        with suppress(OSError):  # Linux's WireGuard says here too that there is no peer
+        with suppress(OSError):  # Linux's WireGuard also reports here that there is no peer
             out[version].sendto(packet, (socket.inet_ntop(families[version], target), 0))
         time.sleep(pause)
 
 
 def catch(device: str) -> None:
-    """Prints only at its end: nobody reads before."""
+    """Catches packets and prints them at the end, as nobody reads earlier."""
     packets = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as tap, suppress(SystemExit):

@@ -1,4 +1,4 @@
-"""One end of a TCP connection that carries random bytes both ways; prints a hash of each way.
+"""One end of a TCP connection with random bytes both ways. Prints a hash of each direction.
 
 `stream.py listen|call ADDRESS BYTES`: first what was sent, then what was received.
 """
@@ -36,7 +36,7 @@ def connection(role: str, address: str, family: socket.AddressFamily) -> socket.
 
 
 def call(address: str) -> socket.socket:
-    """The listener may still be starting, so several attempts."""
+    """Connects, with several attempts, as the listener may still be starting."""
     deadline = time.monotonic() + 20
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Load: each end demands a cookie of the other, gets it, and the handshake completes."""
+"""Under load each end asks the other for a cookie, gets it, and completes the handshake."""
 
 import socket
 
@@ -21,7 +21,7 @@ OTHER = "192.0.2.50"
 
 
 def flooder(host: Host) -> socket.socket:
-    """A socket with an address of its own, so that its flood takes nobody's share."""
+    """Opens a socket with its own address, so that its flood does not use up another's limit."""
 
     def make() -> socket.socket:
         new = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -40,7 +40,7 @@ def hears(out: socket.socket) -> bool:
 
 
 def handshake_under_load(begins: End, answers: End, tap: OuterTap) -> list[Outer]:
-    """The handshake messages and cookie replies between the two, until both have a session."""
+    """Returns the handshake messages and cookie replies until both ends have a session."""
     seen: list[Outer] = []
 
     def done() -> bool:
@@ -59,7 +59,7 @@ def handshake_under_load(begins: End, answers: End, tap: OuterTap) -> list[Outer
 
 
 def assert_cookie_was_paid(seen: list[Outer], begins: End, answers: End) -> None:
-    """First a cookie reply; then an initiation with mac2, and that one is answered."""
+    """Checks that a cookie reply comes first, then an initiation with mac2 that is answered."""
     kinds = [(one.source, one.kind) for one in seen]
     first, cookie = kinds[:2]
     assert first == (begins.outer[4], INITIATION)

@@ -1,4 +1,4 @@
-"""What a sender hears of packets that cannot be sent: the same from our daemon and from Linux."""
+"""ICMP errors about packets that cannot be sent are the same from wiresnaked and from Linux."""
 
 from interop.harness import End, Implementation, MakeHost
 from kernel.harness import Packets, connect, inner_packet, ip_packet
@@ -14,7 +14,7 @@ ICMP_ERRORS, ICMP_OTHERS = (3, 4, 5, 11, 12), (0, 8, 13, 14, 17, 18)
 ICMPV6_ERRORS, ICMPV6_OTHERS = (1, 2, 3, 4), (128, 129)
 UDP, ICMPV6 = 17, 58
 PAUSE = 0.012
-"""What counts here is who is answered, not how often: ours answer no more than 100 a second."""
+"""Seconds between packets, as wiresnaked sends at most 100 errors per second."""
 HOP_BY_HOP, FRAGMENT, DESTINATION = 0, 44, 60
 
 
@@ -32,7 +32,7 @@ def packets(version: int) -> list[bytes]:
 
 
 def v4(target: str) -> list[bytes]:
-    """Errors and later fragments must not be answered, whatever else they are."""
+    """IPv4 packets, among them errors and later fragments, which must not be answered."""
     source = SOURCE[4]
     udp = inner_packet(source, target)[20:]
     kinds = [*ICMP_ERRORS, *ICMP_OTHERS, 41, 255]
@@ -44,7 +44,7 @@ def v4(target: str) -> list[bytes]:
 
 
 def v6(target: str) -> list[bytes]:
-    """Also behind extension headers."""
+    """IPv6 packets, also with extension headers."""
     source = SOURCE[6]
     made = []
     for kind in (*ICMPV6_ERRORS, *ICMPV6_OTHERS, 5, 127, 130, 137, 200):
@@ -62,7 +62,7 @@ def v6(target: str) -> list[bytes]:
 
 
 def answers(end: End, device: str, sent: list[bytes]) -> list[list[bytes]]:
-    """For each packet what its sender hears: a packet that always has an answer ends its part."""
+    """Returns the answers to each packet. A packet that always has an answer marks the end."""
     version = sent[0][0] >> 4
     marker = inner_packet(SOURCE[version], NOBODY[version], body=b"the end")
     with Packets(end.host, device).caught() as caught:
@@ -79,8 +79,8 @@ def answers(end: End, device: str, sent: list[bytes]) -> list[list[bytes]]:
 
 
 def _comparable(packet: bytes) -> bytes:
-    """Without what may differ: Linux answers from an own address, numbers its packets and labels
-    their flows."""
+    """Clears what may differ: Linux answers from its own address, numbers its packets and sets flow
+    labels."""
     if packet[0] >> 4 == 4:
         return packet[:4] + packet[6:10] + packet[16:]
     return packet[:1] + bytes([packet[1] & 0xF0]) + packet[4:8] + packet[24:42] + packet[44:]
@@ -98,7 +98,7 @@ def test_what_cannot_be_sent_is_answered(
         end.host.run("sysctl -q -w net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")
     for version in (4, 6):
         sent = packets(version)
-        # Ours come from the interface, Linux's by the loopback, as it speaks to itself.
+        # Errors of wiresnaked come from the interface, those of Linux over the loopback.
         heard = [answers(our, our.interface, sent), answers(their, "lo", sent)]
         assert len(heard[0]) == len(heard[1]) == len(sent)
         differing = [

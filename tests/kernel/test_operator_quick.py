@@ -1,4 +1,4 @@
-"""`wiresnake up`, `reload` and `down` of the kernel's own WireGuard, in an inner kernel."""
+"""`wiresnake up`, `reload` and `down` with the kernel's WireGuard, in an inner kernel."""
 
 import re
 
@@ -21,7 +21,7 @@ ip -4 route show table all; ip -6 route show table all"""
 
 
 def test_up_reload_and_down(kernel: Uml, make_host: MakeHost, ours: Implementation) -> None:
-    """A tunnel in which no ping is lost by a reload, and which `down` leaves no trace of."""
+    """A reload loses no ping, and `down` removes every trace of the tunnel."""
     host = make_host("ours")
     theirs, our = on_cable(kernel, host, kernel.cable(0, host))
     ours.start(host)

@@ -1,4 +1,4 @@
-"""`why`, `events` and `metrics` on a device of the kernel, which tells nothing and is watched."""
+"""`why`, `events` and `metrics` with a kernel device, which reports nothing and is polled."""
 
 import json
 import sys

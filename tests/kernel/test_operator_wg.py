@@ -1,4 +1,4 @@
-"""`wiresnake` as `wg` on the kernel's own devices, beside stock `wg`."""
+"""`wiresnake` as `wg` with kernel devices, compared with stock `wg`."""
 
 import base64
 import os
@@ -27,7 +27,7 @@ ALLOWED_IPS = 1_000
 
 
 def test_beside_stock_wg(inner_kernel: None, tmp_path: Path) -> None:
-    """All that tests/interop/test_operator_wg.py has for daemons."""
+    """Runs the comparisons that tests/interop/test_operator_wg.py makes for daemons."""
     words_of_set = write_key_files(tmp_path, *SET)
     with Uml() as kernel:
         sides = SideBySide(kernel)
@@ -47,7 +47,7 @@ def test_beside_stock_wg(inner_kernel: None, tmp_path: Path) -> None:
 
 
 def test_many_peers_and_many_allowed_ips(kernel: Uml) -> None:
-    """More than fits into a message of netlink, in either direction."""
+    """Uses more than fits into a netlink message, in both directions."""
     sides = SideBySide(kernel)
     for name in ("wg0", "wg1"):
         LINUX.start(kernel, name)
@@ -79,7 +79,8 @@ def test_many_peers_and_many_allowed_ips(kernel: Uml) -> None:
 
 
 def test_a_daemon_goes_before_the_kernel(kernel: Uml) -> None:
-    """As long as it listens: what a dead one left is removed, and the kernel's is taken."""
+    """A daemon is used while it listens. The socket of a dead one is removed, and the kernel's
+    interface is used."""
     sides = SideBySide(kernel)
     LINUX.start(kernel)
     listen = """
@@ -111,7 +112,7 @@ while True:
 
 
 def _shake_hands(sides: SideBySide) -> None:
-    """wg0 and wg1 are each other's peers, over the loopback."""
+    """Makes wg0 and wg1 peers of each other, over the loopback."""
     private, public = hosts.keypair()
     own = hosts.tool("wg pubkey", text=PRIVATE)
     for number, key, other in ((0, private, own), (1, PRIVATE, public)):

@@ -1,4 +1,4 @@
-"""Sessions of real age: whoever began one renews it after two minutes, and nothing is lost."""
+"""Sessions in real time: the initiator renews a session after two minutes without a loss."""
 
 import pytest
 from interop.harness import count_pings

@@ -13,8 +13,8 @@ from kernel.uml import Uml
 def test_an_end_moves(
     kernel: Uml, make_host: MakeHost, ours: Implementation, mover: str, outer: int
 ) -> None:
-    """At 50 packets a second, what is on its way in the moment may be lost, no more; the moment
-    ends with the commands that move it."""
+    """At 50 packets per second, only packets that are under way during the move may be lost. The
+    move ends with its commands."""
     our, their = connect(make_host("ours"), kernel, ours, outer=outer)
     assert_pings(our, their)
     moves, follows = (our, their) if mover == "ours" else (their, our)
@@ -32,7 +32,7 @@ def test_an_end_moves(
 def test_an_end_turns_to_the_other_ip_version(
     kernel: Uml, make_host: MakeHost, ours: Implementation
 ) -> None:
-    """And the other follows, from the address that was asked."""
+    """The other end follows, from the address that was used."""
     our, their = connect(make_host("ours"), kernel, ours)
     assert_pings(our, their)
     for turns, follows in ((our, their), (their, our)):

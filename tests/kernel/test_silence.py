@@ -1,4 +1,4 @@
-"""What nobody may be answered for: each datagram to Linux and to us, and both must agree."""
+"""Datagrams that must not be answered go to Linux and to wiresnaked, and both must agree."""
 
 import os
 import random
@@ -20,13 +20,13 @@ from wiresnake._native import PrivateKey
 from wiresnake.protocol.noise import tai64n
 
 PAUSE = 0.025
-"""An initiation that comes within 20 ms of the last is not answered, and one that a late machine
-delivers may do so."""
+"""Seconds between initiations. One within 20 ms of the last is not answered, which may happen on a
+late machine."""
 
 
 @dataclass
 class Prober:
-    """A peer that both ends know, as it talks to one of them."""
+    """A peer that both ends know, connected to one of them."""
 
     end: End
     target: bytes
@@ -35,12 +35,12 @@ class Prober:
     watch: Watch
     seconds: int = 1_800_000_000
     names: dict[bytes, str] = field(default_factory=dict)
-    """By sender index: the datagrams that have one of their own."""
+    """The datagrams with their own sender index, by that index."""
     answers: list[tuple[str, int, int]] = field(default_factory=list)
-    """What was answered, by a message of which type and length."""
+    """The type and length of each answer."""
 
     def initiation(self, private: PrivateKey | None = None, stamp: bytes | None = None) -> bytes:
-        """A new one; its timestamp is later than that of all before, unless it is given."""
+        """Makes an initiation. Unless given, its timestamp is later than all before."""
         self.seconds += 1
         stamp = stamp or tai64n(self.seconds * 10**9)
         own = private or self.private
@@ -111,7 +111,7 @@ def flipped(message: bytes, at: int, chance: random.Random) -> bytes:
 def test_linux_and_we_answer_the_same(
     kernel: Uml, make_host: MakeHost, ours: Implementation, watch: Watch
 ) -> None:
-    """Only what is right in everything is answered; of the rest nothing is even noticed."""
+    """Only completely valid messages are answered; others have no effect at all."""
     our, their = connect(make_host("ours"), kernel, ours)
     assert_pings(our, their)
     private = PrivateKey.generate()

@@ -1,4 +1,4 @@
-"""Handshakes begun by either end, and what sessions carry, against Linux's own WireGuard."""
+"""Handshakes started by either end, and traffic in sessions, with Linux's WireGuard."""
 
 import pytest
 from interop.harness import Implementation, MakeHost, assert_pings, ping
@@ -22,7 +22,7 @@ first = pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_a_tunnel(
     kernel: Uml, make_host: MakeHost, ours: Implementation, first: str, outer: int
 ) -> None:
-    """Both inner IP versions; one handshake, begun by the end that knows where the other is."""
+    """Carries both inner IP versions after one handshake, started by the end with an endpoint."""
     our, their = connect(make_host("ours"), kernel, ours, first=first, outer=outer)
     tap = OuterTap(our.host, our.device)
     begins, answers = (our, their) if first == "ours" else (their, our)

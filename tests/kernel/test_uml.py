@@ -1,4 +1,4 @@
-"""The inner kernel itself: what runs in it is real, and nothing of it stays."""
+"""The inner kernel itself: programs really run in it, and nothing of it is left."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def test_a_command_and_its_exit_code(inner_kernel: None, tmp_path: Path) -> None
 
 
 def test_hosts_of_our_own_inside(inner_kernel: None) -> None:
-    """Namespaces, cables and this project's Python work in there as they do here."""
+    """Namespaces, cables and this project's Python work inside as they do outside."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from lab import hosts\n"
@@ -48,7 +48,7 @@ def test_hosts_of_our_own_inside(inner_kernel: None) -> None:
 
 
 def test_the_kernel_ends_with_its_owner(inner_kernel: None) -> None:
-    """Even with one that cannot clean up."""
+    """It ends even if its owner cannot clean up."""
     before = kernels()
     owner = subprocess.Popen([TOOL, "sh", "-c", "echo up; sleep 60"], stdout=subprocess.PIPE)
     assert owner.stdout is not None

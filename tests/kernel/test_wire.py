@@ -1,4 +1,4 @@
-"""The same packets through our daemon and through Linux: both must treat them the same way."""
+"""The same packets through wiresnaked and through Linux must be treated the same way."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Pair:
         return (self.our, self.their), (self.their, self.our)
 
     def through(self, sender: End, packets: list[bytes]) -> list[Outer]:
-        """The datagrams that carry these packets, one each and in order."""
+        """Returns the datagrams that carry these packets, one each and in order."""
         self.tap.datagrams()
         Packets(sender.host, sender.interface).send(packets)
         sent = self.tap.datagrams(sender.outer[self.outer], DATA)
@@ -52,7 +52,7 @@ class Pair:
 def pair(
     inner_kernel: None, ours: Implementation, request: pytest.FixtureRequest
 ) -> Iterator[Pair]:
-    """One for each outer IP version: packets change nothing that the next test would notice."""
+    """A tunnel for each outer IP version, shared by the tests, as packets leave no traces."""
     with Host("ours") as host, Uml() as kernel:
         our, their = connect(host, kernel, ours, outer=request.param)
         tap = OuterTap(our.host, our.device)
@@ -70,7 +70,8 @@ def packets_between(sender: End, receiver: End, version: int) -> list[bytes]:
 
 
 def test_outer_headers(pair: Pair) -> None:
-    """All that a sender chooses, for each inner TOS and TTL; and of the handshake's messages."""
+    """Compares all header fields that a sender chooses, for each inner TOS and TTL, and for
+    handshake messages."""
     assert [one.kind for one in pair.handshake] == [INITIATION, RESPONSE]
     initiation, response = map(_header, pair.handshake)
     assert initiation == response
@@ -88,7 +89,7 @@ def _header(datagram: Outer) -> Outer:
 
 
 def test_lengths(pair: Pair) -> None:
-    """Padding, up to the MTU and at it."""
+    """Compares the padding, up to the MTU."""
     sizes = [*range(1, 34), 100, *range(1350, 1393)]
     for version, header in ((4, 28), (6, 48)):
         bodies = [bytes(size) for size in sizes if header + size <= 1420]
@@ -120,8 +121,8 @@ add rule inet road in iifname "eth0" udp sport 51820 {ip} ecn set {ecn}
 
 
 def test_ecn_of_the_road_shows_inside(pair: Pair) -> None:
-    """Each outer ECN that a router may leave, with each inner one: Linux and we deliver the same
-    TOS, and the packet is otherwise as it was, with a right checksum."""
+    """For each outer and inner ECN, Linux and wiresnaked deliver the same TOS. The rest of the
+    packet is unchanged, with a right checksum."""
     for ecn, name in enumerate(NFT_ECN):
         ip = "ip" if pair.outer == 4 else "ip6"
         pair.our.host.run("nft -f -", text=ROAD.format(ip=ip, ecn=name))

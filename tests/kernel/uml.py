@@ -1,8 +1,8 @@
-"""A Linux kernel of our own, with WireGuard in it: User-Mode Linux on the machine's root.
+"""A private Linux kernel with WireGuard: User-Mode Linux on the machine's root file system.
 
-It is one ordinary process in a host of its own (`lab.hosts`), so it ends with that host,
-whatever happens to us. Inside run the machine's own programs: its root file system is there for
-reading, with memory on top for writing. `tools/uml` runs one command in such a kernel.
+It is an ordinary process in its own host (`lab.hosts`), so it always ends with that host. The
+machine's own programs run inside: its root file system is readable, with memory on top for writes.
+`tools/uml` runs one command in such a kernel.
 """
 
 import argparse
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 LINUX = ROOT / ".tools/uml/linux"
 HERE, INSIDE = "198.18.0.1", "198.18.0.2"
 BOOT_SECONDS = 180
-"""It takes 2 on a machine with a CPU to spare; a busy one gives its memory and time slowly."""
+"""Seconds to start. It takes 2 s on an idle machine, and much longer on a busy one."""
 
 
 class Uml(Host):
-    """A host with a kernel of its own: commands run in it, as root of the machine inside."""
+    """A host with its own kernel. Commands run in it as root."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Uml(Host):
         return "ready\n" in self.console()
 
     def console(self) -> str:
-        """What the inner kernel and its first program have said."""
+        """Returns the output of the inner kernel and its first program."""
         with contextlib.suppress(FileNotFoundError):
             return Path(f"/proc/{self.pid}/root/run/console").read_text(errors="replace")
         return ""
@@ -107,13 +107,13 @@ class Uml(Host):
         return Running(Call(self, hosts.words(*command), env=env))
 
     def cable(self, number: int, host: Host) -> tuple[str, str]:
-        """Hands the far end of cable `number` to a host; returns both devices' names, now up."""
+        """Gives the far end of cable `number` to a host. Returns the names of both devices."""
         far = f"eth{host.devices}"
         host.devices += 1
         near = f"eth{number}"
         silent = f"sysctl -q -w net.ipv6.conf.{near}.disable_ipv6"
-        # The device opens its tap as it comes up; from then on the tap may move. A packet before
-        # the tap is up would be an error that ends the device's sending for good.
+        # The device opens its tap when it comes up; after that the tap may move. A packet before
+        # the tap is up would be an error that stops the device's sending permanently.
         self.run("sh -c", f"{silent}=1 && ip link set {near} up")
         hosts.tool(
             f"nsenter --net=/proc/{self.pid}/ns/net ip link set cable{number}"
@@ -145,7 +145,7 @@ class Call:
         self.connection.sendall(json.dumps(request).encode() + b"\n")
 
     def frames(self, timeout: float | None = None) -> Iterator[tuple[int, bytes]]:
-        """Output as it comes, and at last the exit code; TimeoutError if it is not over by then."""
+        """Yields output as it comes, and finally the exit code. TimeoutError if it takes longer."""
         deadline = None if timeout is None else time.monotonic() + timeout
         kind = STDERR
         while kind != EXIT:
@@ -153,7 +153,7 @@ class Call:
             yield kind, self._receive(size, deadline)
 
     def result(self, timeout: float) -> tuple[int, str, str]:
-        """Exit code, output and errors. A command that takes longer is ended."""
+        """Returns exit code, output and errors. A command that takes longer is ended."""
         said: dict[int, list[bytes]] = {}
         with self.connection:
             for kind, data in self.frames(timeout):
@@ -162,7 +162,7 @@ class Call:
         return int(said[EXIT][0]), output, errors
 
     def kill(self, signum: int) -> None:
-        """Sends a signal to the command and all that it has started."""
+        """Sends a signal to the command and all its children."""
         self.connection.sendall(bytes([signum]))
 
     def _receive(self, size: int, deadline: float | None) -> bytes:
@@ -178,7 +178,7 @@ class Call:
 
 
 class Running(Process):
-    """A command that goes on in the inner kernel."""
+    """A command that is running in the inner kernel."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -197,7 +197,7 @@ class Running(Process):
 
 
 def main() -> int:
-    """`tools/uml COMMAND...`"""
+    """Runs `tools/uml COMMAND...`."""
     parser = argparse.ArgumentParser(
         prog="tools/uml",
         description="Runs a command as root in a Linux kernel of its own that has WireGuard. "
@@ -214,7 +214,7 @@ def main() -> int:
         parser.exit(1, f"tools/uml: {missing}\n")
     out = arguments.out and arguments.out.resolve()
     if out and not out.is_dir():
-        parser.error(f"{out} is no directory")
+        parser.error(f"{out} is not a directory")
     with Uml(cables=0, memory=arguments.memory, out=out) as uml:
         call = Call(uml, command, env=os.environ, directory=os.getcwd())
         code = 1
@@ -229,7 +229,7 @@ def main() -> int:
 
 
 def missing_parts() -> str | None:
-    """What keeps the inner kernel from starting here, and how to get it."""
+    """Returns what is missing to start the inner kernel here, and how to get it."""
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
     if not LINUX.exists():

@@ -1,4 +1,4 @@
-"""Messages of people who do not follow the protocol."""
+"""Makes messages that violate the protocol."""
 
 from wiresnake._native import PresharedKey, PrivateKey, SymmetricState
 from wiresnake.protocol.constants import CONSTRUCTION, IDENTIFIER
@@ -18,15 +18,15 @@ LOW_ORDER_POINTS = [
         "ee" + "ff" * 30 + "7f",
     )
 ]
-"""All points of the curve with a small order, in every encoding that has 255 bits."""
+"""All points of small order, in every encoding of 255 bits."""
 NOTHING = bytes(32)
-"""What X25519 with a low-order point gives: an attacker can compute all that follows."""
+"""The result of X25519 with a low-order point, from which an attacker can compute the rest."""
 
 
 def initiation(
     private: PrivateKey, target: bytes, ephemeral: PrivateKey, timestamp: bytes, index: int = 1
 ) -> tuple[Handshake, bytes]:
-    """An initiation with both MACs, of any key and with any timestamp."""
+    """Makes an initiation with both MACs, of any key and with any timestamp."""
     shared = private.exchange(target)
     assert shared is not None
     own = Identity(private, private.public)
@@ -38,7 +38,7 @@ def initiation(
 def low_order_initiation(
     private: PrivateKey, target: bytes, point: bytes, timestamp: bytes, index: int = 1
 ) -> bytes:
-    """One that is right in all but its ephemeral key: without the check it would be accepted."""
+    """Makes an initiation that is valid except for its ephemeral key. Only the check rejects it."""
     state = _begun(target, point)
     state.mix_key(NOTHING)
     static = state.encrypt_and_hash(private.public)
@@ -52,7 +52,7 @@ def low_order_initiation(
 def low_order_static_initiation(
     target: bytes, ephemeral: PrivateKey, point: bytes, timestamp: bytes, index: int = 1
 ) -> bytes:
-    """The same for the static key: whoever claims such a key need not have a private one."""
+    """Makes the same for the static key, for which an attacker needs no private key."""
     state = _begun(target, ephemeral.public)
     shared = ephemeral.exchange(target)
     assert shared is not None
@@ -71,7 +71,7 @@ def low_order_response(
     point: bytes,
     index: int = 1,
 ) -> bytes:
-    """A responder's answer with such an ephemeral key; `state` is as after the initiation."""
+    """Makes a response with such an ephemeral key. `state` is the one after the initiation."""
     state.mix_hash(point)
     state.mix_key(point)
     state.mix_key(NOTHING)
@@ -86,7 +86,7 @@ def with_macs(message: bytes, target: bytes) -> bytes:
 
 
 def _begun(target: bytes, ephemeral: bytes) -> SymmetricState:
-    """An initiation to that key, as far as its ephemeral key."""
+    """Begins an initiation to that key, up to its ephemeral key."""
     state = SymmetricState(CONSTRUCTION)
     state.mix_hash(IDENTIFIER)
     state.mix_hash(target)

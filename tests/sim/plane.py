@@ -1,8 +1,8 @@
 """A data plane in Python, packet by packet: the executable specification of protocol/plane.py.
 
-It carries packets between a pretended TUN device and a pretended network under a virtual clock,
-with the real sessions, gate and endpoints. What it leaves out is what only a real plane has:
-threads, sockets, batches, offloads, ICMP and ECN.
+It carries packets between a simulated TUN device and a simulated network under a virtual clock,
+with the real sessions, gate and endpoints. It has no threads, sockets, batches, offloads, ICMP and
+ECN.
 """
 
 from collections import deque
@@ -18,12 +18,12 @@ from wiresnake.protocol.plane import PlaneEvent
 
 STAGED_LIMIT = 128
 QUEUE_LIMIT = 128
-"""As gate.rs has it."""
+"""The same as in gate.rs."""
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A session in the table, and whether it may still be sent with."""
+    """A session in the table, and whether it may still send."""
 
     session: Session
     sends: bool = True
@@ -31,7 +31,7 @@ class Slot:
 
 @dataclass(slots=True)
 class DropCounter:
-    """How often something happened, the last time, and what a subscriber knows of it."""
+    """How often something happened, the last time, and how much of it was reported."""
 
     count: int = 0
     what: str = ""
@@ -54,7 +54,7 @@ class FakePeer:
     current: Slot | None = None
     next: Slot | None = None
     staged: deque[bytes] = field(default_factory=lambda: deque(maxlen=STAGED_LIMIT))
-    """Full, it drops the oldest."""
+    """When it is full, the oldest is dropped."""
     armed: set[PlaneEvent] = field(default_factory=set)
     data_sent: int = 0
     data_received: int = 0
@@ -89,7 +89,7 @@ class FakePlane:
         self.unreachable: list[bytes] = []
         """Packets that a real plane answers with ICMP host unreachable."""
         self.refused: list[bytes] = []
-        """Packets from a peer that must not have their source address, or are no IP packets."""
+        """Packets whose source is not their peer's, or that are not IP."""
         self.events: list[tuple[int, int]] = []
         self.messages: deque[tuple[bytes, Endpoint]] = deque()
         self.event_count = 0
@@ -107,7 +107,7 @@ class FakePlane:
     # The world's side: packets and datagrams.
 
     def send_packet(self, packet: bytes) -> None:
-        """A packet comes from the TUN device."""
+        """Handles a packet from the TUN device."""
         destination = _destination(packet)
         if destination is None:
             return
@@ -119,7 +119,7 @@ class FakePlane:
         self._send_staged(peer)
 
     def receive_datagram(self, datagram: bytes, source: Endpoint) -> None:
-        """A datagram comes from the network."""
+        """Handles a datagram from the network."""
         verdict = self._gate.check(datagram, source, self._clock(), len(self.messages))
         if verdict == "data":
             self._receive_data(datagram, source)
@@ -130,7 +130,7 @@ class FakePlane:
             self._transmit(verdict, source)
 
     def route(self, address: bytes) -> FakePeer | None:
-        """The longest match, by looking at every route."""
+        """Returns the longest match, by trying every route."""
         number = int.from_bytes(address)
         best: tuple[int, FakePeer] | None = None
         for (prefix, length), peer in self.routes.items():
@@ -175,7 +175,7 @@ class FakePlane:
     def take_unreported(
         self, peer: int
     ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
-        """Nothing that is sent here fails."""
+        """Returns no failed sends, as nothing fails here."""
         at = self.peers[peer]
         at.armed.discard(PlaneEvent.UNREPORTED)
         roamed_from, at.roamed_from = at.roamed_from, None
@@ -298,7 +298,7 @@ class FakePlane:
         self._post(peer, PlaneEvent.HANDSHAKE_WANTED)
 
     def _post(self, peer: FakePeer, event: PlaneEvent) -> None:
-        """Posts an event; one of the armed kinds only once until its bit is cleared."""
+        """Posts an event. An armed kind is posted only once until its bit is cleared."""
         if event in peer.armed:
             return
         if event is not PlaneEvent.SESSION_CONFIRMED:
@@ -318,8 +318,8 @@ class FakePlane:
         padded = slot.session.open(datagram, now)
         if padded is None:
             return
-        # Authenticated and new: only from here on may the datagram change anything. It is counted
-        # before a confirmed session sends what is staged: that data waits for an answer of its own.
+        # Authenticated and new: only now the datagram may change anything. It is counted before a
+        # confirmed session sends staged packets, as these need their own answer.
         self._follow(peer, source)
         self._count_received(peer, len(datagram))
         assert len(padded) == len(datagram) - DATA_HEADER_SIZE - TAG_SIZE
@@ -366,7 +366,7 @@ class FakePlane:
     def _keep(
         self, peer: FakePeer, previous: Slot | None, current: Slot | None, following: Slot | None
     ) -> None:
-        """Fills the three slots; whatever else was in them is wiped, and its index is free."""
+        """Fills the three slots. Sessions that drop out are wiped, and their indices are freed."""
         before = peer.slots()
         peer.previous, peer.current, peer.next = previous, current, following
         for slot in before:
@@ -375,7 +375,7 @@ class FakePlane:
 
 
 def ipv4(source: str, destination: str, payload: bytes = b"") -> bytes:
-    """An IPv4 packet without checksums: nothing here looks at them."""
+    """Makes an IPv4 packet without checksums, which are not checked here."""
     header = bytes([0x45, 0]) + (20 + len(payload)).to_bytes(2) + bytes([0, 0, 0, 0, 64, 253, 0, 0])
     return header + ip_address(source).packed + ip_address(destination).packed + payload
 
@@ -391,7 +391,7 @@ def _source(packet: bytes) -> bytes | None:
 
 
 def _trim(padded: bytes) -> bytes | None:
-    """Cuts the padding off by the packet's own length; None if it is no IP packet."""
+    """Cuts off the padding by the packet's own length; None if it is not an IP packet."""
     if len(padded) >= 20 and padded[0] >> 4 == 4:
         least, length = 20, int.from_bytes(padded[2:4])
     elif len(padded) >= 40 and padded[0] >> 4 == 6:

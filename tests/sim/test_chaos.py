@@ -1,4 +1,4 @@
-"""Hours of a bad network: whatever happens, no session too many, no old key, and then rest."""
+"""Hours of a bad network never leave too many sessions or old keys, and devices come to rest."""
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,13 +18,13 @@ REJECT = Timing().reject_after_time
 
 
 class Watch:
-    """What must hold at any moment, whatever has happened."""
+    """Checks the invariants that hold at any moment."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.looked_at = 0
         self.created: dict[int, int] = {}
-        """When the sessions began, by the index that their messages are sent to."""
+        """The start of each session, by its receiver index."""
 
     def check(self) -> None:
         for node in self.world.all():
@@ -42,7 +42,8 @@ class Watch:
         assert seals_of_old_keys(node.plane, self.world.boot) == 0
 
     def check_wake_ups(self, node: Node) -> None:
-        """None is lost: what is armed has a deadline, or a key or the interface is waited for."""
+        """Checks that no wake-up is lost: an armed event has a deadline, or waits for a key or
+        up."""
         around = node.device._shared
         works = around.up and around.identity is not None
         for peer in node.device.peers.values():
@@ -73,7 +74,7 @@ class Watch:
 
 
 def seals_of_old_keys(plane: FakePlane, now: int) -> int:
-    """How many sessions of a plane would still seal though they are too old."""
+    """Counts the sessions of a plane that would still seal although they are too old."""
     slots = [slot for peer in plane.peers.values() for slot in peer.slots()]
     old = [slot for slot in slots if now - slot.session.created >= REJECT]
     return sum(slot.session.seal(bytes(16), now) is not None for slot in old)
@@ -100,7 +101,7 @@ def test_two_virtual_hours_of_a_bad_network(link: Link, seed: int) -> None:
         one, other = (alice, bob) if world.random.random() < 0.5 else (bob, alice)
         one.send(other, number.to_bytes(4))
         sent += 1
-        # Only one of them: two that move at once have lost each other, by any protocol.
+        # Only one of them moves: two peers that move at once lose each other in any protocol.
         if world.random.random() < 0.05:
             alice.rebind(f"198.51.100.{1 + world.random.randrange(200)}", 1 + number)
             alice.send(bob, b"moved" + number.to_bytes(4))
@@ -114,7 +115,7 @@ def test_two_virtual_hours_of_a_bad_network(link: Link, seed: int) -> None:
     arrived = len(alice.plane.delivered) + len(bob.plane.delivered)
     assert arrived > sent * (1 - link.loss) * 0.9
 
-    # The network heals: all that is sent arrives again, ...
+    # The network recovers: everything that is sent arrives again, ...
     world.link = Link()
     for node, other in ((alice, bob), (bob, alice)):
         node.configure(PeerChange(other.key.public, endpoint=other.endpoint))
@@ -220,7 +221,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(first=st.booleans(), at=st.integers(0, 1 << 30), port=st.integers(1, 65_535))
     def replay(self, first: bool, at: int, port: int) -> None:
-        """An attacker repeats an old datagram from somewhere else, past the gate's memory too."""
+        """An attacker replays an old datagram from elsewhere, also after the gate's memory ends."""
         if not self.world.log:
             return
         one, message = self.both(first)[0], self.world.log[at % len(self.world.log)].message
@@ -246,7 +247,7 @@ class Chaos(RuleBasedStateMachine):
             self.watch.check()
 
     def teardown(self) -> None:
-        """After all that: it works again, and comes to rest."""
+        """Checks that in the end everything works again and comes to rest."""
         if not hasattr(self, "world"):
             return
         self.world.run(60 * SECOND)
@@ -257,7 +258,7 @@ class Chaos(RuleBasedStateMachine):
             one.configure(PeerChange(other.key.public, persistent_keepalive=0))
             introduce(one, other)
             one.up()
-        # What is sent with a session that the other has lost is lost, but makes a new session.
+        # A packet in a session that the other side has lost is lost, but causes a new session.
         self.alice.send(self.bob)
         self.bob.send(self.alice)
         self.world.run(60 * SECOND)

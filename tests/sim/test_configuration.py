@@ -1,4 +1,4 @@
-"""What the user changes, and what it does to what is running."""
+"""Changes of the configuration, and their effect on a running device."""
 
 import pytest
 from sim.world import World, introduce, preshared_key, private_key
@@ -144,7 +144,7 @@ def test_last_handshake_is_wall_time_on_both_sides() -> None:
 
 @pytest.mark.item(87)
 def test_host_bits_are_cut_and_each_network_is_listed_once() -> None:
-    """The list of the kernel's selftest."""
+    """Uses the list of the kernel's selftest."""
     world = World()
     alice = world.node("alice")
     peer = private_key("peer").public
@@ -199,7 +199,8 @@ def test_removing_a_peer_touches_its_own_prefixes_only(
 
 
 def test_a_copied_machine_sends_no_more_with_its_sessions_and_shakes_hands_at_once() -> None:
-    """Kernel: wg_vm_notification. What is in flight is made anew: it has the same ephemeral."""
+    """A pending handshake is also replaced, as the copy has its ephemeral key (kernel:
+    wg_vm_notification)."""
     world = World()
     alice, bob = world.pair()
     alice.send(bob)
@@ -214,6 +215,6 @@ def test_a_copied_machine_sends_no_more_with_its_sessions_and_shakes_hands_at_on
     again = world.sent(alice)[-1]
     assert again.kind == 1 and again.message[8:40] != in_flight.message[8:40]
     bob.send(alice)
-    world.run(6 * SECOND)  # Bob takes no two initiations at once.
+    world.run(6 * SECOND)  # Bob does not accept two initiations at once.
     assert packet in bob.plane.delivered
     assert len(alice.plane.delivered) == 1, "what was on its way is still received"

@@ -16,7 +16,7 @@ THRESHOLD = 16
 
 
 def load(world: World, node: Node) -> None:
-    """Puts the node under load for a second: more messages wait than Python handles in 5 ms."""
+    """Puts the node under load for a second, with more messages than Python handles in 5 ms."""
     hung, node.hung_until = node.hung_until, world.boot + 1
     for number in range(THRESHOLD):
         stamp = tai64n(world.now.wall)
@@ -73,7 +73,7 @@ def test_a_cookie_reply_counts_once_and_only_for_the_last_mac1() -> None:
 @pytest.mark.item(38)
 def test_a_cookie_reply_resends_nothing_moves_nothing_and_ticks_no_timer() -> None:
     world, alice, bob = under_load()
-    alice.deaf = lambda datagram: True  # The reply itself: a copy comes from elsewhere.
+    alice.deaf = lambda datagram: True  # A copy of the reply comes from elsewhere.
     alice.send(bob)
     world.run(SECOND // 10)
     stamps = alice.plane.stamps(alice.peer(bob).id)
@@ -153,7 +153,7 @@ def test_no_key_is_touched_before_length_mac1_load_and_limiter(
     arrives(knock(1000, cookies))
     reply = CookieReply.parse(world.sent(bob, 3)[-1].message)
     assert reply is not None and cookies.consume(reply, world.boot)
-    # What was refused before the limiter has cost none of its five tokens.
+    # Messages refused before the limiter have used none of its five tokens.
     for number in range(10):
         arrives(knock(2000 + number, cookies))
     assert len(consumed) == 5

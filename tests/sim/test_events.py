@@ -1,4 +1,4 @@
-"""What an operator is told: each event and each note, when it is due and not before."""
+"""The reports to an operator: each event and each note comes when it is due, and not before."""
 
 from binascii import a2b_base64
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from wiresnake.uapi.state import write_device_state, write_peer_state
 
 MILLISECOND = SECOND // 1000
 GIVES_UP = 100 * SECOND
-"""After 20 initiations, each of which waits 5 s and up to a third of one."""
+"""The time after 20 initiations, each with a wait of 5 s and up to a third of a second."""
 
 
 class Ear:
-    """Hears what a device tells."""
+    """Collects the events of a device."""
 
     def __init__(self, node: Node) -> None:
         self._world = node.world
@@ -52,7 +52,8 @@ class Ear:
 
 
 def state(node: Node, other: Node) -> dict[str, str]:
-    """What Python says of the peer; what the plane says is rust/plane/src/uapi.rs's to test."""
+    """Returns Python's part of a peer's `state`. The plane's part is tested in
+    rust/plane/src/uapi.rs."""
     peer = node.peer(other)
     text = write_peer_state(
         peer.public_key, b"", peer.last_handshake, peer.notes or {}, node.world.boot
@@ -120,7 +121,7 @@ def test_a_session_that_ends_in_silence_disconnects_once_its_keys_are_wiped() ->
 def test_a_peer_that_never_answers_is_unreachable(before: bool) -> None:
     world, alice, bob = connected()
     if before:
-        world.run(20 * SECOND)  # Its keepalive has come.
+        world.run(20 * SECOND)  # Its keepalive has arrived.
     else:
         world.settle()
     ear = Ear(alice)
@@ -136,7 +137,7 @@ def test_a_peer_that_never_answers_is_unreachable(before: bool) -> None:
     assert ear._told[0][0] - start >= waits + GIVES_UP
     assert ear.take() == [("unreachable", unreachable)] + (gone if before else [])
     world.settle()
-    assert not ear.take(), "the keys that are wiped later were told of"
+    assert not ear.take(), "the keys that are wiped later were reported"
     bob.deaf = lambda datagram: False
     alice.send(bob)
     world.run(SECOND)
@@ -166,7 +167,7 @@ def test_a_confirmation_that_comes_after_the_end_connects_nobody() -> None:
     assert not ear.take() and not bob.peer(alice).connected
 
 
-def test_data_that_comes_from_elsewhere_is_told_once() -> None:
+def test_data_that_comes_from_elsewhere_is_reported_once() -> None:
     world, alice, bob = connected()
     ear = Ear(bob)
     for _ in range(3):
@@ -187,7 +188,7 @@ def test_an_endpoint_that_came_back_meanwhile_did_not_roam() -> None:
     assert not ear.take()
 
 
-def test_the_first_place_and_the_last_are_told_of_a_long_way() -> None:
+def test_the_first_and_the_last_place_of_a_long_way_are_reported() -> None:
     world, alice, bob = connected()
     ear = Ear(bob)
     bob.hung_until = world.boot + SECOND
@@ -199,8 +200,8 @@ def test_the_first_place_and_the_last_are_told_of_a_long_way() -> None:
     assert ear.take() == [("roamed", {"endpoint": last, "old_endpoint": alice.endpoint})]
 
 
-def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
-    """And where it comes to rest is told, without another message."""
+def test_a_peer_that_moves_back_and_forth_is_reported_once_a_second() -> None:
+    """Its last endpoint is reported, too, without another message."""
     world, alice, bob = connected()
     ear = Ear(bob)
     places = [Endpoint("198.51.100.1", port) for port in (1, 2)]
@@ -217,7 +218,7 @@ def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
     world.run(2 * SECOND)
     told += [details["endpoint"] for kind, details in ear.take() if kind == "roamed"]
     assert told[-1] == places[1]
-    # As the interface goes down in such a second, nothing stays armed.
+    # If the interface goes down within that second, nothing stays armed.
     roams(0)
     roams(1)
     bob.down()
@@ -225,7 +226,7 @@ def test_a_peer_that_moves_to_and_fro_is_told_of_once_a_second() -> None:
     assert PlaneEvent.UNREPORTED not in bob.plane.peers[bob.peer(alice).id].armed
 
 
-def test_a_handshake_from_elsewhere_is_told() -> None:
+def test_a_handshake_from_elsewhere_is_reported() -> None:
     world, alice, bob = connected()
     ear = Ear(bob)
     world.run(SECOND)
@@ -235,7 +236,7 @@ def test_a_handshake_from_elsewhere_is_told() -> None:
     assert ear.take() == [("roamed", {"endpoint": ELSEWHERE, "old_endpoint": alice.endpoint})]
 
 
-def test_the_first_endpoint_is_no_roaming() -> None:
+def test_the_first_endpoint_is_not_roaming() -> None:
     world = World()
     alice, bob = world.node("alice"), world.node("bob")
     introduce(alice, bob)
@@ -246,7 +247,7 @@ def test_the_first_endpoint_is_no_roaming() -> None:
     assert [kind for kind, _ in ear.take()] == ["handshake", "connected"]
 
 
-def test_a_wrong_inner_source_is_told_once_a_second() -> None:
+def test_a_wrong_inner_source_is_reported_once_a_second() -> None:
     world, alice, bob = connected()
     ear = Ear(bob)
     for number in range(25):
@@ -257,7 +258,7 @@ def test_a_wrong_inner_source_is_told_once_a_second() -> None:
     assert told == [("10.66.0.0", 1), ("10.66.0.10", 11), ("10.66.0.20", 21)]
 
 
-def test_without_a_subscriber_nothing_is_told_then_or_later() -> None:
+def test_without_a_subscriber_nothing_is_reported_then_or_later() -> None:
     world, alice, bob = connected()
     events = bob.plane.event_count
     for packet in ipv4("10.66.0.1", bob.address), b"":
@@ -296,7 +297,7 @@ def test_strangers_and_outsiders_cause_no_event() -> None:
     assert not ear.take()
 
 
-# What `state` says.
+# The content of `state`.
 
 
 def test_initiations_are_counted_until_one_is_answered() -> None:
@@ -383,7 +384,7 @@ def test_a_peer_at_rest_has_no_notes() -> None:
     assert not alice.peer(bob).notes and not bob.peer(alice).notes
 
 
-def test_each_step_of_a_handshake_is_told() -> None:
+def test_each_step_of_a_handshake_is_reported() -> None:
     world = World()
     alice, bob = world.pair()
     ears = Ear(alice), Ear(bob)
@@ -402,8 +403,8 @@ def test_each_step_of_a_handshake_is_told() -> None:
     assert [step for step, _ in ears[1].steps] == [*received, "keepalive"]
 
 
-def test_what_a_stranger_can_send_is_no_step() -> None:
-    """Nor is a replay, as whoever hears one could fill the log with it."""
+def test_a_strangers_messages_are_not_steps() -> None:
+    """Replays are not steps either, as an attacker could fill the log with them."""
     world, alice, bob = connected()
     world.run(SECOND)
     (begun,) = world.sent(alice, kind=1)

@@ -37,19 +37,19 @@ def sizes(datagrams: list[Datagram]) -> list[int]:
 
 
 def reserved(node: Node) -> int:
-    """Indices that wait for a session."""
+    """Returns the indices that have no session yet."""
     return sum(len(peer.reserved) for peer in node.plane.peers.values())
 
 
 def answers(world: World, node: Node, message: bytes, source: Endpoint = ELSEWHERE) -> bool:
-    """Whether the node sends anything at all on being sent the message."""
+    """Returns whether the node sends anything after it got the message."""
     before = len(world.sent(node))
     world.inject(message, source, node.endpoint)
     return len(world.sent(node)) > before
 
 
 def strangers_view(world: World) -> tuple[Node, bytes, Endpoint]:
-    """A node that knows a peer which is not there: the test plays it."""
+    """Makes a node with a peer that the test plays."""
     bob = world.node("bob")
     mallory = private_key("mallory")
     bob.configure(PeerChange(mallory.public, allowed_ips=((True, Prefix.parse("10.9.9.9")),)))
@@ -103,7 +103,7 @@ def test_a_replayed_initiation_is_nothing() -> None:
     alice.send(bob)
     world.run(SECOND)
     recorded = world.sent(alice, 1)[0].message
-    for wait in (0, 1, 300, 1000):  # The gate has forgotten the mac1 when 256 others came.
+    for wait in (0, 1, 300, 1000):  # After 256 other messages the gate has forgotten the mac1.
         world.run(wait * SECOND)
         for number in range(300):
             stamp = tai64n(number)
@@ -198,7 +198,7 @@ def test_no_initiation_sooner_than_5_s_after_a_response() -> None:
 
 @pytest.mark.item(14)
 def test_indices_are_fresh_and_unique() -> None:
-    """That they are random too is for the plane that makes them: rust/plane/src/table.rs."""
+    """Their randomness is tested in rust/plane/src/table.rs, as the plane makes them."""
     world = World()
     alice, bob = world.pair()
     for _ in range(50):
@@ -240,7 +240,7 @@ def test_two_valid_responses_make_one_session() -> None:
     assert session is not None
     handled = alice.fake(bob).received
     world.run(SECOND)
-    # The gate would swallow the copy: hand it to the device itself.
+    # The gate would drop the copy, so it is given to the device directly.
     alice.device.receive(response.message, bob.endpoint, world.now)
     assert alice.fake(bob).current is session
     assert alice.fake(bob).received == handled
@@ -453,7 +453,7 @@ def test_the_session_takes_the_handshakes_index() -> None:
 
 @pytest.mark.item(27)
 def test_nothing_holds_a_handshakes_secrets_once_its_session_began() -> None:
-    """Handles wipe what they hold as the last reference goes."""
+    """A handle wipes its secret when its last reference is gone."""
 
     class Keeping:
         def __init__(self, node: Node) -> None:
@@ -558,7 +558,7 @@ def test_both_initiate_at_once_and_get_through_at_once(delay: int) -> None:
 
 @pytest.mark.parametrize("insists", ["alice", "bob"])
 def test_both_initiate_at_once_and_one_of_them_is_a_kernel(insists: str) -> None:
-    """The kernel, here bob, has forgotten its own initiation, and drops our response to that."""
+    """The kernel, here bob, has dropped its own initiation, and ignores the response to it."""
     world = World(link=Link(delay=100 * MILLISECOND))
     names = sorted(["one", "other"], key=lambda name: private_key(name).public)
     nodes = [world.node(name) for name in names]

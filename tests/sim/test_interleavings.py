@@ -1,4 +1,4 @@
-"""Changes, ups and downs in any order, cut into each other wherever they give way."""
+"""Changes, ups and downs in any order, interleaved wherever they yield."""
 
 from collections import deque
 from collections.abc import Callable
@@ -42,7 +42,7 @@ STEPS = ("change", "flap", "up", "down", "send", "wait")
 
 
 class Interleaved:
-    """A node whose changes and whose ups and downs wait in a queue each, as in the runtime."""
+    """A node with one queue for changes and one for ups and downs, as in the tunnel."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -114,7 +114,7 @@ def test_whatever_falls_in_between_all_is_well_in_the_end(story: list[str | Devi
 
 
 def naive(owners: dict[Prefix, bytes], change: DeviceChange) -> dict[Prefix, bytes]:
-    """Line after line, as the change is written."""
+    """Applies a change line by line, as it is written."""
     owners = {} if change.replace_peers else dict(owners)
     for peer in change.peers:
         key = peer.public_key
@@ -135,7 +135,7 @@ def naive(owners: dict[Prefix, bytes], change: DeviceChange) -> dict[Prefix, byt
 @given(st.lists(changes, max_size=6))
 @pytest.mark.item(87)
 def test_a_prefix_that_stays_is_never_without_an_owner(story: list[DeviceChange]) -> None:
-    """And in the end each has the owner whom the lines give it, and is listed in their order."""
+    """In the end each prefix has the owner that the lines give it, and is listed in their order."""
     world = World()
     node = world.node("hub")
     owners: dict[Prefix, bytes] = {}
@@ -209,7 +209,7 @@ def test_the_same_list_again_asks_nothing_of_the_plane(
 
 
 def test_a_network_moves_to_a_new_peer_before_the_old_one_goes() -> None:
-    """As where a key was renewed: what is sent meanwhile waits, nobody hears of an error."""
+    """For example when a key was renewed: packets sent meanwhile wait, without an error."""
     world = World()
     alice, bob = world.pair()
     carol = private_key("carol").public
@@ -229,10 +229,10 @@ def test_a_network_moves_to_a_new_peer_before_the_old_one_goes() -> None:
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_who_goes_while_the_interface_comes_or_goes_stops_nobody(
+def test_a_peer_removed_while_the_interface_changes_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """The list of peers is of now, and whoever is gone by then is passed over."""
+    """The steps use a snapshot of the peers, and skip those that were removed since."""
     monkeypatch.setattr(module, "_PEERS_PER_SLICE", 1)
     world = World()
     alice = world.node("alice")
@@ -264,7 +264,7 @@ def test_who_goes_while_the_interface_comes_or_goes_stops_nobody(
         assert not alice.fake(bob).slots()
 
 
-def test_a_defect_of_one_peer_is_no_other_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_one_peer_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     alice = world.node("alice")
     keys = [private_key(f"other {number}").public for number in range(5)]

@@ -23,7 +23,7 @@ def connected() -> tuple[World, Node, Node]:
 
 
 def seal(node: Node, other: Node, packet: bytes) -> bytes:
-    """A data message that was not sent yet."""
+    """Makes a data message without sending it."""
     slot = node.fake(other).current
     assert slot is not None
     message = slot.session.seal(packet.ljust(-(-len(packet) // 16) * 16, b"\0"), node.world.boot)
@@ -118,10 +118,11 @@ def test_the_sticky_source_is_forgotten_on_retry_and_on_a_new_handshake() -> Non
 
 
 @pytest.mark.item(78)
-def test_every_third_answer_that_nobody_heard_leaves_as_the_host_would_send_it() -> None:
-    """Bob's initiations still come by a way that carries nothing back; alice knows a better one.
+def test_every_third_unconfirmed_response_leaves_by_the_hosts_own_route() -> None:
+    """Bob's initiations come by a path that carries nothing back, but alice has a better one.
 
-    She hears bob all the time, so no timer of hers finds anything wrong: her answers must.
+    She hears from bob all the time, so her timers see no problem. Only her unconfirmed responses
+    do.
     """
     world, alice, bob = connected()
     world.run(20 * SECOND)
@@ -149,7 +150,7 @@ def test_a_rebinding_is_survived_at_the_next_packet() -> None:
 
 @pytest.mark.item(86)
 def test_the_source_check_is_of_the_whole_device() -> None:
-    """Carol's host lies inside the network of alice, who may not speak for it."""
+    """Carol's host is inside the network of alice, who must not send in its name."""
     world = World()
     alice, bob, carol = world.node("alice"), world.node("bob"), world.node("carol")
     introduce(alice, bob)

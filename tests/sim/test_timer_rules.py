@@ -1,4 +1,4 @@
-"""The timer rules, each at its second (conformance D)."""
+"""The timer rules, each at its exact time (conformance D)."""
 
 from functools import partial
 from itertools import pairwise
@@ -19,13 +19,13 @@ def seconds(world: World, node: Node, kind: int, since: int = 0) -> list[float]:
 
 
 def keepalives(world: World, node: Node, since: int = 0) -> list[float]:
-    """When the node sent a datagram of 32 bytes, in seconds since then."""
+    """Returns when the node sent datagrams of 32 bytes, in seconds since `start`."""
     sent = world.sent(node, 4, since)
     return [(d.time - since) / SECOND for d in sent if len(d.message) == 32]
 
 
 def connected(link: Link | None = None) -> tuple[World, Node, Node, int]:
-    """Two peers with a session, and the moment after."""
+    """Makes two peers with a session, and returns the time after the handshake."""
     world = World(link=link)
     alice, bob = world.pair()
     alice.send(bob)
@@ -135,8 +135,8 @@ def test_timed_from_the_first_unanswered_packet() -> None:
     world.run(SECOND)
     alice.send(bob)
     world.run(30 * SECOND)
-    # At 3 s both sent. Bob's next duty is the packet of 3.01, alice's that of 3.01 as well, which
-    # she answered with the packet of 4 s.
+    # Both sent at 3 s. Bob must answer the packet of 3.01 s; alice must answer hers of 3.01 s, too,
+    # which she did with the packet of 4 s.
     assert keepalives(world, bob, start) == [13.01, 23.01], "and a second one for that of 4.01"
     assert keepalives(world, alice, start) == []
 
@@ -286,7 +286,7 @@ def test_it_is_reset_by_anything_sent_or_received(sender: str) -> None:
 
 
 @pytest.mark.item(71)
-def test_it_goes_on_for_ever_without_an_answer() -> None:
+def test_it_goes_on_forever_without_an_answer() -> None:
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: True
@@ -486,7 +486,7 @@ def test_many_deadlines_at_once_are_looked_at_in_slices() -> None:
 
 
 def test_after_a_sleep_no_key_is_left_and_the_next_packet_begins_a_handshake() -> None:
-    """Whatever was in flight: a handshake goes on with the next retry."""
+    """A pending handshake continues with its next retry."""
     world, alice, bob, _ = connected()
     for _ in alice.device.wipe():
         pass
@@ -499,7 +499,7 @@ def test_after_a_sleep_no_key_is_left_and_the_next_packet_begins_a_handshake() -
     world.run(SECOND)
     assert len(seconds(world, alice, 1, at)) == 1
     assert len(bob.plane.delivered) == delivered + 1
-    # In the midst of a handshake.
+    # In the middle of a handshake.
     world.run(10 * SECOND)
     bob.deaf = lambda datagram: True
     for _ in alice.device.wipe():

@@ -1,7 +1,7 @@
-"""What careful teams got wrong before us: one named test for each.
+"""Errors that other careful teams have made, each with a named test.
 
-From the change log of a fork of BoringTun and its audit. Where the trap lies in batches, sockets
-or memory, the test here shows what this level can, and says where the real one belongs.
+They come from the change log of a fork of BoringTun and its audit. If an error is about batches,
+sockets or memory, the test shows what it can at this level, and names the place of the real test.
 """
 
 import ast
@@ -42,7 +42,7 @@ class Sender:
     INDEX, KEY = 0x55667788, "422e2be95e4133ecb734b65809e7883bab507a2646affac1ca5498f74f4e5498"
 
     def __init__(self) -> None:
-        """The handshake of the fixed vectors, whose transport keys are known."""
+        """Makes the handshake of the fixed vectors, whose transport keys are known."""
         ours, theirs = private_key("si"), private_key("sr")
         message = initiation(
             ours, theirs.public, private_key("ei"), tai64n(1_700_000_000_500_000_000), 0x11223344
@@ -71,7 +71,7 @@ def gate(public: bytes) -> Gate:
 
 
 def knock(number: int, target: bytes) -> bytes:
-    """An initiation that passes mac1, each another."""
+    """Makes an initiation that passes mac1, a different one each time."""
     body = Initiation(number, number.to_bytes(32), bytes(48), bytes(28)).pack()
     return Cookies(target).add_macs(body, 0)
 
@@ -81,7 +81,7 @@ def knock(number: int, target: bytes) -> bytes:
 )
 @pytest.mark.item(97)
 def test_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> None:
-    """Of the real plane: rust/plane/src/outbound.rs."""
+    """The real plane is tested in rust/plane/src/outbound.rs."""
     world, alice, bob = connected()
     packet = alice.send(bob, bytes(length - 20))
     assert [len(datagram.message) for datagram in world.sent(alice)] == [padded + 32]
@@ -91,8 +91,8 @@ def test_trap_payload_not_padded_to_16_bytes(length: int, padded: int) -> None:
 
 @pytest.mark.item(14)
 def test_trap_receiver_indices_not_random() -> None:
-    """The protocol invents none, it asks the plane for each handshake. Of the real plane's
-    randomness: rust/plane/src/table.rs."""
+    """The protocol gets an index from the plane for each handshake. The real plane's randomness is
+    tested in rust/plane/src/table.rs."""
     world = World()
     alice, bob = world.pair()
     for _ in range(100):
@@ -144,7 +144,7 @@ def test_trap_cookie_not_bound_to_the_port() -> None:
 
 @pytest.mark.item(41)
 def test_trap_one_flooder_puts_every_peer_in_cookie_mode() -> None:
-    """Load is what waits, not what comes: a flood that is kept up with is no load."""
+    """Load depends on waiting messages: a flood that the device keeps up with is not load."""
     public = private_key("bob").public
     idle = gate(public)
     for number in range(5000):
@@ -181,7 +181,7 @@ def test_trap_reject_after_messages_not_enforced() -> None:
 
 @pytest.mark.item(51)
 def test_trap_replay_window_of_1024() -> None:
-    """The whole table of the kernel's test: rust/plane/src/replay.rs."""
+    """The whole table of the kernel's test is in rust/plane/src/replay.rs."""
     sender = Sender()
     assert sender.accepted(20_000)
     assert sender.accepted(20_000 - 8128)
@@ -214,7 +214,8 @@ def test_trap_source_check_when_one_peers_net_lies_in_anothers() -> None:
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 15, 16, 31, 4096, 4097, 65_507])
 @pytest.mark.item(85)
 def test_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) -> None:
-    """Of the batched receiver with GRO, where it was fatal: rust/plane/src/inbound.rs, udp.rs."""
+    """The batched receiver with GRO, where it was fatal, is tested in rust/plane/src/inbound.rs and
+    udp.rs."""
     world, alice, bob = connected()
     slot = bob.fake(alice).current
     assert slot is not None
@@ -229,7 +230,8 @@ def test_trap_oversized_datagram_panics_the_receiver(kind: int, size: int) -> No
 
 @pytest.mark.item(24)
 def test_trap_short_return_of_sendmmsg_loses_packets() -> None:
-    """Of the system call: rust/plane/src/udp.rs. Here: all that was staged leaves, in order."""
+    """Checks that all staged packets leave in order. The system call is tested in
+    rust/plane/src/udp.rs."""
     world = World()
     alice, bob = world.pair()
     packets = [alice.send(bob, bytes([number])) for number in range(200)]
@@ -248,7 +250,7 @@ def test_trap_handshake_response_too_late_for_one_tick() -> None:
 
 
 @pytest.mark.item(66)
-def test_trap_two_idle_peers_ping_each_other_for_ever() -> None:
+def test_trap_two_idle_peers_ping_each_other_forever() -> None:
     world, alice, bob = connected()
     for one, other in ((alice, bob), (bob, alice)):
         one.plane.send_keepalive(one.peer(other).id)
@@ -290,7 +292,7 @@ def test_trap_persistent_keepalive_sent_though_the_tunnel_is_active() -> None:
 @pytest.mark.parametrize("silence", ["handshake", "session"])
 @pytest.mark.item(62, 65)
 def test_trap_no_jitter(silence: str) -> None:
-    """Neither on a retry nor on the handshake with a peer that has gone silent."""
+    """Retries and the handshake with a peer that became silent have jitter."""
     moments = []
     for seed in range(10):
         world = World(seed)
@@ -379,7 +381,7 @@ def imports() -> set[str]:
 
 @pytest.mark.item(79)
 def test_trap_random_v4_port_already_taken_on_v6() -> None:
-    """Binding is for linux/udp.py, and so is its test. The protocol knows no ports of its own."""
+    """linux/udp.py binds ports, and its tests check that. The protocol does not know its port."""
     forbidden = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
     assert not imports() & forbidden
 
@@ -387,8 +389,8 @@ def test_trap_random_v4_port_already_taken_on_v6() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.200", "2001:db8::200"])
 @pytest.mark.item(79)
 def test_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
-    """Opening sockets is for linux/udp.py. The protocol takes either family, and a peer whose
-    datagrams go nowhere is no other peer's trouble."""
+    """linux/udp.py opens sockets. The protocol accepts either family, and a peer whose datagrams go
+    nowhere does not affect others."""
     world = World()
     alice, bob = world.pair()
     alice.configure(
@@ -400,7 +402,7 @@ def test_trap_no_ipv6_on_the_host_fails_the_device(host: str) -> None:
 
 
 def test_trap_wrong_last_handshake() -> None:
-    """Nanoseconds of the wall clock, on completion only. How it is written: uapi/get.py."""
+    """It is in ns of the wall clock, and set only on completion. uapi/get.py writes it."""
     world = World()
     alice, bob = world.pair()
     alice.deaf = lambda datagram: True
@@ -418,7 +420,7 @@ def test_trap_wrong_last_handshake() -> None:
 
 
 def test_trap_a_buffer_pool_that_does_not_work() -> None:
-    """There is none: what waits is bounded, and gone when it was handled. Of buffers:
+    """There is no pool: waiting messages are limited, and freed when handled. Buffers are in
     rust/plane/src/outbound.rs and inbound.rs."""
     world = World()
     alice, bob = world.pair()

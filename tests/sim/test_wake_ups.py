@@ -19,7 +19,7 @@ def connected() -> tuple[World, Node, Node]:
 
 
 def before_disarm(node: Node, kind: PlaneEvent, what: Callable[[], object]) -> list[bool]:
-    """Lets something happen once, between Python's look at the stamps and its `disarm`."""
+    """Lets something happen once, after Python has read the stamps and before its `disarm`."""
     real, results = node.plane.disarm, list[bool]()
 
     def disarm(peer: int, asked: int, stamp: int) -> bool:
@@ -30,7 +30,7 @@ def before_disarm(node: Node, kind: PlaneEvent, what: Callable[[], object]) -> l
             return results[0]
         return real(peer, asked, stamp)
 
-    setattr(node.plane, "disarm", disarm)  # noqa: B010  # To mypy a method is no variable.
+    setattr(node.plane, "disarm", disarm)  # noqa: B010  # mypy does not allow assigning to a method.
     return results
 
 
@@ -115,7 +115,7 @@ def test_a_wish_that_the_session_fulfilled_before_python_saw_it_starts_nothing()
 
 
 def test_a_wish_while_the_answered_session_waits_for_confirmation_is_kept() -> None:
-    """Confirmed 179 s late, dead a second later, and Python sees both events only then."""
+    """The session is confirmed 179 s late and ends a second later. Python sees both events then."""
     world = World()
     alice, bob = world.pair()
     bob.deaf = lambda datagram: datagram.kind == 4
@@ -152,7 +152,7 @@ def test_python_hangs_longer_than_any_deadline() -> None:
 
 
 def test_no_session_for_the_passive_keepalive() -> None:
-    """The session is gone when the keepalive is due: a handshake begins, and it ends."""
+    """The session is gone when the keepalive is due: a handshake begins, and comes to an end."""
     world, alice, bob = connected()
     bob.send(alice)
     world.run(5 * SECOND)

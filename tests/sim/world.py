@@ -53,18 +53,18 @@ def preshared_key(name: str) -> PresharedKey:
 
 @dataclass(slots=True)
 class Link:
-    """How the network treats every datagram."""
+    """How the network treats each datagram."""
 
     delay: int = 10 * MILLISECOND
     spread: int = 0
-    """Delay on top, uniform: anything above 0 reorders."""
+    """A uniform additional delay; anything above 0 reorders."""
     loss: float = 0.0
     duplication: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """One that a node sent, as an eavesdropper keeps it."""
+    """A datagram that a node sent, recorded by an eavesdropper."""
 
     time: int
     source: Endpoint
@@ -89,7 +89,7 @@ class Node:
         self.plane = FakePlane(lambda: world.boot, self._transmit, seed=number)
         self.device = Device(self.plane, Entropy(f"entropy of {name} {world.seed}"), timing)
         self.hung_until = 0
-        """Until then Python does nothing; the plane carries on."""
+        """Until then Python does nothing, while the plane continues."""
         self.deaf: Callable[[Datagram], bool] = lambda datagram: False
         """Datagrams that never reach the node."""
 
@@ -100,7 +100,7 @@ class Node:
         return self.plane.peers[self.peer(other).id]
 
     def send(self, other: "Node", payload: bytes = b"") -> bytes:
-        """A packet to the other's inner address comes from the TUN device."""
+        """Sends a packet from the TUN device to the other's inner address."""
         packet = ipv4(self.address, other.address, payload)
         self.plane.send_packet(packet)
         self.work()
@@ -122,13 +122,13 @@ class Node:
         self.work()
 
     def rebind(self, host: str, port: int) -> None:
-        """The NAT in front gives the node another address."""
+        """Gives the node another outer address, as a NAT does."""
         del self.world.nodes[self.endpoint]
         self.endpoint = Endpoint(host, port)
         self.world.nodes[self.endpoint] = self
 
     def work(self) -> None:
-        """What the runtime does when the plane's descriptor is readable."""
+        """Does what the tunnel does when the plane's descriptor is readable."""
         if self.world.boot < self.hung_until:
             return
         while self.plane.events or self.plane.messages:
@@ -157,7 +157,7 @@ class World:
         self.timing = timing or Timing()
         self.nodes: dict[Endpoint, Node] = {}
         self.log: list[Datagram] = []
-        """All that was ever sent."""
+        """Everything that was sent."""
         self.seed = seed
         self.random = Random(seed)
         self._order = count()
@@ -175,7 +175,7 @@ class World:
         return node
 
     def pair(self) -> tuple[Node, Node]:
-        """Alice and Bob, who know each other and where to find each other."""
+        """Makes Alice and Bob, who have each other's keys and endpoints."""
         alice, bob = self.node("alice"), self.node("bob")
         introduce(alice, bob)
         introduce(bob, alice)
@@ -189,11 +189,11 @@ class World:
                 heappush(self._flying, (self.boot + delay, next(self._order), datagram))
 
     def inject(self, message: bytes, source: Endpoint, destination: Endpoint) -> None:
-        """An attacker's datagram arrives, from whatever address it says."""
+        """Delivers an attacker's datagram, with any source address."""
         self._arrive(Datagram(self.boot, source, destination, message))
 
     def run(self, duration: int) -> None:
-        """Lets so much time pass."""
+        """Lets time pass."""
         self.run_until(self.boot + duration)
 
     def run_until(self, end: int) -> None:
@@ -202,7 +202,7 @@ class World:
         self.boot = max(self.boot, end)
 
     def settle(self, limit: int = 3600 * SECOND) -> None:
-        """Runs until nobody waits for anything any more; a world that never does is at fault."""
+        """Runs until nothing is pending. It is an error if that never happens."""
         end = self.boot + limit
         while (moment := self.next_wake_up()) is not None:
             assert moment <= end, f"no rest: {[n.device.next_deadline() for n in self.all()]}"
@@ -230,7 +230,7 @@ class World:
         return list(self.nodes.values())
 
     def sent(self, node: Node, kind: int | None = None, since: int = 0) -> list[Datagram]:
-        """What the node sent, of one type or any."""
+        """Returns the datagrams that the node sent, of one type or all."""
         return [
             datagram
             for datagram in self.log
@@ -254,7 +254,7 @@ def introduce(
     psk: PresharedKey | None = None,
     endpoint: bool = True,
 ) -> None:
-    """Makes the other a peer of the node."""
+    """Adds the other node as a peer."""
     node.configure(
         PeerChange(
             other.key.public,

@@ -49,7 +49,7 @@ def test_a_wrong_value_of_a_peer() -> None:
 
 
 def test_no_name_of_a_file() -> None:
-    with pytest.raises(ConfigError, match="is not the name of a file"):
+    with pytest.raises(ConfigError, match="is not a file name"):
         Config.from_file("a\0b")
 
 

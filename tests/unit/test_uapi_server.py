@@ -21,7 +21,7 @@ from wiresnake.events import Connected, Disconnected, PeerEvent, Roamed
 from wiresnake.linux import inotify
 from wiresnake.model import DeviceChange, DeviceStatus, PeerChange
 from wiresnake.text import base64_text
-from wiresnake.tunnel.events import Subscription, Told
+from wiresnake.tunnel.events import Subscription, Timed
 from wiresnake.tunnel.tunnel import Tunnel
 
 
@@ -63,7 +63,7 @@ class FailingTunnel(Tunnel):
 
     def events(self) -> Subscription:
         class Failing(Subscription):
-            async def read(self) -> list[Told]:
+            async def read(self) -> list[Timed]:
                 raise TypeError("a defect")
 
         return Failing(self._events)
@@ -156,7 +156,7 @@ def test_only_a_listening_stream_socket_is_adopted(
     if good:
         adopt(fd).close()
         return
-    with pytest.raises(HostError, match=f"WG_UAPI_FD={fd} is no listening unix stream socket"):
+    with pytest.raises(HostError, match=f"WG_UAPI_FD={fd} is not a listening unix stream"):
         adopt(fd)
 
 

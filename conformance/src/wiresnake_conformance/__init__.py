@@ -1,5 +1,5 @@
-"""What a WireGuard must do, checked from outside against any implementation.
+"""Checks from outside what a WireGuard must do, for any implementation.
 
-It knows nothing of the implementation under test: it configures the device by stock `wg` and
-plays all other hosts itself, with an oracle of its own for every message.
+It knows nothing about the implementation under test. It configures the device with stock `wg` and
+plays all other hosts itself, with its own oracle for every message.
 """

@@ -24,11 +24,11 @@ examples:
   wiresnake-conformance --daemon wireguard-go
   wiresnake-conformance --daemon "boringtun=boringtun-cli --disable-drop-privileges" --item 34
   wiresnake-conformance --daemon wireguard-go --daemon wiresnaked --markdown table.md
-  wiresnake-conformance --interface wg0      (adds peers of its own, and takes them away again)
+  wiresnake-conformance --interface wg0      (adds its own peers and removes them again)
   wiresnake-conformance --kernel
 
-exit code: 0 nothing differs, 1 something does, 2 it could not run, 3 nothing is seen to differ,
-but this machine was too slow to tell everything
+exit code: 0 nothing differs, 1 something differs, 2 it could not run, 3 no difference was found,
+but this machine was too slow to check everything
 """
 
 
@@ -36,7 +36,7 @@ FORMS = ("json", "junit", "markdown")
 
 
 class Mistake(Exception):
-    """What the user asked for cannot be done."""
+    """The user's request cannot be carried out."""
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
         print(f"wiresnake-conformance: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("wiresnake-conformance: interrupted", file=sys.stderr)
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
+    except BrokenPipeError:  # the reader is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
 
@@ -54,7 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wiresnake-conformance",
-        description="Checks from outside what a WireGuard must do, item by item.",
+        description="Check from outside what a WireGuard must do, item by item.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,30 +63,32 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[LABEL=]COMMAND",
-        help="a daemon; the name of its interface is put behind the command",
+        help="test a daemon; the name of its interface is added to the command",
     )
-    parser.add_argument("--kernel", action="store_true", help="this machine's kernel")
-    parser.add_argument("--interface", metavar="NAME", help="an interface that is configured")
+    parser.add_argument("--kernel", action="store_true", help="test this machine's kernel")
+    parser.add_argument("--interface", metavar="NAME", help="test a configured interface")
     parser.add_argument(
-        "--item", action="append", type=int, default=[], metavar="N", help="only that one"
+        "--item", action="append", type=int, default=[], metavar="N", help="check only this item"
     )
-    parser.add_argument("--quick", action="store_true", help="without the checks that wait")
+    parser.add_argument("--quick", action="store_true", help="leave out the checks that wait")
     parser.add_argument("--list", action="store_true", help="explain each item, with its source")
     for form in FORMS:
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form} too")
     parser.add_argument(
-        "--beside", type=Path, metavar="FILE", help="put the columns of another run's JSON beside"
+        "--beside", type=Path, metavar="FILE", help="add the columns of another run's JSON"
     )
-    parser.add_argument("--judge", metavar="LABEL", help="let only that one decide the exit code")
+    parser.add_argument("--judge", metavar="LABEL", help="let only this one decide the exit code")
     parser.add_argument(
         "--known",
         action="append",
         type=int,
         default=[],
         metavar="N",
-        help="a difference in that item is known and does not decide the exit code",
+        help="ignore a known difference in this item for the exit code",
     )
-    parser.add_argument("--verbose", action="store_true", help="the evidence of what passes, too")
+    parser.add_argument(
+        "--verbose", action="store_true", help="also print the evidence of checks that pass"
+    )
     return parser
 
 
@@ -146,7 +148,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(numbers: list[int], quick: bool, known: dict[int, items.Item]) -> list[Check]:
-    """The checks of those items, or all."""
+    """Returns the checks of those items, or all checks."""
     checks.load()
     if unknown := [number for number in numbers if number not in known]:
         raise Mistake(f"no item {unknown[0]}; --list shows them")
@@ -170,12 +172,12 @@ def _subjects(arguments: argparse.Namespace) -> list[Subject]:
     if len(set(labels)) < len(labels):
         raise Mistake("two implementations have the same label: write --daemon LABEL=COMMAND")
     if arguments.judge and arguments.judge not in labels:
-        raise Mistake(f"--judge {arguments.judge}: none of what is tested has that label")
+        raise Mistake(f"--judge {arguments.judge}: no tested implementation has that label")
     return subjects
 
 
 def _need_interface(name: str) -> None:
-    """Sees that its peers can be played over the loopback."""
+    """Checks that its peers can be played over the loopback."""
     try:
         socket.if_nametoindex(name)
     except OSError:
@@ -188,7 +190,9 @@ def _need_interface(name: str) -> None:
             raise Mistake(f"{device} is down: ip link set {device} up")
     shown = subprocess.run(["wg", "show", name, "public-key"], capture_output=True, check=False)
     if shown.returncode:
-        raise Mistake(f"{name} is no WireGuard interface, or nobody serves it: `wg show {name}`")
+        raise Mistake(
+            f"{name} is not a WireGuard interface, or its daemon is gone: `wg show {name}`"
+        )
     if shown.stdout == b"(none)\n":
         raise Mistake(f"{name} has no private key: wg set {name} private-key FILE")
 
@@ -202,14 +206,14 @@ def _daemon(text: str) -> Subject:
     except ValueError as error:
         raise Mistake(f"--daemon {text!r}: {error}") from None
     if not words:
-        raise Mistake(f"--daemon {text!r}: there is no command in it")
+        raise Mistake(f"--daemon {text!r}: it has no command")
     if not shutil.which(words[0]):
         raise Mistake(f"--daemon {text!r}: no program {words[0]}")
     return Subject(label or Path(words[0]).name, "daemon", words)
 
 
 def _beside(report: Report, path: Path | None) -> Report:
-    """The report with the columns of another run, if there is one."""
+    """Adds the columns of another run to the report, if there is one."""
     if path is None:
         return report
     try:
@@ -217,12 +221,12 @@ def _beside(report: Report, path: Path | None) -> Report:
     except OSError as error:
         raise Mistake(f"--beside {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        why = "that is not what --json writes, or has a label of this run"
+        why = "it is not a file of --json, or has a label of this run"
         raise Mistake(f"--beside {path}: {why}") from None
 
 
 def _make(path: Path) -> None:
-    """Sees that the file can be written before minutes are spent on what goes into it."""
+    """Checks that the file can be written, before the checks take minutes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()

@@ -1,7 +1,7 @@
 """The device under test, in a network of its own.
 
-Packets enter and leave the tunnel through a packet socket on the interface itself: what the host's
-own stack does with them does not matter.
+Packets enter and leave the tunnel through a packet socket on the interface, independently of the
+host's own network stack.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from .subject import Subject
 from .verdict import CERTAIN, UNASKED, Differs, Failed, Log, NotApplicable
 
 SPACING = 0.03
-"""Seconds between initiations of a peer: one each 1/50 s is taken."""
+"""Seconds between initiations of a peer, of which one per 1/50 s is accepted."""
 NO_ANSWER = 1.0
-"""`needs` of what did not end in the most time that a `stretch` gives: a machine so late has it."""
+"""`needs` of something that did not end even within the longest `stretch` of its time."""
 REFUSED = (errno.ENOKEY, errno.EDESTADDRREQ, errno.EPROTONOSUPPORT, errno.ELOOP)
-"""What the kernel's interface says to the sender of a packet that it cannot take."""
+"""The kernel interface's errors for a packet that it cannot send."""
 
 
 @dataclass
@@ -41,9 +41,9 @@ class Device:
     key: Key = field(default_factory=Key.new)
     port: int = 51820
     output: str = ""
-    """A file with what a daemon printed."""
+    """A file with the output of a daemon."""
     network: int = field(init=False)
-    """A descriptor of the network that it is in."""
+    """A descriptor of the device's network namespace."""
 
     @property
     def interface(self) -> str:
@@ -56,13 +56,13 @@ class Device:
 
     @staticmethod
     def inner(number: int) -> dict[int, str]:
-        """Addresses inside of the tunnel, by IP version: 1 is the device, peers count from 2."""
+        """Returns addresses in the tunnel, by IP version: 1 is the device, peers count from 2."""
         return {4: f"10.0.{number >> 8}.{number & 255}", 6: f"fd00::{number:x}"}
 
-    # From its own host.
+    # On its own host.
 
     def wg(self, *words: str, text: str | None = None, check: bool = True) -> str:
-        """What stock `wg` prints; a refusal is the end of the check unless it is expected."""
+        """Runs stock `wg` and returns its output. With `check` an error ends the check."""
         if words[0] != "show":
             self.log(f"wg {' '.join(words)}")
         done = self.run(["wg", *words], text=text)
@@ -71,12 +71,15 @@ class Device:
         return done.stdout
 
     def show(self, field_name: str) -> list[list[str]]:
-        """The fields of each line of `wg show INTERFACE FIELD`."""
+        """Returns the fields of each line of `wg show INTERFACE FIELD`."""
         return [line.split() for line in self.wg("show", self.interface, field_name).splitlines()]
 
     def addresses(self) -> None:
-        """Gives the interface its inner addresses. Without them the host's own stack, which would
-        answer what comes out of the tunnel, is silent; so most checks do without."""
+        """Gives the interface its inner addresses.
+
+        Most checks do not need them: with them, the host's own stack would answer packets that come
+        out of the tunnel.
+        """
         for version, length in ((4, 24), (6, 64)):
             own = self.inner(1)[version]
             self._at_device(
@@ -84,12 +87,12 @@ class Device:
             )
 
     def mtu(self) -> int:
-        """The interface's, as its host has it now."""
+        """Returns the present MTU of the interface."""
         shown = json.loads(self._at_device(f"ip -j link show dev {self.interface}"))
         return int(shown[0]["mtu"])
 
     def stack(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket of the device's host: what it sends into the tunnel takes the usual way."""
+        """Opens a socket on the device's host, which sends through the host's stack."""
         with namespaces.inside(self.network):
             opened = socket.socket(family, kind, protocol)
         opened.settimeout(PATIENCE)
@@ -102,7 +105,7 @@ class Device:
     def run(
         self, words: Sequence[str], *, text: str | None = None, timeout: float = 20
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the device's network, whatever comes of it."""
+        """Runs a command in the device's network, which may fail."""
         timeout *= self.allowance.late.stretch
         try:
             return subprocess.run(
@@ -123,11 +126,11 @@ class Device:
         self._at_device(f"ip link set {self.interface} {'up' if up else 'down'}")
         if up:
             self._await_socket()
-        else:  # takes the error that the next send would meet
+        else:  # clears the error that the next send would get
             self.tunnel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def uapi(self, request: bytes, within: float = 5) -> bytes:
-        """What the device answers on its UAPI socket, up to the empty line that ends it."""
+        """Returns the device's answer on its UAPI socket, up to the final empty line."""
         if self.subject.kind == "kernel":
             raise NotApplicable("the kernel is configured by netlink and has no UAPI socket")
         limit = within * self.allowance.late.stretch
@@ -159,40 +162,40 @@ class Device:
 
     @staticmethod
     def serves(name: str) -> bool:
-        """Whether a daemon listens for that interface; before that `wg` would delete its socket."""
+        """Returns whether a daemon serves that interface. Else `wg` would delete its socket."""
         with socket.socket(socket.AF_UNIX) as probe:
             return not probe.connect_ex(f"/var/run/wireguard/{name}.sock")
 
     def launch(
-        self, name: str, output: int = subprocess.DEVNULL, told: Mapping[str, str] | None = None
+        self, name: str, output: int = subprocess.DEVNULL, extra: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """A daemon in the device's network, for an interface of that name; `told` is of its
-        environment. The modes of its files are its own affair: no umask helps."""
+        """Starts a daemon for that interface in the device's network. `extra` is added to its
+        environment. The umask is 0, so that the modes of its files are its own choice."""
         return subprocess.Popen(
             [*self.subject.command, name],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=dict(told or {}) | os.environ,
+            env=dict(extra or {}) | os.environ,
             umask=0,
             preexec_fn=lambda: namespaces.setns(self.network),
         )
 
     def alive(self) -> bool:
-        """Whether the interface is there and the device still answers."""
+        """Returns whether the interface exists and the device still answers."""
         with contextlib.suppress(Failed):
             done = self.run(["wg", "show", self.interface, "public-key"], timeout=5)
             return not done.returncode
         return False
 
     def last_words(self) -> str:
-        """The end of what a daemon printed."""
+        """Returns the last lines that a daemon printed."""
         text = Path(self.output).read_text(errors="replace") if self.output else ""
         return " | ".join(text.strip().splitlines()[-5:])
 
     def cpu_time(self) -> float:
-        """Seconds of CPU that the daemon has used; 0 for a kernel's device."""
+        """Returns the CPU seconds that the daemon has used; 0 for the kernel."""
         ticks = 0
         for process in self._processes():
             fields = (process / "stat").read_text().rpartition(")")[2].split()
@@ -200,14 +203,14 @@ class Device:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
-        """Bytes of memory that the daemon has resident; 0 for a kernel's device."""
+        """Returns the resident memory of the daemon in bytes; 0 for the kernel."""
         pages = sum(int((one / "statm").read_text().split()[1]) for one in self._processes())
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    # The tunnel, at its inner end.
+    # The inner end of the tunnel.
 
     def inject(self, packet: bytes, *, quietly: bool = False) -> None:
-        """Gives the device a packet to send, whatever it holds."""
+        """Gives the device a packet to send, with any content."""
         if not quietly:
             self.log(f"into the tunnel: {packets.read(packet) or packet[:40].hex()}")
         protocol = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
@@ -221,7 +224,7 @@ class Device:
     def delivered(
         self, within: float = PATIENCE, count: int = 1, *, quietly: bool = False
     ) -> list[bytes]:
-        """Packets that came out of the tunnel, until there are so many or the time is over."""
+        """Returns packets that come out of the tunnel, up to `count` or until the time is over."""
         found: list[bytes] = []
         deadline = time.monotonic() + within
         while len(found) < count:
@@ -241,7 +244,7 @@ class Device:
         return found
 
     def expect_delivered(self, packet: bytes, why: str, within: float = PATIENCE) -> None:
-        """The next packet out of the tunnel is exactly that one."""
+        """Checks that the next packet out of the tunnel is exactly that one."""
         patience = self.allowance.patience(within)
         found = self.delivered(patience)
         if not found:
@@ -251,22 +254,22 @@ class Device:
             raise Differs(text, needs=CERTAIN)
 
     def expect_dropped(self, why: str, within: float = 0.5) -> None:
-        """Nothing may come out of the tunnel; a late machine is given more time to be wrong."""
+        """Checks that nothing comes out of the tunnel. A late machine is watched for longer."""
         if found := self.delivered(within + self.allowance.leeway):
             text = f"{why}: delivered {packets.read(found[0]) or found[0].hex()}"
             raise Differs(text, needs=UNASKED)
 
     def pause(self, seconds: float) -> None:
-        """Lets time pass, and says so in the evidence."""
+        """Waits, and notes that in the evidence."""
         self.log(f"{seconds:g} s pass")
         time.sleep(seconds)
 
     def apart(self) -> None:
-        """Lets so much time pass that an initiation is not refused for coming too soon after
-        another, by a device that takes the first one late."""
+        """Waits until the next initiation cannot be too soon, even if the device was late with
+        the last one."""
         self.pause(SPACING + min(PIECES * self.allowance.late.worst, 0.5))
 
-    # What differs by the kind of device.
+    # Steps that depend on the kind of device.
 
     def _start(self) -> None:
         if self.subject.kind == "kernel":
@@ -276,10 +279,10 @@ class Device:
             return
         with tempfile.NamedTemporaryFile("a", prefix="conformance-", dir="/run", delete=False) as f:
             self.output = f.name
-            # Daemons go to the background, and some of them say nothing there unless told.
-            told = {"LOG_LEVEL": "error", "WG_LOG_FILE": f.name}
+            # Daemons go to the background, where some only log with these variables.
+            extra = {"LOG_LEVEL": "error", "WG_LOG_FILE": f.name}
             try:
-                daemon = self.launch(self.interface, f.fileno(), told)
+                daemon = self.launch(self.interface, f.fileno(), extra)
             except OSError as error:
                 raise Failed(f"could not be started: {error}") from None
         start = time.monotonic()
@@ -303,7 +306,7 @@ class Device:
         self._open_tunnel()
 
     def _await_socket(self) -> None:
-        """A daemon opens its sockets a moment after its link came up."""
+        """Waits for the sockets, which a daemon opens a moment after its link came up."""
         start = time.monotonic()
         while time.monotonic() < start + 5 * self.allowance.late.stretch:
             with namespaces.inside(self.network):
@@ -315,7 +318,7 @@ class Device:
         raise Failed("no UDP socket on its port within 5 s of being up", needs=NO_ANSWER)
 
     def _processes(self) -> list[Path]:
-        """The directories in /proc of all that this check has started."""
+        """Returns the directories in /proc of all processes that this check has started."""
         proc = Path("/run/proc")
         if not proc.exists():
             proc.mkdir()
@@ -331,7 +334,7 @@ class Device:
         self.tunnel.bind((self.interface, 3))  # ETH_P_ALL
 
     def _ours(self, packet: bytes) -> bool:
-        """Whether a packet out of the tunnel is of this check."""
+        """Returns whether a packet out of the tunnel belongs to this check."""
         return True
 
     def _at_device(self, line: str, text: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The list of items: numbers, titles and sources, from items.toml."""
+"""Reads the list of items (numbers, titles, sources) from items.toml."""
 
 import tomllib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Item:
     number: int
     section: str
     kind: str
-    """BB: can be seen from outside. WB: only inside. BB/WB: partly."""
+    """BB: can be seen from outside. WB: only from inside. BB/WB: partly from outside."""
     title: str
     source: str
 

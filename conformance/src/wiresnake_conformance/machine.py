@@ -1,8 +1,8 @@
-"""How late this machine is: what is slow must not read as wrong.
+"""Measures how late this machine is, so that a slow machine is not taken for a wrong device.
 
-A process on each CPU sleeps for moments and does a small task each second. What these take beyond
-their time is the lateness that a device meets, too, whether others use the CPU, a hypervisor has
-taken it away or it is a slow one.
+A process on each CPU sleeps for short times and does a small task each second. The excess time is
+the lateness, which affects a device in the same way. It may come from other programs, a hypervisor
+or a slow CPU.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Self
 from . import namespaces
 
 TASK = 0.01
-"""Seconds that the task takes on a machine like those that the checks' limits were tried on, when
-it has nothing else to do (9 ms on an AMD EPYC of 2024)."""
+"""Seconds that the task takes on an idle machine like those for which the checks' limits were set
+(9 ms on an AMD EPYC of 2024)."""
 CALM = 0.03
-"""Lateness up to which every limit holds: the suite's own checks, side by side, cause as much."""
+"""Lateness up to which every limit holds. The suite's own checks, side by side, cause as much."""
 PIECES = 4
-"""What a device does in answer is done in up to so many pieces, each of which may be late."""
+"""A device's answer consists of up to this many steps, each of which may be late."""
 STRETCH = 6.0
-"""The most by which a limit for work, not for a timer, grows."""
+"""The largest factor by which a limit for work, not for a timer, grows."""
 
 _NAP = 0.02
 _NAPS = 50
@@ -38,31 +38,33 @@ _SECONDS = 4096
 
 @dataclass(frozen=True)
 class Lateness:
-    """Of some period, in seconds."""
+    """The lateness during some period, in seconds."""
 
     worst: float = 0
     typical: float = 0
-    """The median of the worst of each second."""
+    """The median of the worst lateness in each second."""
 
     def explains(self, needs: float) -> bool:
-        """Whether what is `needs` seconds beyond its limit may be so by the machine's fault."""
+        """Returns whether the machine may have caused a result `needs` seconds beyond a limit."""
         return self.worst >= CALM and PIECES * self.worst >= needs
 
     @property
     def leeway(self) -> float:
-        """Seconds by which a measured time may be beyond its limits. It is little, so that what a
-        check is to find it still finds; beyond it the check is repeated."""
+        """Seconds by which a measured time may exceed its limits.
+
+        It is small, so that checks still find errors. Beyond it the check is repeated.
+        """
         return min(2 * self.worst, 0.25) if self.worst >= CALM else 0
 
     @property
     def stretch(self) -> float:
-        """By how much more time to allow for work than on a free machine."""
+        """The factor by which to allow more time for work than on an idle machine."""
         return min(1 + self.typical / TASK, STRETCH)
 
 
 @dataclass
 class Watch:
-    """Watches the machine while it is open, also for the processes that are forked meanwhile."""
+    """Watches the machine while it is open. Forked processes can read it, too."""
 
     cpus: Sequence[int] = field(default_factory=lambda: sorted(os.sched_getaffinity(0))[:_CPUS])
     start: float = field(default_factory=time.monotonic)
@@ -78,30 +80,30 @@ class Watch:
             os.waitpid(child, 0)
 
     def since(self, moment: float) -> Lateness:
-        """From that moment of the monotonic clock until now."""
+        """Returns the lateness from that moment of the monotonic clock until now."""
         now = time.monotonic()
         first, last = self._second(moment), self._second(now)
         first = max(first, last - _SECONDS + 2)
         each = [self._worst(second) for second in range(first, last + 1)]
-        # Who has not been heard of for long is late, too.
+        # A watcher that has not reported for long is late, too.
         beats = [self._read(number, _SECONDS) for number in range(len(self.cpus))]
         silent = max((now - max(beat, moment) for beat in beats if beat), default=0) - 2 * _NAP
         return Lateness(max(*each, silent, 0.0), median(each))
 
     def measure(self) -> Lateness:
-        """Of the next second or so, with every CPU's task in it."""
+        """Returns the lateness of the next second or so, including every CPU's task."""
         moment = time.monotonic()
         time.sleep((_NAPS + 10) * _NAP)
         return self.since(moment)
 
     def rest(self, most: float) -> None:
-        """Waits until the machine is not late, for so many seconds at most."""
+        """Waits until the machine is not late, for at most `most` seconds."""
         deadline = time.monotonic() + most
         while self.measure().worst >= CALM and time.monotonic() < deadline:
             pass
 
     def note(self, number: int, began: float, late: float) -> None:
-        """What a watcher has seen: something that began then ended so late."""
+        """Records what a watcher saw: something that began then ended this late."""
         now = time.monotonic()
         for second in range(self._second(began), self._second(now) + 1):
             at = second % _SECONDS
@@ -149,10 +151,10 @@ class Watch:
 
 @dataclass
 class Allowance:
-    """What a check allows the machine for being late."""
+    """How much lateness of the machine a check allows."""
 
     watch: Watch | None = None
-    """Knows how late the machine is. Without it, it never is."""
+    """Without it, the machine counts as never late."""
     start: float = 0
     """When the check began, by the monotonic clock."""
     timed: bool = False
@@ -165,13 +167,17 @@ class Allowance:
 
     @property
     def leeway(self) -> float:
-        """Seconds by which silence is to last longer, so that a late machine has more time to be
-        wrong. In a check that depends on time there are none."""
+        """Seconds by which to extend a wait for silence, as a late device may send later.
+
+        It is 0 in a check that depends on time.
+        """
         return 0 if self.timed else self.late.leeway
 
     def patience(self, seconds: float) -> float:
-        """So many seconds, or some more where the machine is late: for what must come at all. In a
-        check that depends on time it is no more, as what comes then may be another thing."""
+        """Returns how long to wait for something that must come: longer if the machine is late.
+
+        In a check that depends on time it is not longer, as what comes later may be something else.
+        """
         if self.timed:
             return seconds
         late = self.late

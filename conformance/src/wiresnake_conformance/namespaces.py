@@ -1,4 +1,4 @@
-"""Linux namespaces: the device and the world around it each have a network of their own."""
+"""Linux namespaces: the device and the world around it each have their own network."""
 
 import contextlib
 import ctypes
@@ -24,13 +24,13 @@ def die_with_parent(signum: int = signal.SIGKILL) -> None:
 
 
 def network() -> int:
-    """A descriptor of the network that this process is in."""
+    """Opens a descriptor of the present network namespace."""
     return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """What is opened in here belongs to that network, and stays there."""
+    """Enters that network. Sockets opened in this block stay in it."""
     back = network()
     setns(fd)
     try:

@@ -1,7 +1,7 @@
-"""Every message of the protocol, valid or not: built and opened by hand (whitepaper, 5.4).
+"""Builds and opens every message of the protocol, valid or not, by hand (whitepaper, 5.4).
 
-Nothing here decides anything. A keyword argument replaces any part of a message, so that a check
-can send what no implementation would; MACs are computed over what is really there.
+It makes no decisions. Keyword arguments replace any part of a message, so that a check can send
+what an implementation never would. MACs are computed over the real content.
 """
 
 import hmac
@@ -37,11 +37,11 @@ LOW_ORDER_POINTS = tuple(
         P + 1,
     )
 )
-"""The u-coordinates that every private key takes to zero (RFC 7748, 6.1)."""
+"""The u-coordinates with which every private key gives zero (RFC 7748, 6.1)."""
 
 
 class Unopened(Exception):
-    """A message that does not authenticate, or is no message at all."""
+    """A message does not authenticate, or is not a message at all."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Key:
         )
 
     def exchange(self, public: bytes) -> bytes:
-        """The shared secret; all zero for a point of low order."""
+        """Computes the shared secret; all zero for a point of low order."""
         try:
             theirs = X25519PublicKey.from_public_bytes(public)
             return X25519PrivateKey.from_private_bytes(self.private).exchange(theirs)
@@ -96,13 +96,13 @@ def kdf(key: bytes, data: bytes, count: int) -> list[bytes]:
 
 
 def tai64n(seconds: float | None = None) -> bytes:
-    """12 bytes that compare like time; now, if no time since 1970 is given."""
+    """Converts seconds since 1970, or the present time, to 12 bytes that sort by time."""
     whole, rest = divmod(time.time_ns() if seconds is None else int(seconds * 10**9), 10**9)
     return struct.pack(">QI", 0x400000000000000A + whole, rest)
 
 
 class State:
-    """What both ends compute along the handshake: C, H and k of the whitepaper."""
+    """The handshake state of both ends: C, H and k of the whitepaper."""
 
     def __init__(self, responder: bytes) -> None:
         self.chain = digest(CONSTRUCTION)
@@ -143,31 +143,31 @@ class State:
 
 
 def with_macs(message: bytes, receiver: bytes, cookie: bytes | None = None) -> bytes:
-    """The message with mac1 for whoever owns that public key, and mac2 if there is a cookie."""
+    """Adds mac1 for the owner of that public key, and mac2 if there is a cookie, else zeros."""
     mac1 = mac(digest(b"mac1----", receiver), message)
     return message + mac1 + (bytes(16) if cookie is None else mac(cookie, message, mac1))
 
 
 def again_with_macs(message: bytes, receiver: bytes, cookie: bytes | None = None) -> bytes:
-    """The same for a message that had MACs before it was changed."""
+    """Replaces the MACs of a message that was changed."""
     return with_macs(message[:-32], receiver, cookie)
 
 
 @dataclass
 class Session:
-    """A pair of transport keys; `send` is ours, towards the device."""
+    """A pair of transport keys. `send_key` is for messages to the device."""
 
     local: int
-    """Our index: the receiver of what the device sends."""
+    """This side's index: the receiver index of the device's messages."""
     remote: int
     """The device's index."""
     send_key: bytes = field(repr=False)
     receive_key: bytes = field(repr=False)
     counter: int = 0
-    """The next to send with."""
+    """The counter of the next message to send."""
 
     def seal(self, packet: bytes = b"", *, counter: int | None = None, pad: bool = True) -> bytes:
-        """A transport data message; nothing in it is a keepalive."""
+        """Makes a transport data message; an empty one is a keepalive."""
         if counter is None:
             counter, self.counter = self.counter, self.counter + 1
         if pad:
@@ -177,7 +177,7 @@ class Session:
         return struct.pack("<IIQ", TRANSPORT, self.remote, counter) + sealed
 
     def open(self, message: bytes) -> bytes:
-        """What is inside, padding and all."""
+        """Returns the content, including padding."""
         if len(message) < 32:
             raise Unopened(f"{describe(message)} is too short for transport data")
         kind, receiver, counter = struct.unpack_from("<IIQ", message)
@@ -192,7 +192,7 @@ class Session:
 
 @dataclass
 class Initiating:
-    """Our initiation, as it was sent, and all that is needed to take its response."""
+    """An initiation to the device, and what is needed to consume its response."""
 
     message: bytes
     index: int
@@ -215,8 +215,11 @@ def initiate(
     static: bytes | None = None,
     cookie: bytes | None = None,
 ) -> Initiating:
-    """-> e, es, s, ss, {t}. A `point` is sent in place of the ephemeral's public key (its DH
-    results are taken as zero), `static` in place of our own public key."""
+    """Makes -> e, es, s, ss, {t}.
+
+    `point` replaces the ephemeral public key (its DH results are taken as zero), and `static` the
+    own public key.
+    """
     index = int.from_bytes(os.urandom(4)) if index is None else index
     ephemeral = ephemeral or Key.new()
     public = ephemeral.public if point is None else point
@@ -231,9 +234,9 @@ def initiate(
 
 
 def complete(initiating: Initiating, own: Key, response: bytes, psk: bytes = NO_PSK) -> Session:
-    """<- e, ee, se, psk, {}, read by the initiator."""
+    """Consumes <- e, ee, se, psk, {}, as the initiator."""
     if len(response) != 92 or struct.unpack_from("<I", response) != (RESPONSE,):
-        raise Unopened(f"{describe(response)} is no response")
+        raise Unopened(f"{describe(response)} is not a response")
     remote, receiver = struct.unpack_from("<II", response, 4)
     if receiver != initiating.index:
         raise Unopened(f"the response is for index {receiver:08x}")
@@ -252,11 +255,11 @@ def complete(initiating: Initiating, own: Key, response: bytes, psk: bytes = NO_
 
 @dataclass
 class Initiated:
-    """The device's initiation, opened."""
+    """An opened initiation of the device."""
 
     message: bytes
     index: int
-    """The device's."""
+    """The device's index."""
     ephemeral: bytes
     static: bytes
     timestamp: bytes
@@ -268,9 +271,9 @@ class Initiated:
 
 
 def consume(own: Key, message: bytes) -> Initiated:
-    """Opens an initiation that the device sent to us."""
+    """Opens an initiation of the device."""
     if len(message) != 148 or struct.unpack_from("<I", message) != (INITIATION,):
-        raise Unopened(f"{describe(message)} is no initiation")
+        raise Unopened(f"{describe(message)} is not an initiation")
     if message[116:132] != mac(digest(b"mac1----", own.public), message[:116]):
         raise Unopened("mac1 of the initiation is wrong")
     (index,) = struct.unpack_from("<I", message, 4)
@@ -294,8 +297,10 @@ def respond(
     point: bytes | None = None,
     cookie: bytes | None = None,
 ) -> tuple[bytes, Session]:
-    """<- e, ee, se, psk, {}. A `point` is sent in place of the ephemeral's public key (its DH
-    results are taken as zero)."""
+    """Makes <- e, ee, se, psk, {}.
+
+    `point` replaces the ephemeral public key (its DH results are taken as zero).
+    """
     index = int.from_bytes(os.urandom(4)) if index is None else index
     receiver = initiated.index if receiver is None else receiver
     ephemeral = ephemeral or Key.new()
@@ -313,16 +318,16 @@ def respond(
 
 
 def cookie_reply(own: bytes, receiver: int, mac1: bytes, cookie: bytes) -> bytes:
-    """A cookie reply of the owner of that public key to the message with that mac1."""
+    """Makes a cookie reply by the owner of that public key, for a message with that mac1."""
     nonce = os.urandom(24)
     sealed = _xchacha(digest(b"cookie--", own), nonce).encrypt(bytes(4) + nonce[16:], cookie, mac1)
     return struct.pack("<II", COOKIE_REPLY, receiver) + nonce + sealed
 
 
 def open_cookie(message: bytes, device: bytes, mac1: bytes, index: int) -> bytes:
-    """The cookie in a reply to our message with that mac1 and that sender index."""
+    """Opens the cookie in a reply to a message with that mac1 and that sender index."""
     if len(message) != 64 or struct.unpack_from("<I", message) != (COOKIE_REPLY,):
-        raise Unopened(f"{describe(message)} is no cookie reply")
+        raise Unopened(f"{describe(message)} is not a cookie reply")
     (receiver,) = struct.unpack_from("<I", message, 4)
     if receiver != index:
         raise Unopened(f"the cookie reply is for index {receiver:08x}, not for {index:08x}")
@@ -335,7 +340,7 @@ def open_cookie(message: bytes, device: bytes, mac1: bytes, index: int) -> bytes
 
 
 def _xchacha(key: bytes, nonce: bytes) -> ChaCha20Poly1305:
-    """ChaCha20Poly1305 under the subkey HChaCha20 makes (draft-irtf-cfrg-xchacha-03, 2.2)."""
+    """Makes ChaCha20Poly1305 with the subkey of HChaCha20 (draft-irtf-cfrg-xchacha-03, 2.2)."""
     x = list(struct.unpack("<16I", b"expand 32-byte k" + key + nonce[:16]))
     columns = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
     diagonals = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
@@ -349,12 +354,12 @@ def _xchacha(key: bytes, nonce: bytes) -> ChaCha20Poly1305:
 
 
 def kind_of(datagram: bytes) -> int:
-    """The first word, whatever it is; -1 if there is none."""
+    """Returns the first 32-bit word; -1 if the datagram is too short."""
     return int(struct.unpack_from("<I", datagram)[0]) if len(datagram) >= 4 else -1
 
 
 def describe(datagram: bytes) -> str:
-    """For people: kind, indices, counter and length."""
+    """Describes a datagram for people: kind, indices, counter and length."""
     kind, length = kind_of(datagram), f"{len(datagram)} B"
     if kind == TRANSPORT and len(datagram) >= 32:
         receiver, counter = struct.unpack_from("<IQ", datagram, 4)

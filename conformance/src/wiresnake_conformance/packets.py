@@ -1,4 +1,4 @@
-"""IP packets of both families: built with right checksums, and read."""
+"""Builds IP packets of both families with right checksums, and parses them."""
 
 import ipaddress
 import os
@@ -29,7 +29,7 @@ def ip(
     identification: int = 0,
     length: int | None = None,
 ) -> bytes:
-    """A packet of the addresses' family. `length` replaces the length field of the header."""
+    """Makes a packet of the addresses' family. `length` replaces the header's length field."""
     a, b = ipaddress.ip_address(source), ipaddress.ip_address(target)
     if a.version == 4:
         total = 20 + len(payload) if length is None else length
@@ -44,7 +44,7 @@ def ip(
 def udp(
     source: str, target: str, payload: bytes = b"", *, ports: tuple[int, int] = (9, 9), tos: int = 0
 ) -> bytes:
-    """A UDP packet; port 9 is discard, so nothing answers but perhaps an ICMP error."""
+    """Makes a UDP packet. Port 9 is discard, so only an ICMP error may answer."""
     length = 8 + len(payload)
     bare = struct.pack(">HHHH", *ports, length, 0) + payload
     summed = checksum(_pseudo(source, target, UDP, length) + bare) or 0xFFFF
@@ -52,25 +52,25 @@ def udp(
 
 
 def sized(source: str, target: str, size: int, *, tos: int = 0) -> bytes:
-    """A UDP packet of exactly that many bytes with its header, 28 (IPv6: 48) or more."""
+    """Makes a UDP packet of exactly that many bytes, at least 28 (IPv6: 48)."""
     empty = len(udp(source, target))
     return udp(source, target, bytes(i & 0xFF for i in range(size - empty)), tos=tos)
 
 
 def tcp(source: str, target: str, header: bytes) -> bytes:
-    """A TCP segment without data; its header with zero for a checksum, and options if any."""
+    """Makes a TCP segment without data. The header, with any options, has a zero checksum."""
     summed = checksum(_pseudo(source, target, TCP, len(header)) + header)
     return ip(source, target, header[:16] + struct.pack(">H", summed) + header[18:], protocol=TCP)
 
 
 def reset(source: str, target: str) -> bytes:
-    """A TCP reset: no host answers it, and no two are alike."""
+    """Makes a TCP reset. No host answers it, and each one is different."""
     header = struct.pack(">HH4sIBBHHH", 9, 9, os.urandom(4), 0, 5 << 4, 4, 0, 0, 0)
     return tcp(source, target, header)
 
 
 def echo(source: str, target: str, *, sequence: int = 1, payload: bytes = bytes(32)) -> bytes:
-    """An ICMP echo request."""
+    """Makes an ICMP echo request."""
     six = ":" in source
     bare = struct.pack(">BBHHH", 128 if six else 8, 0, 0, 0x5753, sequence) + payload
     pseudo = _pseudo(source, target, ICMP6, len(bare)) if six else b""
@@ -86,7 +86,7 @@ def _pseudo(source: str, target: str, protocol: int, length: int) -> bytes:
 
 
 def sound(packet: "Packet") -> bool:
-    """Whether the checksums of IPv4's header and of TCP or UDP are right."""
+    """Returns whether the checksums of the IPv4 header and of TCP or UDP are right."""
     header = packet.raw[: (packet.raw[0] & 15) * 4] if packet.version == 4 else b""
     pseudo = _pseudo(packet.source, packet.target, packet.protocol, len(packet.payload))
     return not checksum(header) % 0xFFFF and not checksum(pseudo + packet.payload) % 0xFFFF
@@ -94,7 +94,7 @@ def sound(packet: "Packet") -> bool:
 
 @dataclass(frozen=True)
 class Packet:
-    """An IP packet, read."""
+    """A parsed IP packet."""
 
     version: int
     source: str
@@ -104,7 +104,7 @@ class Packet:
     ttl: int
     dont_fragment: bool
     fragment: bool
-    """Whether it is a piece of a packet, first or later (IPv4 only)."""
+    """True for any fragment (IPv4 only)."""
     payload: bytes
     raw: bytes
 
@@ -117,7 +117,7 @@ class Packet:
 
 
 def read(raw: bytes) -> Packet | None:
-    """None if it is no IP packet."""
+    """Parses a packet; None if it is not IP."""
     if len(raw) >= 20 and raw[0] >> 4 == 4:
         flags = int.from_bytes(raw[6:8])
         total = int.from_bytes(raw[2:4])

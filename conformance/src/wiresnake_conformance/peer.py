@@ -51,8 +51,10 @@ class Peer:
     def insist(
         self, kinds: Sequence[int] = (RESPONSE, COOKIE_REPLY), times: int = 20, **parts: Any
     ) -> tuple[Initiating, Datagram | None]:
-        """New initiations until one gets an answer of such a kind; None if none does. Under load
-        any datagram can be lost or late, so one try says nothing."""
+        """Sends initiations until one gets an answer of such a kind; None if none does.
+
+        Under load any datagram can be lost or late, so a single try proves nothing.
+        """
         sent: dict[int, Initiating] = {}
         for _ in range(times):
             initiating = self.initiate(**parts)
@@ -65,7 +67,7 @@ class Peer:
         return initiating, None
 
     def cookie(self) -> bytes:
-        """The cookie that the device gives this peer's socket under load."""
+        """Gets the cookie that the device gives to this peer's socket under load."""
         refused, reply = self.insist()
         if reply is None or reply.kind != COOKIE_REPLY:
             raise Differs("no cookie reply to an initiation without mac2 under load")
@@ -81,7 +83,7 @@ class Peer:
             raise Differs(f"the response does not open: {error}", needs=CERTAIN) from None
 
     def handshake(self, *, confirm: bool = True, **parts: Any) -> Session:
-        """A session that we initiated; by a keepalive the device learns that it can send."""
+        """Makes a session as the initiator. With `confirm` a keepalive lets the device send."""
         initiating = self.initiate(**parts)
         response = self.socket.expect(RESPONSE, "an initiation of a known peer is answered")
         session = self.complete(initiating, response.data)
@@ -90,7 +92,7 @@ class Peer:
         return session
 
     def awaited(self, within: float = PATIENCE) -> Initiated:
-        """The device's next initiation."""
+        """Waits for the device's next initiation."""
         datagram = self.socket.expect(INITIATION, "the device initiates", within)
         try:
             return consume(self.key, datagram.data)
@@ -99,13 +101,13 @@ class Peer:
             raise Differs(text, needs=CERTAIN) from None
 
     def answer(self, within: float = PATIENCE, **parts: Any) -> Session:
-        """A session that the device initiates within that time; it sends first."""
+        """Makes a session that the device initiates within that time. The device sends first."""
         message, session = respond(self.key, self.awaited(within), psk=self.psk, **parts)
         self.send(message)
         return session
 
     def received(self, session: Session, why: str, within: float = PATIENCE) -> bytes:
-        """The content of the next datagram, which must be transport data of that session."""
+        """Returns the content of the next datagram, which must be transport data of the session."""
         return self.opened(session, self.socket.expect(TRANSPORT, why, within))
 
     def opened(self, session: Session, datagram: Datagram) -> bytes:
@@ -116,17 +118,17 @@ class Peer:
             raise Differs(text, needs=CERTAIN) from None
 
     def packet(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
-        """A packet from this peer to the device."""
+        """Makes a packet from this peer to the device."""
         own, other = self.inner[version], self.device.inner(1)[version]
         return packets.udp(own, other, payload, tos=tos)
 
     def packet_here(self, payload: bytes = b"", *, version: int = 4, tos: int = 0) -> bytes:
-        """A packet that the device must send to this peer."""
+        """Makes a packet that the device must send to this peer."""
         own, other = self.inner[version], self.device.inner(1)[version]
         return packets.udp(other, own, payload, tos=tos)
 
     def works(self, session: Session) -> None:
-        """The session carries a packet each way."""
+        """Checks that the session carries a packet each way."""
         there = packets.reset(self.inner[4], self.device.inner(1)[4])
         back = self.packet_here(os.urandom(20))
         self.send(session.seal(there))
@@ -140,20 +142,20 @@ class Peer:
             raise Differs("what the device sent is not the packet it was given", needs=CERTAIN)
 
     def configure(self, *words: str, text: str | None = None) -> None:
-        """`wg set INTERFACE peer KEY ...`."""
+        """Runs `wg set INTERFACE peer KEY ...`."""
         self.device.wg("set", self.device.interface, "peer", self.key.text, *words, text=text)
 
     def endpoint(self) -> str:
-        """Where the device believes this peer to be, as `wg show` prints it."""
+        """Returns the device's endpoint of this peer, as `wg show` prints it."""
         return self.shown("endpoints")[0]
 
     def transfer(self) -> tuple[int, int]:
-        """Bytes that the device received from and sent to this peer."""
+        """Returns the bytes that the device received from and sent to this peer."""
         received, sent = self.shown("transfer")
         return int(received), int(sent)
 
     def shown(self, field_name: str) -> list[str]:
-        """This peer's values in `wg show INTERFACE FIELD`."""
+        """Returns this peer's values in `wg show INTERFACE FIELD`."""
         for key, *values in self.device.show(field_name):
             if key == self.key.text:
                 return values

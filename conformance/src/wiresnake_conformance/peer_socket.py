@@ -1,4 +1,4 @@
-"""Sockets of the world: where a peer is at the moment, and taps that see everything."""
+"""The world's sockets: the present place of a peer, and taps that see everything."""
 
 import contextlib
 import socket
@@ -24,12 +24,12 @@ SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
 PATIENCE = 4.0
-"""Seconds in which whatever is not on a timer must have come."""
+"""Seconds within which anything that does not depend on a timer must come."""
 
 
 @dataclass(frozen=True)
 class Datagram:
-    """What the device sent to one of the world's sockets."""
+    """A datagram from the device to one of the world's sockets."""
 
     data: bytes
     time: float
@@ -44,13 +44,13 @@ class Datagram:
 
     @property
     def receiver(self) -> int:
-        """The index of whom it is for; -1 if it names none."""
+        """The receiver index; -1 if it has none."""
         at = {RESPONSE: 8, COOKIE_REPLY: 4, TRANSPORT: 4}.get(self.kind, len(self.data))
         return int.from_bytes(self.data[at : at + 4], "little") if self.data[at : at + 4] else -1
 
 
 class PeerSocket:
-    """A UDP socket of the world, on any address: where a peer is at the moment."""
+    """A UDP socket of the world, on any address: the present place of a peer."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class PeerSocket:
         log: Log,
         allowance: Allowance,
     ) -> None:
-        """`device` is the address and port where it sends to."""
+        """Opens the socket. `device` is the address and port that it sends to."""
         self.version, self.log, self.allowance = version, log, allowance
         self.udp = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
         self.udp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -79,7 +79,7 @@ class PeerSocket:
 
     @property
     def name(self) -> str:
-        """Address and port, as `wg` writes an endpoint."""
+        """The address and port, as `wg` writes an endpoint."""
         host, port, *scope = self.udp.getsockname()
         if scope and scope[1]:
             host = socket.getnameinfo((host, port, *scope), socket.NI_NUMERICHOST)[0]
@@ -91,7 +91,7 @@ class PeerSocket:
         self.udp.sendto(datagram, self.target)
 
     def receive(self, within: float = PATIENCE, *, quietly: bool = False) -> Datagram | None:
-        """The next datagram, from whomever; None if none comes in time."""
+        """Returns the next datagram, from any sender; None if none comes in time."""
         self.udp.settimeout(max(within, 1e-4))
         deadline = time.monotonic() + within
         while True:
@@ -116,14 +116,14 @@ class PeerSocket:
         return Datagram(data, moment, source, port, tos)
 
     def drain(self) -> list[Datagram]:
-        """What is there already."""
+        """Returns all datagrams that have already come."""
         found = []
         while datagram := self.receive(0):
             found.append(datagram)
         return found
 
     def expect(self, kind: int, why: str, within: float = PATIENCE) -> Datagram:
-        """The next datagram, which must be of that kind and of the right size."""
+        """Returns the next datagram, which must be of that kind and of the right size."""
         patience = self.allowance.patience(within)
         datagram = self.receive(patience)
         if datagram is None:
@@ -134,7 +134,7 @@ class PeerSocket:
         return datagram
 
     def silence(self, seconds: float, why: str) -> None:
-        """Nothing may come; a late machine is given more time to be wrong."""
+        """Checks that nothing comes. A late machine is watched for longer."""
         seconds += self.allowance.leeway if seconds else 0
         if datagram := self.receive(seconds):
             got = f"{why}: expected silence, got {describe(datagram.data)}"
@@ -143,12 +143,12 @@ class PeerSocket:
 
 @dataclass
 class Tap:
-    """All that passes on a network device, with its IP header."""
+    """Sees all packets on a network device, with their IP headers."""
 
     socket: socket.socket
 
     def packets(self, within: float = 0) -> list[packets.Packet]:
-        """What has passed since the last call; with a time, what passes until it is over."""
+        """Returns the packets since the last call, after waiting for `within` seconds."""
         time.sleep(within)
         found = []
         self.socket.setblocking(False)
@@ -162,7 +162,7 @@ class Tap:
 
 
 def _neighbour_discovery(packet: packets.Packet) -> bool:
-    """What IPv6 needs on a link by itself: MLD, router and neighbour discovery."""
+    """Returns whether it is MLD, router or neighbour discovery of IPv6."""
     return packet.version == 6 and packet.protocol in (0, packets.ICMP6) and (
         packet.protocol == 0 or packet.payload[:1] in (b"\x82", b"\x83", b"\x84", b"\x85", b"\x86",
                                                       b"\x87", b"\x88", b"\x8f")

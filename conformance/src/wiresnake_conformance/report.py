@@ -1,4 +1,4 @@
-"""The outcomes as text, JSON, JUnit and Markdown."""
+"""Writes the outcomes as text, JSON, JUnit and Markdown."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -24,31 +24,30 @@ INTRODUCTION = """\
 # WireGuard implementations, item by item
 
 Made by `wiresnake-conformance` on {date} ({machine}): each item of its list that can be seen from
-outside, on each implementation. *differs*: it does other than the item says; *failed*: it died,
-hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it;
-*inconclusive*: the machine was too slow to tell, at every try. Below is of each difference what
-was sent (`->`) and what came back (`<-`), with the seconds since the start. The anchor is what the
-Linux kernel does; `wiresnake-conformance --list` names each source.
+outside, for each implementation. *differs*: it behaves differently from the item; *failed*: it
+died, hung or could not be configured; *n/a*: the item does not apply to it or cannot be seen on it;
+*inconclusive*: the machine was too slow to tell, at every try. Below, each difference is shown with
+what was sent (`->`) and what came back (`<-`), and the seconds since the start. The reference is
+the Linux kernel; `wiresnake-conformance --list` shows the source of each item.
 """
 
 
 @dataclass(frozen=True)
 class Report:
-    """Outcomes, and what a reader must know of them."""
+    """Outcomes, and the facts that a reader needs to judge them."""
 
     outcomes: Sequence[Outcome]
     checks: Sequence[Check]
     items: dict[int, Item]
     versions: dict[str, str]
-    """The implementations in the order of the columns, each with its version."""
+    """The versions of the implementations, in the order of the columns."""
     date: str
     machine: str
     lateness: Lateness = field(default_factory=Lateness)
-    """The machine's over the whole run."""
+    """The machine's lateness over the whole run."""
 
     def beside(self, written: str) -> "Report":
-        """The same with the columns of another run, read from its JSON. ValueError if both runs
-        have one of the same label."""
+        """Adds the columns of another run, from its JSON. ValueError if a label is in both runs."""
         other = json.loads(written)
         if twice := self.versions.keys() & other["implementations"].keys():
             raise ValueError(f"{', '.join(twice)} in both runs")
@@ -74,7 +73,7 @@ class Report:
         return [o for o in self.outcomes if (o.number, o.subject) == (number, label)]
 
     def result(self, number: int, label: str) -> Result:
-        """An item's: that of its worst check."""
+        """Returns the result of an item: that of its worst check."""
         found = {outcome.result for outcome in self.of(number, label)}
         return next((result for result in WORST if result in found), Result.NOT_APPLICABLE)
 
@@ -104,7 +103,7 @@ class Report:
         return "\n".join(lines)
 
     def _slowness(self) -> list[str]:
-        """What the machine's lateness has to do with the results."""
+        """Describes how the machine's lateness affected the results."""
         worst, typical = self.lateness.worst, self.lateness.typical
         lines = [f"The machine was {worst:.3f} s late at worst, {typical:.3f} s in most seconds."]
         for outcome in self.outcomes:

@@ -38,16 +38,16 @@ from .verdict import (
 
 EVIDENCE_LINES = 60
 WAITING = 12.0
-"""A check that takes longer than that mostly waits, so many of them can run at once."""
+"""Seconds: a longer check mostly waits, so many of them can run at once."""
 TRIES = 3
-"""How often a check runs at most while a late machine may be the cause of what it says."""
+"""How often a check runs at most if a late machine may be the cause of its result."""
 REST = 20.0
-"""Seconds that a further try waits for a machine that is not late."""
+"""Seconds that another try waits until the machine is not late."""
 
 
 @dataclass
 class Outcome:
-    """What one check found on one implementation."""
+    """The result of one check on one implementation."""
 
     subject: str
     number: int
@@ -58,12 +58,11 @@ class Outcome:
     seconds: float
     evidence: list[str] = field(default_factory=list)
     late: float = 0
-    """How late the machine was meanwhile, at worst, in seconds."""
+    """The worst lateness of the machine during the check, in seconds."""
     notes: list[str] = field(default_factory=list)
-    """What the machine's lateness has to do with the result: limits that were widened for it, and
-    the tries before this one."""
+    """How the machine's lateness affected the result: widened limits, and earlier tries."""
     needs: float = CERTAIN
-    """How late it would have to be to be the cause of a bad result."""
+    """How late the machine would have to be to cause a bad result, in seconds."""
 
 
 @dataclass
@@ -87,8 +86,11 @@ def run(
     tell: Callable[[Outcome], None],
     watch: Watch,
 ) -> list[Outcome]:
-    """Every check on every implementation; `tell` hears of each outcome at once. What the machine
-    may be the cause of is tried again, up to `TRIES` times, with less beside it."""
+    """Runs every check on every implementation, and calls `tell` with each outcome at once.
+
+    A result that the machine may have caused is tried again, up to `TRIES` times, with fewer
+    checks beside it.
+    """
     jobs = [_Job(subject, check) for check in checks for subject in subjects]
     outcomes: list[Outcome] = []
 
@@ -98,7 +100,7 @@ def run(
 
     for job in jobs:
         if job.subject.kind == "interface" and not job.check.shared:
-            reason = "needs a device of its own, which it may reconfigure"
+            reason = "needs its own device, which it may reconfigure"
             name, number = job.check.name, job.check.number
             finish(Outcome(job.subject.label, number, name, Result.NOT_APPLICABLE, reason, 0))
     jobs = [job for job in jobs if job.check.shared or job.subject.kind != "interface"]
@@ -120,7 +122,7 @@ def run(
 
 
 def settle(outcome: Outcome, before: Sequence[Outcome]) -> Outcome | None:
-    """What is said of a check after that try; None if it is to be tried again."""
+    """Returns the final outcome of a check after that try; None if it must be tried again."""
     notes = [
         f"try {number}: {one.result}: {one.reason}; the machine was {one.late:.3f} s late"
         for number, one in enumerate(before, 1)
@@ -143,7 +145,7 @@ def _run_once(
     ended: Callable[[_Job, Outcome], None],
     most: int,
 ) -> None:
-    """Each job, with up to so many beside each other that do not mostly wait."""
+    """Runs each job once. Of those that do not mostly wait, at most `most` run at a time."""
     together = [job for job in jobs if not job.check.alone]
     waiting = [job for job in together if job.check.seconds > WAITING]
     quick = [job for job in together if job.check.seconds <= WAITING]
@@ -203,7 +205,7 @@ def _start(job: _Job, watch: Watch) -> None:
     try:
         os.close(job.pipe)
         os.setsid()
-        if job.subject.kind == "interface":  # its peers are to be taken away whatever happens
+        if job.subject.kind == "interface":  # its peers must be removed in any case
             signal.signal(signal.SIGTERM, _end_once)
             namespaces.die_with_parent(signal.SIGTERM)
         else:
@@ -221,7 +223,7 @@ def _start(job: _Job, watch: Watch) -> None:
 
 
 def _end_once(*_: object) -> None:
-    """Leaves by the exception that lets `with` clean up, and is not disturbed in that."""
+    """Exits by an exception, so that `with` cleans up, and ignores further signals."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit()
 
@@ -230,7 +232,7 @@ def _end(job: _Job, watch: Watch) -> Outcome:
     os.close(job.pipe)
     os.waitpid(job.pid, 0)
     machine = watch.since(job.start)
-    with contextlib.suppress(ValueError):  # nothing was written, or not all of it
+    with contextlib.suppress(ValueError):  # nothing was written, or only a part
         read = json.loads(job.data)
         return Outcome(**read | {"result": Result(read["result"]), "late": machine.worst})
     seconds = time.monotonic() - job.start
@@ -276,7 +278,7 @@ def _judge(job: _Job, watch: Watch) -> Outcome:
 
 
 def _verdict(check: Check, testbed: Testbed) -> tuple[Result, str, float]:
-    """What the check says, and how late the machine would have to be to be the cause of it."""
+    """Returns the result of the check, and how late the machine would have to be to cause it."""
     result, reason, needs = Result.PASS, "", CERTAIN
     try:
         check.function(testbed)

@@ -1,4 +1,4 @@
-"""An implementation to test, and how its device comes to be."""
+"""An implementation to test, and how to start it."""
 
 import os
 import subprocess
@@ -15,12 +15,14 @@ class Subject:
     label: str
     kind: Literal["daemon", "kernel", "interface"]
     command: tuple[str, ...] = ()
-    """A daemon's command line; the interface's name goes behind it."""
+    """A daemon's command line, without the interface's name at the end."""
     interface: str = "wg0"
 
     def version(self, patience: float = 5) -> str:
-        """What it says of itself within so many seconds. It is asked in namespaces of its own, as
-        it may take the question for the name of an interface."""
+        """Returns the version that it prints within `patience` seconds.
+
+        It runs in its own namespaces, as it may take `--version` for the name of an interface.
+        """
         if self.kind == "kernel":
             return f"Linux {os.uname().release}"
         if self.kind == "interface":

@@ -1,7 +1,7 @@
 """A device under test and the world around it.
 
-The device and the world each have a network of their own, joined by a virtual cable, so a check
-sees all that the device sends and nothing else.
+The device and the world each have their own network, joined by a virtual cable, so a check sees
+everything that the device sends and nothing else.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ from .verdict import Differs, Failed, Log
 
 @dataclass
 class Testbed(Device):
-    """A device in a network of its own, and the world in another. Make it by `with`."""
+    """A device in one network, and the world in another. Use it with `with`."""
 
     peers: list[Peer] = field(default_factory=list)
     default_mtu: int = 0
-    """The interface's before anybody set it."""
+    """The MTU of the interface before it was set."""
     notes: list[str] = field(default_factory=list)
-    """What was let pass because the machine was late."""
+    """Results that were accepted because the machine was late."""
 
     outer: ClassVar = {4: "192.0.2.1", 6: "2001:db8::1"}
     """The device's addresses on the cable `d0`."""
     world: ClassVar = {4: "192.0.2.2", 6: "2001:db8::2"}
-    """The world's, on `w0`; 198.51.100.0/24 and 2001:db8:1::/48 are behind it, every address."""
+    """The world's addresses on `w0`. It also has all of 198.51.100.0/24 and 2001:db8:1::/48."""
     link_local: ClassVar = "fe80::1%w0"
-    """The device's, seen from the world, whose own is fe80::2."""
+    """The device's link-local address, seen from the world, which has fe80::2."""
 
     def __enter__(self) -> "Testbed":
         namespaces.unshare(namespaces.NEWNS | namespaces.NEWNET)
@@ -79,7 +79,7 @@ class Testbed(Device):
         pass  # the namespaces end with this process
 
     def another(self) -> "Testbed":
-        """A second device of that kind on the same host: up, with a key, without peers."""
+        """Starts a second device of that kind on the same host, up, with a key, without peers."""
         subject = replace(self.subject, interface="wg1")
         other = Testbed(subject, self.log, self.allowance, port=self.port + 1, notes=self.notes)
         other.network = self.network
@@ -101,8 +101,8 @@ class Testbed(Device):
         return time.time()
 
     def expect_between(self, value: float, least: float, most: float, why: str) -> None:
-        """A measured value in seconds must lie in that range, or a little beyond it where the
-        machine was so late."""
+        """Checks that a measured value in seconds is in that range, or slightly outside it if the
+        machine was late."""
         self.log(f"{why} {value:.3f} s")
         beyond, late = max(least - value, value - most), self.allowance.late
         if beyond <= 0:
@@ -113,7 +113,7 @@ class Testbed(Device):
         self.notes.append(f"{said}: passed, as the machine was {late.worst:.3f} s late")
 
     def socket(self, address: str | None = None, *, port: int = 0, version: int = 4) -> PeerSocket:
-        """A new socket of the world; any address of `world` or of the nets behind it."""
+        """Opens a socket of the world, on any address of `world` or of the networks there."""
         if address is None:
             address = self.world[version]
         version = 6 if ":" in address else 4
@@ -131,7 +131,7 @@ class Testbed(Device):
         key: Key | None = None,
         configured: bool = True,
     ) -> Peer:
-        """A new peer. With `endpoint` the device knows where it is; `version` is the outer one."""
+        """Adds a peer. With `endpoint` the device knows where it is. `version` is the outer one."""
         inner = self.inner(len(self.peers) + 2)
         peer = Peer(self, key or Key.new(), self.socket(version=version), inner, psk)
         self.peers.append(peer)
@@ -147,7 +147,7 @@ class Testbed(Device):
         return peer
 
     def tap(self, name: str = "w0") -> Tap:
-        """A tap on the world's end of the cable, or on any of the world's devices."""
+        """Opens a tap on the world's end of the cable, or on another of the world's devices."""
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         opened.bind((name, 3))  # ETH_P_ALL
@@ -157,8 +157,10 @@ class Testbed(Device):
     def flood(
         self, datagrams: Sequence[bytes], *, addresses: int = 16, rate: float | None = None
     ) -> Iterator[None]:
-        """Sends them round and round meanwhile, from the world's own address and many others,
-        198.51.100.100 and on; a rate is per second."""
+        """Sends the datagrams in a loop during the block, `rate` per second.
+
+        They come from the world's own address and many others, from 198.51.100.100 on.
+        """
         peer_sockets = [self.socket()]
         peer_sockets += [self.socket(f"198.51.100.{100 + number}") for number in range(addresses)]
         self.log(f"flood of {len(datagrams)} datagrams from {addresses} addresses begins")
@@ -177,9 +179,12 @@ class Testbed(Device):
 
     @contextlib.contextmanager
     def load(self) -> Iterator[None]:
-        """Keeps the device under load: initiations with a right mac1 and noise behind it, more
-        and more until the device answers a stranger by a cookie. What is sent meanwhile can be
-        lost, so use `Peer.insist`, from addresses of the flood: load may be a matter of those."""
+        """Keeps the device under load during the block.
+
+        It floods the device with noise with a right mac1, faster and faster until a stranger gets a
+        cookie. Messages may be lost meanwhile, so use `Peer.insist`, from addresses of the flood:
+        load may depend on the address.
+        """
         noise = [
             with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), self.public)
             for number in range(4096)
@@ -202,7 +207,7 @@ class Testbed(Device):
 
 
 class SharedTestbed(Testbed):
-    """An interface that somebody has configured: only peers are added, and taken away again.
+    """An interface that is already configured. Peers are added and removed again.
 
     The world is this machine's loopback.
     """
@@ -219,12 +224,12 @@ class SharedTestbed(Testbed):
 
     def __exit__(self, *_: object) -> None:
         for peer in self.peers:
-            with contextlib.suppress(Failed):  # the others are to go all the same
+            with contextlib.suppress(Failed):  # the others must be removed all the same
                 self.wg("set", self.interface, "peer", peer.key.text, "remove", check=False)
 
     @staticmethod
     def inner(number: int) -> dict[int, str]:
-        """Addresses of the range for benchmarks (RFC 2544), and of a unique local net."""
+        """Addresses of the benchmark range (RFC 2544) and of a unique local network."""
         return {4: f"198.18.{number >> 8}.{number & 255}", 6: f"fd57:6972:6573::{number:x}"}
 
     def tap(self, name: str = "lo") -> Tap:
@@ -257,7 +262,7 @@ def _send_forever(
 
 
 def _prepare_mounts() -> None:
-    """A /run of our own, so that no interface's socket meets that of another."""
+    """Mounts a private /run, so that the sockets of interfaces do not collide."""
     tool("mount --make-rprivate /")
     tool("mount -t tmpfs -o mode=755 tmpfs /run")
     if not Path("/var/run").is_symlink():
@@ -267,7 +272,7 @@ def _prepare_mounts() -> None:
 
 
 def _addresses(device: str, number: int) -> str:
-    """Lines for `ip -batch` that bring up an end of the cable."""
+    """Returns lines for `ip -batch` that bring up one end of the cable."""
     return f"""link set {device} addrgenmode none up
         address add 192.0.2.{number}/24 dev {device}
         address add 2001:db8::{number}/64 dev {device} nodad

@@ -1,4 +1,4 @@
-"""What a check can say, and the list of checks."""
+"""The possible results of a check, and the list of checks."""
 
 import time
 from collections.abc import Callable
@@ -11,32 +11,32 @@ class Result(StrEnum):
     PASS = "pass"
     DIFFERS = "differs"
     FAILED = "failed"
-    """The device died, hung, could not be configured or answered nonsense."""
+    """The device died, hung, could not be configured or gave a senseless answer."""
     NOT_APPLICABLE = "not applicable"
     INCONCLUSIVE = "inconclusive"
-    """The machine was too slow, at every try, for what was seen to be the device's doing."""
+    """At every try, the machine was too slow to attribute the result to the device."""
     ERROR = "error"
-    """The suite's own fault: nothing is said about the device."""
+    """The suite failed. This says nothing about the device."""
 
 
 CERTAIN = float("inf")
-"""`needs` of what no lateness explains, such as a packet that was changed."""
+"""`needs` of a result that no lateness explains, such as a changed packet."""
 UNASKED = 1e9
-"""That of what came and ought not to: certain, except in a check that depends on time."""
+"""`needs` of an unexpected packet: certain, except in a check that depends on time."""
 
 
 class Doubtable(Exception):
-    """What a slow machine may be the cause of."""
+    """A result that a slow machine may have caused."""
 
     def __init__(self, text: str, *, needs: float | None = None) -> None:
-        """`needs` is how late the machine would have to be, in seconds, to be the cause of it;
-        the check's own margin if it is not given."""
+        """`needs` is how late the machine would have to be to cause it, in seconds. The default is
+        the check's margin."""
         super().__init__(text)
         self.needs = needs
 
 
 class Differs(Doubtable):
-    """The device does other than the item says."""
+    """The device behaves differently from the item."""
 
 
 class Failed(Doubtable):
@@ -44,11 +44,11 @@ class Failed(Doubtable):
 
 
 class Inconclusive(Exception):
-    """The check itself has seen that the machine is too slow, or too busy, to tell."""
+    """The check itself found that the machine is too slow or too busy to tell."""
 
 
 class NotApplicable(Exception):
-    """The item says nothing about such a device, or cannot be seen on it."""
+    """The item does not apply to this device, or cannot be seen on it."""
 
 
 @dataclass
@@ -63,28 +63,28 @@ class Log:
 
 
 def printable(text: str) -> str:
-    """Without what a device may have printed that no report can hold: control characters."""
+    """Replaces control characters, which a device may print but a report cannot contain."""
     return "".join(one if one.isprintable() else "?" for one in text)
 
 
 @dataclass(frozen=True)
 class Check:
-    """A way to see whether a device keeps an item of the list."""
+    """A check of an item of the list."""
 
     number: int
-    """The item's."""
+    """The number of the item."""
     function: Callable[[Any], None]
     seconds: float
-    """What it takes with a device that passes; most of it is waiting."""
+    """How long it takes with a device that passes, mostly waiting."""
     alone: bool
-    """It loads the machine: nothing else may run meanwhile."""
+    """It loads the machine, so nothing else may run at the same time."""
     shared: bool
-    """It adds peers of its own and changes nothing else, so a configured interface will do."""
+    """It only adds its own peers, so it can use a configured interface."""
     margin: float = 1.0
-    """How late the machine may be, in seconds, before a difference may be of its making: the least
-    time between what the check does and what the device may do by then or no longer."""
+    """How late the machine may be, in seconds, before it may cause a difference: the shortest time
+    between a step of the check and the device's deadline for it."""
     timed: bool = False
-    """Even an answer that is wrong may be so because this check or the device was late."""
+    """Even a wrong answer may be caused by a late check or a late device."""
 
     @property
     def name(self) -> str:
@@ -106,8 +106,10 @@ def check(
     shared: bool = True,
     margin: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Registers a function that takes a `Testbed`; its docstring says what it expects. One that
-    depends on when things happen has a `margin`; one that loads the machine has one anyway."""
+    """Registers a function that takes a `Testbed`. Its docstring says what it expects.
+
+    A check that depends on time has a `margin`. One that loads the machine always has one.
+    """
     timed = alone or margin is not None
     if margin is None:
         margin = 0.4 if alone else 1.0

@@ -1,5 +1,5 @@
-//! Which of the two ciphers runs: the own one where it can run and works, else ring's;
-//! `WIRESNAKE_CIPHER=own` or `ring` in the environment forces either.
+//! Chooses one of the two ciphers: the own one if it can run here and works, else ring's.
+//! `WIRESNAKE_CIPHER=own` or `ring` in the environment forces one.
 
 use std::env;
 use std::sync::OnceLock;
@@ -8,16 +8,16 @@ use crate::{Cipher, Key, TAG, cpu};
 
 const VARIABLE: &str = "WIRESNAKE_CIPHER";
 
-/// Which cipher runs in this process.
+/// The cipher that this process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub cipher: Cipher,
-    /// The CPU can run the own cipher, but its self-test failed: ring's took its place.
+    /// The CPU can run the own cipher, but it failed its self-test, so ring's is used.
     pub own_fails: bool,
 }
 
-/// The choice, made when it is first asked for. An error says what is wrong with
-/// `WIRESNAKE_CIPHER`: neither is run in the place of the one that was asked for.
+/// Returns the choice, which is made at the first call. An error says what is wrong with
+/// `WIRESNAKE_CIPHER`: a forced cipher is never replaced by the other one.
 pub fn choice() -> &'static Result<Choice, String> {
     static CHOICE: OnceLock<Result<Choice, String>> = OnceLock::new();
     CHOICE.get_or_init(|| {
@@ -26,7 +26,7 @@ pub fn choice() -> &'static Result<Choice, String> {
     })
 }
 
-/// Chooses; `own` tells whether the own cipher works, or None where it cannot run.
+/// Chooses a cipher. `own` returns whether the own cipher works, or None if it cannot run.
 fn choose(wanted: &str, own: impl FnOnce() -> Option<bool>) -> Result<Choice, String> {
     let chosen = |cipher, own_fails| Ok(Choice { cipher, own_fails });
     match wanted {
@@ -56,8 +56,8 @@ fn own_works() -> bool {
     )
 }
 
-/// The self-test: whether a cipher gives a known answer and, for texts of every shape, ring's, and
-/// opens nothing that is forged.
+/// The self-test: a cipher must give a known answer, agree with ring's for texts of all shapes, and
+/// reject forged ones.
 fn works(
     seal: impl Fn(&[u8; 32], [u8; 12], &[u8], &mut [u8]),
     open: impl Fn(&[u8; 32], [u8; 12], &[u8], &mut [u8]) -> Option<usize>,
@@ -80,8 +80,8 @@ fn works(
             && !forged.into_iter().any(|mut forged| opens(&mut forged))
     };
     let known = || agrees(&KNOWN_KEY, KNOWN_NONCE, &KNOWN_AAD, KNOWN_TEXT, &KNOWN_MESSAGE);
-    // All numbers of blocks that are made at a time, and of those that a group of a tag begins
-    // with; several groups; more blocks than are held.
+    // Every number of blocks made at a time, and of blocks in the first group of a tag; several
+    // groups; more blocks than are held.
     let as_ring = |length: usize| {
         let key = std::array::from_fn(|i| (i * 7 + length) as u8);
         let text: Vec<u8> = (0..length).map(|i| (i * i + length) as u8).collect();
@@ -91,7 +91,7 @@ fn works(
         agrees(&key, [length as u8; 12], aad, &text, &expected)
     };
     let mut lengths = (0..1600).step_by(53).chain([1420, 4096, 9001]);
-    known() && (cfg!(miri) || lengths.all(as_ring)) // ring's assembly is nothing for Miri
+    known() && (cfg!(miri) || lengths.all(as_ring)) // Miri cannot run ring's assembly
 }
 
 // RFC 8439, 2.8.2.
@@ -162,10 +162,10 @@ mod tests {
         assert!(own_works());
     }
 
-    /// What goes wrong in a cipher, sealing or opening.
+    /// A defect of a cipher, when it seals or opens.
     type Twist = fn(message: &mut [u8]);
 
-    /// The self-test of ring's, with a twist in what it sealed and in what it is to open.
+    /// Runs the self-test with ring's cipher and planted defects in its results and inputs.
     fn works_with(sealed: Twist, to_open: Twist) -> bool {
         works(
             |key, nonce, aad, message| {
@@ -185,9 +185,9 @@ mod tests {
         let wrong: [Twist; 4] = [
             |message| *message.last_mut().unwrap() ^= 1,
             |message| message[0] ^= 1,
-            // Of long texts only: past the first blocks.
+            // Only in long texts, after the first blocks.
             |message| message.iter_mut().skip(24 * 64).for_each(|byte| *byte ^= 1),
-            // Of those that end within a block.
+            // Only in texts that end within a block.
             |message| message[message.len() / 2] ^= u8::from(message.len() % 64 == 5),
         ];
         for twist in wrong {
@@ -215,7 +215,7 @@ mod tests {
         let seal = |key: &[u8; 32], nonce, aad: &[u8], message: &mut [u8]| {
             Key::with_ring(key).seal_at(nonce, aad, message);
         };
-        // It decrypts, and looks at half of the tag.
+        // It decrypts after checking half of the tag.
         let careless = |key: &[u8; 32], nonce, aad: &[u8], message: &mut [u8]| {
             let (text, tag) = message.split_at_mut(message.len() - TAG);
             let mut stream = [&vec![0; text.len()][..], &[0; TAG]].concat();

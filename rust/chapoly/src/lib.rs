@@ -1,8 +1,8 @@
-//! ChaCha20-Poly1305 (RFC 8439) with keys that are wiped: ring's, or where the CPU has AVX-512 code
-//! of our own, which takes about 0.6 of ring's time for a full packet (an Intel Xeon of 2 cores).
-//! `choice` says which of the two runs.
+//! ChaCha20-Poly1305 (RFC 8439) with keys that are wiped. It uses ring, or on CPUs with AVX-512 its
+//! own code, which takes about 0.6 of ring's time for a full packet (an Intel Xeon of 2 cores).
+//! `choice` decides between the two.
 //!
-//! No branch and no address depends on a key or on a text, only on lengths.
+//! Branches and addresses never depend on a key or a text, only on lengths.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -21,7 +21,7 @@ pub use registers::wipe_registers;
 /// Bytes of the authentication tag.
 pub const TAG: usize = 16;
 
-/// Code that seals and opens.
+/// The code that seals and opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cipher {
     /// For CPUs with AVX-512.
@@ -38,12 +38,12 @@ impl Cipher {
     }
 }
 
-/// A key, of one address for life, and wiped when dropped.
+/// A key, which never moves and is wiped when dropped.
 ///
-/// What `new` leaves on the stack is the caller's to wipe.
+/// The caller must wipe what `new` leaves on the stack.
 pub struct Key(Form);
 
-/// A key as the code that uses it wants it.
+/// A key in the form that its cipher needs.
 enum Form {
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Aead, Box<zeroize::Zeroizing<[u8; 32]>>),
@@ -51,9 +51,9 @@ enum Form {
 }
 
 impl Key {
-    /// For the cipher of `choice`.
+    /// Makes a key for the cipher of `choice`.
     ///
-    /// Panics if that is an error: whoever runs on asks it first.
+    /// Panics if `choice` is an error: check it first.
     pub fn new(key: &[u8; 32]) -> Key {
         match choice() {
             Ok(Choice { cipher: Cipher::Ring, .. }) => Key::with_ring(key),
@@ -62,7 +62,7 @@ impl Key {
         }
     }
 
-    /// For the own cipher, whatever was chosen; None where it cannot run.
+    /// Makes a key for the own cipher, whatever was chosen; None if it cannot run.
     pub fn with_own(key: &[u8; 32]) -> Option<Key> {
         #[cfg(target_arch = "x86_64")]
         if let Some(aead) = avx512::Aead::new() {
@@ -74,21 +74,21 @@ impl Key {
         None
     }
 
-    /// For ring's, whatever was chosen.
+    /// Makes a key for ring's cipher, whatever was chosen.
     pub fn with_ring(key: &[u8; 32]) -> Key {
         Key(Form::Ring(RingKey::new(key)))
     }
 
-    /// Encrypts `message`, a plaintext and room for the tag, in place. The nonce is four zero
+    /// Encrypts `message`, a plaintext with room for the tag, in place. The nonce is four zero
     /// bytes and the counter.
     ///
-    /// Panics if `message` is shorter than a tag. No message is as long as 256 GiB.
+    /// Panics if `message` is shorter than a tag, or has 256 GiB or more.
     #[inline]
     pub fn seal(&self, counter: u64, aad: &[u8], message: &mut [u8]) {
         self.seal_at(nonce(counter), aad, message);
     }
 
-    /// Decrypts `message` in place; on None it holds no plaintext of any use: discard it.
+    /// Decrypts `message` in place. If this returns None, discard the content of `message`.
     #[inline]
     pub fn open<'a>(
         &self,
@@ -99,7 +99,7 @@ impl Key {
         self.open_at(nonce(counter), aad, message)
     }
 
-    /// `seal` with any nonce.
+    /// Does what `seal` does, with any nonce.
     #[inline]
     pub fn seal_at(&self, nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
         if cfg!(null_crypto) {
@@ -117,7 +117,7 @@ impl Key {
         }
     }
 
-    /// `open` with any nonce.
+    /// Does what `open` does, with any nonce.
     #[inline]
     pub fn open_at<'a>(
         &self,
@@ -140,10 +140,10 @@ impl Key {
     }
 }
 
-/// ring does not wipe its keys, so this does.
+/// A key of ring's, which is wiped here because ring does not do it.
 struct RingKey(Box<MaybeUninit<LessSafeKey>>);
 
-// A destructor would have to run before the wipe.
+// With a destructor, the key would have to be dropped before the wipe.
 const _: () = assert!(!needs_drop::<LessSafeKey>());
 
 impl RingKey {

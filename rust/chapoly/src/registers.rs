@@ -1,9 +1,9 @@
-//! Vector registers, and how they are wiped.
+//! Wipes the vector registers.
 
 use std::arch::asm;
 
-/// Clears the vector registers of this thread, where encryption leaves keys and texts: all that
-/// there are on x86-64 and aarch64, none on another CPU.
+/// Clears this thread's vector registers, where encryption leaves keys and texts: all of them on
+/// x86-64 and aarch64, none on other CPUs.
 #[inline]
 pub fn wipe_registers() {
     #[cfg(target_arch = "x86_64")]
@@ -18,10 +18,10 @@ pub fn wipe_registers() {
     wipe_neon();
 }
 
-/// The 32 of AVX-512. Hardly any other code uses the upper ones, so that what is there would stay.
+/// The 32 of AVX-512. Little other code uses the upper ones, so their content would stay for long.
 #[cfg(target_arch = "x86_64")]
 fn wipe_zmm() {
-    // SAFETY: the caller has seen that the CPU has them; all that a call may change is declared.
+    // SAFETY: the caller checked that the CPU has them, and all changed registers are declared.
     unsafe {
         asm!(
             "vzeroall",
@@ -59,7 +59,7 @@ fn wipe_xmm() {
 /// The 32 of NEON, which every aarch64 with Linux has.
 #[cfg(target_arch = "aarch64")]
 fn wipe_neon() {
-    // SAFETY: as above. The compiler saves what a call must keep, the lower halves of 8 to 15.
+    // SAFETY: as above. The compiler saves the lower halves of 8 to 15, which a call must keep.
     unsafe {
         asm!(
             ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
@@ -172,7 +172,7 @@ mod tests {
                 held = inout(reg) &raw mut held => _
             )
         };
-        // The lower half of 12 is the caller's.
+        // The lower half of 12 belongs to the caller.
         assert_eq!([held[0], held[1], held[3], held[4], held[5]], [0; 5]);
     }
 }

@@ -1,5 +1,5 @@
-//! The own cipher, byte for byte as ring's. Where the CPU cannot run it these tests are ignored,
-//! and `cargo test` says so: only a CPU with AVX-512 holds it.
+//! The own cipher must give the same bytes as ring's. On CPUs without AVX-512 these tests are
+//! ignored, and `cargo test` says so.
 
 use chapoly::{Key, TAG};
 
@@ -28,10 +28,10 @@ fn sealed_by_ring(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &[u8]) -> V
     message
 }
 
-/// Whatever was chosen: a defect must not hide behind ring, which takes the place of what fails
-/// the self-test.
+/// Makes a key for the own cipher, whatever was chosen. Otherwise ring, which replaces a cipher
+/// that fails its self-test, would hide a defect.
 fn own(key: &[u8; 32]) -> Key {
-    Key::with_own(key).expect("this CPU lacks what that had which built this test: build it anew")
+    Key::with_own(key).expect("this test was built on another CPU: build it again")
 }
 
 fn agree(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &[u8]) {
@@ -64,7 +64,7 @@ fn additional_data_of_every_length() {
     }
 }
 
-/// Ciphertexts of zeros and of ones: carries that random texts never make.
+/// Tries ciphertexts of zeros and of ones, for carries that random texts never cause.
 #[test]
 #[cfg_attr(not(runs_own), ignore = "needs a CPU with AVX-512 (F, BW, IFMA, VBMI2)")]
 fn sums_at_the_edges_of_their_limbs() {
@@ -104,7 +104,7 @@ fn what_is_forged_stays_closed(new: impl Fn(&[u8; 32]) -> Key) {
             forged[at] ^= 1 << (random.next() % 8);
             assert!(key.open_at(nonce, &aad, &mut forged).is_none());
         }
-        // A buffer that did not open is lost: each try has a copy of its own.
+        // A failed `open` destroys the buffer, so each try has its own copy.
         let opens = |nonce: [u8; 12], aad: &[u8], message: &[u8]| {
             key.open_at(nonce, aad, &mut message.to_vec()).is_some()
         };

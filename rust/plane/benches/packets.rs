@@ -1,9 +1,9 @@
-//! One step of a packet's way at a time, so that its instructions can be counted.
+//! Runs a single step of a packet's way, so that its instructions can be counted.
 //!
-//! `packets STEP SIZE COUNT` takes COUNT packets of SIZE bytes through a step; of `lengths` SIZE is
-//! how many prefix lengths there are, 129 at most. What it prepares does not depend on COUNT, so the
-//! difference of two counts is the step's alone. Without arguments (`cargo test`) it takes each step
-//! once and looks at what came of it.
+//! `packets STEP SIZE COUNT` takes COUNT packets of SIZE bytes through a step. For `lengths`, SIZE
+//! is the number of prefix lengths, at most 129. The preparation does not depend on COUNT, so the
+//! difference of two counts is the step alone. Without arguments (`cargo test`) it runs each step
+//! once and checks the result.
 
 use std::env::args;
 use std::hint::black_box;
@@ -28,7 +28,7 @@ const TCP_HEADERS: usize = 40;
 fn main() {
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let [step, size, count] = &words[..] else {
-        // As a test, whatever filter was given.
+        // Run as a test, with any filter.
         for step in ["seal", "open", "split", "coalesce", "index", "allowed", "lengths"] {
             for size in [64, 1420] {
                 assert_eq!(take(step, size, MOST), MOST, "{step} of {size} bytes");
@@ -40,7 +40,7 @@ fn main() {
     assert_eq!(take(step, size, count), count, "{step}");
 }
 
-/// Takes packets through a step; returns how many came through.
+/// Takes packets through a step; returns how many succeeded.
 fn take(step: &str, size: usize, count: usize) -> usize {
     match step {
         "seal" => seal(size, count),
@@ -100,7 +100,7 @@ fn super_frame(size: usize) -> Vec<u8> {
     frame
 }
 
-/// Where the messages of a super-packet would lie, side by side.
+/// Makes a buffer for the messages of a super-packet, side by side.
 fn room(size: usize) -> Vec<u8> {
     vec![0; SEGMENTS * (size + OVERHEAD)]
 }
@@ -153,7 +153,7 @@ fn allowed(count: usize) -> usize {
     (0..count as u32).filter(|n| table.lookup(&black_box(address(*n))) == Some(n)).count()
 }
 
-/// Networks within each other, one of each length, and addresses of each in turn.
+/// Looks up nested networks, one of each length, by addresses of each in turn.
 fn lengths(lengths: u32, count: usize) -> usize {
     let address = |number: u32| match number % lengths {
         127.. => u128::MAX - u128::from(number % lengths == 127),

@@ -1,8 +1,8 @@
-//! Cryptokey routing (§2): which peer an inner address belongs to, by longest prefix.
+//! Cryptokey routing (§2): finds the peer of an inner address by the longest prefix.
 //!
-//! Each family's addresses are cut into ranges, each with its owner: a lookup is a binary search for
-//! the range, however many prefix lengths there are. Changes pay for it, in proportion to the
-//! ranges of the prefix that changes: at most two for each prefix within it, and one more.
+//! Each family's addresses are cut into ranges with an owner, so a lookup is one binary search, for
+//! any number of prefix lengths. Changes are more expensive: their cost is the number of ranges in
+//! the changed prefix, at most two for each prefix within it, and one more.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,7 +13,7 @@ trait Address: Copy + Ord + Hash {
     const BITS: u8;
     const ZERO: Self;
 
-    /// All addresses of the network of that length that it is in.
+    /// Returns all addresses of the address's network of that length.
     fn network(self, length: u8) -> RangeInclusive<Self>;
 
     fn next(self) -> Option<Self>;
@@ -40,23 +40,23 @@ macro_rules! address {
 address!(u32);
 address!(u128);
 
-/// Ranges in a leaf before it is split: a new one moves half a leaf, and half the list of leaves.
+/// Ranges in a leaf before it is split. A new range moves half a leaf, a split half the leaves.
 const LEAF: usize = 128;
 
-/// Ranges side by side; each ends where the next one begins.
+/// Consecutive ranges; each ends where the next one begins.
 struct Leaf<A, T> {
     starts: Vec<A>,
     owners: Vec<Owner<T>>,
 }
 
-/// The length of the prefix that a range belongs to, and whose it is; None: nobody's.
+/// The length of a range's prefix, and the owner. None: the range has no owner.
 type Owner<T> = Option<(u8, T)>;
 
 struct Family<A, T> {
     routes: HashMap<(A, u8), T>,
-    /// How many routes there are of each length.
+    /// The number of routes of each length.
     counts: Vec<usize>,
-    /// The leaves, none of them empty, and the first start of each.
+    /// The leaves, none of which is empty, and the first address of each.
     leaves: Vec<Leaf<A, T>>,
     firsts: Vec<A>,
 }
@@ -109,7 +109,7 @@ impl<A: Address, T: Clone> Family<A, T> {
         self.leaves[leaf].owners[at].as_ref().map(|(_, value)| value)
     }
 
-    /// The longest route to the address that is shorter than `length`.
+    /// Returns the longest route to the address that is shorter than `length`.
     fn shorter(&self, address: A, length: u8) -> Owner<T> {
         let used = (0..length).rev().filter(|length| self.counts[usize::from(*length)] > 0);
         used.into_iter().find_map(|length| {
@@ -118,13 +118,13 @@ impl<A: Address, T: Clone> Family<A, T> {
         })
     }
 
-    /// The range that holds the address: its leaf, and its place in there.
+    /// Finds the range of the address: its leaf, and its place in the leaf.
     fn find(&self, address: A) -> (usize, usize) {
         let leaf = self.firsts.partition_point(|first| *first <= address) - 1;
         (leaf, self.leaves[leaf].starts.partition_point(|start| *start <= address) - 1)
     }
 
-    /// Changes the owners of a network's ranges; ranges begin with it and behind it.
+    /// Changes the owners of a network's ranges. Ranges must begin at its start and after its end.
     fn change(&mut self, network: &RangeInclusive<A>, mut action: impl FnMut(&mut Owner<T>)) {
         let (leaf, mut at) = self.find(*network.start());
         for leaf in &mut self.leaves[leaf..] {
@@ -138,7 +138,7 @@ impl<A: Address, T: Clone> Family<A, T> {
         }
     }
 
-    /// Lets a range begin at the address.
+    /// Splits the range of the address, so that a range begins there.
     fn cut(&mut self, address: A) {
         let (number, at) = self.find(address);
         let leaf = &mut self.leaves[number];
@@ -156,7 +156,7 @@ impl<A: Address, T: Clone> Family<A, T> {
         }
     }
 
-    /// Lets no range begin at the address that belongs to the same route as the one before it.
+    /// Joins the range that begins at the address to the previous one, if both have the same route.
     fn join(&mut self, address: A) {
         let (number, at) = self.find(address);
         let before = match at {
@@ -179,7 +179,7 @@ impl<A: Address, T: Clone> Family<A, T> {
         }
     }
 
-    /// The prefix that a range belongs to.
+    /// Returns the prefix of a range.
     fn route(&self, (leaf, at): (usize, usize)) -> Option<(A, u8)> {
         let Leaf { starts, owners } = &self.leaves[leaf];
         owners[at].as_ref().map(|(length, _)| (*starts[at].network(*length).start(), *length))
@@ -199,7 +199,7 @@ impl<T: Clone> Default for AllowedIps<T> {
 }
 
 impl<T: Clone> AllowedIps<T> {
-    /// Routes address/length to `value`, whosever it was; false for what is no network.
+    /// Routes address/length to `value`, also if it had an owner; false if it is not a network.
     pub fn insert(&mut self, address: &[u8], length: u8, value: T) -> bool {
         match (v4(address), v6(address)) {
             (Some(address), _) if length <= 32 => self.v4.insert(address, length, value),
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(table.lookup(&v4("8.8.8.8")), None);
     }
 
-    /// The tables, lookups and removals with which the other implementations test theirs.
+    /// The tables, lookups and removals of other implementations' tests.
     #[test]
     fn c087_lookups_of_the_kernels_selftest() {
         let bytes = |text: &str| match text.parse::<IpAddr>().unwrap() {
@@ -284,11 +284,11 @@ mod tests {
             ('b', "192.168.4.4/32"),
             ('c', "192.168.0.0/16"),
             ('d', "192.95.5.64/27"),
-            ('c', "192.95.5.65/27"), // takes the one before, by its masked bits
+            ('c', "192.95.5.65/27"), // takes the previous one, as host bits are masked
             ('d', "2607:5300:6000:6b00::c05f:543/128"),
             ('c', "2607:5300:6000:6b00::/64"),
             ('e', "0.0.0.0/0 ::/0"),
-            ('f', "::/0"), // takes the one before
+            ('f', "::/0"), // takes the previous one
             ('g', "2404:6800::/32"),
             ('h', "2404:6800:4004:800:dead:beef:dead:beef/64"),
             ('a', "2404:6800:4004:800:dead:beef:dead:beef/128"),
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Every depth at once: addresses that differ from the last one in one bit more each.
+    /// Tries every depth, with addresses that each differ from the last one in one more bit.
     #[test]
     fn c087_a_chain_of_every_depth() {
         let mut table = AllowedIps::default();
@@ -385,11 +385,11 @@ mod tests {
         family.leaves.iter().map(|leaf| leaf.starts.len()).sum()
     }
 
-    /// What must hold between any two changes.
+    /// Checks the invariants that hold between changes.
     fn assert_in_order<A: Address + std::fmt::Debug, T: Clone>(family: &Family<A, T>) {
         let starts: Vec<A> = family.leaves.iter().flat_map(|leaf| leaf.starts.clone()).collect();
         assert!(starts[0] == A::ZERO && starts.is_sorted_by(|one, next| one < next));
-        assert!(starts.len() <= 2 * family.routes.len() + 1, "what is gone leaves no ranges");
+        assert!(starts.len() <= 2 * family.routes.len() + 1, "removed routes leave no ranges");
         for (first, leaf) in family.firsts.iter().zip(&family.leaves) {
             assert_eq!((leaf.starts.first(), leaf.owners.len()), (Some(first), leaf.starts.len()));
             assert!(leaf.starts.len() <= LEAF);
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(family.firsts.len(), family.leaves.len());
     }
 
-    /// Few addresses in few bits, so that networks lie in each other, touch, and come again.
+    /// Few addresses of few bits, so that networks contain each other, touch, and repeat.
     fn addresses() -> impl Strategy<Value = Vec<u8>> {
         let v4 = (0..4u32, 0..16u32).prop_map(|(high, low)| high << 30 | low << 4);
         let v6 = (0..4u128, 0..16u128).prop_map(|(high, low)| high << 126 | low << 60);
@@ -410,7 +410,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the obvious: every route tried, the longest that covers the address kept.
+        /// Compares with the obvious way, which tries every route and keeps the longest match.
         #[test]
         fn c087_random_tables_agree_with_a_naive_one(
             changes in vec((addresses(), 0..=128u8, 0..4u8), 0..400),
@@ -451,7 +451,7 @@ mod tests {
         address.iter().enumerate().map(|(at, byte)| byte & keep(at)).collect()
     }
 
-    /// As many as the largest servers have, in an order that no leaf likes, and away again.
+    /// Adds as many routes as the largest servers have, in the worst order, and removes them.
     #[test]
     fn c087_many_networks_come_and_go() {
         let mut table = AllowedIps::default();

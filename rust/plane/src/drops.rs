@@ -1,12 +1,12 @@
-//! What an operator may ask about and no packet needs: how often something was dropped, and the
-//! last time. What is counted here is lost anyway; so counting costs what works nothing.
+//! Counts of drops, for the operator: how often something was dropped, and the last time. Only
+//! packets that are lost are counted here, so this costs the others nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Somebody is told of one thing this often at the most, however often it happens.
+/// The shortest time between two reports of the same kind of drop, in ns.
 const QUIET: u64 = 1_000_000_000;
 
-/// How often something happened, and the last time. Of no use to a flood: it never grows.
+/// How often something happened, and the last time. It never grows, even in a flood.
 #[derive(Clone, Copy)]
 pub struct DropCounter<T> {
     pub count: u64,
@@ -23,7 +23,7 @@ impl<T> Default for DropCounter<T> {
 }
 
 impl<T: Copy> DropCounter<T> {
-    /// True if a subscriber, where there is one, is to be told now.
+    /// Counts one more; true if it must be reported to a subscriber now.
     pub fn add(&mut self, what: T, now: u64, watched: bool) -> bool {
         self.count += 1;
         self.last = Some((what, now));
@@ -35,25 +35,25 @@ impl<T: Copy> DropCounter<T> {
         tell
     }
 
-    /// The count and the last one, if nobody has taken them since `add` was true.
+    /// Returns the count and the last one, unless they were taken since `add` returned true.
     fn take(&mut self) -> Option<(u64, T)> {
         let untold = std::mem::take(&mut self.untold);
         self.last.filter(|_| untold).map(|(what, _)| (self.count, what))
     }
 }
 
-/// A peer's. Made with the first drop: most peers have none.
+/// The drops of a peer, made at the first drop, as most peers have none.
 #[derive(Default)]
 pub struct Drops {
     /// Inner sources that are not among the peer's allowed IPs.
     pub rejected: DropCounter<IpAddr>,
     /// Sends that failed, by errno.
     pub send_error: DropCounter<i32>,
-    /// Where the endpoint was before it moved, if a subscriber has not heard of that yet.
+    /// The endpoint before it moved, if that was not reported to a subscriber yet.
     pub roamed_from: Option<SocketAddr>,
 }
 
-/// What a subscriber has not heard yet.
+/// News for a subscriber: the previous endpoint, rejected sources, failed sends.
 #[derive(Debug, Default, PartialEq)]
 pub struct Unreported {
     pub roamed_from: Option<SocketAddr>,

@@ -1,5 +1,5 @@
-//! The first look at a datagram, before anything costs much: type, length, mac1, load, cookie, rate
-//! (§5.3, §5.4.4, §5.4.7). A datagram that fails is nothing: no error, no log, no answer.
+//! The first, cheap check of a datagram: type, length, mac1, load, cookie, rate (§5.3, §5.4.4,
+//! §5.4.7). A datagram that fails is ignored: no error, no log line, no answer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 use crate::drops::DropCounter;
 use crate::secret::{random, seal_cookie};
 
-/// Handshake messages that wait for Python; one more is dropped.
+/// Handshake messages that may wait for Python; more are dropped.
 pub const QUEUE_LIMIT: usize = 128;
-/// As many mean load: what Python handles in some 5 ms (the kernel: 512 of 4096).
+/// So many waiting messages mean load. Python handles them in about 5 ms (the kernel: 512 of 4096).
 pub const LOAD_THRESHOLD: usize = 16;
-/// Datagrams that are not WireGuard's and wait for who asked for them, and the longest of them.
+/// Datagrams that are not WireGuard's: how many may wait for `take_other`, and the longest.
 pub const OTHERS_LIMIT: usize = 128;
 pub const LONGEST_OTHER: usize = 1500;
 
@@ -29,8 +29,8 @@ const SECOND: u64 = 1_000_000_000;
 const LOAD_LASTS: u64 = SECOND;
 const COOKIE_SECRET_LIFETIME: u64 = 120 * SECOND;
 const MAC: usize = 16;
-/// Cookie replies are made by the thread that carries data: 20,000 a second leave it most of its
-/// time, whatever the flood.
+/// Cookie replies are made by the thread that carries data. With 20,000 a second it has most of its
+/// time left in any flood.
 const REPLY_COST: u64 = SECOND / 20_000;
 const REPLIES_AT_ONCE: u64 = 200;
 const RECENT: usize = 256;
@@ -42,7 +42,7 @@ pub enum Verdict {
     Queue,
     /// A cookie reply for the datagram's source.
     Reply([u8; 64]),
-    /// A type word that is none of WireGuard's: nothing, unless somebody has asked for such.
+    /// Not a message type of WireGuard's: ignored, unless somebody asked for such datagrams.
     Other,
 }
 
@@ -51,14 +51,14 @@ pub fn is_data(datagram: &[u8]) -> bool {
     datagram.len() >= 32 && datagram[..4] == MESSAGE_DATA.to_le_bytes()
 }
 
-/// The little-endian word at `at` in a message whose length was checked.
+/// Reads the little-endian word at `at` in a message whose length was checked.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 pub struct Gate {
     identity: Option<Identity>,
-    /// The mac1s last queued: a copy of such a message is worth no work and no answer.
+    /// The mac1s of the last queued messages. A copy of one is dropped without work or an answer.
     recent: Box<[[u8; MAC]; RECENT]>,
     oldest: usize,
     loaded_until: u64,
@@ -66,7 +66,7 @@ pub struct Gate {
     cookie_secret_ends: u64,
     limiter: Limiter,
     replies: Bucket,
-    /// Initiations and responses for another public key, or for nobody's, by source.
+    /// Initiations and responses for another public key, or for no key at all, by source.
     pub invalid_mac1: DropCounter<SocketAddr>,
 }
 
@@ -92,7 +92,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// The device's own public key; without one no handshake message passes.
+    /// Sets the device's public key. With None no handshake message passes.
     pub fn set_identity(&mut self, public: Option<[u8; 32]>) {
         let key = |label: &[u8]| Blake2s256::new().chain_update(label);
         self.identity = public.map(|public| Identity {
@@ -101,7 +101,7 @@ impl Gate {
         });
     }
 
-    /// `queue_length` is how many handshake messages wait already.
+    /// Checks a datagram. `queue_length` is the number of waiting handshake messages.
     pub fn check(
         &mut self,
         datagram: &[u8],
@@ -196,7 +196,7 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Blake2sMac<U16> {
     parts.iter().fold(mac, |mac, part| mac.chain_update(part))
 }
 
-/// A token bucket for every IPv4 address and every IPv6 /64: 20 a second, and 5 at once.
+/// A token bucket for each IPv4 address and each IPv6 /64: 20 per second, bursts of 5.
 #[derive(Default)]
 struct Limiter {
     buckets: HashMap<Subnet, Bucket>,
@@ -209,7 +209,7 @@ enum Subnet {
     V6([u8; 8]),
 }
 
-/// Tokens are nanoseconds, so that they grow with the clock: a bucket not yet used is full.
+/// Tokens are nanoseconds and grow with the clock. A new bucket is full.
 #[derive(Default)]
 struct Bucket {
     tokens: u64,
@@ -217,7 +217,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `cost` tokens if there are so many, of `most` at the most.
+    /// Takes `cost` tokens if the bucket, which holds at most `most`, has that many.
     fn take(&mut self, now: u64, cost: u64, most: u64) -> bool {
         let earned = now.saturating_sub(self.last);
         self.tokens = (self.tokens + earned).min(most);
@@ -246,7 +246,7 @@ impl Limiter {
         self.buckets.entry(subnet).or_default().take(now, Limiter::COST, Limiter::MOST)
     }
 
-    /// Forgets idle buckets, which are full again, once a second.
+    /// Removes idle buckets, which are full again, once a second.
     fn sweep(&mut self, now: u64) {
         if now.saturating_sub(self.swept) < Limiter::IDLE {
             return;
@@ -277,7 +277,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A message with a right mac1, and a mac2 if there is a cookie.
+    /// Makes a message with a valid mac1, and a mac2 if there is a cookie.
     fn message(kind: u32, length: usize, body: u64, cookie: Option<&[u8]>) -> Vec<u8> {
         let mut message = vec![0; length];
         message[..4].copy_from_slice(&kind.to_le_bytes());
@@ -297,7 +297,7 @@ mod tests {
         message(MESSAGE_INITIATION, 148, body, cookie)
     }
 
-    /// The cookie that the gate gives to the sender of the message.
+    /// Returns the cookie that the gate gives to the sender of a message.
     fn cookie(gate: &mut Gate, source: &str, now: u64) -> Vec<u8> {
         let message = initiation(now, None);
         let verdict = gate.check(&message, &self::source(source), now, LOAD_THRESHOLD);

@@ -1,4 +1,4 @@
-//! The way in: one receive, gate, table, open, roam, source check, merge, link. From top to bottom.
+//! The way in, from top to bottom: one receive, gate, table, open, roam, source check, merge, link.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::shared::{Shared, now};
 use crate::table::Entry;
 use crate::udp::{Endpoint, Outgoing, Received, Sockets, receive};
 
-/// Receive calls on one socket before the other one, and `stop`, get their turn.
+/// Receive calls on one socket before the other one and `stop` are checked.
 const FAIR: usize = 64;
 
 /// Receives from the sockets until `stop` becomes readable.
@@ -29,7 +29,7 @@ pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
     loop {
         for socket in sockets.each() {
             for _ in 0..FAIR {
-                // Errors are the network's news of other datagrams; they never end the loop.
+                // Errors are about other datagrams (ICMP) and must not end the loop.
                 let Ok(received) = receive(socket.as_fd(), &mut buffer) else {
                     break;
                 };
@@ -48,7 +48,7 @@ struct Inbound {
     shared: Arc<Shared>,
     link: Arc<dyn Link>,
     coalescer: Coalescer,
-    /// For what a first message of a session sets free.
+    /// For the staged packets that the first message of a session releases.
     outbound: Outbound,
 }
 
@@ -59,7 +59,7 @@ impl Inbound {
         Inbound { shared, link, coalescer, outbound }
     }
 
-    /// Takes what one call received: datagrams of one size from one source.
+    /// Handles the result of one receive call: datagrams of one size from one source.
     fn carry(&mut self, buffer: &mut [u8], received: &Received, now: u64) {
         let mut known: Option<(u32, Entry)> = None;
         for datagram in buffer[..received.length].chunks_mut(received.segment.max(1)) {
@@ -81,7 +81,7 @@ impl Inbound {
         self.coalescer.merge = link.merges(now);
     }
 
-    /// Opens a data message; from the tag and the counter on, it is the peer's.
+    /// Opens a data message. Once tag and counter are checked, it is known to be the peer's.
     fn open(
         &mut self,
         peer: &Arc<Peer>,
@@ -101,12 +101,12 @@ impl Inbound {
         }
         let data = !packet.is_empty();
         let deliver = self.accepts(peer, packet, now);
-        // A packet from an address that is not the peer's proves that it lives, and no more.
+        // A packet with a source that is not the peer's only proves that the peer is alive.
         let counted = if data && deliver.is_none() { 0 } else { length };
         if peer.count_received(counted, data, now) {
             self.shared.post(DATA_RECEIVED, peer.id);
         }
-        // Only now: what a confirmed session sends waits for an answer of its own.
+        // Only now, as the packets that a confirmed session sends need their own answer.
         if peer.next_index.load(Relaxed) == session.local_index {
             self.confirm(peer, session, now);
         }
@@ -123,8 +123,8 @@ impl Inbound {
         }
     }
 
-    /// The length of a packet without its padding, if its source belongs to this very peer: by
-    /// the longest match of the whole device, not within the peer's own list.
+    /// Returns the length of a packet without padding if its source belongs to this peer, by the
+    /// longest match in the whole device, not only in the peer's own list.
     fn accepts(&self, peer: &Arc<Peer>, packet: &[u8], now: u64) -> Option<usize> {
         let inner = ip::parse(packet)?;
         let owner = read(&self.shared.allowed).lookup(inner.source).map(Arc::as_ptr);
@@ -136,8 +136,8 @@ impl Inbound {
         None
     }
 
-    /// The first message of a session that we answered: it may be used from now on (§5.4.5,
-    /// kernel: wg_noise_received_with_keypair).
+    /// Puts a session as responder into use after its first message (§5.4.5, kernel:
+    /// wg_noise_received_with_keypair).
     fn confirm(&mut self, peer: &Arc<Peer>, session: &Arc<Session>, now: u64) {
         let mut sessions = peer.sessions();
         if !sessions.next.as_ref().is_some_and(|next| Arc::ptr_eq(next, session)) {
@@ -153,7 +153,7 @@ impl Inbound {
         self.outbound.send_staged(peer, &mut sessions, now);
     }
 
-    /// Whatever is not data: to the gate, and what passes to Python's queue.
+    /// Passes a datagram that is not data to the gate, and from there to Python's queue.
     fn look_at(&mut self, datagram: &[u8], source: &Endpoint, now: u64) {
         let shared = &self.shared;
         let waiting = lock(&shared.messages).len();

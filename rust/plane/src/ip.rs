@@ -1,16 +1,17 @@
-//! Inner IP packets: as much of IPv4 and IPv6 as cryptokey routing, ECN and ICMP errors ask for.
+//! Inner IP packets: the parts of IPv4 and IPv6 that cryptokey routing, ECN and ICMP errors need.
 
 use std::net::IpAddr;
 
-/// The addresses and the length that a packet claims, once they are known to be plausible.
+/// The addresses and the length of a packet whose header is plausible.
 pub struct Inner<'a> {
     pub source: &'a [u8],
     pub destination: &'a [u8],
-    /// Header and payload; what lies behind it is padding.
+    /// Header and payload; the rest is padding.
     pub length: usize,
 }
 
-/// None for what is not IP or is shorter than it claims (item 58 of the kernel's checks).
+/// Parses a packet. None if it is not IP, or shorter than it claims (item 58 of the kernel's
+/// checks).
 pub fn parse(packet: &[u8]) -> Option<Inner<'_>> {
     let (minimum, length, addresses) = match packet.first()? >> 4 {
         4 if packet.len() >= 20 => (20, usize::from(be16(packet, 2)), 12..20),
@@ -24,7 +25,7 @@ pub fn parse(packet: &[u8]) -> Option<Inner<'_>> {
     Some(Inner { source, destination, length })
 }
 
-/// An address of 4 or 16 bytes.
+/// Converts an address of 4 or 16 bytes.
 pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
@@ -38,7 +39,7 @@ pub fn put_be16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// The two ECN bits of a packet that `parse` accepted.
+/// Returns the two ECN bits of a packet that `parse` accepted.
 pub fn ecn(packet: &[u8]) -> u8 {
     match packet[0] >> 4 {
         4 => packet[1] & 3,
@@ -46,7 +47,7 @@ pub fn ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// The outer TOS for an inner packet: its ECN only, with CE carried as ECT(0) (RFC 3168, 9.1.1).
+/// Returns the outer TOS for an inner packet: only its ECN, with CE as ECT(0) (RFC 3168, 9.1.1).
 pub fn encapsulate_ecn(packet: &[u8]) -> u8 {
     match ecn(packet) {
         3 => 2,
@@ -54,8 +55,8 @@ pub fn encapsulate_ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// Applies the outer ECN to an inner packet (RFC 6040, 4.2): congestion met on the way is
-/// passed on to a transport that understands it.
+/// Applies the outer ECN to an inner packet (RFC 6040, 4.2): congestion on the path is passed on to
+/// a transport that understands it.
 pub fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
     let combined = match (outer_tos & 3, ecn(packet)) {
         (3, 1 | 2) => 3,
@@ -73,7 +74,7 @@ pub fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
     }
 }
 
-/// Sum of 16-bit words for an Internet checksum (RFC 1071), in native byte order and unfolded.
+/// Adds up 16-bit words for an Internet checksum (RFC 1071), in native byte order and unfolded.
 pub fn sum(data: &[u8]) -> u64 {
     let (pairs, rest) = data.as_chunks();
     let mut last = [0; 16];
@@ -87,7 +88,7 @@ pub fn sum(data: &[u8]) -> u64 {
     };
     pairs.iter().for_each(&mut add);
     add(&last);
-    // 2^32 and 2^64 are 1 here. Short as it is, many such sums may be added up.
+    // 2^32 and 2^64 are 1 here. The result is short, so many of them may be added up.
     let total = even + odd;
     (total as u32 as u64) + ((total >> 32) as u32 as u64) + (total >> 64) as u64
 }
@@ -100,7 +101,7 @@ pub fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum of the pseudo-header for `length` bytes of `protocol` (RFC 9293, 3.1; RFC 8200, 8.1).
+/// Adds up the pseudo-header for `length` bytes of `protocol` (RFC 9293, 3.1; RFC 8200, 8.1).
 pub fn pseudo_sum(packet: &[u8], protocol: u8, length: usize) -> u64 {
     let addresses = if packet[0] >> 4 == 4 { 12..20 } else { 8..40 };
     sum(&packet[addresses])
@@ -120,7 +121,8 @@ const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 
-/// What a UDP datagram carries, or its first fragment, in a packet that `parse` accepted.
+/// Returns the payload of a UDP datagram, or of its first fragment, in a packet that `parse`
+/// accepted.
 pub fn udp_payload(packet: &[u8]) -> Option<&[u8]> {
     let start = match packet[0] >> 4 {
         4 if packet[9] == UDP && be16(packet, 6) & 0x1fff == 0 => usize::from(packet[0] & 15) * 4,
@@ -137,10 +139,10 @@ pub fn udp_payload(packet: &[u8]) -> Option<&[u8]> {
     packet.get(start + 8..)
 }
 
-/// An ICMP "host unreachable" or ICMPv6 "address unreachable" that answers `packet`.
+/// Makes the ICMP "host unreachable" or ICMPv6 "address unreachable" that answers `packet`.
 ///
-/// It comes from the address that could not be reached: an own address would be a martian on
-/// this interface. None where RFC 1122 (3.2.2) and RFC 4443 (2.4) forbid an answer.
+/// It comes from the unreachable address, as an address of this host would be a martian on this
+/// interface. None if RFC 1122 (3.2.2) or RFC 4443 (2.4) forbid an answer.
 pub fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
     let inner = parse(packet)?;
     let mut reply;
@@ -192,12 +194,13 @@ pub fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// What an IPv6 packet carries and where that begins (RFC 8200, 4; kernel: ipv6_skip_exthdr).
+/// Returns the protocol of an IPv6 packet and where its header begins (RFC 8200, 4; kernel:
+/// ipv6_skip_exthdr).
 fn behind_extensions(packet: &[u8]) -> (u8, usize) {
     let (mut protocol, mut at) = (packet[6], 40);
     while let (0 | 43 | 44 | 51 | 60, Some(header)) = (protocol, packet.get(at..at + 8)) {
         at += match protocol {
-            44 if be16(header, 2) & 0xfff8 != 0 => break, // a later fragment tells no more
+            44 if be16(header, 2) & 0xfff8 != 0 => break, // a later fragment has no header
             44 => 8,
             51 => (usize::from(header[1]) + 2) * 4,
             _ => (usize::from(header[1]) + 1) * 8,
@@ -207,7 +210,7 @@ fn behind_extensions(packet: &[u8]) -> (u8, usize) {
     (protocol, at)
 }
 
-/// Whether it is one, or could be: a type that nobody knows.
+/// Returns whether it is an ICMP error, or may be one because its type is unknown.
 fn is_icmp_error(protocol: u8, kind: Option<&u8>) -> bool {
     match (protocol, kind) {
         (ICMP, Some(kind)) => matches!(kind, 3 | 4 | 5 | 11 | 12 | 19..),

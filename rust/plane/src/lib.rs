@@ -1,4 +1,4 @@
-//! The part of wiresnake that carries packets and keeps secrets. Every decision is Python's.
+//! The part of wiresnake that carries packets and keeps secrets. Python makes all decisions.
 
 pub mod allowed_ips;
 pub mod drops;

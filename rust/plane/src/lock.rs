@@ -1,5 +1,6 @@
-//! Locks whose holder panicked stay usable: the panic is reported on its own (`panics`). Nothing
-//! that these locks guard is left half done but a batch, which `Plane::sending` resets.
+//! Locks that stay usable after their holder panicked; the panic is reported separately (`panics`).
+//! Of the data that these locks guard, only a batch can be left half done. `Plane::sending` resets
+//! it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,8 +1,8 @@
-//! Segmentation and coalescing of inner packets, as the virtio header of a TUN device frames them.
+//! Splits and merges inner packets, in frames with the virtio header of a TUN device.
 //!
-//! Outbound, the kernel hands over super-packets of up to 64 KiB, to be split into segments of the
-//! tunnel's MTU (TSO, USO) and given the checksums that a network card would have computed.
-//! Inbound, consecutive segments of one flow merge again, so that the kernel takes one frame.
+//! Outbound, the kernel passes super-packets of up to 64 KiB. They are split into segments of the
+//! tunnel's MTU (TSO, USO) and get the checksums that a network card would compute. Inbound,
+//! consecutive segments of a flow are merged, so that the kernel takes them as one frame.
 
 use crate::ip;
 
@@ -24,27 +24,27 @@ const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// The largest IP packet, and so the largest frame behind its virtio header.
+/// The largest IP packet, and so the largest frame without its virtio header.
 pub const MAX_PACKET: usize = 65_535;
 
-/// Whether a frame is of several segments.
+/// Returns whether a frame has several segments.
 pub fn is_merged(frame: &[u8]) -> bool {
     frame[1] != GSO_NONE
 }
 
-/// A packet from the TUN device, and how it falls into segments.
+/// A packet from the TUN device, and how it is split into segments.
 pub struct Segments<'a> {
     packet: &'a [u8],
-    /// Where the transport header starts, and where the first payload byte is.
+    /// Where the transport header starts, and where the payload starts.
     transport: usize,
     header: usize,
-    /// Payload bytes a segment; 0 for a packet that goes as it is.
+    /// Payload bytes per segment; 0 for a packet that is not split.
     size: usize,
     protocol: u8,
 }
 
 impl<'a> Segments<'a> {
-    /// Reads a frame; completes the checksum of a packet that is not segmented. None if malformed.
+    /// Parses a frame and completes the checksum of a packet that is not split. None if malformed.
     pub fn new(frame: &'a mut [u8]) -> Option<Self> {
         let (vnet, packet) = frame.split_at_mut_checked(VNET_HEADER)?;
         let native16 = |at: usize| usize::from(u16::from_ne_bytes([vnet[at], vnet[at + 1]]));
@@ -76,7 +76,7 @@ impl<'a> Segments<'a> {
             return None;
         }
         if flags & NEEDS_CSUM == 0 {
-            // From another virtual machine, as it may be: `write` wants the pseudo-header's sum.
+            // It may come from another virtual machine, but `write` needs the pseudo-header's sum.
             let at = transport + if protocol == TCP { 16 } else { 6 };
             let pseudo = ip::fold(ip::pseudo_sum(packet, protocol, length - transport));
             packet[at..at + 2].copy_from_slice(&pseudo.to_ne_bytes());
@@ -84,7 +84,7 @@ impl<'a> Segments<'a> {
         Some(Segments { packet, transport, header, size, protocol })
     }
 
-    /// The packet as it was read: its addresses and its ECN are those of every segment.
+    /// Returns the packet as it was read. Each segment has its addresses and its ECN.
     pub fn packet(&self) -> &'a [u8] {
         self.packet
     }
@@ -93,7 +93,7 @@ impl<'a> Segments<'a> {
         if self.size == 0 { 1 } else { (self.packet.len() - self.header).div_ceil(self.size) }
     }
 
-    /// The length of the segment of that number.
+    /// Returns the length of a segment.
     pub fn length(&self, number: usize) -> usize {
         if self.size == 0 {
             return self.packet.len();
@@ -102,7 +102,7 @@ impl<'a> Segments<'a> {
         self.header + (self.packet.len() - self.header - done).min(self.size)
     }
 
-    /// Writes a segment to `out`, which is exactly as long as `length` says.
+    /// Writes a segment to `out`, whose length must be that of `length`.
     pub fn write(&self, number: usize, out: &mut [u8]) {
         let done = number * self.size;
         let payload = &self.packet[self.header + done..][..out.len() - self.header];
@@ -128,8 +128,8 @@ impl<'a> Segments<'a> {
             ip::put_be16(segment, 4, transport as u16);
             6
         };
-        // The field holds the pseudo-header's sum, of all addresses on a given route: only its
-        // length is another now.
+        // The field holds the pseudo-header's sum, with the last destination of a source route.
+        // Only the length in it must change.
         let whole = !((self.packet.len() - self.transport) as u16);
         let lengths = u64::from(whole.to_be()) + u64::from((transport as u16).to_be());
         let checksum = match !ip::fold(ip::sum(segment) + lengths) {
@@ -140,7 +140,7 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Sets an IP header's length to that of `packet`; IPv4 also counts its identification on.
+/// Sets an IP header's length to that of `packet`, and for IPv4 increases its identification.
 fn set_ip_length(packet: &mut [u8], identification: u16) {
     let length = packet.len() as u16;
     if packet[0] >> 4 == 4 {
@@ -154,7 +154,7 @@ fn set_ip_length(packet: &mut [u8], identification: u16) {
     }
 }
 
-/// Does what NEEDS_CSUM asks for: the field holds the pseudo-header's sum, the rest is ours.
+/// Completes a checksum (NEEDS_CSUM). The field holds the pseudo-header's sum; the rest is added.
 fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
     if start + offset + 2 > packet.len() {
         return None;
@@ -177,8 +177,8 @@ struct Flow {
 }
 
 impl Flow {
-    /// None for whatever must reach the kernel as it is: fragments, options of IPv4, extension
-    /// headers, flags that mean something, empty payloads, and wrong checksums, which merging
+    /// Returns None for packets that must reach the kernel unchanged: fragments, IPv4 options,
+    /// extension headers, flags with a meaning, empty payloads, and wrong checksums, which merging
     /// would hide.
     fn of(packet: &[u8], (tcp, udp): (bool, bool)) -> Option<Flow> {
         let (transport, protocol) = if packet[0] == 0x45 && ip::be16(packet, 6) & 0xbfff == 0 {
@@ -211,7 +211,7 @@ impl Flow {
     }
 }
 
-/// Merges the packets of one flow into frames for a TUN device; order is kept throughout.
+/// Merges packets of a flow into frames for a TUN device. The order of all packets is kept.
 pub struct Coalescer {
     frame: Box<[u8]>,
     used: usize,
@@ -219,9 +219,9 @@ pub struct Coalescer {
     flow: Option<Flow>,
     count: usize,
     next_sequence: u32,
-    /// The last packet was short or pushed: the frame takes no more.
+    /// The last packet was short or had PSH: the frame takes no more.
     closed: bool,
-    /// Whether to merge packets of TCP, and of UDP.
+    /// Whether to merge TCP packets, and UDP packets.
     pub merge: (bool, bool),
 }
 
@@ -232,7 +232,7 @@ impl Coalescer {
         Coalescer { frame, used, flow, count, next_sequence, closed, merge }
     }
 
-    /// Takes a packet that `ip::parse` accepted; writes what cannot wait any longer.
+    /// Adds a packet that `ip::parse` accepted. Writes the frame if this packet ends it.
     pub fn add(&mut self, packet: &[u8], write: &mut impl FnMut(&mut [u8])) {
         let Some(flow) = Flow::of(packet, self.merge) else {
             self.flush(write);
@@ -276,8 +276,8 @@ impl Coalescer {
         {
             return false;
         }
-        // All of the headers is equal but lengths, identification, checksums and sequence. What
-        // may be cut in pieces is known by its identification: it counts on, as after a split.
+        // The headers must be equal except for lengths, identification, checksums and sequence. If
+        // fragmentation is allowed, the identification must count up, as it does after a split.
         let ip_equal = if flow.transport == 20 {
             let number = ip::be16(packet, 4).wrapping_sub(ip::be16(held, 4));
             held[..2] == packet[..2]
@@ -305,7 +305,7 @@ impl Coalescer {
         let (vnet, packet) = frame.split_at_mut(VNET_HEADER);
         vnet.fill(0);
         if self.count == 1 {
-            vnet[0] = DATA_VALID; // `Flow::of` has verified it
+            vnet[0] = DATA_VALID; // verified by `Flow::of`
         } else {
             let offset = if flow.protocol == TCP { 16 } else { 6 };
             vnet[0] = NEEDS_CSUM;
@@ -396,7 +396,7 @@ mod tests {
         (0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
     }
 
-    /// Packets of a flow with the identifications that a splitter gives them.
+    /// Makes packets of a flow with the identifications that a split gives them.
     fn flow(v6: bool, sizes: &[usize], last_flags: u8, options: usize) -> Vec<Vec<u8>> {
         let mut sequence = u32::MAX - 2000; // wraps on the way
         let mut packets = Vec::new();
@@ -425,7 +425,7 @@ mod tests {
                         assert_eq!(coalesce(&packets, (false, true)).len(), sizes.len());
                         let mut complete = frames[0].clone();
                         assert_eq!(split(&mut frames[0]), packets);
-                        // With a checksum that claims to be whole, whatever it is.
+                        // Claims that the checksum is complete, whatever it is.
                         complete[0] = 0;
                         let at = VNET_HEADER + if v6 { 40 } else { 20 } + 16;
                         complete[at..at + 2].fill(7);
@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(coalesce(&[pushed, base[1].clone()], (true, true)).len(), 2);
         let mut fragile = flow(false, &[100, 100], ACK, 0);
         for (packet, id) in fragile.iter_mut().zip([7, 9]) {
-            packet[6] = 0; // may be cut in pieces
+            packet[6] = 0; // may be fragmented
             ip::put_be16(packet, 4, id);
             ip::put_ipv4_checksum(&mut packet[..20]);
         }
@@ -511,7 +511,7 @@ mod tests {
         }
     }
 
-    /// Any bytes at all: never a panic, and never a segment longer than it says.
+    /// Tries any bytes: there is never a panic, nor a segment longer than `length` says.
     #[test]
     fn c085_random_frames_are_survived() {
         let mut seed = 88172645463325252u64;
@@ -541,7 +541,7 @@ mod tests {
         }
     }
 
-    /// Frames whose headers nearly make sense, of any length, cut anywhere.
+    /// Frames with almost valid headers, of any length, cut anywhere.
     fn frames() -> impl Strategy<Value = Vec<u8>> {
         let long = 65_400usize..=MAX_PACKET;
         let length = prop_oneof![4 => 40usize..130, 1 => 0usize..40, 1 => 0usize..4000, 1 => long];
@@ -601,7 +601,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a peer may send: all that `ip` and the coalescer make of it.
+        /// Passes anything that a peer may send to `ip` and to the coalescer.
         #[test]
         fn packets_of_any_length_are_taken(
             frames in prop::collection::vec(frames(), 1..5),
@@ -624,14 +624,14 @@ mod tests {
                 ip::udp_payload(packet);
                 ip::decapsulate_ecn(packet, tos);
                 coalescer.add(packet, &mut write);
-                // Again, as a flow's next packet would come.
+                // Again, as if it were the next packet of the flow.
                 coalescer.add(packet, &mut write);
             }
             coalescer.flush(&mut write);
             prop_assert!(coalescer.used == VNET_HEADER && coalescer.count == 0);
         }
 
-        /// Flows of any segment size, to the longest frame and beyond.
+        /// Tries flows of any segment size, up to the longest frame and beyond.
         #[test]
         fn merged_frames_of_any_size_stay_within_a_packet(
             size in prop_oneof![1usize..3000, 1usize..65_000],

@@ -1,4 +1,4 @@
-//! The way out: link, allowed IPs, session, split and seal, one send. Read from top to bottom.
+//! The way out, from top to bottom: link, allowed IPs, session, split and seal, one send.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,28 +14,28 @@ use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::{Shared, now};
 use crate::udp::Outgoing;
 
-/// A UDP_SEGMENT call must fit into one IP packet, IPv6's header included.
+/// A UDP_SEGMENT call must fit into one IP packet, including an IPv6 header.
 const MAX_BATCH: usize = 65_487;
-/// What one UDP datagram carries at the most: its length, and that of its packet, are 16 bits. So
-/// for IPv4, whose packets count their header too, and for IPv6.
+/// The largest payload of a UDP datagram over IPv4 and over IPv6, as lengths have 16 bits. IPv4's
+/// length includes its header.
 const MAX_DATAGRAM: [usize; 2] = [65_507, 65_527];
-/// Room for any message, whatever the MTU does to its padding.
+/// Room for any message, with any padding.
 const BUFFER: usize = MAX_PACKET + 15 + OVERHEAD;
-/// Kernels before 6.9 take no more segments a call.
+/// The most segments per call before Linux 6.9.
 const MAX_SEGMENTS: usize = 64;
 
-/// How long a path that refused UDP_SEGMENT is spared it.
+/// How long UDP_SEGMENT is not used on a path that refused it.
 const UNSEGMENTED: u64 = 10_000_000_000;
 
-/// Frames before the batch must leave and `stop` gets its turn: frames that are staged or refused
-/// would else hold back, for as long as they flood, what was sealed before them.
+/// Frames after which the batch must be sent and `stop` is checked. Otherwise a flood of frames
+/// that are staged or refused would hold back the messages sealed before them.
 const FAIR: usize = 64;
 
-/// ICMP errors, one every 10 ms on average, in bursts of 50 at the most.
+/// ICMP errors are sent every 10 ms on average, in bursts of at most 50.
 const ICMP_COST: u64 = 10_000_000;
 const ICMP_BURST: u64 = 50 * ICMP_COST;
 
-/// Carries the frames of a link until it is lost or `stop` becomes readable.
+/// Carries a link's frames until the link is lost or `stop` becomes readable.
 pub fn run(shared: &Arc<Shared>, link: &dyn Link, stop: BorrowedFd<'_>) {
     let mut outbound = Outbound::new(shared.clone(), true);
     let mut frame = vec![0; VNET_HEADER + MAX_PACKET];
@@ -56,12 +56,12 @@ pub fn run(shared: &Arc<Shared>, link: &dyn Link, stop: BorrowedFd<'_>) {
     }
 }
 
-/// Sealed messages for one peer, side by side, that leave in one call.
+/// Sealed messages for one peer, side by side, for one send call.
 struct Batch {
     peer: Option<Arc<Peer>>,
     buffer: Box<[u8]>,
     used: usize,
-    /// The length of each message but the last, which may be shorter and closes the batch.
+    /// The length of each message except the last, which may be shorter and then ends the batch.
     stride: usize,
     count: usize,
     tos: u8,
@@ -69,7 +69,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether a message of that length may follow those that are there.
+    /// Returns whether a message of that length may be added.
     fn takes(&self, peer: &Arc<Peer>, length: usize, tos: u8) -> bool {
         self.peer.as_ref().is_some_and(|held| Arc::ptr_eq(held, peer))
             && self.tos == tos
@@ -80,13 +80,13 @@ impl Batch {
     }
 }
 
-/// Takes frames, seals them and sends them; one for each thread that does so.
+/// Seals frames and sends them. Each thread that does so has its own.
 pub struct Outbound {
     shared: Arc<Shared>,
     batch: Batch,
-    /// Wait for room in the socket's buffer, for as long as the socket allows: back-pressure.
-    /// After one wait in vain the rest of the round goes without: one slow link must not hold up
-    /// every peer.
+    /// Wait for room in the socket's buffer, as long as the socket allows (back-pressure). After a
+    /// wait that timed out, the rest of the round does not wait: one slow link must not delay all
+    /// peers.
     wait: bool,
     congested: bool,
     icmp_paid_until: u64,
@@ -99,7 +99,7 @@ impl Outbound {
         Outbound { shared, batch, wait, congested: false, icmp_paid_until: 0 }
     }
 
-    /// Routes a frame from the link to its peer. What is not IP is dropped.
+    /// Routes a frame from the link to its peer. Frames that are not IP are dropped.
     pub fn carry(&mut self, frame: &mut [u8], now: u64) {
         let Some(packet) = frame.get(VNET_HEADER..) else {
             return;
@@ -122,7 +122,7 @@ impl Outbound {
         self.refuse(&frame[VNET_HEADER..], now);
     }
 
-    /// Seals a frame into the batch, or stages it where the peer has no session to send with.
+    /// Seals a frame into the batch, or stages it if the peer has no session to send with.
     fn send_frame(&mut self, peer: &Arc<Peer>, frame: &mut [u8], now: u64) {
         let Some(segments) = Segments::new(frame) else {
             return;
@@ -136,7 +136,7 @@ impl Outbound {
         if current.is_some_and(|session| loops(session, segments.packet())) {
             return;
         }
-        // What is staged leaves first.
+        // Staged packets leave first.
         let claimed = if sessions.nothing_staged() { claim(&sessions, count, now) } else { None };
         let Some((session, counter)) = claimed else {
             sessions.stage(frame, count);
@@ -149,9 +149,9 @@ impl Outbound {
         }
     }
 
-    /// Sends what is staged in the order in which it came, or wants a handshake for it.
+    /// Sends the staged packets in their order, or wants a handshake for them.
     ///
-    /// It leaves before the lock is let go: what other threads seal next must not overtake it.
+    /// They leave before the lock is released, so that no other thread can overtake them.
     pub fn send_staged(&mut self, peer: &Arc<Peer>, sessions: &mut Sessions, now: u64) {
         while let Some(mut staged) = sessions.unstage() {
             let Some((session, counter)) = claim(sessions, staged.segments, now) else {
@@ -160,7 +160,7 @@ impl Outbound {
                 break;
             };
             match Segments::new(&mut staged.frame) {
-                // The MTU, or the endpoint's family, may have changed meanwhile.
+                // The MTU or the endpoint's family may have changed since.
                 Some(segments) if !self.fits(peer, &segments, now) => {}
                 Some(segments) => self.seal(peer, &session, counter, &segments, now),
                 None => session.seal_in_place(counter, self.message(peer, 0, 0, now)),
@@ -172,7 +172,7 @@ impl Outbound {
         }
     }
 
-    /// Stages a keepalive where nothing else waits, and sends what is staged.
+    /// Stages a keepalive if nothing else waits, and sends what is staged.
     pub fn send_keepalive(&mut self, peer: &Arc<Peer>, sessions: &mut Sessions, now: u64) {
         if sessions.nothing_staged() {
             sessions.stage(&[], 1);
@@ -180,8 +180,8 @@ impl Outbound {
         self.send_staged(peer, sessions, now);
     }
 
-    /// Whether the longest message, which is the first, can be a datagram to the peer. One that
-    /// cannot counts as what the kernel would say to it.
+    /// Returns whether the first message, the longest, fits into a datagram to the peer. If not, it
+    /// is counted with the error that the kernel would give.
     fn fits(&self, peer: &Peer, segments: &Segments<'_>, now: u64) -> bool {
         let message = padded(segments.length(0), self.shared.mtu.load(Relaxed)) + OVERHEAD;
         let [v4, v6] = MAX_DATAGRAM;
@@ -212,7 +212,7 @@ impl Outbound {
         self.batch.data = true;
     }
 
-    /// Room in the batch for a message with `length` bytes of packet, its padding zeroed.
+    /// Reserves room in the batch for a message with `length` bytes of packet; zeroes its padding.
     fn message(&mut self, peer: &Arc<Peer>, length: usize, tos: u8, now: u64) -> &mut [u8] {
         let message = padded(length, self.shared.mtu.load(Relaxed)) + OVERHEAD;
         if !self.batch.takes(peer, message, tos) {
@@ -246,7 +246,7 @@ impl Outbound {
             if outgoing.path_refuses && !spared {
                 peer.unsegmented_until.store(now + UNSEGMENTED, Relaxed);
             }
-            // A keepalive that fails counts for nothing, as does data.
+            // Failed sends are not counted, neither data nor keepalives.
             if sent.is_ok() && peer.count_sent(*used, *data, now) {
                 self.shared.post(DATA_SENT, peer.id);
             }
@@ -254,7 +254,7 @@ impl Outbound {
         self.reset();
     }
 
-    /// Forgets the batch: it is sent, or a panic has left it half full.
+    /// Empties the batch after it was sent, or after a panic.
     pub fn reset(&mut self) {
         self.batch.peer = None;
         self.batch.used = 0;
@@ -262,7 +262,7 @@ impl Outbound {
         self.batch.data = false;
     }
 
-    /// Tells the sender of a packet that nobody is there (kernel: wg_xmit), within the rate.
+    /// Answers a packet without a peer by an ICMP error (kernel: wg_xmit), within the rate limit.
     fn refuse(&mut self, packet: &[u8], now: u64) {
         let paid_until = self.icmp_paid_until.max(now.saturating_sub(ICMP_BURST)) + ICMP_COST;
         if paid_until > now {
@@ -275,21 +275,21 @@ impl Outbound {
     }
 }
 
-/// Length with padding: to 16 bytes, but not beyond the MTU (kernel: calculate_skb_padding).
+/// Returns the padded length: a multiple of 16, at most the MTU (kernel: calculate_skb_padding).
 fn padded(length: usize, mtu: usize) -> usize {
     let last = if mtu > 0 && length > mtu { length % mtu } else { length };
     let up = last.next_multiple_of(16);
     length - last + if mtu > 0 { up.min(mtu.max(last)) } else { up }
 }
 
-/// Whether the session would carry a message of its own: the way to the peer's endpoint leads into
-/// the tunnel to that peer. Each message would come back, longer and in the end in pieces, for as
-/// long as the session lasts.
+/// Returns whether the packet is a message of this very session, because the route to the peer's
+/// endpoint leads into the tunnel to that peer. Such a message would come back again and again,
+/// longer each time and finally fragmented, for the life of the session.
 fn loops(session: &Session, packet: &[u8]) -> bool {
     ip::udp_payload(packet).is_some_and(|message| session.made(message))
 }
 
-/// The session to send with, and the first of `count` counters; None: a handshake is wanted.
+/// Returns the session to send with and the first of `count` counters. None: it needs a handshake.
 fn claim(sessions: &Sessions, count: usize, now: u64) -> Option<(Arc<Session>, u64)> {
     let session = sessions.current.as_ref().filter(|session| session.can_send(now))?;
     Some((session.clone(), session.claim(count as u64)?))
@@ -337,7 +337,7 @@ mod tests {
         Arc::new(Session::new(key(), key(), 1, 9, true, 0, [u64::MAX; 3]))
     }
 
-    /// A packet of that length, whose header says so.
+    /// Makes a packet of that length.
     fn packet(v6: bool, length: usize) -> Vec<u8> {
         let mut packet = vec![0; length];
         packet[0] = if v6 { 0x60 } else { 0x45 };
@@ -355,7 +355,7 @@ mod tests {
         Outbound::new(shared, false)
     }
 
-    /// What is in the batch, and what was refused as too long.
+    /// Returns the bytes in the batch, and the number of packets refused as too long.
     fn held(outbound: &Outbound, peer: &Peer) -> (usize, u64) {
         (outbound.batch.used, peer.record(|drops| drops.send_error.count))
     }
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(sessions.current.as_ref().unwrap().claim(0), Some(2));
     }
 
-    /// What the kernel, or a program that writes frames to the interface, may ask for.
+    /// Frames that the kernel, or a program that writes to the interface, may send.
     fn frames() -> impl Strategy<Value = Vec<u8>> {
         let short = 20usize..2000;
         let long = 65_400usize..=MAX_PACKET;
@@ -408,7 +408,7 @@ mod tests {
         let vnet = (0u8..4, gso, size, at.clone(), at);
         (length, any::<bool>(), vnet, any::<[u8; 60]>(), 0u8..16).prop_map(
             |(length, v6, (flags, gso, size, start, offset), noise, words)| {
-                // Few segments: each costs as much as a message does.
+                // Few segments, as each costs as much as a message.
                 let size = if length > 5000 && size < 900 { 0 } else { size };
                 let length = length.max(if v6 { 40 } else { 20 });
                 let mut frame = vec![0; VNET_HEADER];
@@ -443,7 +443,7 @@ mod tests {
             prop_assert!(mtu == 0 || last == 0 || padded - (length - last) <= mtu);
         }
 
-        /// Alone or behind others, into a batch of any MTU.
+        /// Seals frames alone or after others, into a batch of any MTU.
         #[test]
         fn a_message_of_any_length_has_room(
             lengths in prop::collection::vec(prop_oneof![0..=MAX_PACKET, 65_500..=MAX_PACKET], 1..4),
@@ -484,7 +484,7 @@ mod tests {
         }
     }
 
-    /// The kernel takes as much as we think, and no more.
+    /// The kernel accepts exactly the lengths assumed here.
     #[test]
     fn the_longest_datagrams_are_the_kernels() {
         for (host, limit) in [("127.0.0.1", 65_507), ("::1", 65_527)] {

@@ -1,19 +1,19 @@
-//! Where panics were, for Python to report: nobody may be reading stderr.
+//! Keeps the places of panics for Python to report, as nobody may be reading stderr.
 //!
-//! A panic costs what was being done, not the device. Who survives one resets what it left half
-//! done: `plane.rs` the batch of Python's calls, and what a thread holds by starting it anew.
+//! A panic costs the packets in hand, not the device. Whatever it left half done is reset by
+//! `plane.rs`: the batch of Python's calls, and the state of a thread by restarting it.
 
 use std::panic::{PanicHookInfo, set_hook};
 use std::sync::{Mutex, Once};
 
 use crate::lock::lock;
 
-/// Different places that are reported; one that panics a thousand times is reported once.
+/// The most places that are reported. A place that panics a thousand times is reported once.
 const PLACES: usize = 64;
-/// Of a message, which may hold numbers and the names of things. What is secret has no Debug.
+/// The longest message. It may hold numbers and names of things; secrets have no Debug.
 const LONGEST: usize = 200;
 
-/// A thread may fail as often within a minute; once more, and the device ends.
+/// How often a thread may fail within a minute before the device ends.
 const LIMIT: usize = 5;
 const MINUTE: u64 = 60_000_000_000;
 
@@ -31,12 +31,12 @@ pub fn keep() {
     ONCE.call_once(|| set_hook(Box::new(note)));
 }
 
-/// The panics of places that were not reported yet, a line each.
+/// Returns the panics that were not reported yet, a line each.
 pub fn take() -> Vec<String> {
     std::mem::take(&mut lock(&SEEN).untold)
 }
 
-/// What it was raised with, as `payload_as_str` of Rust 1.91 has it.
+/// Returns the message of the panic, as `payload_as_str` of Rust 1.91 does.
 fn text<'a>(info: &'a PanicHookInfo<'_>) -> Option<&'a str> {
     let (payload, literal) = (info.payload(), info.payload().downcast_ref::<&str>());
     literal.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
@@ -53,12 +53,12 @@ fn note(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// How often a thread has failed lately.
+/// How often a thread has failed within the last minute.
 #[derive(Default)]
 pub struct Failures([Option<u64>; LIMIT]);
 
 impl Failures {
-    /// One more: false if there were too many within a minute.
+    /// Counts another failure; false if there were too many within a minute.
     pub fn bearable(&mut self, now: u64) -> bool {
         let [oldest, ..] = self.0;
         self.0.rotate_left(1);
@@ -67,7 +67,7 @@ impl Failures {
     }
 }
 
-/// A panic where tests want one: for a packet that ends with the place's name.
+/// Panics in tests, for a packet that ends with the place's name.
 #[cfg(test)]
 #[track_caller]
 pub fn plant(place: &str, packet: &[u8]) {
@@ -78,7 +78,7 @@ pub fn plant(place: &str, packet: &[u8]) {
 pub mod tests {
     use super::*;
 
-    /// Keeps planted panics, and prints all others as ever.
+    /// Keeps planted panics, and prints all others as usual.
     pub fn keep_planted() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {

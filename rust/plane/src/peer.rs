@@ -1,4 +1,4 @@
-//! A peer, as far as packets go: sessions, staged packets, endpoint, counters and stamps.
+//! The plane's part of a peer: sessions, staged packets, endpoint, counters and stamps.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -10,14 +10,15 @@ use crate::lock::{lock, read, write};
 use crate::session::Session;
 use crate::udp::{Endpoint, STALE, Source};
 
-/// Segments that wait for a session; beyond it the oldest are dropped (kernel: MAX_STAGED_PACKETS).
+/// Segments that may wait for a session. The oldest are dropped first (kernel: MAX_STAGED_PACKETS).
 pub const MAX_STAGED: usize = 128;
 
-/// Those of all peers of a plane together. Beyond it each peer keeps its newest packet, so that its session can
-/// begin: a scan of the routed networks, or a sender on this host, reaches every peer.
+/// Segments that may wait in a whole plane. Beyond it each peer keeps only its newest packet, so
+/// that a session is still made: a scan of the routed networks, or a sender on this host, can reach
+/// every peer.
 pub const MAX_STAGED_TOGETHER: usize = 16_384;
 
-/// Event kinds, as protocol/plane.py describes them. The first three, UNREPORTED and SOURCE_MOVED
+/// Kinds of events, which protocol/plane.py describes. The first three, UNREPORTED and SOURCE_MOVED
 /// are armed.
 pub const HANDSHAKE_WANTED: u8 = 0;
 pub const DATA_SENT: u8 = 1;
@@ -29,13 +30,13 @@ pub const THREAD_LOST: u8 = 6;
 pub const PANIC: u8 = 7;
 pub const SOURCE_MOVED: u8 = 8;
 
-/// A frame that waits for a session, and how many segments it holds.
+/// A frame that waits for a session, and its number of segments.
 pub struct Staged {
     pub frame: Box<[u8]>,
     pub segments: usize,
 }
 
-/// Sessions and staged packets: what install, wipe and sending must see as one.
+/// Sessions and staged packets, under one lock for install, wipe and sending.
 #[derive(Default)]
 pub struct Sessions {
     pub previous: Option<Arc<Session>>,
@@ -43,7 +44,7 @@ pub struct Sessions {
     pub next: Option<Arc<Session>>,
     staged: VecDeque<Staged>,
     staged_segments: usize,
-    /// What is staged for all peers of the plane.
+    /// The number of segments staged for all peers of the plane.
     staged_together: Arc<AtomicUsize>,
     removed: bool,
 }
@@ -55,8 +56,8 @@ impl Drop for Sessions {
 }
 
 impl Sessions {
-    /// Keeps a frame for later; an empty one is a keepalive. A peer that was removed keeps nothing:
-    /// who looked it up before that may still hold it.
+    /// Keeps a frame for later; an empty one is a keepalive. A removed peer, which a thread may
+    /// still hold, keeps nothing.
     pub fn stage(&mut self, frame: &[u8], segments: usize) {
         if self.removed {
             return;
@@ -70,7 +71,7 @@ impl Sessions {
         }
         if scarce && segments > 1 {
             self.unstage();
-            self.stage(&[], 1); // a keepalive begins a session all the same
+            self.stage(&[], 1); // a keepalive also starts a session
         }
     }
 
@@ -81,7 +82,7 @@ impl Sessions {
         Some(staged)
     }
 
-    /// Puts back what `unstage` took.
+    /// Puts back the frame that `unstage` took.
     pub fn restage(&mut self, staged: Staged) {
         self.staged_segments += staged.segments;
         self.staged_together.fetch_add(staged.segments, Relaxed);
@@ -101,19 +102,19 @@ impl Sessions {
         self.staged = VecDeque::new();
     }
 
-    /// The peer is none any more: nothing is staged, now or later.
+    /// Drops what is staged, as the peer was removed. Nothing is staged later either.
     pub fn remove(&mut self) {
         self.purge();
         self.removed = true;
     }
 
-    /// A session that we asked for is in use at once (kernel: add_new_keypair). Returns those
-    /// that are no more.
+    /// Puts a session as initiator into use (kernel: add_new_keypair). Returns the sessions that
+    /// ended.
     pub fn begin(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
         let mut gone = Vec::from_iter(self.previous.take());
         let current = self.current.replace(session);
         match self.next.take() {
-            // Ours overtook theirs: theirs becomes the previous one.
+            // Both sides initiated, and the peer's session becomes the previous one.
             Some(next) => {
                 self.previous = Some(next);
                 gone.extend(current);
@@ -123,13 +124,14 @@ impl Sessions {
         gone
     }
 
-    /// A session that we answered waits for its first message. Returns those that are no more.
+    /// Lets a session as responder wait for its first message. Returns the sessions that ended.
     pub fn answer(&mut self, session: Arc<Session>) -> Vec<Arc<Session>> {
         let gone = [self.previous.take(), self.next.replace(session)];
         gone.into_iter().flatten().collect()
     }
 
-    /// That message came: next becomes current. Returns the previous one, which is no more.
+    /// Makes the next session current after its first message. Returns the previous one, which
+    /// ended.
     pub fn confirm(&mut self) -> Option<Arc<Session>> {
         let gone = self.previous.take();
         self.previous = self.current.take();
@@ -137,14 +139,14 @@ impl Sessions {
         gone
     }
 
-    /// Empties all three slots.
+    /// Empties all three slots and returns their sessions.
     pub fn take(&mut self) -> Vec<Arc<Session>> {
         let all = [self.previous.take(), self.current.take(), self.next.take()];
         all.into_iter().flatten().collect()
     }
 }
 
-/// When things last happened, in ns of CLOCK_BOOTTIME; protocol/plane.py says what each means.
+/// When things last happened, in ns of CLOCK_BOOTTIME; protocol/plane.py describes each.
 #[derive(Default)]
 struct Stamps {
     data_sent: AtomicU64,
@@ -158,7 +160,7 @@ struct Stamps {
 /// How datagrams reach a peer.
 #[derive(Clone)]
 pub enum Way {
-    /// Straight to the address of the peer itself.
+    /// Directly to the peer's address.
     Direct(Endpoint),
 }
 
@@ -166,17 +168,17 @@ pub enum Way {
 pub struct Peer {
     pub id: u32,
     way: RwLock<Option<Way>>,
-    /// The source before this one: datagrams that were on their way still come there.
+    /// The previous source, where datagrams that were under way may still arrive.
     earlier: Mutex<Option<Source>>,
     sessions: Mutex<Sessions>,
-    /// The local index of `Sessions::next`, or 0: so that the first message of a session that we
-    /// answered is noticed without taking the lock for every packet.
+    /// The local index of `Sessions::next`, or 0. It shows the first message of a session as
+    /// responder without a lock for every packet.
     pub next_index: AtomicU32,
     stamps: Stamps,
     armed: AtomicU16,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
-    /// Until then the way to the peer takes no UDP_SEGMENT (its MTU is below our segments).
+    /// UDP_SEGMENT is not used for the peer before then, as the path's MTU is below the segments.
     pub unsegmented_until: AtomicU64,
     drops: Mutex<Option<Box<Drops>>>,
 }
@@ -208,7 +210,8 @@ impl Peer {
         read(&self.way).as_ref().is_some_and(|Way::Direct(held)| held.remote.is_ipv6())
     }
 
-    /// Returns the one before. What is known of a source stays known, for the same remote address.
+    /// Sets the endpoint and returns the previous one. For the same remote address, a known source
+    /// is kept.
     pub fn set_endpoint(&self, mut endpoint: Option<Endpoint>) -> Option<Endpoint> {
         let mut way = write(&self.way);
         let held = way.take().map(|Way::Direct(held)| held);
@@ -234,8 +237,8 @@ impl Peer {
         read(&self.way).as_ref().is_some_and(|Way::Direct(held)| held.is(source))
     }
 
-    /// Nothing sticks until the peer is heard again. With `stale` it is remembered what stuck, to
-    /// be judged anew; without, the source itself is suspected.
+    /// Lets nothing stick until the peer is heard again. With `stale`, what stuck is remembered, to
+    /// be checked again; without it, the source itself may be the problem.
     pub fn forget_source(&self, stale: bool) {
         if let Some(Way::Direct(held)) = &mut *write(&self.way) {
             let mut earlier = lock(&self.earlier);
@@ -244,7 +247,7 @@ impl Peer {
         }
     }
 
-    /// Which of the source sticks from now on, if the endpoint is still that one.
+    /// Sets which parts of the source stick, if this is still the endpoint.
     pub fn hold_source(&self, endpoint: &Endpoint, hold: u8) {
         if let Some(Way::Direct(held)) = &mut *write(&self.way)
             && held.is(endpoint)
@@ -253,7 +256,7 @@ impl Peer {
         }
     }
 
-    /// Sending has found less to stick than the endpoint held. What is nothing is asked anew.
+    /// Keeps what is left of the source after a refused send. If none is, Python asks again.
     #[cold]
     pub fn loosen_source(&self, endpoint: &Endpoint) {
         match endpoint.sticks() {
@@ -262,14 +265,14 @@ impl Peer {
         }
     }
 
-    /// Clears the bit of SOURCE_MOVED. First: whatever comes behind it posts again.
+    /// Clears the bit of SOURCE_MOVED first, so that any later change posts it again.
     pub fn take_source(&self) -> Option<Endpoint> {
         self.armed.fetch_and(!(1 << SOURCE_MOVED), SeqCst);
         self.endpoint().filter(|endpoint| endpoint.source.is_some())
     }
 
-    /// Something authenticated left: true if it is the first data that waits for an answer, to be
-    /// reported as DATA_SENT.
+    /// Counts an authenticated message as sent. Returns true if it is the first data without an
+    /// answer, which is reported as DATA_SENT.
     pub fn count_sent(&self, bytes: usize, data: bool, now: u64) -> bool {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
         self.stamps.sent.store(now, Relaxed);
@@ -277,8 +280,8 @@ impl Peer {
         data && set_first(&self.stamps.data_sent, now) && self.arm(DATA_SENT)
     }
 
-    /// Something authenticated came: true if it is the first data that waits for an answer, to be
-    /// reported as DATA_RECEIVED.
+    /// Counts an authenticated message as received. Returns true if it is the first data without
+    /// an answer, which is reported as DATA_RECEIVED.
     pub fn count_received(&self, bytes: usize, data: bool, now: u64) -> bool {
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
         self.stamps.received.store(now, Relaxed);
@@ -290,32 +293,32 @@ impl Peer {
         set_first(&self.stamps.data_received, now) && self.arm(DATA_RECEIVED)
     }
 
-    /// A packet wants a handshake: true if that is to be reported. Like `clear_wanted` under the
-    /// lock of the sessions, so that nobody wants for a session that has been replaced.
+    /// Notes that a packet wants a handshake; true if that must be reported. It is called, like
+    /// `clear_wanted`, under the lock of the sessions, so that no replaced session wants one.
     pub fn want_handshake(&self, now: u64) -> bool {
         self.stamps.wanted.store(now, Relaxed);
         self.arm(HANDSHAKE_WANTED)
     }
 
-    /// Reads or changes the peer's drops; nothing else may be locked in there.
+    /// Reads or changes the peer's drops. `action` must not lock anything.
     pub fn record<R>(&self, action: impl FnOnce(&mut Drops) -> R) -> R {
         action(lock(&self.drops).get_or_insert_default())
     }
 
-    /// Reads the drops of a peer that has any.
+    /// Reads the peer's drops, if it has any.
     pub fn read_drops(&self, action: impl FnOnce(&Drops)) {
         if let Some(drops) = &*lock(&self.drops) {
             action(drops);
         }
     }
 
-    /// Clears the bit of UNREPORTED. First: whatever comes behind it posts again.
+    /// Clears the bit of UNREPORTED first, so that any later change posts it again.
     pub fn take_unreported(&self) -> Unreported {
         self.armed.fetch_and(!(1 << UNREPORTED), SeqCst);
         self.record(Drops::take_unreported)
     }
 
-    /// Sets the bit of an event kind; false if it was set.
+    /// Sets the bit of an event kind; false if it was already set.
     pub fn arm(&self, kind: u8) -> bool {
         self.armed.fetch_or(1 << kind, SeqCst) & (1 << kind) == 0
     }
@@ -331,17 +334,17 @@ impl Peer {
             DATA_SENT => &self.stamps.data_sent,
             _ => &self.stamps.data_received,
         };
-        // The bit first: whoever sets the stamp after it finds the bit clear and posts.
+        // The bit first: a thread that sets the stamp later finds the bit clear and posts.
         self.armed.fetch_and(!(1 << kind), SeqCst);
         if stamp.compare_exchange(seen, 0, SeqCst, SeqCst).is_ok() {
             return true;
         }
-        // It moved. If the mover found the bit clear it has posted, which is as good as armed.
+        // It moved. If the thread that moved it found the bit clear, it posted: that is armed, too.
         self.armed.fetch_or(1 << kind, SeqCst);
         false
     }
 
-    /// The stamps in the order of protocol/plane.py.
+    /// Returns the stamps in the order of protocol/plane.py.
     pub fn stamps(&self) -> [u64; 6] {
         let Stamps { data_sent, data_received, last_data_received, wanted, sent, received } =
             &self.stamps;
@@ -349,13 +352,13 @@ impl Peer {
             .map(|stamp| stamp.load(Relaxed))
     }
 
-    /// Bytes received and sent.
+    /// Returns the bytes received and sent.
     pub fn transfer(&self) -> (u64, u64) {
         (self.received_bytes.load(Relaxed), self.sent_bytes.load(Relaxed))
     }
 }
 
-/// Stores only where that changes something: the two directions share these cache lines.
+/// Clears a stamp; stores only if it changes, as the two directions share these cache lines.
 fn clear(stamp: &AtomicU64) {
     if stamp.load(Relaxed) != 0 {
         stamp.store(0, SeqCst);
@@ -390,13 +393,14 @@ mod tests {
                 }
             }
 
-            // Another plane has as much of its own.
+            // Another plane has its own limit.
             for _ in 0..MAX_STAGED {
                 elsewhere.stage(&[0; 100], 1);
             }
             assert_eq!(unstage_all(&mut elsewhere).len(), MAX_STAGED);
 
-            // Nothing is left: the newest packet of each peer, or a keepalive for a super-packet.
+            // The limit is reached: only each peer's newest packet, or a keepalive instead of a
+            // super-packet.
             late.stage(&[0; 1430], 1);
             late.stage(&[0; 100], 1);
             assert_eq!(unstage_all(&mut late), [100]);
@@ -408,7 +412,7 @@ mod tests {
             full[0].sessions().stage(&[0; 200], 1);
             assert_eq!(unstage_all(&mut full[0].sessions()), [200]);
 
-            // And all of it comes back.
+            // And all of it is released.
             late.stage(&[0; 64_000], 45);
             late.stage(&[0; 1430], 1);
             assert_eq!(unstage_all(&mut late), [64_000, 1430]);

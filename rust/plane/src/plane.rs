@@ -1,4 +1,4 @@
-//! The data plane as a whole: its two threads, and the calls that steer it.
+//! The data plane as a whole: its two threads, and the calls that control it.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +28,7 @@ use crate::udp::{Endpoint, Outgoing, Sockets};
 /// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
 const HANDSHAKE_TOS: u8 = 0x88;
 
-/// A thread, and the eventfd that ends it.
+/// A thread, and the eventfd that stops it.
 struct Worker {
     stop: Arc<OwnedFd>,
     thread: JoinHandle<()>,
@@ -44,17 +44,17 @@ impl Worker {
         let inner = stop.clone();
         let thread = Builder::new().name(name.into()).spawn(move || {
             let mut failures = Failures::default();
-            // One bad packet must not end everybody's tunnel: `run` begins anew, with nothing of
-            // its own from before. What lasts is in `shared`.
+            // One bad packet must not end the tunnel for everybody: `run` starts again with fresh
+            // local state. Lasting state is in `shared`.
             while catch_unwind(AssertUnwindSafe(|| run(inner.as_fd()))).is_err() {
                 shared.post(PANIC, 0);
                 if !failures.bearable(now()) {
-                    // A device that is deaf but alive is the worst of all.
+                    // A device that seems alive but carries nothing is worse than none.
                     shared.post(THREAD_LOST, 0);
                     break;
                 }
             }
-            scrub_stack(); // the next thread may be given this one's
+            scrub_stack(); // the next thread may get the same stack
         })?;
         Ok(Worker { stop, thread })
     }
@@ -67,11 +67,11 @@ impl Worker {
 
 pub struct Plane {
     shared: Arc<Shared>,
-    /// None once it is closed.
+    /// None after `close`.
     timer: RwLock<Option<OwnedFd>>,
     peers: RwLock<HashMap<u32, Arc<Peer>>>,
     next_peer: Mutex<u32>,
-    /// For what Python's calls send.
+    /// For messages that Python's calls send.
     outbound: Mutex<Outbound>,
     outbound_thread: Mutex<Option<Worker>>,
     inbound_thread: Mutex<Option<Worker>>,
@@ -100,7 +100,7 @@ impl Plane {
         number(&self.timer)
     }
 
-    /// None stops the timer; a deadline that has passed fires at once.
+    /// Sets the timer. None stops it; a deadline that has passed fires at once.
     pub fn set_timer(&self, deadline: Option<u64>) -> io::Result<()> {
         let deadline = deadline.map_or(0, |deadline| deadline.max(1));
         let it_value = Timespec {
@@ -119,7 +119,7 @@ impl Plane {
         read(&self.timer).as_ref().map(drain);
     }
 
-    /// Carries the link's packets from now on; false if there is a link already.
+    /// Starts to carry the link's packets; false if there is a link already.
     pub fn attach_link(&self, link: Arc<dyn Link>, mtu: usize) -> io::Result<bool> {
         self.set_mtu(mtu);
         let mut thread = lock(&self.outbound_thread);
@@ -131,7 +131,7 @@ impl Plane {
         *thread = Some(Worker::spawn("wiresnake-out", shared.clone(), move |stop| {
             outbound::run(&shared, &*carried, stop);
         })?);
-        *held = Some(link); // not before: without a thread another one may be tried
+        *held = Some(link); // only now, so that it can be tried again if there was no thread
         Ok(true)
     }
 
@@ -139,7 +139,7 @@ impl Plane {
         self.shared.mtu.store(mtu, Relaxed);
     }
 
-    /// Receives from these sockets instead of those before; none at all is silence.
+    /// Uses these sockets instead of the previous ones. Without any, nothing is sent or received.
     pub fn attach_sockets(&self, sockets: Sockets) -> io::Result<()> {
         let mut thread = lock(&self.inbound_thread);
         *write(&self.shared.sockets) = None;
@@ -159,7 +159,7 @@ impl Plane {
         Ok(())
     }
 
-    /// Ends both threads, and lets go of the sockets, of the link and of what Python waits for.
+    /// Ends both threads and closes the sockets, the link and the descriptors that Python waits on.
     pub fn close(&self) {
         let _ = self.attach_sockets(Sockets::default());
         *write(&self.shared.link) = None;
@@ -170,7 +170,7 @@ impl Plane {
         self.shared.close();
     }
 
-    /// In a forked child there is nobody to join.
+    /// Forgets the threads in a forked child, where they do not exist.
     pub fn abandon(&self) {
         std::mem::forget(lock(&self.inbound_thread).take());
         std::mem::forget(lock(&self.outbound_thread).take());
@@ -187,12 +187,12 @@ impl Plane {
         self.shared.take_events()
     }
 
-    /// Whether UNREPORTED are posted.
+    /// Turns the event UNREPORTED on or off.
     pub fn watch(&self, watched: bool) {
         self.shared.watched.store(watched, Relaxed);
     }
 
-    /// Whether datagrams are sent many at a time, and packets of TCP and of UDP are merged.
+    /// Returns whether datagrams are sent many at a time, and TCP and UDP packets are merged.
     pub fn offloads(&self) -> (bool, bool, bool) {
         let segment = read(&self.shared.sockets).as_ref().is_some_and(|both| both.segmentation);
         let merges =
@@ -200,7 +200,7 @@ impl Plane {
         (segment, merges.0, merges.1)
     }
 
-    /// The device's own drops, for `state`.
+    /// Writes the device's own drops for `state`.
     pub fn describe_drops(&self, now: u64) -> String {
         let merges = read(&self.shared.link).as_ref().map(|link| link.refused_merges());
         let (gate, no_peer) = (lock(&self.shared.gate), lock(&self.shared.no_peer));
@@ -211,7 +211,7 @@ impl Plane {
         lock(&self.shared.messages).pop_front()
     }
 
-    /// Whether datagrams that are not WireGuard's are kept, for `take_other`. They are not, at first.
+    /// Keeps datagrams that are not WireGuard's for `take_other`, or stops that. At first it is off.
     pub fn keep_others(&self, kept: bool) {
         let mut others = lock(&self.shared.others);
         *others = kept.then(|| others.take().unwrap_or_default());
@@ -245,7 +245,7 @@ impl Plane {
         }
     }
 
-    /// Routes a prefix to the peer, whosever it was; false if it is no prefix.
+    /// Routes a prefix to the peer, also if it had an owner; false if it is not a prefix.
     pub fn allow(&self, peer: &Arc<Peer>, prefix: &[u8], length: u8) -> bool {
         write(&self.shared.allowed).insert(prefix, length, peer.clone())
     }
@@ -262,7 +262,7 @@ impl Plane {
         write(&self.shared.table).release(index);
     }
 
-    /// Puts a session in its place (kernel: add_new_keypair).
+    /// Installs a session (kernel: add_new_keypair).
     pub fn install(&self, peer: &Arc<Peer>, session: Arc<Session>) {
         let mut sessions = peer.sessions();
         write(&self.shared.table).install(peer, &session);
@@ -278,7 +278,7 @@ impl Plane {
         }
     }
 
-    /// The sessions receive still, but send no more.
+    /// Stops sending in the peer's sessions, which still receive.
     pub fn expire(&self, peer: &Peer) {
         let sessions = peer.sessions();
         for session in [&sessions.current, &sessions.next].into_iter().flatten() {
@@ -302,7 +302,7 @@ impl Plane {
     /// Sends a handshake message to the peer.
     pub fn send(&self, peer: &Peer, message: &[u8]) {
         let now = now();
-        peer.count_sent(0, false, now); // even if it goes nowhere: the timers are to run
+        peer.count_sent(0, false, now); // even if it cannot be sent, as the timers must run
         if self.shared.send(peer, &mut Outgoing::message(message, HANDSHAKE_TOS), now).is_ok() {
             peer.count_sent(message.len(), false, now);
         }
@@ -320,8 +320,8 @@ impl Plane {
         });
     }
 
-    /// Sends. A panic there costs the packets that were in hand, and is no error of the call, which
-    /// has done all else that it was to do.
+    /// Sends. A panic there costs the packets in hand, but it is not an error of the call, which
+    /// has done everything else.
     fn sending(&self, sessions: &mut Sessions, send: impl FnOnce(&mut Outbound, &mut Sessions)) {
         let mut outbound = lock(&self.outbound);
         if catch_unwind(AssertUnwindSafe(|| send(&mut outbound, sessions))).is_err() {
@@ -430,7 +430,7 @@ mod tests {
         assert!(all.iter().all(|index| read(&plane.shared.table).lookup(*index).is_none()));
     }
 
-    /// The last counter is used, the next packet waits, and a handshake is wanted for it.
+    /// The last counter is used; the next packet waits and wants a handshake.
     #[test]
     fn c048_without_a_counter_packets_wait_for_another_session() {
         let plane = Plane::new().unwrap();
@@ -440,7 +440,7 @@ mod tests {
         plane.install(&peer, last.clone());
         plane.send_keepalive(&peer);
         assert!(peer.sessions().nothing_staged());
-        plane.purge(&peer); // and with it the wish for a rekey, after 2^60
+        plane.purge(&peer); // it also clears the wanted rekey, which is due after 2^60
         plane.take_events();
         for _ in 0..3 {
             plane.send_keepalive(&peer);
@@ -488,8 +488,8 @@ mod tests {
         assert!(read(&plane.shared.table).lookup(indices[0]).is_none());
     }
 
-    /// A plane that carries, with the far ends of its device and of its socket, and the other half
-    /// of its session.
+    /// A plane that carries packets, with the far ends of its device and its socket, and the peer's
+    /// half of its session.
     struct Rig {
         plane: Plane,
         peer: Arc<Peer>,
@@ -499,7 +499,7 @@ mod tests {
     }
 
     impl Rig {
-        /// The session is there at once, or with `install`.
+        /// Makes a rig. Its session is installed at once, or by `install`.
         fn new(installed: bool) -> Rig {
             let (app, tun) = UnixDatagram::pair().unwrap();
             let tun = Tun::new(tun.into(), true, (true, true)).unwrap();
@@ -538,7 +538,7 @@ mod tests {
             self.app.send(&[vec![0; VNET_HEADER], packet].concat()).unwrap();
         }
 
-        /// What the next data message from the plane carries.
+        /// Returns the packet in the plane's next data message.
         fn sent(&self) -> Vec<u8> {
             let mut message = [0; 2000];
             let length = self.wire.recv(&mut message).unwrap();
@@ -556,7 +556,7 @@ mod tests {
             self.wire.send(&message).unwrap();
         }
 
-        /// What the next frame from the plane says.
+        /// Returns the packet in the plane's next frame.
         fn received(&self) -> Vec<u8> {
             let mut frame = [0; 2000];
             let length = self.app.recv(&mut frame).unwrap();
@@ -568,7 +568,7 @@ mod tests {
         }
     }
 
-    /// Frames in memory, as a network stack in this process would have them.
+    /// A link in memory, like that of a network stack in this process.
     struct Memory {
         frames: Mutex<VecDeque<Vec<u8>>>,
         ready: OwnedFd,
@@ -640,7 +640,7 @@ mod tests {
         let rig = Rig::new(true);
         let others = || std::iter::from_fn(|| rig.plane.take_other()).collect::<Vec<_>>();
         let send = |counter| {
-            rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // WireGuard's, but of a wrong length
+            rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // a WireGuard type with a wrong length
             rig.wire.send(&[9; LONGEST_OTHER + 1]).unwrap();
             for number in 0..OTHERS_LIMIT as u32 + 9 {
                 rig.wire
@@ -659,7 +659,7 @@ mod tests {
         rig.plane.keep_others(true);
         for counter in [2000, 4000] {
             send(counter);
-            rig.plane.keep_others(true); // once more is once
+            rig.plane.keep_others(true); // a second call changes nothing
             let others = others();
             assert_eq!(others.len(), OTHERS_LIMIT);
             for (number, (datagram, source)) in others.iter().enumerate() {
@@ -699,7 +699,7 @@ mod tests {
                 "gate" => assert!(rig.wire.send(b"no data: gate").is_ok()),
                 _ => rig.receive(counter, place),
             }
-            // A datagram that comes in one call with it is lost, too.
+            // Datagrams of the same receive call are lost, too.
             while rig.panics() == 0 {
                 std::thread::yield_now();
             }
@@ -729,7 +729,7 @@ mod tests {
         assert_eq!(rig.panics(), 0);
     }
 
-    /// As with any lock that is held while something panics.
+    /// Locks that are held during a panic stay usable.
     #[test]
     fn c085_a_lock_that_was_held_is_usable() {
         let plane = Plane::new().unwrap();

@@ -1,15 +1,15 @@
-//! The replay window (§5.4.6): RFC 6479, a ring of words in which the newest counters move ahead.
+//! The replay window (§5.4.6) of RFC 6479, a ring of words that moves on with the newest counter.
 
-/// Counters this far behind the greatest one are still told apart.
+/// How far below the greatest counter a counter may be to be accepted.
 pub const WINDOW: u64 = BITS - 64;
 
-/// No message with this counter or a greater one is accepted: 2^64 - 2^13 - 1.
+/// Messages with this counter or a greater one are not accepted: 2^64 - 2^13 - 1.
 pub const RECEIVE_LIMIT: u64 = u64::MAX - BITS;
 
 const BITS: u64 = 8192;
 const WORDS: usize = (BITS / 64) as usize;
 
-/// Which counters were accepted. It takes no memory to speak of before the first one is.
+/// The accepted counters. It takes almost no memory before the first one.
 #[derive(Default)]
 pub struct Window {
     /// One more than the greatest counter; 0 before the first.
@@ -18,7 +18,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether the counter is new; if so, it is not any more. Only for authenticated messages.
+    /// Accepts the counter of an authenticated message; false if it is not new.
     pub fn accept(&mut self, counter: u64) -> bool {
         if counter >= RECEIVE_LIMIT || counter + WINDOW + 1 < self.next {
             return false;
@@ -48,7 +48,7 @@ mod tests {
 
     const LAST: u64 = RECEIVE_LIMIT - 1;
 
-    /// The sequence with which the other implementations test theirs.
+    /// The sequence of other implementations' tests.
     #[test]
     fn c050_c051_edges() {
         let span = WINDOW + 1;

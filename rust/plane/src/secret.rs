@@ -1,8 +1,8 @@
-//! Keys: parsed, used and wiped here. Nothing secret leaves this file but inside its types.
+//! Keys are parsed, used and wiped here. Secrets only leave this file inside its types.
 //!
-//! What lives long is boxed, so that a move leaves no copy behind. What the libraries leave on the
-//! stack is overwritten by `scrub_stack`: at once, but for the threads that carry packets, which do it
-//! before they wait.
+//! Long-lived secrets are boxed, so that a move leaves no copy. What the libraries leave on the
+//! stack is overwritten by `scrub_stack`: at once, or by the threads that carry packets before they
+//! wait.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use crate::x25519;
 
-/// Fills `bytes` with the operating system's randomness; waits until the kernel has collected any.
+/// Fills `bytes` with the operating system's randomness. Waits if the kernel has none yet.
 pub fn random(bytes: &mut [u8]) {
     SystemRandom::new().fill(bytes).expect("the operating system gives no randomness");
 }
@@ -33,7 +33,7 @@ impl PrivateKey {
         PrivateKey::clamp(Secret::generate())
     }
 
-    /// None is the key of all zeros, which stands for none at all.
+    /// Parses a key. None for the all-zero key, which means no key.
     pub fn parse(format: Format, text: &[u8]) -> Result<Option<PrivateKey>, Malformed> {
         let scalar = format.parse(text)?;
         Ok((!scalar.is_zero()).then(|| PrivateKey::clamp(scalar)))
@@ -47,7 +47,7 @@ impl PrivateKey {
         &self.public
     }
 
-    /// X25519; None when the result is all zero, as every low-order point makes it.
+    /// Computes X25519. None if the result is all zero, as for every point of low order.
     pub fn exchange(&self, public: &[u8; 32]) -> Option<SharedSecret> {
         scrubbed(|| {
             let result = Secret::from_bytes(&x25519::exchange(&self.scalar.0, public));
@@ -69,7 +69,7 @@ impl PartialEq for PrivateKey {
     }
 }
 
-/// A symmetric key that both peers were given.
+/// A symmetric key that both peers have.
 #[derive(PartialEq)]
 pub struct PresharedKey(Secret);
 
@@ -78,7 +78,7 @@ impl PresharedKey {
         PresharedKey(Secret::generate())
     }
 
-    /// None is the key of all zeros, which stands for none at all.
+    /// Parses a key. None for the all-zero key, which means no key.
     pub fn parse(format: Format, text: &[u8]) -> Result<Option<PresharedKey>, Malformed> {
         let key = format.parse(text)?;
         Ok((!key.is_zero()).then(|| PresharedKey(key)))
@@ -89,11 +89,11 @@ impl PresharedKey {
     }
 }
 
-/// The result of an exchange.
+/// The result of `PrivateKey::exchange`.
 #[derive(PartialEq)]
 pub struct SharedSecret(Secret);
 
-/// Noise's SymmetricState (Noise specification, §5.2) with the CipherState that it holds.
+/// Noise's SymmetricState (Noise specification, §5.2), including its CipherState.
 pub struct SymmetricState {
     ck: Secret,
     h: [u8; 32],
@@ -160,7 +160,7 @@ impl SymmetricState {
         message
     }
 
-    /// The reverse. None, and an unchanged state, when the tag is wrong.
+    /// Does the reverse. None, and no change, if the tag is wrong.
     pub fn decrypt_and_hash(&mut self, ciphertext: &[u8]) -> Option<Vec<u8>> {
         let mut message = ciphertext.to_vec();
         if let Some(k) = &self.k {
@@ -187,7 +187,7 @@ pub enum Format {
     Base64,
 }
 
-/// A text that is no key.
+/// The text is not a key.
 #[derive(Debug)]
 pub struct Malformed;
 
@@ -210,7 +210,7 @@ impl Format {
         scrubbed(|| self.encode(key, text));
     }
 
-    /// In constant time, by both crates: no branch and no address depends on a character.
+    /// Decodes in constant time, with both crates: no branch or address depends on a character.
     fn decode(self, text: &[u8]) -> Result<Secret, Malformed> {
         let mut key = Secret::zero();
         let whole = match self {
@@ -246,15 +246,15 @@ pub fn seal_cookie(key: &[u8; 32], nonce: &[u8; 24], cookie: &[u8], mac1: &[u8])
     sealed.expect("a cookie is short")
 }
 
-/// Overwrites the 16 KiB of stack below the caller, and the vector registers: cryptographic code
-/// leaves keys there.
+/// Overwrites the 16 KiB of stack below the caller, and the vector registers, where cryptographic
+/// code leaves keys.
 #[inline(never)]
 pub fn scrub_stack() {
     black_box(&mut [0u64; 2048]);
     chapoly::wipe_registers();
 }
 
-/// 32 secret bytes at one address for life, wiped on drop.
+/// 32 secret bytes, which never move and are wiped on drop.
 struct Secret(Box<[u8; 32]>);
 
 impl Secret {
@@ -315,7 +315,7 @@ fn hmac(key: &[u8], first: &[u8], second: &[u8]) -> Secret {
     output
 }
 
-/// Does `work` in a stack frame of its own, and scrubs it.
+/// Runs `work` in its own stack frame, and scrubs that.
 fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     #[inline(never)]
     fn apart<T>(work: impl FnOnce() -> T) -> T {
@@ -344,7 +344,7 @@ mod tests {
         PrivateKey::clamp(Secret::from_bytes(scalar.try_into().unwrap()))
     }
 
-    /// The vectors' keys: the SHA-256 of a name.
+    /// Makes a key of the test vectors: the SHA-256 of a name.
     fn named(name: &str) -> Secret {
         Secret::from_bytes(digest(&SHA256, name.as_bytes()).as_ref().try_into().unwrap())
     }
@@ -431,7 +431,7 @@ mod tests {
         }
     }
 
-    /// Noise_IKpsk2 with every input fixed, as three independent implementations agree on it.
+    /// Noise_IKpsk2 with fixed inputs, on whose results three independent implementations agree.
     #[test]
     fn c001_c004_c006_handshake_agrees_with_the_vector() {
         let [si, sr, ei, er] = ["si", "sr", "ei", "er"].map(|name| PrivateKey::clamp(named(name)));
@@ -605,7 +605,7 @@ mod tests {
         }
     }
 
-    /// The key must be found while it lives (so the search works), and nowhere after that.
+    /// The key must be found while it lives (so the search works), and not after that.
     #[test]
     #[cfg(target_os = "linux")]
     fn c105_keys_are_wiped() {
@@ -637,7 +637,7 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    /// How often 16 matching bytes are in this process's writable memory.
+    /// Counts 16 matching bytes in this process's writable memory.
     fn occurrences(matches: impl Fn(&[u8]) -> bool) -> usize {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
@@ -647,7 +647,7 @@ mod tests {
             let (range, _) = line.split_once(' ').unwrap();
             let (start, end) = range.split_once('-').unwrap();
             let address = |text| u64::from_str_radix(text, 16).unwrap();
-            // The buffer itself holds the page that is being looked at.
+            // The buffer itself holds a copy of the present page.
             let buffer = page.as_ptr() as u64;
             for start in (address(start)..address(end)).step_by(4096) {
                 memory.seek(SeekFrom::Start(start)).unwrap();

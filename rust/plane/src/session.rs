@@ -1,4 +1,4 @@
-//! A session: transport keys with all that must hold of every message, even while Python hangs.
+//! A session: transport keys, and the limits that hold for every message even while Python hangs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +7,12 @@ use crate::replay::{RECEIVE_LIMIT, WINDOW, Window};
 use crate::secret::{AeadKey, TAG};
 
 pub const HEADER: usize = 16;
-/// What sealing adds to a packet.
+/// Bytes that sealing adds to a packet.
 pub const OVERHEAD: usize = HEADER + TAG;
 
 const MESSAGE_DATA: u32 = 4;
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
-/// As in the kernel, which leaves a window's room below the greatest counter.
+/// As in the kernel, the limit is one window below the greatest counter.
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - WINDOW - 1;
 
 pub struct Session {
@@ -25,17 +25,18 @@ pub struct Session {
     rekey_sending: u64,
     rekey_receiving: u64,
     reject: u64,
-    /// The next message's; 64 bits on every machine.
+    /// The counter of the next message; 64 bits on every machine.
     counter: AtomicU64,
     expired: AtomicBool,
-    /// Once too old, always: a clock that steps back revives no key.
+    /// Set once the session is too old, so that a clock that steps back does not revive it.
     dead: AtomicBool,
     rekey_reported: AtomicBool,
     window: Mutex<Window>,
 }
 
 impl Session {
-    /// `lifetimes` are ages in ns: rekey when sending, rekey when receiving, reject.
+    /// Makes a session. `lifetimes` are ages in ns: rekey when sending, rekey when receiving,
+    /// reject.
     pub fn new(
         send_key: AeadKey,
         receive_key: AeadKey,
@@ -70,10 +71,10 @@ impl Session {
             && self.counter.load(Relaxed) < REJECT_AFTER_MESSAGES
     }
 
-    /// The first of `count` consecutive counters, which are the caller's alone. None when they
-    /// would pass the limit.
+    /// Claims `count` consecutive counters for the caller and returns the first. None if they would
+    /// pass the limit.
     pub fn claim(&self, count: u64) -> Option<u64> {
-        // Not fetch_add: refused claims must not move the counter, least of all around its end.
+        // Not fetch_add: refused claims must not move the counter, least of all past its end.
         let next =
             |counter: u64| counter.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
         self.counter.fetch_update(Relaxed, Relaxed, next).ok()
@@ -81,7 +82,7 @@ impl Session {
 
     /// Makes a data message of [room for the header | packet | room for the tag].
     ///
-    /// The counter must be claimed, and used once.
+    /// The counter must be claimed, and used only once.
     #[inline]
     pub fn seal_in_place(&self, counter: u64, message: &mut [u8]) {
         let (header, text) = message.split_at_mut(HEADER);
@@ -91,15 +92,15 @@ impl Session {
         self.send_key.seal(counter, &[], text);
     }
 
-    /// Whether this is the beginning of a message that `seal_in_place` made.
+    /// Returns whether a message of this session begins like this.
     #[inline]
     pub fn made(&self, message: &[u8]) -> bool {
         message.starts_with(&MESSAGE_DATA.to_le_bytes())
             && message[4..].starts_with(&self.remote_index.to_le_bytes())
     }
 
-    /// The padded packet inside a data message. None for a bad tag, a replay, or a session too
-    /// old; what is in `message` then is no plaintext to be used: discard it.
+    /// Decrypts the padded packet in a data message. None for a bad tag, a replay, or a session
+    /// that is too old: then discard the content of `message`.
     #[inline]
     pub fn open_in_place<'a>(&self, message: &'a mut [u8], now: u64) -> Option<&'a mut [u8]> {
         if message.len() < OVERHEAD || self.too_old(now) {
@@ -111,13 +112,13 @@ impl Session {
             return None;
         }
         let packet = self.receive_key.open(counter, &[], text)?;
-        // Only now: a forged counter must not move the window.
+        // Only now, because a forged counter must not move the window.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.accept(counter).then_some(packet)
     }
 
-    /// Whether sending (or receiving) a message now calls for a new handshake (§6.2): of receiving,
-    /// the first to ask is told, and no other.
+    /// Returns whether sending (or receiving) a message now requires a new handshake (§6.2). For
+    /// receiving, it returns true only once.
     pub fn rekey_due(&self, now: u64, sending: bool) -> bool {
         if self.expired.load(Relaxed) {
             return false;
@@ -131,7 +132,7 @@ impl Session {
             && !self.rekey_reported.swap(true, Relaxed)
     }
 
-    /// From now on the session receives, but sends no more.
+    /// Stops sending in the session, which still receives.
     pub fn expire(&self) {
         self.expired.store(true, Relaxed);
     }
@@ -230,7 +231,7 @@ mod tests {
         }
     }
 
-    /// In place, the text is deciphered while its tag is computed: it must not stay.
+    /// The text is decrypted in place before its tag is checked. It must not stay there.
     #[test]
     fn c061_a_wrong_tag_leaves_no_plaintext() {
         let (initiator, responder) = pair();

@@ -1,8 +1,8 @@
-//! What the two threads and Python's calls have in common.
+//! The state that the two threads and Python's calls share.
 //!
 //! Locks are taken in the order thread, sessions, outbound, table, allowed IPs, sockets, endpoint,
-//! link, gate, messages, others, drops, events, and never across a wait, except the short one for room
-//! in a socket's buffer, and that for a thread's end.
+//! link, gate, messages, others, drops, events. None is held during a wait, except a short one for
+//! room in a socket's buffer, and that for the end of a thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,7 +25,7 @@ use crate::session::Session;
 use crate::table::Table;
 use crate::udp::{Endpoint, Outgoing, Sockets};
 
-/// Nanoseconds of CLOCK_BOOTTIME: time asleep counts.
+/// Returns the ns of CLOCK_BOOTTIME, which counts suspend.
 pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -34,26 +34,26 @@ pub fn now() -> u64 {
 /// Datagrams that wait for Python, each with its source.
 pub type Datagrams = VecDeque<(Box<[u8]>, Endpoint)>;
 
-/// What the threads and Python's calls have in common.
+/// The state that the threads and Python's calls share.
 pub struct Shared {
     pub table: RwLock<Table>,
     pub allowed: RwLock<AllowedIps<Arc<Peer>>>,
     pub gate: Mutex<Gate>,
-    /// Handshake messages that passed the gate; it bounds their number.
+    /// Handshake messages that passed the gate, which limits their number.
     pub messages: Mutex<Datagrams>,
-    /// Datagrams that are not WireGuard's; None: nobody has asked for them.
+    /// Datagrams that are not WireGuard's; None if they are not kept.
     pub others: Mutex<Option<Datagrams>>,
     pub sockets: RwLock<Option<Arc<Sockets>>>,
     pub link: RwLock<Option<Arc<dyn Link>>>,
     pub mtu: AtomicUsize,
-    /// Segments that wait for sessions, those of all peers.
+    /// The number of segments that wait for sessions, for all peers.
     pub staged: Arc<AtomicUsize>,
-    /// Outbound packets that no peer's allowed IPs cover, by destination.
+    /// Outbound packets that are not in any peer's allowed IPs, by destination.
     pub no_peer: Mutex<DropCounter<IpAddr>>,
-    /// Somebody subscribes to what happens: UNREPORTED is posted.
+    /// There is a subscriber, so UNREPORTED is posted.
     pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
-    /// None once the plane is closed.
+    /// None after the plane was closed.
     event_fd: RwLock<Option<OwnedFd>>,
 }
 
@@ -76,7 +76,8 @@ impl Shared {
         })
     }
 
-    /// Readable while events, messages or others wait; -1 once the plane is closed.
+    /// Returns the descriptor that is readable while events, messages or others wait; -1 after the
+    /// plane was closed.
     pub fn event_fd(&self) -> RawFd {
         number(&self.event_fd)
     }
@@ -85,26 +86,26 @@ impl Shared {
         *write(&self.event_fd) = None;
     }
 
-    /// What has happened since the last call.
+    /// Returns the events since the last call.
     pub fn take_events(&self) -> Vec<(u8, u32)> {
-        read(&self.event_fd).as_ref().map(drain); // first: what comes behind it wakes again
+        read(&self.event_fd).as_ref().map(drain); // first, so that later events wake again
         std::mem::take(&mut lock(&self.events))
     }
 
-    /// Reports an event to Python. Armed bits bound how many there are.
+    /// Posts an event to Python. Armed bits limit their number.
     pub fn post(&self, kind: u8, peer: u32) {
         lock(&self.events).push((kind, peer));
         self.wake();
     }
 
-    /// The caller holds the lock of the peer's sessions.
+    /// Wants a handshake with the peer. The caller holds the lock of its sessions.
     pub fn want_handshake(&self, peer: &Peer, now: u64) {
         if peer.want_handshake(now) {
             self.post(HANDSHAKE_WANTED, peer.id);
         }
     }
 
-    /// The session is due for a rekey; that matters while no newer one has taken its place.
+    /// Wants a rekey of the session, unless a newer one has replaced it.
     pub fn want_rekey(&self, peer: &Peer, session: &Arc<Session>, now: u64) {
         let sessions = peer.sessions();
         if sessions.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
@@ -112,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Follows the peer to where an authenticated message came from.
+    /// Sets the peer's endpoint to the source of an authenticated message.
     #[cold]
     pub fn move_endpoint(&self, peer: &Peer, source: &Endpoint) {
         let before = peer.set_endpoint(Some(source.clone())).map(|endpoint| endpoint.remote);
@@ -129,9 +130,9 @@ impl Shared {
         }
     }
 
-    /// Sends to the peer, by whatever way leads there. A refusal of the kernel's is counted.
+    /// Sends to the peer, by its present way. Errors of the kernel are counted.
     pub fn send(&self, peer: &Peer, message: &mut Outgoing<'_>, now: u64) -> io::Result<()> {
-        let sockets = read(&self.sockets).clone(); // not to be held while sending waits
+        let sockets = read(&self.sockets).clone(); // the lock is not held while sending waits
         match (peer.way(), sockets) {
             (Some(Way::Direct(mut endpoint)), Some(sockets)) => {
                 let sticks = endpoint.sticks();
@@ -148,12 +149,12 @@ impl Shared {
     /// Counts a send that the kernel refused.
     pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
         let code = error.raw_os_error().unwrap_or(libc::EAFNOSUPPORT);
-        let lost = code != libc::EAGAIN; // a full queue says nothing of the way
+        let lost = code != libc::EAGAIN; // a full queue is not a fault of the path
         self.record(peer, |drops, watched| drops.send_error.add(code, now, watched && lost));
     }
 
-    /// Changes the peer's drops; the action is told whether anybody watches, and says whether he
-    /// has not heard of that yet.
+    /// Changes the peer's drops. The action gets whether there is a subscriber, and returns whether
+    /// the drop must be reported.
     #[cold]
     pub fn record(&self, peer: &Peer, action: impl FnOnce(&mut Drops, bool) -> bool) {
         let watched = self.watched.load(Relaxed);
@@ -166,8 +167,8 @@ impl Shared {
         read(&self.event_fd).as_ref().map(signal);
     }
 
-    /// Whether a message that passed the gate answers something: an initiation does not, a
-    /// response answers a handshake in flight, a cookie reply that or a response of ours.
+    /// Returns whether a message that passed the gate answers something. An initiation does not; a
+    /// response answers a pending handshake, a cookie reply that or a response sent from here.
     pub fn expects(&self, message: &[u8]) -> bool {
         let table = read(&self.table);
         match u32_at(message, 0) {
@@ -189,7 +190,7 @@ pub fn number(held: &RwLock<Option<OwnedFd>>) -> RawFd {
 }
 
 pub fn signal(fd: &OwnedFd) {
-    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: readable as it is
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: it is readable already
 }
 
 pub fn drain(fd: &OwnedFd) {

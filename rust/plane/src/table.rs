@@ -1,4 +1,4 @@
-//! Whose datagram is this? Receiver indices, to the peer and the session behind them (§5.4).
+//! Finds the peer and the session of a receiver index (§5.4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::peer::Peer;
 use crate::secret;
 use crate::session::Session;
 
-/// What an index leads to: a handshake in flight has no session yet.
+/// The peer and the session of an index. A pending handshake has no session yet.
 #[derive(Clone)]
 pub struct Entry {
     pub peer: Arc<Peer>,
@@ -20,8 +20,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A random index that nobody uses: a counter would tell how many peers and handshakes
-    /// there are.
+    /// Returns a random unused index. A counter would reveal the number of peers and handshakes.
     pub fn reserve(&mut self, peer: &Arc<Peer>) -> u32 {
         self.reserve_from(peer, || {
             let mut bytes = [0; 4];
@@ -40,7 +39,7 @@ impl Table {
         }
     }
 
-    /// Puts the session where its index was reserved: the handshake ends there.
+    /// Installs the session at its reserved index, which ends the handshake.
     pub fn install(&mut self, peer: &Arc<Peer>, session: &Arc<Session>) {
         let entry = Entry { peer: peer.clone(), session: Some(session.clone()) };
         self.entries.insert(session.local_index, entry);
@@ -50,7 +49,7 @@ impl Table {
         self.entries.remove(&index);
     }
 
-    /// Frees an index, unless a session has taken it.
+    /// Frees an index, unless a session uses it.
     pub fn release(&mut self, index: u32) {
         if self.entries.get(&index).is_some_and(|entry| entry.session.is_none()) {
             self.entries.remove(&index);

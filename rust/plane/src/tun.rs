@@ -1,4 +1,4 @@
-//! The TUN device, which is the link of every device that the kernel has.
+//! The TUN device, which is the link of every device with a kernel interface.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -13,23 +13,23 @@ use crate::lock::lock;
 use crate::offload::{Segments, VNET_HEADER, is_merged};
 use crate::shared::now;
 
-/// How long a device that refused a merged frame is spared them.
+/// How long nothing is merged for a device that refused a merged frame.
 const UNMERGED: u64 = 10_000_000_000;
 
-/// A device that Python opened and configured. Frames always carry a virtio header here: for a
-/// device without, it is put in front on reading and left out on writing.
+/// A device that Python opened and configured. Frames always have a virtio header here. For a
+/// device without one, it is added when reading and removed when writing.
 pub struct Tun {
     fd: OwnedFd,
     vnet_header: bool,
-    /// Packets of TCP, and of UDP, may be merged before they are written.
+    /// Whether TCP packets, and UDP packets, may be merged before they are written.
     merges: (bool, bool),
-    /// But not until then: the kernel has refused such a frame.
+    /// But not before then, as the kernel has refused a merged frame.
     unmerged_until: AtomicU64,
     refused_merges: Mutex<DropCounter<i32>>,
 }
 
 impl Tun {
-    /// A device without a virtio header takes no merged packets, whatever may be merged.
+    /// Without a virtio header nothing is merged, whatever `merges` allows.
     pub fn new(fd: OwnedFd, vnet_header: bool, merges: (bool, bool)) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
         let (unmerged_until, refused_merges) = Default::default();
@@ -49,13 +49,13 @@ impl Link for Tun {
             Ok(length) if length > 0 => Frame::Length(skip + length),
             Ok(_) | Err(Errno::BADFD | Errno::BADF | Errno::FAULT) => Frame::Lost,
             Err(Errno::INVAL) => Frame::Skipped,
-            // EIO among them: a device that is down.
+            // Among others EIO: the device is down.
             Err(_) => Frame::Nothing,
         }
     }
 
-    /// Some kernels take the offloads but not a merged frame: it goes as the packets that it was
-    /// made of, and for a while no more are merged.
+    /// Writes a frame. Some kernels accept the offloads but refuse a merged frame. It is then
+    /// written as single packets, and nothing is merged for a while.
     fn write(&self, frame: &mut [u8]) {
         #[cfg(test)]
         crate::panics::plant("write", frame);
@@ -90,7 +90,7 @@ impl AsFd for Tun {
     }
 }
 
-/// A close-on-exec duplicate, so that a number closed and reused by Python never gets a packet.
+/// Makes a close-on-exec duplicate, so that a number that Python closes and reuses gets no packets.
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(Errno::BADF.into());
@@ -106,7 +106,8 @@ mod tests {
     use crate::ip::tests::ipv4;
     use rustix::event::{EventfdFlags, eventfd};
 
-    /// An eventfd answers EINVAL to whatever is not eight bytes, as some kernels do to merged frames.
+    /// An eventfd returns EINVAL for writes that are not eight bytes, as some kernels do for merged
+    /// frames.
     #[test]
     fn no_more_is_merged_for_10_s_once_a_merged_frame_is_refused() {
         let refusing = eventfd(0, EventfdFlags::CLOEXEC).unwrap();

@@ -1,4 +1,4 @@
-//! A peer's part of the UAPI's `get` (wireguard.com/xplatform) and `state` (docs/uapi.md).
+//! Writes a peer's part of the UAPI's `get` (wireguard.com/xplatform) and `state` (docs/uapi.md).
 
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +9,9 @@ use crate::peer::Peer;
 
 const NO_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The preshared key is written as none: whoever holds it overwrites that.
+/// Writes a peer for `get`. The preshared key is written as zeros, which its owner overwrites.
 ///
-/// `wg` crashes on an endpoint with a host name or an unknown zone, so a zone is a number.
+/// `wg` crashes on an endpoint with a host name or an unknown zone, so zones are numbers.
 pub fn describe(peer: &Peer, public: &[u8; 32], last_handshake: u64, keepalive: u32) -> String {
     let mut digits = [0; 64];
     let digits = base16ct::lower::encode_str(public, &mut digits).expect("two digits a byte");
@@ -34,14 +34,15 @@ fn describe_endpoint(text: &mut String, peer: &Peer) {
     }
 }
 
-/// A line for an address of 4 or 16 bytes.
+/// Writes a line for an address of 4 or 16 bytes.
 pub fn describe_allowed_ip(text: &mut String, address: &[u8], length: u8) {
     if let Some(address) = ip::address(address) {
         let _ = writeln!(text, "allowed_ip={address}/{length}");
     }
 }
 
-/// What the plane knows of a peer for `state`; what is zero or never was is left out.
+/// Writes the plane's part of a peer for `state`. Values that are zero, or never happened, are left
+/// out.
 pub fn describe_state(peer: &Peer, now: u64) -> String {
     let mut text = String::with_capacity(256);
     describe_endpoint(&mut text, peer);
@@ -78,8 +79,8 @@ pub fn describe_state(peer: &Peer, now: u64) -> String {
     text
 }
 
-/// The device's drops, for `state`; of the merged frames that its link refused, the last one by its
-/// errno.
+/// Writes the device's drops for `state`. The last merged frame that its link refused is given by
+/// its errno.
 pub fn describe_drops(
     invalid_mac1: &DropCounter<SocketAddr>,
     no_peer: &DropCounter<IpAddr>,
@@ -96,7 +97,7 @@ pub fn describe_drops(
     text
 }
 
-/// The names are those of the count, of the last one, and of its age.
+/// Writes a counter under the names of its count, of the last one, and of its age.
 fn describe_counter<T: Display>(
     text: &mut String,
     names: [&str; 3],

@@ -1,33 +1,33 @@
-//! UDP sockets: where datagrams go and come from, many at a call where the kernel allows it.
+//! Sends and receives datagrams over UDP sockets, many per call if the kernel allows it.
 //!
-//! `unsafe` is the socket calls with ancillary data, which no safe crate offers for UDP_SEGMENT.
+//! `unsafe` is for socket calls with ancillary data, as no safe crate supports UDP_SEGMENT.
 
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Where a peer's datagrams go, and where its last one came in.
+/// The address that a peer's datagrams go to, and the source for them.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub remote: SocketAddr,
     pub source: Option<Source>,
 }
 
-/// The local address that a datagram reached, the interface by which it came, and which of the two
-/// stick to what is sent.
+/// The local address that a peer's datagram reached, the interface by which it came, and which of
+/// the two stick to datagrams sent to the peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     pub local: IpAddr,
     pub interface: u32,
-    /// ADDRESS, INTERFACE, STALE; what the other bits say is between Python and itself.
+    /// ADDRESS, INTERFACE and STALE; the other bits are only for Python (`tunnel.routes.Hold`).
     pub hold: u8,
 }
 
-/// The address sticks; until Python has asked the kernel's routes it does so alone.
+/// The address sticks. Only it does until Python has asked for the kernel's routes.
 pub const ADDRESS: u8 = 1;
 pub const INTERFACE: u8 = 2;
-/// Python has asked, but in other circumstances.
+/// Python has asked, but the mark or the sockets have changed since.
 pub const STALE: u8 = 128;
 
 impl Source {
@@ -50,12 +50,12 @@ impl Endpoint {
         same && self.remote == other.remote
     }
 
-    /// Which of ADDRESS and INTERFACE stick.
+    /// Returns which of ADDRESS and INTERFACE stick.
     pub fn sticks(&self) -> u8 {
         self.source.map_or(0, |source| source.hold & (ADDRESS | INTERFACE))
     }
 
-    /// What sticks, as numbers of which 0 leaves the choice to the kernel.
+    /// Returns the address and the interface that stick; None and 0 leave the choice to the kernel.
     fn stuck(&self) -> (Option<IpAddr>, u32) {
         let sticks = self.sticks();
         let local = self.source.filter(|_| sticks & ADDRESS != 0).map(|source| source.local);
@@ -64,22 +64,22 @@ impl Endpoint {
     }
 }
 
-/// A datagram, or several of one size from one source, as one call received them.
+/// The result of one receive call: a datagram, or several of one size from one source.
 pub struct Received {
     pub length: usize,
-    /// Bytes a datagram; the last one may be shorter.
+    /// Bytes per datagram; the last one may be shorter.
     pub segment: usize,
     pub source: Endpoint,
     pub tos: u8,
 }
 
-/// The device's sockets, one a family; a host may lack either.
+/// The device's sockets, one per family; a host may lack either.
 #[derive(Default)]
 pub struct Sockets {
     pub v4: Option<OwnedFd>,
     pub v6: Option<OwnedFd>,
-    /// The kernel knows UDP_SEGMENT (Linux 4.18), and nobody forbids it. One that does not would
-    /// ignore the request and send all the datagrams as one.
+    /// The kernel supports UDP_SEGMENT (Linux 4.18) and its use is allowed. A kernel without it
+    /// would ignore the request and send everything as one datagram.
     pub segmentation: bool,
 }
 
@@ -93,16 +93,16 @@ impl Sockets {
         self.v4.iter().chain(&self.v6)
     }
 
-    /// Sends `data` as datagrams of `segment` bytes, the last one maybe shorter.
+    /// Sends `data` as datagrams of `segment` bytes; the last one may be shorter.
     ///
-    /// What the kernel refuses to segment goes one by one, and `path_refuses` tells that the way
-    /// to the endpoint did so. Of a sticky source what the kernel refuses is dropped: first the
-    /// interface, then the address. Errors mean loss.
+    /// If the kernel refuses to segment, the datagrams are sent one by one, and `path_refuses` is
+    /// set. If it refuses the sticky source, first its interface is dropped, then its address. An
+    /// error means loss.
     pub fn send(&self, to: &mut Endpoint, message: &mut Outgoing<'_>) -> io::Result<()> {
         let many = message.data.len() > message.segment;
         if many && self.segmentation && !message.path_refuses {
             let sent = self.send_sticky(to, message, message.data, Some(message.segment as u16));
-            // A path MTU below the segment, or a device without checksum offload.
+            // The path MTU is below the segment, or the device lacks checksum offload.
             let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
             match sent.as_ref().err().and_then(io::Error::raw_os_error) {
                 Some(code) if refusals.contains(&code) => message.path_refuses = true,
@@ -142,13 +142,13 @@ impl Sockets {
             sent = send(socket, to, data, segment, message.tos, flags);
         }
         if sent.is_err() {
-            to.source = held; // it was not to blame
+            to.source = held; // the source was not the cause
         }
         sent
     }
 }
 
-/// What the kernel says to a source that it does not have, or from which no route leads.
+/// The kernel's errors for a source that it does not have, or that has no route.
 const GONE: [i32; 6] = [
     libc::EINVAL,
     libc::EADDRNOTAVAIL,
@@ -158,18 +158,18 @@ const GONE: [i32; 6] = [
     libc::ENODEV,
 ];
 
-/// What `Sockets::send` sends, and what it learns on the way.
+/// The input of `Sockets::send`, and what it found out.
 pub struct Outgoing<'a> {
     pub data: &'a [u8],
     pub segment: usize,
     pub tos: u8,
-    /// Wait for room in the socket's buffer: back-pressure, for the outbound thread only.
+    /// Wait for room in the socket's buffer (back-pressure). Only for the outbound thread.
     pub wait: bool,
     pub path_refuses: bool,
 }
 
 impl<'a> Outgoing<'a> {
-    /// A handshake message or a cookie reply: one datagram, lost if there is no room.
+    /// A handshake message or a cookie reply: one datagram, dropped if there is no room.
     pub fn message(data: &'a [u8], tos: u8) -> Self {
         let segment = data.len();
         Outgoing { data, segment, tos, wait: false, path_refuses: false }
@@ -178,7 +178,7 @@ impl<'a> Outgoing<'a> {
 
 fn knows_segmentation(socket: &OwnedFd) -> bool {
     let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
-    // SAFETY: value and length are live, and the length is the value's.
+    // SAFETY: value and length are live, and the length matches the value.
     let result = unsafe {
         let value = (&raw mut value).cast();
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, value, &mut length)
@@ -298,7 +298,7 @@ fn put_control<T>(control: &mut Control, used: &mut usize, level: i32, kind: i32
     *used += space;
 }
 
-/// Receives what is there, without waiting.
+/// Receives what is available, without waiting.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([0; 128]);
     // SAFETY: all-zero bytes are a valid value of these plain C structures.
@@ -321,8 +321,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     // SAFETY: recvmsg filled header and control; the macros stay within msg_controllen.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(&header) };
     while !message.is_null() {
-        // SAFETY: the kernel wrote a whole control message here; each arm reads the type that
-        // belongs to its level and kind, unaligned.
+        // SAFETY: the kernel wrote a whole control message here; each arm reads, unaligned, the
+        // type for its level and kind.
         unsafe {
             let data = libc::CMSG_DATA(message);
             match ((*message).cmsg_level, (*message).cmsg_type) {
@@ -410,7 +410,7 @@ mod tests {
         }
     }
 
-    /// Nobody can be sent to at port 0 (EINVAL): the source is not to blame, and stays.
+    /// Sending to port 0 fails (EINVAL). The source is not the cause, and stays.
     #[test]
     fn a_source_that_is_not_to_blame_stays_and_a_refusal_is_of_the_path() {
         let (sockets, _, mut endpoint) = pair("127.0.0.1");
@@ -424,7 +424,7 @@ mod tests {
         assert_eq!(endpoint.sticks(), ADDRESS | INTERFACE);
     }
 
-    /// What is refused of a source goes, first the interface; the datagram goes all the same.
+    /// A refused source is dropped, first its interface. The datagram is sent all the same.
     #[test]
     fn c078_a_lost_interface_is_dropped_before_the_address() {
         let no_interface = 0x7fff_fff0;

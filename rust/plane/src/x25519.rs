@@ -1,7 +1,7 @@
-//! X25519 (RFC 7748): graviola's verified assembly, which takes half of dalek's time on a Xeon, where
-//! the CPU can run it; dalek's elsewhere. What they leave on the stack is the caller's to wipe.
+//! X25519 (RFC 7748): graviola's verified assembly if the CPU can run it, which takes half of
+//! dalek's time on a Xeon; else dalek's. The caller must wipe what they leave on the stack.
 
-/// The public key of a clamped scalar.
+/// Computes the public key of a clamped scalar.
 pub fn public(scalar: &[u8; 32]) -> [u8; 32] {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if assembly::runs() {
@@ -10,7 +10,7 @@ pub fn public(scalar: &[u8; 32]) -> [u8; 32] {
     portable::public(scalar)
 }
 
-/// What both ends come to: all zeros for every point of low order.
+/// Computes the shared secret; all zeros for every point of low order.
 pub fn exchange(scalar: &[u8; 32], public: &[u8; 32]) -> [u8; 32] {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if assembly::runs() {

@@ -1,7 +1,8 @@
-//! Splitting and merging against a slow, plain reference, byte for byte, for packets of all kinds.
+//! Compares splitting and merging with a slow, simple reference, byte for byte, for all kinds of
+//! packets.
 //!
-//! The reference shares nothing with the product: it builds each packet from its fields, and a
-//! checksum by adding one 16-bit word after the other.
+//! The reference shares no code with the product. It builds each packet from its fields, and a
+//! checksum by adding 16-bit words one by one.
 
 use std::ops::Range;
 
@@ -30,7 +31,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
 
-/// The one's-complement sum of RFC 1071, big-endian.
+/// Computes the one's-complement sum of RFC 1071, big-endian.
 fn plain_sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u16;
     for part in parts {
@@ -51,7 +52,7 @@ fn get16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// A packet by its fields.
+/// The fields of a packet.
 #[derive(Clone, Debug)]
 struct Packet {
     v6: bool,
@@ -59,9 +60,9 @@ struct Packet {
     ttl: u8,
     id: u16,
     fragment: u16,
-    /// Options of IPv4, or extension headers of IPv6: what the field before them says, and they.
+    /// The field that announces IPv6 extension headers, and these or IPv4 options.
     extra: (Option<u8>, Vec<u8>),
-    /// The last one, where a route by way of others is given in `extra`.
+    /// The last destination, if `extra` has a source route.
     destination: u8,
     protocol: u8,
     port: u16,
@@ -74,7 +75,7 @@ struct Packet {
     options: Vec<u8>,
     payload: Vec<u8>,
     checksum: bool,
-    /// By how much the length that UDP says is wrong.
+    /// The error in the UDP length field.
     excess: u16,
 }
 
@@ -103,7 +104,7 @@ impl Packet {
         }
     }
 
-    /// Where the transport header starts, and the payload.
+    /// Returns where the transport header and the payload start.
     fn offsets(&self) -> (usize, usize) {
         let transport = if self.v6 { 40 } else { 20 } + self.extra.1.len();
         let header = match self.protocol {
@@ -177,7 +178,7 @@ impl Packet {
         [header, segment].concat()
     }
 
-    /// Changes the payload so that the checksum of `segment`, its first, is computed to be zero.
+    /// Changes the payload so that the checksum of `segment`, its first, becomes zero.
     fn zero_checksum(&mut self, segment: &[u8]) {
         let checksum = get16(segment, self.offsets().0 + self.checksum_at());
         if self.payload.len() > 1 && segment.len() > self.offsets().1 + 1 {
@@ -186,7 +187,8 @@ impl Packet {
         }
     }
 
-    /// As the kernel hands it to a device that computes checksums, and segments if `size` is not 0.
+    /// Makes the frame that the kernel gives to a device that computes checksums, and splits if
+    /// `size` is not 0.
     fn frame(&self, size: usize) -> Vec<u8> {
         let (transport, payload) = self.offsets();
         let mut packet = self.bytes();
@@ -207,7 +209,7 @@ impl Packet {
         [frame, packet].concat()
     }
 
-    /// What the sender would have made without a device that segments.
+    /// Makes the packets that the kernel would send without a device that splits.
     fn segments(&self, size: usize) -> Vec<Vec<u8>> {
         let parts: Vec<_> = self.payload.chunks(size).collect();
         let segment = |(number, part): (usize, &&[u8])| {
@@ -227,7 +229,7 @@ impl Packet {
     }
 }
 
-/// What the kernel makes of a frame that is written to a TUN device; the header must be right.
+/// Splits a frame as the kernel does when it is written to a TUN device. Checks its header.
 fn split(frame: &[u8]) -> Vec<Vec<u8>> {
     let field = |at: usize| usize::from(u16::from_ne_bytes([frame[at], frame[at + 1]]));
     let packet = &frame[VNET..];
@@ -244,7 +246,7 @@ fn split(frame: &[u8]) -> Vec<Vec<u8>> {
         if frame[0] != 0 {
             let segment = &packet[transport..];
             let sum = plain_sum(&[segment, &pseudo_sum(segment.len()).to_be_bytes()]);
-            assert_eq!((frame[0], sum), (DATA_VALID, 0xffff), "a wrong checksum is blessed");
+            assert_eq!((frame[0], sum), (DATA_VALID, 0xffff), "a wrong checksum was accepted");
         }
         return vec![packet.to_vec()];
     }
@@ -316,7 +318,7 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![Just(Vec::new()), timestamps, others]
 }
 
-/// Options of IPv4 or extension headers of IPv6, and the last destination.
+/// IPv4 options or IPv6 extension headers, and the last destination.
 fn extras(v6: bool, protocol: u8) -> impl Strategy<Value = ((Option<u8>, Vec<u8>), u8)> {
     let none = ((None, Vec::new()), 2);
     if v6 {
@@ -340,7 +342,7 @@ fn extras(v6: bool, protocol: u8) -> impl Strategy<Value = ((Option<u8>, Vec<u8>
     }
 }
 
-/// Super-packets of every kind, with the size of their segments.
+/// Super-packets of all kinds, with the size of their segments.
 fn super_packets(lengths: Range<usize>) -> impl Strategy<Value = (Packet, usize)> {
     let kinds = (any::<bool>(), select(vec![TCP, UDP]));
     let kinds =
@@ -377,7 +379,7 @@ fn product_split(frame: &mut [u8]) -> Vec<Vec<u8>> {
     (0..segments.count()).map(write).collect()
 }
 
-/// What is not as in the packet before, of the same flow.
+/// How a packet differs from the previous one of its flow.
 #[derive(Clone, Debug)]
 enum Twist {
     Nothing,
@@ -398,7 +400,7 @@ enum Twist {
     Excess,
     ZeroChecksum(bool),
     Protocol(u8),
-    /// A bit of the finished packet; not in the fields by which its length is found.
+    /// A bit of the finished packet, except in the fields that give its length.
     Corrupt(usize),
 }
 
@@ -429,11 +431,11 @@ fn twists() -> impl Strategy<Value = Twist> {
     ]
 }
 
-/// Packets of one flow that follow each other: flow, number, size, seed of the payload, which one
-/// differs and how, and whether those that come later differ like it.
+/// Consecutive packets of a flow: flow, number, size, seed of the payload, which packet differs and
+/// how, and whether the later ones differ, too.
 type Run = (usize, usize, usize, u8, usize, Twist, bool);
 
-/// Few flows of mostly one size, so that much merges and twists meet what could merge.
+/// Few flows of mostly one size, so that many packets merge and twists affect those that could.
 fn runs() -> impl Strategy<Value = Vec<Run>> {
     let size = prop_oneof![Just(1368), 1..20usize, 20..1500usize, 1500..16_000usize];
     (0..8usize, 0..8usize, size).prop_flat_map(|(flow, other, size)| {
@@ -466,7 +468,7 @@ fn flows() -> Vec<Packet> {
     flows
 }
 
-/// The packets of all runs, with padding behind some.
+/// Makes the packets of all runs, some with padding.
 fn packets(runs: &[Run]) -> Vec<Vec<u8>> {
     let mut flows = flows();
     let mut packets = Vec::new();
@@ -497,7 +499,7 @@ fn packets(runs: &[Run]) -> Vec<Vec<u8>> {
                     Twist::Extra => packet.extra = (None, vec![1; 4]),
                     Twist::NoChecksum => packet.checksum = false,
                     Twist::Excess => packet.excess = 1,
-                    // Sent as 0xffff, or as zero, which is none although it would be right.
+                    // Sent as 0xffff, or as zero, which means none although it would be correct.
                     Twist::ZeroChecksum(sent) => {
                         packet.zero_checksum(&packet.bytes());
                         packet.checksum = sent;
@@ -519,7 +521,7 @@ fn packets(runs: &[Run]) -> Vec<Vec<u8>> {
             (flow.sequence, flow.id) = (next, packet.id.wrapping_add(1));
             let mut bytes = packet.bytes();
             if let Some(bit) = corrupt {
-                // Version, header length and total length are what a packet is known by.
+                // Not version, header length and total length, which give a packet's length.
                 let free: Vec<_> =
                     if packet.v6 { vec![1..4, 6..bytes.len()] } else { vec![1..2, 4..bytes.len()] };
                 let at: Vec<_> = free.into_iter().flatten().collect();
@@ -547,7 +549,7 @@ fn coalesce(packets: &[Vec<u8>], merge: (bool, bool), flush_every: usize) -> Vec
     frames
 }
 
-/// Of a packet that may not be cut in pieces the identification says nothing (RFC 6864, 4.1).
+/// Clears the identification if fragmentation is not allowed: it has no meaning (RFC 6864, 4.1).
 fn without_idle_identification(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] == 0x45 && get16(&packet, 6) == DF && plain_sum(&[&packet[..20]]) == 0xffff {
         packet[4..6].fill(0);
@@ -605,7 +607,7 @@ proptest! {
         }
     }
 
-    /// The same frames as the kernel would take them and as `Tun::write` does, if it refuses them.
+    /// Splits frames as the kernel does, and as `Tun::write` does if the kernel refuses them.
     #[test]
     fn c100_a_refused_frame_falls_into_the_same_packets(runs in runs()) {
         for mut frame in coalesce(&packets(&runs), (true, true), 64) {
@@ -616,7 +618,7 @@ proptest! {
         }
     }
 
-    /// Merging that never happens would be right, too.
+    /// Checks that packets do merge: without any merging the other tests would pass, too.
     #[test]
     fn a_flow_without_a_twist_is_one_frame(
         flow in 0..8usize, count in 1..45usize, size in 1..1400usize, last in 1..1400usize,
@@ -647,7 +649,7 @@ proptest! {
     }
 }
 
-/// Every length at every alignment, of what carries most and of what carries nothing.
+/// Tries each length at each alignment, with all-one bytes and with zeros.
 #[test]
 fn sums_of_all_lengths_and_alignments() {
     let counting: Vec<u8> = (0..3100u32).map(|at| (at * 7 + (at >> 8)) as u8).collect();

@@ -1,4 +1,4 @@
-//! What Python sees: `_native.pyi` says what it all means.
+//! The module that Python imports. `_native.pyi` describes it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -45,7 +45,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
 
-/// A key's handle: it is read from text and written as text, and nothing else leaves it.
+/// Defines a handle of a key. The key is parsed from text and can only be written as text.
 macro_rules! key_handle {
     ($handle:ident, $key:ident, $name:literal, { $($more:tt)* }) => {
         #[pyclass(name = $name, module = "wiresnake._native", frozen)]
@@ -117,7 +117,7 @@ impl PySharedSecret {
     }
 }
 
-/// None inside once split.
+// None after `split`.
 #[pyclass(name = "SymmetricState", module = "wiresnake._native")]
 pub struct PySymmetricState(Guarded<Option<SymmetricState>>);
 
@@ -213,14 +213,14 @@ impl PySymmetricState {
 }
 
 fn split_already() -> PyErr {
-    PyRuntimeError::new_err("this SymmetricState was split; its keys are the session's now")
+    PyRuntimeError::new_err("this SymmetricState was split; its session has the keys")
 }
 
 #[pyclass(name = "Session", module = "wiresnake._native", frozen)]
 pub struct PySession(Guarded<Arc<Session>>);
 
 impl PySession {
-    /// For the plane to install.
+    /// Returns the session, for the plane to install.
     pub fn session(&self) -> PyResult<&Arc<Session>> {
         self.0.get()
     }
@@ -423,13 +423,13 @@ impl PyEntropy {
 
     fn uniform(&self, limit: u64) -> PyResult<u64> {
         let Some(whole) = u64::MAX.checked_div(limit) else {
-            return Err(PyValueError::new_err("there is no integer from 0 up to, but below, 0"));
+            return Err(PyValueError::new_err("limit must be at least 1"));
         };
         loop {
             let mut bytes = [0; 8];
             secret::random(&mut bytes);
             let number = u64::from_le_bytes(bytes);
-            // Beyond the last whole multiple some remainders are more likely than others.
+            // Above the last whole multiple, some remainders would be more likely than others.
             if number < whole * limit {
                 return Ok(number % limit);
             }
@@ -577,7 +577,7 @@ impl PyPlane {
         self.plane().map(|plane| plane.watch(watched))
     }
 
-    #[allow(clippy::type_complexity)] // `Unreported`, as Python's tuples
+    #[allow(clippy::type_complexity)] // `Unreported`, as tuples for Python
     fn take_unreported(
         &self,
         peer: u32,
@@ -746,8 +746,7 @@ impl Drop for PyPlane {
     }
 }
 
-/// A secret and the process it belongs to: a forked child has its counter too, and would seal a
-/// second message with the same nonce.
+/// A secret and its process. A forked child has a copy of the counter and would use nonces twice.
 struct Guarded<T> {
     value: T,
     process: u32,

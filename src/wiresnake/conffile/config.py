@@ -1,4 +1,4 @@
-"""A whole configuration as a value: what a file says, or what a program makes up."""
+"""A whole configuration as a value, read from a file or made by a program."""
 
 import ipaddress
 import os
@@ -14,13 +14,16 @@ from wiresnake.text import base64_text, wipe
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer as it is configured."""
+    """The configuration of one peer. ConfigError if a value is not valid."""
 
     public_key: str
-    """In base64."""
+    """The peer's public key in base64."""
     preshared_key: PresharedKey | None = field(default=None, repr=False, hash=False)
+    """A secret that both sides share, or None."""
     endpoint: Endpoint | None = None
+    """Where to reach the peer. None: it is only known once the peer has sent a message."""
     allowed_ips: tuple[Prefix, ...] = ()
+    """The networks that are routed to the peer and accepted from it."""
     persistent_keepalive: int = 0
     """Seconds; 0 is off."""
 
@@ -31,27 +34,30 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """An interface and its peers; no secret is in its repr."""
+    """The configuration of an interface and its peers. ConfigError if a value is not valid.
+
+    Its repr shows no secrets.
+    """
 
     private_key: PrivateKey | None = field(default=None, repr=False, hash=False)
+    """The interface's key. Without one it cannot make sessions."""
     listen_port: int = 0
-    """0 is any free port."""
+    """The UDP port; 0 is any free port."""
     fwmark: int = 0
-    """0 is off."""
+    """The mark of the datagrams that it sends; 0 is off."""
     peers: tuple[Peer, ...] = ()
     addresses: tuple[str, ...] = ()
-    """With their networks, as `10.0.0.1/24`."""
+    """The interface's addresses with their networks, as `10.0.0.1/24`."""
     mtu: int | None = None
-    """None: 1420."""
+    """Bytes; None is 1420."""
     dns: Dns = Dns()  # noqa: RUF009
-    """For a resolver, as `Table` is for routes; `Tunnel` uses neither."""
+    """For a resolver. `Tunnel` does not use it."""
     table: str = ""
-    """As written; empty is auto."""
+    """The value of `Table`, as written; empty is auto. `Tunnel` does not use it."""
 
     def __post_init__(self) -> None:
-        """ConfigError says which value no interface can have."""
         if not isinstance(self.private_key, PrivateKey | None):
-            raise ConfigError("private_key is not a PrivateKey: PrivateKey.from_base64 reads one")
+            raise ConfigError("private_key is not a PrivateKey: use PrivateKey.from_base64")
         check_number("listen_port", self.listen_port, 16)
         check_number("fwmark", self.fwmark, 32)
         check_number("mtu", self.mtu, 16)
@@ -63,10 +69,10 @@ class Config:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Config":
-        """Reads a file of `wg-quick` or of `wg`; hooks in it are passed over.
+        """Reads a `wg-quick` or `wg` file. Hooks in it are ignored.
 
-        ConfigError says what is wrong, with file:line:column; HostError, that it cannot be read.
-        Names of hosts are looked up, which blocks for as long as DNS does.
+        ConfigError, with file:line:column, if something is wrong in it; HostError if it cannot be
+        read. Host names are resolved, which blocks for as long as DNS takes.
         """
         name = os.fspath(path)
         text = read(name)
@@ -77,7 +83,7 @@ class Config:
 
     @classmethod
     def parse(cls, text: str, name: str = "configuration") -> "Config":
-        """The same for text, which is `name` in errors."""
+        """Parses the text of a file, as `from_file` does. Errors call the text `name`."""
         buffer = bytearray(text, "utf-8", "surrogateescape")
         try:
             return _parse(buffer, name)
@@ -85,7 +91,7 @@ class Config:
             wipe(buffer)
 
     def change(self) -> DeviceChange:
-        """What makes any device this one."""
+        """Returns the change that gives any device this configuration."""
         return DeviceChange(
             private_key=self.private_key or CLEAR,
             listen_port=self.listen_port,
@@ -106,14 +112,16 @@ class Config:
 
 
 def read(path: str) -> bytearray:
-    """A file that may have secrets, in a buffer for the caller to wipe and with no copy elsewhere.
-    HostError if it cannot be read."""
+    """Reads a file of secrets into a buffer, which the caller wipes. There is no other copy.
+
+    HostError if it cannot be read.
+    """
     try:
         return files.read(path)
     except OSError as error:
         raise HostError(error.errno, f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path!r} is not the name of a file: {error}") from None
+        raise ConfigError(f"{path!r} is not a file name: {error}") from None
 
 
 def _parse(text: bytearray, name: str) -> Config:

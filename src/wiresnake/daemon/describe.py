@@ -1,4 +1,4 @@
-"""What a tunnel is, as the text of `get` and of `state`, in parts that hold the loop for little."""
+"""Writes the state of a tunnel as the answers to `get` and `state`, in short parts."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,13 +12,16 @@ from wiresnake.uapi.get import write_device
 from wiresnake.uapi.state import write_device_state, write_machine_state, write_peer_state
 
 _PEERS_PER_PART = 500
-"""Of a `get`, in 0.5 ms; of a `state`, in 2 ms."""
+"""A part takes 0.5 ms for a `get` and 2 ms for a `state`."""
 _DESCRIBED = attrgetter("id", "public_key", "last_handshake", "persistent_keepalive", "allowed_ips")
 _PRESHARED_KEY_AT = len("public_key=\npreshared_key=") + 64
 
 
 def configuration(tunnel: Tunnel) -> Iterator[bytearray]:
-    """What a `get` says, in parts for the caller to wipe; each peer as it is by then."""
+    """Yields the answer to `get` in parts, which the caller wipes.
+
+    Each peer shows its state at the moment when its part is written.
+    """
     yield write_device(tunnel.status)
     for part in _parts(tunnel.device.peers.values()):
         texts = tunnel.plane.describe(list(map(_DESCRIBED, part)))
@@ -32,7 +35,7 @@ def configuration(tunnel: Tunnel) -> Iterator[bytearray]:
 
 
 def state(tunnel: Tunnel, public_key: bytes | None) -> Iterator[bytes]:
-    """What a `state` says, of all peers or of one, in parts. KeyError if that is unknown."""
+    """Returns the answer to `state` in parts, for all peers or one. KeyError if it is unknown."""
     peers = tunnel.device.peers
     return _state(tunnel, peers.values() if public_key is None else [peers[public_key]])
 
@@ -53,7 +56,7 @@ def _state(tunnel: Tunnel, peers: Iterable[Peer]) -> Iterator[bytes]:
 
 
 def _parts(peers: Iterable[Peer]) -> Iterator[list[Peer]]:
-    """Of those who are peers as it begins."""
+    """Yields the present peers in parts."""
     each = iter(list(peers))
     while part := list(islice(each, _PEERS_PER_PART)):
         yield part

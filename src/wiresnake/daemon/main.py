@@ -25,22 +25,22 @@ from wiresnake.text import unsigned, wipe
 from wiresnake.tunnel.tunnel import Tunnel, panics
 
 _EPILOG = """\
-exit codes: 0 the interface answers, or in the foreground: it came to its end; 1 failure
+exit codes: 0 the interface is ready, or in the foreground: it was ended; 1 failure
 
 environment:
-  LOG_LEVEL=verbose|debug|error|silent   what goes to standard error (default: error); in the
+  LOG_LEVEL=verbose|debug|error|silent   what is logged to standard error (default: error); in the
                                          background without it, errors go to the system's log
-  WG_PROCESS_FOREGROUND=1                as --foreground
-  WG_TUN_FD=N, WG_UAPI_FD=N              an open TUN device, a listening socket, to take over
-  WIRESNAKE_CIPHER=own|ring              which code encrypts (default: own where the CPU has
+  WG_PROCESS_FOREGROUND=1                same as --foreground
+  WG_TUN_FD=N, WG_UAPI_FD=N              take over an open TUN device, a listening socket
+  WIRESNAKE_CIPHER=own|ring              the code that encrypts (default: own if the CPU has
                                          AVX-512 and it passes a self-test, else ring)
-  WIRESNAKE_OFFLOADS=-NAME,+NAME...      without, or with, an offload of the kernel: segment, gro,
-                                         tso, uso, tcp-merge, udp-merge; 'none' first: without all
-                                         others (default: all but those that its release is known
-                                         to get wrong)
+  WIRESNAKE_OFFLOADS=-NAME,+NAME...      switch an offload of the kernel off or on: segment, gro,
+                                         tso, uso, tcp-merge, udp-merge; 'none' first switches off
+                                         all others (default: all except those that are known to be
+                                         broken in this kernel release)
 """
 
-_INTERFACE = "its name: a new one, or that of a TUN device that nobody has open (ip tuntap add)"
+_INTERFACE = "name of a new interface, or of a TUN device that is not in use (ip tuntap add)"
 
 
 def parser() -> Parser:
@@ -57,7 +57,7 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 for any failure, a wrong command line too."""
+    """Runs the command line. Returns 0 for success and 1 for any failure."""
     streams.prepare()
     arguments = parser().parse_args(argv)
     try:
@@ -86,9 +86,9 @@ def run(
     timing: Timing = Timing(),  # noqa: B008
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs the interface until SIGINT, SIGTERM, or its deletion or that of its socket file.
+    """Runs the interface until SIGINT or SIGTERM, or until it or its socket file is deleted.
 
-    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start, or go on.
+    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start or continue.
     """
 
     async def serve() -> None:
@@ -126,8 +126,10 @@ def run(
 
 
 def _machine() -> frozenset[offloads.Offload]:
-    """Which offloads may be used here; the log says so, and which cipher is. ConfigError if the
-    environment asks for what there is not."""
+    """Returns the offloads that may be used here, and logs them and the cipher.
+
+    ConfigError if the environment names an unknown offload or an unusable cipher.
+    """
     allowed = offloads.choose(os.uname().release, os.environ.get("WIRESNAKE_OFFLOADS", ""))
     try:
         name, own_fails = cipher()
@@ -193,7 +195,7 @@ def _run_child(
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1) if "LOG_LEVEL" in os.environ else (0, 1, 2):
             os.dup2(null, standard)
-        # A lock or a pipe of whoever started us must not live as long as the daemon.
+        # A lock or a pipe of the parent process must not stay open as long as the daemon runs.
         kept = sorted({2, writer, *keep})
         for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, high)
@@ -208,7 +210,7 @@ def _run_child(
 
 
 def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None]) -> str:
-    """Runs the daemon; the error that ended it in one line, or nothing."""
+    """Runs the daemon. Returns the error that ended it, in one line, or an empty string."""
     try:
         serve(ready)
     except WiresnakeError as error:
@@ -222,7 +224,7 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
 
 
 def _read_config(path: str) -> DeviceChange:
-    """Reads a file of `wg setconf` without leaving a copy of its secrets."""
+    """Reads a `wg setconf` file without leaving a copy of its secrets in memory."""
     text = read(path)
     try:
         return wg.parse(text, udp.resolve, name=path)
@@ -237,7 +239,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     try:
         fd = unsigned(text, 31)
         os.fstat(fd)
-        if fd <= 2:  # There the daemon has /dev/null.
+        if fd <= 2:  # The daemon opens /dev/null there.
             fd = files.duplicate(fd, 3)
     except (ValueError, OSError):
         raise ValueError(f"{name}={text} is not the number of an open descriptor") from None
@@ -246,12 +248,14 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
 
 _SYSTEM_LOG, _KERNEL_LOG = "/dev/log", "/dev/kmsg"
 _DAEMON = 3 << 3
-"""syslog's facility."""
+"""The syslog facility."""
 
 
 class _SystemLog(logging.Handler):
-    """Writes to syslog or the journal, or where there is neither to the kernel's log. It never
-    waits, and what nobody takes is lost."""
+    """Writes to syslog or the journal, or without either to the kernel's log.
+
+    It never waits: a line that nobody reads is lost.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         priority = _DAEMON + (3 if record.levelno >= logging.ERROR else 6)
@@ -272,7 +276,7 @@ class _SystemLog(logging.Handler):
 
 
 def _start_logging(interface: str) -> None:
-    """To stderr; errors must not go to the null device, as that of a daemon may be."""
+    """Logs to stderr, or to the system's log if stderr is the null device."""
     levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
     name, handlers, when = interface.replace("%", "%%"), None, " %(asctime)s"
     if os.path.sameopenfile(2, null := os.open(os.devnull, os.O_WRONLY)):
@@ -286,11 +290,13 @@ def _start_logging(interface: str) -> None:
 
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A defect in a callback is logged in one line and the tunnel lives on: ending the process
-    would let whoever can trigger it end everybody's tunnel."""
+    """Logs a defect in a callback in one line; the tunnel stays up.
+
+    If a defect ended the process, anyone who can trigger it could end everybody's tunnel.
+    """
     error = context.get("exception")
     if isinstance(error, PanicException):
-        # Where it was says more than where it was met; and once is enough.
+        # The place of the panic is logged once, instead of the call that met it.
         for panic in panics():
             _log_failure(loop, {"message": panic})
         return

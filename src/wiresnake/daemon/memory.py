@@ -1,10 +1,12 @@
-"""The daemon's way with Python's collector of garbage."""
+"""How the daemon uses Python's garbage collector."""
 
 import gc
 
 
 def freeze() -> None:
-    """What was made since the last time and is in use stays: a collector that looks at 100,000
-    peers would hold the loop for longer than any slice of work."""
+    """Collects garbage, then moves all present objects out of the collector's reach.
+
+    Scanning 100,000 peers would block the loop for longer than any slice of work.
+    """
     gc.collect()
     gc.freeze()

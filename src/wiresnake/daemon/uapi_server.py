@@ -1,7 +1,7 @@
-"""Serves /var/run/wireguard/IFACE.sock, over which `wg` reads and configures a tunnel.
+"""Serves /var/run/wireguard/IFACE.sock, through which `wg` reads and configures a tunnel.
 
-Secrets pass here as text. So every buffer is a bytearray that is overwritten once it is read or
-sent, and asyncio's streams, which keep copies, are not used.
+Secrets pass through here as text. So every buffer is a bytearray that is wiped once it has been
+read or sent, and asyncio's streams are not used, because they keep copies.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from wiresnake.uapi.state import Question
 DIRECTORY = Path(uapi.DIRECTORY)
 
 _LINE_BYTES = 1 << 14
-"""The longest line."""
+"""The longest line allowed."""
 _READ_BYTES = 1 << 12
-"""What is parsed before the loop gets its turn: about 1 ms."""
+"""Bytes that are parsed before the loop may run something else, in about 1 ms."""
 _OPERATION_BYTES = 1 << 27
 _CLIENTS = 256
 _PAUSE = 0.1
@@ -38,14 +38,14 @@ _log = logging.getLogger(__name__)
 
 
 def socket_path(name: str) -> Path:
-    """Where everybody looks for the interface's socket."""
+    """Returns the path where all tools look for the interface's socket."""
     return DIRECTORY / f"{name}.sock"
 
 
 def listen(name: str) -> socket.socket:
-    """Makes the interface's socket, mode 0700. HostError if another daemon lives there.
+    """Makes the interface's socket, with mode 0700. HostError if another daemon listens there.
 
-    It has another name until it listens: `wg` deletes a socket file where nobody answers.
+    It has another name until it listens, because `wg` deletes a socket file that nobody answers.
     """
     path = socket_path(name)
     unready = path.with_name(f"{name}.{os.getpid()}")
@@ -76,7 +76,10 @@ def listen(name: str) -> socket.socket:
 
 
 def adopt(fd: int) -> socket.socket:
-    """Takes over a listening socket that another process bound (WG_UAPI_FD). HostError if none."""
+    """Takes over a listening socket that another process has bound (WG_UAPI_FD).
+
+    HostError if `fd` is not such a socket.
+    """
     try:
         os.set_inheritable(fd, False)
         one = socket.socket(fileno=fd)
@@ -85,13 +88,13 @@ def adopt(fd: int) -> socket.socket:
         if kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1) or not isinstance(name, str):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     except (OSError, OverflowError):
-        what = f"WG_UAPI_FD={fd} is no listening unix stream socket in a file: pass an open one"
+        what = f"WG_UAPI_FD={fd} is not a listening unix stream socket in a file: pass an open one"
         raise HostError(errno.EBADF, what) from None
     return one
 
 
 class UapiServer:
-    """Serves a tunnel until `close`; `deleted` is done once the socket file is no longer ours."""
+    """Serves a tunnel until `close`. `deleted` is done once the socket file was removed."""
 
     def __init__(self, tunnel: Tunnel, listener: socket.socket, path: Path) -> None:
         self._tunnel = tunnel
@@ -111,7 +114,7 @@ class UapiServer:
         self._loop.add_reader(listener, self._accept)
 
     def close(self) -> None:
-        """Ends every conversation and removes the socket file, if it is still ours."""
+        """Disconnects all clients and removes the socket file if it is still this server's."""
         self._loop.remove_reader(self._watch)
         self._loop.remove_reader(self._listener)
         os.close(self._watch)
@@ -134,14 +137,14 @@ class UapiServer:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError:  # EMFILE and the like: it stays readable, and nothing but time may help.
+        except OSError:  # EMFILE and the like: the listener stays readable; only time may help.
             connection = None
             if not self._clients:
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_PAUSE, self._resume)
         if self._clients and (connection is None or len(self._clients) >= _CLIENTS):
             longest = next(iter(self._clients))
-            del self._clients[longest]  # At once: it must not be chosen again before it has ended.
+            del self._clients[longest]  # Now, so that it is not chosen again before it has ended.
             longest.cancel()
         if connection is not None:
             client = self._loop.create_task(self._converse(connection))
@@ -210,7 +213,7 @@ class UapiServer:
         return 0
 
     async def _events(self, lines: "_Lines", connection: socket.socket) -> int:
-        """Returns for a wrong question only: a subscription ends with the connection."""
+        """Writes events until the connection ends. Returns only if the question is wrong."""
         question = await _ask(lines)
         if question.errno:
             return question.errno
@@ -223,26 +226,26 @@ class UapiServer:
             finally:
                 feed.cancel()
                 more.cancel()
-                await asyncio.wait((feed, more))  # They let go of the connection.
+                await asyncio.wait((feed, more))  # Both stop using the connection.
             if not feed.cancelled():
-                feed.result()  # What ended it, which is no event.
+                feed.result()  # Raises the error that ended it.
         raise EOFError
 
     async def _feed(
         self, connection: socket.socket, events: Subscription, public_key: bytes | None
     ) -> None:
-        """Writes what happens, to one peer or to all; OSError ends it."""
+        """Writes the events of one peer or of all, until an OSError."""
         only = None if public_key is None else base64_text(public_key)
-        while told := await events.read():
+        while batch := await events.read():
             text = b"".join(
                 write_event(event, wall)
-                for wall, event in told
+                for wall, event in batch
                 if isinstance(event, EventsLost) or only in (None, event.public_key)
             )
             await self._loop.sock_sendall(connection, text)
 
     async def _set(self, lines: "_Lines") -> int:
-        """Reads to the empty line even behind an error, so that the client hears of it."""
+        """Applies a `set`. Reads to the empty line even after an error, to answer the client."""
         parser = SetParser(socket.if_nametoindex)
         failure = 0
         while True:
@@ -268,14 +271,14 @@ class UapiServer:
         return -failure
 
     def _report(self, defect: Defect) -> int:
-        """Of a client's request; the errno that it is told."""
+        """Logs a defect in a client's request. Returns the errno for the client."""
         context = {"message": "a request over the UAPI socket failed", "exception": defect}
         self._loop.call_exception_handler(context)
         return errno.EIO
 
 
 async def _ask(lines: "_Lines") -> Question:
-    """Reads to the empty line, even behind an error."""
+    """Reads a question to its empty line, even after an error."""
     question = Question()
     while True:
         start, end = await lines.take()
@@ -285,7 +288,7 @@ async def _ask(lines: "_Lines") -> Question:
 
 
 class _Lines:
-    """Lines of a connection, within one buffer that never moves."""
+    """Reads lines from a connection, in one buffer that never moves."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.buffer = bytearray(_LINE_BYTES)
@@ -294,10 +297,10 @@ class _Lines:
         self._total = 0
 
     async def take(self, new_operation: bool = False) -> tuple[int, int]:
-        """The next line's place in `buffer`, valid until the next call.
+        """Returns the place of the next line in `buffer`, valid until the next call.
 
-        EOFError at the end, even within a line; UapiError (EIO) behind which nothing can be read
-        if the line or the operation is too long.
+        EOFError at the end, even within a line. UapiError (EIO) if the line or the operation is
+        too long; nothing can be read after that.
         """
         if new_operation:
             self._total = 0
@@ -327,7 +330,7 @@ class _Lines:
 
 
 def _link(new: Path, path: Path) -> None:
-    """Gives a socket file its name too, in place of one that a daemon left behind."""
+    """Links the socket file to its final name, and replaces one that a dead daemon left there."""
     try:
         path.hardlink_to(new)
         return

@@ -1,4 +1,4 @@
-"""Every constant of the whitepaper (§5, §6) and of the kernel's messages.h."""
+"""The constants of the whitepaper (§5, §6) and of the kernel's messages.h."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,21 +10,21 @@ LABEL_COOKIE: Final = b"cookie--"
 
 SECOND: Final = 1_000_000_000
 SESSION_SECONDS: Final = 180
-"""REJECT_AFTER_TIME: a session carries nothing once it is as old."""
+"""REJECT_AFTER_TIME: a session of this age carries nothing more."""
 SILENCE_SECONDS: Final = 15
-"""KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: within that a peer that lives answers."""
+"""KEEPALIVE_TIMEOUT plus REKEY_TIMEOUT: a live peer answers within this time."""
 MAX_TIMER_HANDSHAKES: Final = 18
 """Retries beyond the first two initiations: 20 in all (kernel: 90 s / 5 s)."""
 INITIATIONS_PER_SECOND: Final = 50
 TIMESTAMP_GRANULARITY: Final = 1 << 24
-"""Nanoseconds in a timestamp are floored to this: it hides the clock's fine grain (kernel)."""
+"""The nanoseconds of a timestamp are rounded down to a multiple of this (kernel)."""
 COOKIE_LIFETIME: Final = 115 * SECOND
-"""A received cookie is used for 120 s less a latency of 5 s."""
+"""How long a received cookie is used: 120 s minus 5 s of latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The timer constants in ns (§6.1); only a test's own runner gives other values."""
+    """The timer constants in ns (§6.1). Only tests use other values."""
 
     rekey_after_time: int = 120 * SECOND
     reject_after_time: int = SESSION_SECONDS * SECOND
@@ -34,6 +34,6 @@ class Timing:
 
     @property
     def lifetimes(self) -> tuple[int, int, int]:
-        """A session's ages for `SymmetricState.split`: rekey on send, on receive, reject."""
+        """Returns the `lifetimes` of `SymmetricState.split`."""
         on_receive = self.reject_after_time - self.keepalive_timeout - self.rekey_timeout
         return self.rekey_after_time, on_receive, self.reject_after_time

@@ -1,6 +1,6 @@
 """mac1, mac2 and received cookies (§5.4.4, §5.4.7; kernel cookie.c).
 
-This is the side that asks. The side that answers, under load, is a plane's gate.
+This is the sender's side. The receiver's side, which sends cookies under load, is the plane's gate.
 """
 
 from hashlib import blake2s
@@ -14,7 +14,7 @@ _NO_MAC2: Final = bytes(MAC_SIZE)
 
 
 class Cookies:
-    """What one peer must see at the end of a handshake message to find us worth an answer."""
+    """Adds to handshake messages the MACs that one peer requires before it answers."""
 
     __slots__ = ("_cookie", "_mac1", "_public_key", "_received")
 
@@ -25,7 +25,7 @@ class Cookies:
         self._received = 0
 
     def add_macs(self, message: bytes, now: int) -> bytes:
-        """The message with mac1, and with mac2 if there is a cookie of at most 115 s (else zeros).
+        """Returns the message with mac1 and mac2. Without a cookie younger than 115 s mac2 is zero.
 
         mac1 := MAC(HASH(LABEL_MAC1 || S_pub), msga); mac2 := MAC(cookie, msgb)
         """
@@ -36,7 +36,7 @@ class Cookies:
         return message + (_NO_MAC2 if self._cookie is None else _mac(self._cookie, message))
 
     def consume(self, reply: CookieReply, now: int) -> bool:
-        """Keeps the cookie, if it answers the last mac1 sent; each mac1 buys one cookie at most."""
+        """Keeps the cookie if it answers the last mac1 sent. Each mac1 gets at most one cookie."""
         if self._mac1 is None:
             return False
         key = _hash(LABEL_COOKIE + self._public_key)

@@ -1,7 +1,7 @@
-"""A device: who its peers are, and whose message, event or deadline this is.
+"""A device: its peers, and which of them a message, an event or a deadline belongs to.
 
-Rule 1: the user's change cannot fail, it was checked when it was read.
-Rule 2: a message that does not fit is nothing. No exception, no log, no answer.
+Rule 1: a change cannot fail here, because it was checked when it was read.
+Rule 2: a message that does not fit is ignored: no exception, no log line, no answer.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,16 +20,16 @@ from wiresnake.protocol.timers import Now
 
 T = TypeVar("T")
 Steps = Iterator[Defect | None]
-"""Long work that gives way now and then; an exception is a defect that one peer met."""
+"""Long work that yields regularly. It yields None, or the defect that one peer met."""
 
 _DEADLINES_PER_TICK: Final = 20
-"""Each may cost an initiation, 0.2 ms: thousands at once must not hold up everything else."""
+"""Each may send an initiation, which takes 0.2 ms. Thousands at once would block the loop."""
 _PEERS_PER_SLICE: Final = 100
-"""Each may take 10 us."""
+"""Each may take 10 µs."""
 
 
 class Device:
-    """The state machine of one interface: inputs and the time in, calls of the plane out."""
+    """The state machine of one interface: it takes inputs and the time, and calls the plane."""
 
     def __init__(
         self,
@@ -38,8 +38,11 @@ class Device:
         timing: Timing = Timing(),  # noqa: B008
         settle: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`settle` hears of each peer that has followed a handshake message to its source, before
-        anything is sent there."""
+        """Starts without a key and peers, and down.
+
+        `settle` is called with a peer's id when a handshake message has changed its endpoint,
+        before anything is sent there.
+        """
         self.peers: dict[bytes, Peer] = {}
         self.stranger: Stranger | None = None
         self._shared = Shared(plane, entropy, timing, settle=settle)
@@ -52,15 +55,16 @@ class Device:
         return None if identity is None else identity.private
 
     def configure(self, change: DeviceChange, clock: Callable[[], Now]) -> Steps:
-        """Applies keys and peers; the port and the mark are the runtime's.
+        """Applies the keys and peers of a change. The port and the mark are the tunnel's.
 
-        What it, `up` and `down` return is to be run to its end. It yields now and then, as 100,000
-        peers take a second: messages, events, deadlines, and the steps of `up` or `down` may come
-        in between, but not those of another change. What it yields is None, or the defect that
-        ended the step of one peer.
+        The caller runs the returned steps to the end, as those of `up` and `down`. They yield
+        regularly, since 100,000 peers take a second. Messages, events, deadlines and the steps of
+        `up` or `down` may run in between, but not those of another change. Each step yields None,
+        or the defect that stopped the work on one peer.
 
-        A prefix that stays, or moves to another peer, is never without an owner: what is taken away
-        goes last, peers too. Only `replace_peers` comes first, as everywhere: it ends all sessions.
+        A prefix that stays, or moves to another peer, always has an owner, because prefixes and
+        peers are removed last. Only `replace_peers` acts first, as in every WireGuard: it ends all
+        sessions.
         """
         if change.replace_peers:
             yield from _in_turns(self.peers.values(), self._remove)
@@ -76,33 +80,33 @@ class Device:
         yield from _in_turns(dropped.items(), lambda each: self._disallow(each[1], each[0]))
 
     def up(self, clock: Callable[[], Now]) -> Steps:
-        """The interface is up: what waited is sent, and persistent keepalives begin.
+        """Marks the interface as up at once. The steps send what waited and start keepalives.
 
-        It is so at once; the steps of `up` and `down` go in the order in which they were called.
+        The caller runs the steps of `up` and `down` in the order in which they were called.
         """
         begins = not self._shared.up
         self._shared.up = True
         return self._each(lambda peer: peer.start(clock())) if begins else iter(())
 
     def down(self) -> Steps:
-        """The interface is down: nothing is sent, no timer runs, no session is left."""
+        """Marks the interface as down at once. The steps stop timers and end sessions."""
         ends = self._shared.up
         self._shared.up = False
         return self._each(Peer.stop) if ends else iter(())
 
     def expire(self, clock: Callable[[], Now]) -> Steps:
-        """Ends all sessions, of which a copy of this machine may have the same keys and counters.
+        """Stops sending in all sessions, as a copy of this machine may have the same keys.
 
-        They receive, but send no more (kernel: wg_vm_notification).
+        The sessions still receive (kernel: wg_vm_notification).
         """
-        return self._each(lambda peer: peer.begin_anew(clock()))
+        return self._each(lambda peer: peer.restart(clock()))
 
     def wipe(self) -> Steps:
-        """Forgets all session keys: the machine slept with them (kernel: wg_pm_notification)."""
+        """Wipes all session keys, after the machine slept (kernel: wg_pm_notification)."""
         return self._each(Peer.zero_keys)
 
     def observe(self, observer: Observer | None) -> None:
-        """Tells one observer of what happens to peers from now on, or nobody."""
+        """Reports the events of peers to this observer from now on, or to nobody."""
         self._shared.observe = observer
         self._shared.plane.watch(observer is not None)
 
@@ -126,22 +130,22 @@ class Device:
                 peer.keep_cookie(reply, now)
 
     def handle(self, event: int, peer_id: int, now: Now) -> None:
-        """Takes note of an event of the plane; late, of a peer that is gone, it is nothing."""
+        """Handles an event of the plane. It is ignored if the peer has been removed since."""
         peer = self._by_id.get(peer_id)
         if peer is not None and event < PlaneEvent.TUN_LOST:
             peer.handle(PlaneEvent(event), now)
 
     def tick(self, now: Now) -> None:
-        """Looks at peers whose deadline has passed, a few; `next_deadline` tells of the rest."""
+        """Handles a few of the deadlines that have passed; `next_deadline` gives the rest."""
         for peer_id, timer in islice(self._shared.timers.expired(now.boot), _DEADLINES_PER_TICK):
             self._by_id[peer_id].expire(timer, now)
 
     def next_deadline(self) -> tuple[int, str] | None:
-        """When `tick` is needed next, in ns of CLOCK_BOOTTIME, and the reason."""
+        """Returns when `tick` is due next, in ns of CLOCK_BOOTTIME, and the reason."""
         return self._shared.timers.next()
 
     def _each(self, action: Callable[[Peer], None]) -> Steps:
-        """Acts on those who are peers as it begins, unless they have gone when their turn comes."""
+        """Acts on all present peers, except those that are removed before their turn."""
 
         def act(peer: Peer) -> None:
             if peer.id in self._by_id:
@@ -157,7 +161,7 @@ class Device:
         return None if peer is None else peer.static_static()
 
     def _set_private_key(self, key: PrivateKey | None, now: Now) -> Steps:
-        """All peers take it at once; only defects are yielded, in the end."""
+        """Gives all peers the new key in one step, then yields the defects."""
         if key == self.private_key:
             return
         public = None if key is None else key.public
@@ -200,7 +204,7 @@ class Device:
                 dropped[prefix] = peer
             elif add:
                 if dropped.pop(prefix, None) is peer:
-                    del peer.allowed_ips[prefix]  # It is listed where it was added anew.
+                    del peer.allowed_ips[prefix]  # It moves to the end of the list.
                 self._allow(peer, prefix)
         if change.persistent_keepalive is not None:
             peer.set_persistent_keepalive(change.persistent_keepalive, now)
@@ -230,7 +234,7 @@ class Device:
 
 
 def _in_turns(each: Iterable[T], action: Callable[[T], None]) -> Steps:
-    """Acts on each of those who are there as it begins; a defect of one is no other's."""
+    """Acts on each item of a snapshot. A defect at one does not affect the others."""
     for number, one in enumerate(list(each), 1):
         defect = None
         try:

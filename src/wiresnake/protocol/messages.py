@@ -1,9 +1,9 @@
-"""The four messages as they stand on the wire (§5.4.2 to §5.4.7), little-endian throughout.
+"""The four messages as they are on the wire (§5.4.2 to §5.4.7), little-endian throughout.
 
-The type is read as a 32-bit word, so that a reserved byte other than zero makes no message at
-all. What is not of a message's shape parses to None. The two MACs that end an initiation and a
-response belong to cookie.py: `pack` gives what comes before them, and `parse` leaves them out,
-because a plane's gate has judged them by then.
+The type is read as a 32-bit word, so a message with a reserved byte other than zero is rejected.
+`parse` returns None for anything that is not a message of its class. The two MACs at the end of an
+initiation and a response belong to cookie.py: `pack` returns the bytes before them, and `parse`
+ignores them, because the plane's gate has checked them already.
 """
 
 import struct
@@ -13,7 +13,7 @@ INITIATION: Final = 1
 RESPONSE: Final = 2
 COOKIE_REPLY: Final = 3
 DATA: Final = 4
-"""The types: a byte and three reserved zero bytes."""
+"""The message types: one byte, followed by three reserved zero bytes."""
 
 _INITIATION: Final = struct.Struct("<II32s48s28s")
 _RESPONSE: Final = struct.Struct("<III32s16s")
@@ -30,7 +30,7 @@ KEEPALIVE_SIZE: Final = DATA_HEADER_SIZE + TAG_SIZE
 
 
 class Initiation(NamedTuple):
-    """First message, from the initiator (§5.4.2)."""
+    """The first message of a handshake, from the initiator (§5.4.2)."""
 
     sender: int
     ephemeral: bytes
@@ -51,7 +51,7 @@ class Initiation(NamedTuple):
 
 
 class Response(NamedTuple):
-    """Second message, from the responder (§5.4.3)."""
+    """The second message of a handshake, from the responder (§5.4.3)."""
 
     sender: int
     receiver: int
@@ -71,7 +71,7 @@ class Response(NamedTuple):
 
 
 class CookieReply(NamedTuple):
-    """What a responder under load answers instead (§5.4.7)."""
+    """The answer of a peer under load to a handshake message without mac2 (§5.4.7)."""
 
     receiver: int
     nonce: bytes
@@ -90,12 +90,12 @@ class CookieReply(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A packet under a session's keys (§5.4.6). Only a plane, or a test, takes one apart."""
+    """A packet that a session has encrypted (§5.4.6). Only planes and tests parse it."""
 
     receiver: int
     counter: int
     packet: bytes
-    """Encrypted and padded packet with its tag; a tag alone is a keepalive."""
+    """The encrypted, padded packet with its tag; only a tag is a keepalive."""
 
     @classmethod
     def parse(cls, message: bytes) -> Self | None:

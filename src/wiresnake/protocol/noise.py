@@ -5,11 +5,11 @@
     -> e, es, s, ss, {t}
     <- e, ee, se, psk, {}
 
-Rule 1: nothing here keeps state. What is consumed is consumed into a new state or a copy, which
-is worth something only once the last tag was right.
-Rule 2: a result of X25519 that is all zero aborts (`exchange` gives None), whatever the token.
+Rule 1: nothing here keeps state. A message is consumed into a new state or a copy, which is
+returned only if the last tag was right.
+Rule 2: an all-zero result of X25519 aborts at any token (`exchange` returns None).
 
-Beside the code are the whitepaper's formulas; `C`, `H` and `k` live in `SymmetricState`:
+The comments give the whitepaper's formulas. `C`, `H` and `k` are kept in `SymmetricState`:
 mix_hash(d) is H := HASH(H || d), mix_key(d) is (C, k) := KDF2(C, d), and encrypt_and_hash(p) is
 AEAD(k, 0, p, H) followed by mix_hash of the result.
 """
@@ -38,7 +38,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """An initiation that was sent and waits for its response."""
+    """An initiation that was sent and has no response yet."""
 
     index: int
     ephemeral: PrivateKey = field(repr=False)
@@ -47,21 +47,21 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class Initiated:
-    """An initiation that authenticated; whether it is fresh is the peer's to judge."""
+    """An authenticated initiation. The peer decides whether it is fresh."""
 
     static: bytes
-    """Who initiated: the public key."""
+    """The initiator's public key."""
     timestamp: bytes
     ephemeral: bytes
     index: int
-    """The initiator's."""
+    """The initiator's sender index."""
     state: SymmetricState = field(repr=False)
 
 
 def tai64n(wall: int) -> bytes:
-    """12 bytes which compare like the time, given in ns since 1970 (kernel: tai64n_now).
+    """Converts ns since 1970 to 12 bytes that sort by time (kernel: tai64n_now).
 
-    The fine grain is floored away: it would tell when exactly the clock was read.
+    The nanoseconds are rounded down, so as not to reveal when exactly the clock was read.
     """
     seconds, nanoseconds = divmod(wall, SECOND)
     nanoseconds -= nanoseconds % TIMESTAMP_GRANULARITY
@@ -76,7 +76,7 @@ def create_initiation(
     timestamp: bytes,
     index: int,
 ) -> tuple[Handshake, Initiation] | None:
-    """-> e, es, s, ss, {t}. None if the peer's key is of low order."""
+    """Creates -> e, es, s, ss, {t}. Returns None if the peer's key is of low order."""
     state = _begin(remote)
     # e: C := KDF1(C, E_pub); H := HASH(H || E_pub)
     public = ephemeral.public
@@ -99,9 +99,9 @@ def create_initiation(
 def consume_initiation(
     own: Identity, message: Initiation, find: Callable[[bytes], SharedSecret | None]
 ) -> Initiated | None:
-    """The responder's side of -> e, es, s, ss, {t}.
+    """Consumes -> e, es, s, ss, {t}, as the responder. Returns None if it does not authenticate.
 
-    `find` gives DH(S_priv_r, S_pub_i) of a known peer. A stranger costs one DH and one AEAD.
+    `find` returns DH(S_priv_r, S_pub_i) of a known peer. A stranger costs one DH and one AEAD.
     """
     state = _begin(own.public)
     state.mix_hash(message.ephemeral)
@@ -126,7 +126,7 @@ def consume_initiation(
 def create_response(
     initiated: Initiated, psk: PresharedKey | None, ephemeral: PrivateKey, index: int
 ) -> Response | None:
-    """<- e, ee, se, psk, {}. `initiated.state` is ready to be split afterwards."""
+    """Creates <- e, ee, se, psk, {}. After that `initiated.state` is ready to be split."""
     state = initiated.state
     # e: C := KDF1(C, E_pub); H := HASH(H || E_pub)
     public = ephemeral.public
@@ -147,7 +147,10 @@ def create_response(
 def consume_response(
     own: Identity, handshake: Handshake, psk: PresharedKey | None, message: Response
 ) -> SymmetricState | None:
-    """The initiator's side of <- e, ee, se, psk, {}: a state to split; `handshake` is unchanged."""
+    """Consumes <- e, ee, se, psk, {}, as the initiator, and returns a state to split.
+
+    Returns None if it does not authenticate. `handshake` stays unchanged.
+    """
     state = handshake.state.copy()
     state.mix_hash(message.ephemeral)
     state.mix_key(message.ephemeral)

@@ -1,9 +1,9 @@
-"""One peer's state and decisions: handshakes, and what a deadline leads to (§6; kernel timers.c).
+"""The state and decisions of one peer: handshakes and timers (§6; kernel timers.c).
 
-Rule 1: the plane counts and remembers, the peer decides. At each deadline it reads the plane's
-stamps; nothing else tells it what has happened since.
-Rule 2: no wake-up is lost. While a plane's event is armed, a deadline of ours is pending, or
-`wants_handshake` remembers the event until it can be acted upon.
+Rule 1: the plane counts and keeps timestamps, the peer decides. At each deadline it reads the
+plane's stamps, its only source for what has happened since.
+Rule 2: no wake-up is lost. While an event of the plane is armed, a deadline is pending here, or
+`wants_handshake` keeps the event until the peer can act on it.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,16 @@ from wiresnake.protocol.timers import Now, Timer, Timers
 from wiresnake.text import base64_text
 
 Observer = Callable[[PeerEvent], None]
-"""Hears of what happens to peers."""
+"""Receives the events of peers."""
 
 _LONG_AGO: Final = -(1 << 62)
 _OF_A_HANDSHAKE: Final = ("initiation", "bad_response", "unconfirmed_response")
-"""Notes that a completed handshake ends."""
+"""Notes that a completed handshake clears."""
 
 
 @dataclass(slots=True)
 class Shared:
-    """What the peers of one device share."""
+    """The state that the peers of one device share."""
 
     plane: Plane
     entropy: Entropy
@@ -57,19 +57,19 @@ class Shared:
     up: bool = False
     identity: noise.Identity | None = None
     indices: "dict[int, Peer]" = field(default_factory=dict)
-    """Whose handshake in flight, or last handshake message, has this sender index."""
+    """Peers by the sender index of their pending handshake or last handshake message."""
     observe: Observer | None = None
     settle: Callable[[int], None] = lambda _: None
-    """Is told of a peer whose endpoint has just been set, before anything is sent there."""
+    """Called with a peer's id after its endpoint was set, before anything is sent there."""
 
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A peer as configured, and what goes on with it. 10,000 of them must stay small."""
+    """A peer: its configuration and state. 10,000 of them must stay small."""
 
     public_key: bytes
     id: int
-    """The plane's name for it."""
+    """The plane's number of the peer."""
     shared: Shared = field(repr=False)
     preshared_key: PresharedKey | None = None
     persistent_keepalive: int = 0
@@ -79,11 +79,11 @@ class Peer:
     last_handshake: int = 0
     """Wall clock in ns of the last completed handshake; 0 is never."""
     wants_handshake: bool = False
-    """The plane's HANDSHAKE_WANTED is armed, as far as we have heard."""
+    """The plane reported HANDSHAKE_WANTED, and no handshake has completed since."""
     connected: bool = False
-    """There was a session, and its end has not been told."""
+    """A session was reported, and its end has not been reported yet."""
     notes: dict[str, Note] | None = None
-    """What an operator may ask about; most idle peers have none."""
+    """Counts for the operator (`state=1`); None for most idle peers."""
 
     _handshake: noise.Handshake | None = field(default=None, repr=False)
     _index: int | None = None
@@ -93,23 +93,23 @@ class Peer:
     _knows_static_static: bool = False
     _greatest_timestamp: bytes = bytes(12)
     _last_consumed: int = _LONG_AGO
-    """When an initiation of the peer was last accepted."""
+    """When the peer's last initiation was accepted."""
     _last_sent: int = _LONG_AGO
-    """When an initiation or response was last sent."""
+    """When the last initiation or response was sent."""
     _attempts: int = 0
     """Retries in this series of initiations."""
     _last_wanted: int = 0
-    """`Stamps.wanted` at the last look."""
+    """`Stamps.wanted` when it was last read."""
     _keepalive_sent: int | None = None
-    """`Stamps.sent` after a passive keepalive that another shall follow."""
+    """`Stamps.sent` after a passive keepalive that must be followed by another."""
 
     def __post_init__(self) -> None:
         self._cookies = Cookies(self.public_key)
 
-    # Life: configuration, up and down.
+    # Configuration, up and down.
 
     def start(self, now: Now) -> None:
-        """The interface came up, or the device got a key."""
+        """Begins to send, when the interface comes up or the device gets a key."""
         if self.persistent_keepalive:
             self._send_keepalive()
             self._arm(Timer.PERSISTENT_KEEPALIVE, now.boot + self.persistent_keepalive * SECOND)
@@ -119,46 +119,49 @@ class Peer:
             self._begin_series(now)
 
     def stop(self) -> None:
-        """The interface went down: timers stop, keys go, and the next up need not wait 5 s."""
+        """Stops all timers and wipes all keys when the interface goes down.
+
+        The next `start` may initiate at once, without the wait of 5 s.
+        """
         plane = self.shared.plane
         self._disconnect("down")
-        plane.take_unreported(self.id)  # An armed bit whose deadline goes would stay.
+        plane.take_unreported(self.id)  # Clears the bit, whose deadline is cancelled below.
         plane.wipe(self.id)
         plane.purge(self.id)
         self._drop_handshake()
         self.shared.timers.cancel_all(self.id)
         for kind in PlaneEvent.DATA_SENT, PlaneEvent.DATA_RECEIVED:
-            while not self._disarm(kind):  # A stamp that moves later would find no deadline.
+            while not self._disarm(kind):  # An armed event would have no deadline.
                 pass
         self._last_sent, self._attempts = _LONG_AGO, 0
         self._keepalive_sent, self.wants_handshake = None, False
 
     def forget(self) -> None:
-        """The peer is no longer one of the device's."""
+        """Ends everything of this peer, which is removed from the device."""
         self._disconnect("removed")
         self.shared.timers.cancel_all(self.id)
         self._drop_handshake()
         self.shared.plane.remove_peer(self.id)
 
     def renew_identity(self) -> None:
-        """The device's own key is another: nothing that rests on the old one is sent any more."""
+        """Stops using everything that depends on the device's old private key."""
         self._static_static, self._knows_static_static = None, False
         self._end_sessions()
 
-    def begin_anew(self, now: Now) -> None:
-        """A copy of us may have the same sessions, and the same handshake in flight."""
+    def restart(self, now: Now) -> None:
+        """Ends sessions and the pending handshake, as a copy of this machine may have the same."""
         self._end_sessions()
         if self.wants_handshake:
             self._begin_series(now)
 
     def _end_sessions(self) -> None:
-        """They receive, but send no more; the next packet begins a handshake, at once."""
+        """Stops sending in all sessions; they still receive. The next packet starts a handshake."""
         self._drop_handshake()
         self._last_sent = _LONG_AGO
         self.shared.plane.expire(self.id)
 
     def zero_keys(self) -> None:
-        """No key is left; the next packet, or a retry that was due, begins a handshake."""
+        """Wipes all keys. The next packet, or a pending retry, starts a handshake."""
         self.shared.timers.cancel(self.id, Timer.ZERO_KEYS)
         self._drop_handshake()
         self.shared.plane.wipe(self.id)
@@ -175,7 +178,7 @@ class Peer:
             self._look_at_persistent_keepalive(now)
 
     def static_static(self) -> SharedSecret | None:
-        """DH(S_priv, S_pub) of this peer, computed once; None for a low-order key."""
+        """Returns DH(S_priv, S_pub), which is computed once; None if the key is of low order."""
         if not self._knows_static_static and self.shared.identity is not None:
             self._static_static = self.shared.identity.private.exchange(self.public_key)
             self._knows_static_static = True
@@ -184,7 +187,7 @@ class Peer:
     # Messages.
 
     def answer(self, initiated: noise.Initiated, source: Endpoint, now: Now) -> None:
-        """Judges whether an authenticated initiation is fresh, and responds (§5.1, §5.4.3)."""
+        """Responds to an authenticated initiation if it is fresh (§5.1, §5.4.3)."""
         too_soon = now.boot - self._last_consumed < SECOND // INITIATIONS_PER_SECOND
         stale = initiated.timestamp <= self._greatest_timestamp
         if stale:
@@ -196,12 +199,13 @@ class Peer:
         plane.count_received(self.id, INITIATION_SIZE)
         self._follow(source)
         self._step("initiation received")
-        # Two answers that nobody heard: the peer's way here may be none back. Each third leaves as
-        # the host would send it, and the peer follows.
+        # Two responses were not confirmed: the address and interface that the peer wrote to may
+        # have no way back. So each third response leaves by the host's own route.
         if self._unconfirmed() % 3 == 2:
             plane.forget_sources(self.id)
-        # The kernel forgets an initiation of its own now, so that two who initiate at once answer
-        # each other in vain, again and again where the way is long. One of the two must insist.
+        # The kernel drops its own pending initiation here. Two peers that initiate at the same
+        # time then void each other's handshake, repeatedly if the latency is high. So one of the
+        # two, by its public key, keeps its initiation.
         identity = self.shared.identity
         if identity is None or identity.public < self.public_key:
             self._drop_handshake()
@@ -219,7 +223,7 @@ class Peer:
         self._step("response sent")
 
     def complete(self, response: Response, source: Endpoint, now: Now) -> None:
-        """Consumes the response to an initiation in flight, which makes a session (§5.4.5)."""
+        """Consumes the response to the pending initiation, which makes a session (§5.4.5)."""
         handshake, identity, plane = self._handshake, self.shared.identity, self.shared.plane
         if handshake is None or identity is None or handshake.index != response.receiver:
             return
@@ -230,18 +234,18 @@ class Peer:
         plane.count_received(self.id, RESPONSE_SIZE)
         self._step("response received")
         self._follow(source)
-        self._handshake = None  # Its index is the session's now.
+        self._handshake = None  # Its index now belongs to the session.
         if self._index != handshake.index:
             self._unclaim(handshake.index)
         _, sent = plane.transfer(self.id)
         self._install(state, True, handshake.index, response.sender, now)
         self._finish_series(True, now)
-        # The responder may not send before it hears from us: with nothing staged, a keepalive.
+        # The responder may not send before it receives data: with nothing staged, a keepalive.
         if plane.transfer(self.id)[1] == sent:
             self._send_keepalive()
 
     def keep_cookie(self, reply: CookieReply, now: Now) -> None:
-        """The next message carries it, at its own time: a cookie reply proves no endpoint."""
+        """Keeps the cookie for the next message. Sends nothing: a cookie proves no endpoint."""
         if self._cookies.consume(reply, now.boot):
             self._note("cookie_reply", now)
             self._step("cookie received")
@@ -250,22 +254,22 @@ class Peer:
 
     def handle(self, event: PlaneEvent, now: Now) -> None:
         if event is PlaneEvent.HANDSHAKE_WANTED:
-            # 0 if a session has met the wish while the event waited.
+            # 0 if a session was made while the event was waiting.
             if wanted := self._stamps().wanted:
                 self._last_wanted, self.wants_handshake = wanted, True
                 self._begin_series(now)
         elif event is PlaneEvent.SESSION_CONFIRMED:
             self._finish_series(False, now)
         elif event is PlaneEvent.UNREPORTED:
-            # Else it stays armed until the deadline: a peer that moves to and fro is told once a
-            # second, and where it came to rest.
+            # Else the event stays armed until the deadline: the moves of a peer that roams all the
+            # time are reported once a second, with the last endpoint.
             if not self.shared.timers.is_set(self.id, Timer.UNREPORTED):
                 self._tell_unreported(now)
         elif not self.shared.up:
             while not self._disarm(event):
                 pass
-        # The stamp is 0 again if an answer was quicker than this event. All the same, the event
-        # stays armed until the deadline: so a ping-pong causes one per deadline, not one per ping.
+        # The stamp is 0 again if an answer came before this event was handled. The event stays
+        # armed until the deadline all the same: pings cause one event per deadline, not one each.
         elif event is PlaneEvent.DATA_SENT:
             self._watch_data_sent(self._stamps().data_sent or now.boot)
         elif event is PlaneEvent.DATA_RECEIVED:
@@ -274,7 +278,7 @@ class Peer:
     # Deadlines.
 
     def expire(self, timer: Timer, now: Now) -> None:
-        """What to do now that a deadline has passed."""
+        """Acts on a deadline that has passed."""
         match timer:
             case Timer.RETRANSMIT:
                 self._retransmit(now)
@@ -328,7 +332,7 @@ class Peer:
             stamps = self._stamps()
             since = stamps.data_received
             if self._keepalive_sent is not None:
-                # The second keepalive: due unless anything was sent after the first.
+                # The second keepalive is due unless something was sent after the first.
                 due = stamps.sent == self._keepalive_sent
                 again = since != 0
             else:
@@ -376,7 +380,7 @@ class Peer:
         notes = self.notes or {}
         for what in _OF_A_HANDSHAKE:
             notes.pop(what, None)
-        if not self.shared.up:  # The event was late.
+        if not self.shared.up:  # The event came after the interface went down.
             return
         made = Rekeyed if self.connected else HandshakeCompleted
         self._tell(lambda key, at: made(key, at, initiator))
@@ -385,7 +389,7 @@ class Peer:
             self._tell(Connected)
 
     def _initiate(self, now: Now) -> bool:
-        """Sends an initiation, or sees to it that one follows as soon as it may (§6.1)."""
+        """Sends an initiation, or schedules one for the earliest time allowed (§6.1)."""
         plane, identity, timing = self.shared.plane, self.shared.identity, self.shared.timing
         if not self.shared.up or identity is None:
             return False
@@ -399,7 +403,7 @@ class Peer:
         self._drop_handshake()
         static_static = self.static_static()
         if static_static is None:
-            return True  # A low-order key: the series runs out in silence.
+            return True  # A low-order key: nothing is sent, and the series gives up in time.
         index = plane.reserve(self.id)
         created = noise.create_initiation(
             identity,
@@ -448,7 +452,7 @@ class Peer:
             self._unclaim(self._index)
             self._index = None
 
-    # What an operator may want to know.
+    # Notes and events for the operator.
 
     def _note(self, what: str, now: Now) -> int:
         if self.notes is None:
@@ -461,7 +465,7 @@ class Peer:
         self._tell(lambda key, at: HandshakeStep(key, at, step, number))
 
     def _tell(self, event: Callable[[str, str | None], PeerEvent]) -> None:
-        """Makes the event, of this peer at its endpoint, if somebody listens."""
+        """Reports an event of this peer if there is an observer."""
         if self.shared.observe is not None:
             endpoint = self.shared.plane.endpoint(self.id)
             self.shared.observe(event(base64_text(self.public_key), endpoint and str(endpoint)))
@@ -484,7 +488,7 @@ class Peer:
             self._tell(lambda key, at: Disconnected(key, at, reason))
 
     def _follow(self, source: Endpoint) -> None:
-        """An authenticated handshake message came from there."""
+        """Sets the endpoint to the source of an authenticated handshake message."""
         plane = self.shared.plane
         before = plane.endpoint(self.id) if self.shared.observe is not None else None
         plane.set_endpoint(self.id, source)
@@ -499,7 +503,7 @@ class Peer:
         self._step("keepalive")
 
     def _unconfirmed(self) -> int:
-        """How many responses of ours, one after the other, have led to no session."""
+        """Returns how many responses in a row have led to no session."""
         return (self.notes or {}).get("unconfirmed_response", Note(0, 0, 0)).number
 
     def _stamps(self) -> Stamps:
@@ -512,7 +516,7 @@ class Peer:
         return self.shared.entropy.uniform(self.shared.timing.max_jitter + 1)
 
     def _disarm(self, kind: PlaneEvent) -> bool:
-        """Clears an armed event whatever its stamp; False if the stamp moves under our eyes."""
+        """Clears an armed event with its present stamp; False if the stamp moved meanwhile."""
         stamps = self._stamps()
         stamp = stamps.data_sent if kind is PlaneEvent.DATA_SENT else stamps.data_received
         return self.shared.plane.disarm(self.id, kind, stamp)

@@ -1,8 +1,9 @@
-"""What the protocol asks of a data plane, and what a plane tells it.
+"""The interface between the protocol and a data plane.
 
-`_native.Plane` carries real packets; `tests/sim/plane.py` is the same in Python, under a virtual
-clock: the executable specification. The plane keeps what must hold for every packet even while
-Python is busy (counters, replay window, limits, session slots, roaming); it decides nothing else.
+`_native.Plane` carries real packets. `tests/sim/plane.py` does the same in Python under a virtual
+clock and is the executable specification. The plane enforces what must hold for every packet even
+while Python is busy: counters, replay window, limits, session slots, roaming. It decides nothing
+else.
 """
 
 from enum import IntEnum
@@ -12,116 +13,129 @@ from wiresnake._native import Endpoint, PrivateKey, Session
 
 
 class PlaneEvent(IntEnum):
-    """What a plane reports of a peer.
+    """An event that the plane posts for the protocol.
 
-    The first three, UNREPORTED and SOURCE_MOVED are armed: a plane posts one only while its bit is
-    clear, and sets it. So a peer causes at most one of each kind per deadline, whatever its packet
-    rate. Until the bit is cleared again, only the stamp moves.
+    The first three, UNREPORTED and SOURCE_MOVED are armed: the plane posts one only while its bit
+    is clear, and then sets the bit. So a peer causes at most one of each kind per deadline, at any
+    packet rate. Until the bit is cleared again, only the stamp changes.
     """
 
     HANDSHAKE_WANTED = 0
-    """A packet was staged for want of a session, or the session in use is due for a rekey.
+    """A packet was staged because there is no session, or the current session is due for a rekey.
 
     `install` as initiator, a confirmed session, `wipe` and `purge` clear the bit."""
     DATA_SENT = 1
-    """Data left and nothing has come back yet: `Stamps.data_sent` went from 0. `disarm` clears."""
+    """Data left and nothing has come back yet: `Stamps.data_sent` is no longer 0.
+
+    `disarm` clears the bit."""
     DATA_RECEIVED = 2
-    """Data came and nothing has left yet: `Stamps.data_received` went from 0. `disarm` clears."""
+    """Data came and nothing has left yet: `Stamps.data_received` is no longer 0.
+
+    `disarm` clears the bit."""
     SESSION_CONFIRMED = 3
-    """The first authenticated message of a session that we answered: next became current."""
+    """The first authenticated message of a session as responder came: next became current."""
     UNREPORTED = 4
-    """What no timer needs but a subscriber wants to hear, while `watch` is on;
-    `take_unreported` clears."""
+    """There is news for `take_unreported`, which clears the bit. Only while `watch` is on."""
     TUN_LOST = 5
-    """The TUN device is gone; the peer is 0 and means nothing."""
+    """The TUN device is gone. The peer is 0."""
     THREAD_LOST = 6
-    """A thread of the plane has failed too often: it can carry no more. The peer is 0."""
+    """A thread of the plane has failed too often and was not restarted. The peer is 0."""
     PANIC = 7
-    """Rust panicked, which is a bug, and went on without what it had in hand: `take_panics` says
-    where. The peer is 0."""
+    """Rust panicked, which is a bug, and dropped the packets that it was working on. `take_panics`
+    says where. The peer is 0."""
     SOURCE_MOVED = 8
-    """Data came in by another address or interface, or from another endpoint; armed, too."""
+    """Data came in by another address or interface, or from another endpoint. Armed, too."""
 
 
 class Stamps(NamedTuple):
-    """When things last happened to a peer, in ns of CLOCK_BOOTTIME; 0 is never or not any more."""
+    """When things last happened to a peer, in ns of CLOCK_BOOTTIME; 0 is never, or cleared."""
 
     data_sent: int
-    """First data sent since anything authenticated was received."""
+    """First data sent since the last authenticated message received."""
     data_received: int
-    """First data received since anything authenticated was sent."""
+    """First data received since the last authenticated message sent."""
     last_data_received: int
     wanted: int
     """Last time that a packet wanted a handshake; 0 once the bit of HANDSHAKE_WANTED is cleared."""
     sent: int
-    """Last authenticated message sent, of any type but a cookie reply."""
+    """Last authenticated message sent, of any type except a cookie reply."""
     received: int
     """Last authenticated message received."""
 
 
 class Entropy(Protocol):
-    """Randomness, injected so that a simulation can repeat itself."""
+    """A source of randomness. It is passed in, so that a simulation can be repeated."""
 
     def private_key(self) -> PrivateKey: ...
     def uniform(self, limit: int) -> int: ...
 
 
 class Plane(Protocol):
-    """A data plane, as far as the protocol needs one. Peers are the plane's own small integers;
-    every method of an unknown peer is a KeyError."""
+    """The part of a data plane that the protocol uses.
+
+    A peer is a small integer that the plane chose. Methods raise KeyError for an unknown peer.
+    """
 
     def set_identity(self, public: bytes | None) -> None:
-        """Own public key for the gate; None lets no handshake message pass."""
+        """Sets the device's public key for the gate; with None no handshake message passes."""
 
     def add_peer(self) -> int: ...
 
     def remove_peer(self, peer: int) -> None:
-        """Forgets the peer, its sessions and staged packets. Its allowed IPs must be disallowed
-        before, and its reserved indices released."""
+        """Removes the peer with its sessions and staged packets.
+
+        Its allowed IPs must be disallowed and its reserved indices released before.
+        """
 
     def set_endpoint(self, peer: int, endpoint: Endpoint | None) -> None: ...
 
     def endpoint(self, peer: int) -> Endpoint | None: ...
 
     def watch(self, watched: bool) -> None:
-        """Whether UNREPORTED is posted."""
+        """Turns the event UNREPORTED on or off."""
 
     def take_unreported(
         self, peer: int
     ) -> tuple[Endpoint | None, tuple[int, str] | None, tuple[int, int] | None]:
-        """What has not been told yet: whence data moved the endpoint; count and last one of inner
-        sources that are not the peer's, and of failed sends (errno), each once a second."""
+        """Returns and clears what was not reported yet.
+
+        First the endpoint that the peer had before data moved it; then the count and the last
+        inner source that is not among its allowed IPs; then the count and the errno of failed
+        sends. The last two come at most once a second.
+        """
 
     def forget_sources(self, peer: int | None) -> None:
-        """Lets the host choose whence it sends to the peer, until the peer is heard again. None: to
-        every peer, as the circumstances have changed; then what stuck is only to be judged anew."""
+        """Lets the host choose the source address for the peer until the peer is heard again.
+
+        With None, for a change that affects all peers, the sources stay but must be checked again.
+        """
 
     def allow(self, peer: int, prefix: bytes, length: int) -> None:
-        """Routes prefix/length (4 or 16 bytes, host bits zero) to the peer, and to no other."""
+        """Routes prefix/length (4 or 16 bytes, host bits zero) to this peer only."""
 
     def disallow(self, prefix: bytes, length: int) -> None:
-        """Removes the route; nothing happens if there is none."""
+        """Removes the route, if there is one."""
 
     def reserve(self, peer: int) -> int:
-        """A fresh random receiver index that now leads to this peer."""
+        """Returns a new random receiver index, which now leads to this peer."""
 
     def release(self, index: int) -> None:
-        """Frees a reserved index that no session took."""
+        """Frees a reserved index that no session uses."""
 
     def install(self, peer: int, session: Session) -> None:
-        """Puts the session at its reserved local index.
+        """Installs the session at its reserved local index.
 
-        As initiator: it becomes current, what was next (else current) becomes previous, and
-        staged packets leave. As responder: it becomes next, and previous and the old next are
-        wiped; the first authenticated message makes it current (and posts SESSION_CONFIRMED).
-        That message is counted as received before what is staged leaves.
+        As initiator: the session becomes current, next (or else current) becomes previous, and
+        staged packets leave. As responder: the session becomes next, and previous and the old
+        next are wiped; the first authenticated message makes it current and posts
+        SESSION_CONFIRMED. That message is counted as received before staged packets leave.
         """
 
     def expire(self, peer: int) -> None:
-        """The sessions receive still, but no longer send (the device's key has changed)."""
+        """Stops sending in the peer's sessions, which still receive."""
 
     def wipe(self, peer: int) -> None:
-        """Wipes all the peer's sessions; the staged packets stay."""
+        """Wipes all sessions of the peer; staged packets stay."""
 
     def purge(self, peer: int) -> None:
         """Drops the peer's staged packets."""
@@ -129,26 +143,28 @@ class Plane(Protocol):
     def send(self, peer: int, message: bytes) -> None:
         """Sends a handshake message (TOS 0x88) to the peer's endpoint, if it has one.
 
-        Counts as authenticated and sent: moves `Stamps.sent`, clears `Stamps.data_received`.
+        It counts as an authenticated message: sets `Stamps.sent`, clears `Stamps.data_received`.
         """
 
     def send_staged(self, peer: int) -> None:
-        """Sends what is staged, if there is a session; else wants a handshake if any is staged."""
+        """Sends the staged packets, or posts HANDSHAKE_WANTED if there is no session for them."""
 
     def send_keepalive(self, peer: int) -> None:
-        """Stages an empty packet if nothing is staged, then sends what is staged."""
+        """Sends the staged packets, or an empty packet if none is staged."""
 
     def count_received(self, peer: int, length: int) -> None:
-        """An authenticated handshake message of that length came: moves `Stamps.received`,
-        clears `Stamps.data_sent`, adds to the peer's received bytes."""
+        """Counts an authenticated handshake message of `length` bytes as received.
+
+        Sets `Stamps.received`, clears `Stamps.data_sent`, adds to the peer's received bytes.
+        """
 
     def stamps(self, peer: int) -> tuple[int, int, int, int, int, int]:
-        """The fields of `Stamps`."""
+        """Returns the fields of `Stamps`."""
 
     def disarm(self, peer: int, kind: int, stamp: int) -> bool:
         """Clears stamp and bit of DATA_SENT or DATA_RECEIVED; False if the stamp moved meanwhile.
 
-        The comparison is with data_sent, or data_received."""
+        `stamp` is the expected value of data_sent or data_received."""
 
     def transfer(self, peer: int) -> tuple[int, int]:
-        """Bytes received and sent, as the outer UDP payload's length."""
+        """Returns the bytes received and sent, as lengths of the outer UDP payload."""

@@ -1,7 +1,6 @@
-"""When to look at a peer again, and why (§6; kernel timers.c).
+"""The deadlines of all peers (§6; kernel timers.c).
 
-A deadline is no promise that something happens: it is the moment at which a peer looks at the
-plane's stamps, and then acts, moves the deadline, or lets it go.
+At a deadline a peer reads the plane's stamps. Then it acts, sets a later deadline, or does nothing.
 """
 
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from typing import NamedTuple
 
 
 class Now(NamedTuple):
-    """The time, in ns, by the two clocks that matter."""
+    """The time in ns, by two clocks."""
 
     boot: int
-    """CLOCK_BOOTTIME: it counts suspend and never steps. All ages and deadlines are of it."""
+    """CLOCK_BOOTTIME, which counts suspend and never steps. For all ages and deadlines."""
     wall: int
-    """CLOCK_REALTIME since 1970: for TAI64N, and to tell the user when. Nothing else."""
+    """CLOCK_REALTIME, since 1970. Only for TAI64N and for times shown to the user."""
 
 
 class Timer(IntEnum):
@@ -27,13 +26,13 @@ class Timer(IntEnum):
     NEW_HANDSHAKE = 1
     """keepalive_timeout + rekey_timeout + jitter after data was sent and nothing came back."""
     KEEPALIVE = 2
-    """keepalive_timeout after data was received and nothing was sent: say that we live."""
+    """keepalive_timeout after data was received and nothing was sent: send a keepalive."""
     PERSISTENT_KEEPALIVE = 3
-    """The peer's interval after anything authenticated was sent or received."""
+    """The peer's interval after the last authenticated message sent or received."""
     ZERO_KEYS = 4
-    """3 * reject_after_time after the last session: forget every key."""
+    """3 * reject_after_time after the last session was made: wipe all keys."""
     UNREPORTED = 5
-    """A second after a subscriber was told that the peer roamed: what else there is to tell."""
+    """A second after an event reported that the peer roamed: report what has happened since."""
 
     @property
     def reason(self) -> str:
@@ -41,7 +40,7 @@ class Timer(IntEnum):
 
 
 class Timers:
-    """The deadlines of all peers: a heap with lazy deletion. A peer without any costs nothing."""
+    """The deadlines of all peers, in a heap with lazy deletion."""
 
     def __init__(self) -> None:
         self._deadlines: dict[int, int] = {}
@@ -51,7 +50,7 @@ class Timers:
         key = peer * len(Timer) + timer
         self._deadlines[key] = deadline
         heappush(self._heap, (deadline, key))
-        # A peer that shakes hands 50 times a second must not fill the heap with what is dead.
+        # 50 handshakes a second must not fill the heap with deadlines that were replaced.
         if len(self._heap) > 2 * len(self._deadlines) + 64:
             self._heap = [(deadline, key) for key, deadline in self._deadlines.items()]
             heapify(self._heap)
@@ -67,7 +66,7 @@ class Timers:
             self.cancel(peer, timer)
 
     def next(self) -> tuple[int, str] | None:
-        """The earliest deadline and its reason."""
+        """Returns the earliest deadline and its reason."""
         while self._heap:
             deadline, key = self._heap[0]
             if self._deadlines.get(key) == deadline:
@@ -76,7 +75,7 @@ class Timers:
         return None
 
     def expired(self, now: int) -> Iterator[tuple[int, Timer]]:
-        """Takes out what has passed, earliest first. A deadline set meanwhile may wait a turn."""
+        """Removes and yields passed deadlines, earliest first. New ones may wait for the next."""
         for _ in range(len(self._heap)):
             if not self._heap or self._heap[0][0] > now:
                 return

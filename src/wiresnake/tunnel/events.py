@@ -1,6 +1,6 @@
-"""What happens to peers, for all who listen: one short list, which each reads at its own pace.
+"""The latest events, in one short list that every subscriber reads at its own pace.
 
-A reader that does not read delays nobody, takes no memory, and is told how much it has missed.
+A slow reader delays nobody and takes no memory. It gets the number of events that it missed.
 """
 
 import asyncio
@@ -14,56 +14,62 @@ from wiresnake.events import Event, EventsLost, HandshakeStep, PeerEvent
 from wiresnake.protocol.peer import Observer
 
 _KEPT = 4096
-"""Events, of some 200 bytes each."""
+"""Events, about 200 bytes each."""
 _AT_ONCE = 64
 
 
-Told = tuple[int, Event]
-"""An event, and when it was, in ns since 1970."""
+Timed = tuple[int, Event]
+"""The time of an event, in ns since 1970, and the event."""
 
 
 class Events:
-    """The last events, while anybody listens; `observe` is told whether anybody does."""
+    """Keeps the latest events while there are subscribers.
+
+    `observe` gets the observer that the device must call, or None while nobody listens.
+    """
 
     def __init__(self, observe: Callable[[Observer | None], None]) -> None:
         self._observe = observe
         self._subscribers = 0
-        self._recent: deque[Told] = deque(maxlen=_KEPT)
+        self._recent: deque[Timed] = deque(maxlen=_KEPT)
         self._total = 0
-        """How many there ever were."""
+        """How many events were kept since the start."""
         self._ended = False
         self._log: Callable[[PeerEvent], None] | None = None
         self._news = asyncio.Event()
 
     def subscribe(self) -> "Subscription":
-        """Events are made as long as it is open."""
+        """Opens a subscription. Events are made while one is open."""
         self._subscribers += 1
         self._observe(self._publish)
         return Subscription(self)
 
     def log(self, log: Callable[[PeerEvent], None]) -> None:
-        """It hears of all, and of each step of a handshake too."""
+        """Passes all events to `log` from now on, each `HandshakeStep` too."""
         self._log = log
         self._observe(self._publish)
 
     def end(self) -> None:
-        """There will be no more: readers come to their end."""
+        """Ends all subscriptions once their readers have read the rest."""
         self._ended = True
         self._news.set()
 
-    async def after(self, place: int) -> tuple[list[Told], int]:
-        """What comes behind `place`, some of it, and where that ends; nothing at the end."""
+    async def after(self, place: int) -> tuple[list[Timed], int]:
+        """Waits for events after `place`; returns some of them and the place where they end.
+
+        Returns an empty list after `end`.
+        """
         await asyncio.sleep(0)
         while place == self._total and not self._ended:
             self._news.clear()
             await self._news.wait()
         first = self._total - len(self._recent)
-        told: list[Told] = []
+        events: list[Timed] = []
         if place < first:
-            told.append((time.time_ns(), EventsLost(first - place)))
+            events.append((time.time_ns(), EventsLost(first - place)))
             place = first
-        told += islice(self._recent, place - first, place - first + _AT_ONCE)
-        return told, min(place + _AT_ONCE, self._total)
+        events += islice(self._recent, place - first, place - first + _AT_ONCE)
+        return events, min(place + _AT_ONCE, self._total)
 
     def leave(self) -> None:
         self._subscribers -= 1
@@ -82,8 +88,10 @@ class Events:
 
 
 class Subscription:
-    """What happens from now on, to be iterated over by one reader. It ends with the tunnel; whoever
-    leaves earlier closes it, or forgets it."""
+    """The events from now on, for one reader, which iterates with `async for`.
+
+    It ends with the tunnel. A reader that leaves earlier closes it, or just drops it.
+    """
 
     def __init__(self, events: Events) -> None:
         self._events, self._place = events, events._total
@@ -92,13 +100,13 @@ class Subscription:
         self._leave.atexit = False
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Ends the subscription. It is safe to call twice."""
         self._leave()
 
-    async def read(self) -> list[Told]:
-        """What has come since, a few; waits for the first. Nothing once the tunnel has ended."""
-        told, self._place = await self._events.after(self._place)
-        return told
+    async def read(self) -> list[Timed]:
+        """Waits for the next events and returns a few; an empty list once the tunnel has ended."""
+        events, self._place = await self._events.after(self._place)
+        return events
 
     def __aiter__(self) -> "Subscription":
         return self

@@ -1,6 +1,6 @@
-"""What a tunnel needs of the world, to be handed in: the machine, and a plane that carries packets.
+"""What a tunnel needs from outside, and is passed in: the machine, and a plane for its packets.
 
-Others than the real ones are for tests, and for a process that has no rights of its own.
+Tests pass in others than the real ones, as does a process without privileges.
 """
 
 import time
@@ -20,20 +20,20 @@ from wiresnake.tunnel.routes import Flow, Routes
 
 
 class Watch(Protocol):
-    """Calls what it was given, until it is closed."""
+    """Calls its callbacks until it is closed."""
 
     def close(self) -> None: ...
 
 
 class RouteWatch(Watch, Protocol):
-    """Keeps what sticks to peers' datagrams right: see `Routes`."""
+    """Keeps the sticky sources of peers up to date: see `Routes`."""
 
     def settle(self, peer: int) -> None: ...
     def moved(self, peer: int) -> None: ...
 
 
 class Plane(plane.Plane, Protocol):
-    """A data plane that is joined to a machine: see `_native.Plane`."""
+    """A data plane that is connected to a machine: see `_native.Plane`."""
 
     @property
     def event_fd(self) -> int: ...
@@ -60,7 +60,7 @@ class Plane(plane.Plane, Protocol):
 
 
 def now() -> Now:
-    """Both clocks: the one that counts suspend for the protocol, the wall's for timestamps."""
+    """Reads both clocks: CLOCK_BOOTTIME for the protocol, the wall clock for timestamps."""
     return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
 
 
@@ -70,9 +70,9 @@ class Host:
 
     open_tun: Callable[[str], tun.Tun] = tun.create
     configure_link: Callable[[str, Sequence[str], int | None], int] = link.configure
-    """Gives the interface addresses and an MTU, or leaves its own, and brings it up; its MTU."""
+    """Gives the interface its addresses and MTU (None keeps it), brings it up, returns its MTU."""
     open_sockets: Callable[[int, int], udp.Sockets] = udp.open_sockets
-    """For a port and a mark."""
+    """Opens the UDP sockets with a port and a mark."""
     watch_link: Callable[[int, Callable[[bool, int], None], Callable[[], None]], Watch] = LinkWatch
     watch_sleep: Callable[[Callable[[], None]], Watch] = SleepWatch
     watch_generation: Callable[[Callable[[], None]], Watch] = GenerationWatch

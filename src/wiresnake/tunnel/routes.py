@@ -1,13 +1,13 @@
-"""Keeps what sticks to a peer's datagrams as the host's routes have it (the sticky source).
+"""Keeps the sticky source of each peer in line with the host's routes.
 
-What is sent to a peer leaves from the address that the peer wrote to, and by the interface too if
-that is another than the host would choose and has a route: a host with two uplinks answers by the
-one that was asked. So the kernel is asked (RTM_GETROUTE) once as the source of a peer becomes
-another, and once for each after routes, rules, addresses or links have changed; nothing is
-forgotten for a change elsewhere. The kernel's WireGuard (socket.c) looks up the route of each
-packet instead, and wireguard-go (sticky_linux.go) asks as we do.
+Datagrams to a peer leave from the address that the peer wrote to. They also leave by the interface
+on which it wrote, if the host would choose another one and this one has a route: a host with two
+uplinks answers on the uplink that was used. So the kernel is asked (RTM_GETROUTE) once when the
+source of a peer changes, and once per peer after routes, rules, addresses or links have changed. A
+change elsewhere discards nothing. The kernel's WireGuard (socket.c) looks up the route of each
+packet instead; wireguard-go (sticky_linux.go) asks as this module does.
 
-All netlink sockets stay in the namespace of birth, as the UDP sockets do.
+All netlink sockets stay in the network namespace where they were opened, as the UDP sockets do.
 """
 
 import asyncio
@@ -28,54 +28,57 @@ from wiresnake.linux.rtnetlink import FIB_MATCH, NEW_ADDRESS, Group, read_route,
 _NO_ROUTE = (errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.ENODEV)
 
 _HEARD_BYTES = 1 << 13
-"""Room for few messages: a flood overflows it, and that says all we want to know."""
+"""Room for few messages. A flood overflows it, which also says that something has changed."""
 _GATHER = 0.02
-"""Seconds from the first message to the questions: changes come in company."""
+"""Seconds from the first message to the questions, as changes come in groups."""
 _REST, _LONGEST_REST = 0.2, 2.0
 _SHARE = 10
-"""After the questions it is deaf for ten times the processor time that they took, for 0.2 s at
-least and 2 s at most: where routes change all the time, they take a tenth of a processor with up
-to 5,000 peers, and more with more. Another way out is found after the rest and the round of
-questions that follows it. What `moved` asks for takes a tenth, too."""
+"""After a round of questions no messages are read for ten times the CPU time that it took, for
+0.2 s at least and 2 s at most. If routes change all the time, this takes a tenth of a CPU with up
+to 5,000 peers, and more with more. A new way out is found in the round that follows the pause. The
+questions for `moved` take a tenth of a CPU, too."""
 _TOGETHER = 100
-"""Peers asked for at once, in 3 ms."""
+"""Peers per batch of questions, which takes 3 ms."""
 
 
 Answer = memoryview | Refused | None
 
 
 class Hold(IntEnum):
-    """What of a source sticks. Bit 0, the address, and bit 1, the interface, are the plane's."""
+    """Which parts of a source stick. Bit 0, the address, and bit 1, the interface, are the plane's.
+
+    The other bits are for `judge`.
+    """
 
     UNASKED = 0b00001
     ROUTED = 0b00101
-    """The host's own way from that address leads out by the interface."""
+    """The host's own route from that address leaves by the interface."""
     PINNED = 0b00111
-    """It leads out by another, but there is a route by the interface."""
+    """The host's own route leaves by another interface, but there is a route by this one."""
     FACING = 0b00110
-    """As PINNED, and the interface alone makes the kernel choose the address. IPv6 looks no further
-    than the best route for a given source."""
+    """As PINNED, but only the interface is given, and the kernel then chooses the right address.
+    For IPv6, which considers only the best route if the source is given."""
     ALONE = 0b01001
     """Only other interfaces have a route."""
     LEFT = 0b00100
-    """It was ROUTED and is no more: the host has chosen another way, and we go along."""
+    """It was ROUTED, but the host has chosen another route since, which is used."""
     LOST = 0b01000
-    """No way from that address, or it was PINNED and its route is gone."""
+    """There is no route from that address, or it was PINNED and its route is gone."""
     STALE = 0b10000000
-    """A bit of the plane's: the rest was right before the mark or the sockets changed."""
+    """Set by the plane: the other bits were right before the mark or the sockets changed."""
 
 
 class Flow(NamedTuple):
-    """What the device's datagrams have in common, as rules may look at it."""
+    """The properties of all datagrams of a device that routing rules may depend on."""
 
     mark: int
     port: int
     interface: int
-    """The one that the sockets are bound to, or 0."""
+    """The interface that the sockets are bound to, or 0."""
 
 
 class Plane(Protocol):
-    """What is needed of the data plane."""
+    """The part of the data plane that `Routes` uses."""
 
     def take_source(self, peer: int) -> Endpoint | None: ...
     def hold_source(self, peer: int, endpoint: Endpoint, hold: int) -> None: ...
@@ -86,9 +89,12 @@ Way = tuple[bytes, bytes, int, int, int]
 
 
 class Routes:
-    """Asks the kernel as routes change (`peers` then names all of them), as `moved` tells of a
-    peer, soon, and as `settle` does, at once. `flow` is None while there are no sockets. Needs a
-    running loop."""
+    """Asks the kernel for the routes to peers and gives the plane the sources that stick.
+
+    It asks for all peers (`peers`) when routes change, and for one peer when `moved` (soon) or
+    `settle` (at once) is called. `flow` returns None while there are no sockets. It needs a
+    running loop.
+    """
 
     def __init__(
         self, plane: Plane, peers: Callable[[], Iterable[int]], flow: Callable[[], Flow | None]
@@ -113,11 +119,11 @@ class Routes:
         self._kernel.close()
 
     def settle(self, peer: int) -> None:
-        """Asks for a peer whose source is another now."""
+        """Asks at once for a peer whose source has changed."""
         self._ask([peer], {}, unasked=True)
 
     def moved(self, peer: int) -> None:
-        """Data has come from elsewhere; who moves all the time is asked for five times a second."""
+        """Asks soon for a peer whose data came from elsewhere, at most five times a second."""
         self._moved[peer] = None
         if self._resting is None:
             self._look_at_moved()
@@ -140,7 +146,7 @@ class Routes:
             self._looking = self._loop.create_task(self._look())
 
     def _drain(self) -> bool:
-        """Whether anything may lead elsewhere now. The messages do not say more than that."""
+        """Reads all messages. Returns whether any route may have changed."""
         changed = False
         try:
             for _ in range(_TOGETHER):
@@ -167,18 +173,20 @@ class Routes:
                 self._loop.add_reader(self._heard, self._changed)
 
     def _ask(self, peers: list[int], known: dict[Way, int], unasked: bool = False) -> None:
-        """Sees to what sticks for these peers, or for those only of which nobody has asked yet;
-        `known` is what was found out in this round."""
+        """Updates the sources of these peers; with `unasked` only those that were never checked.
+
+        `known` holds the answers of this round.
+        """
         found: list[tuple[int, Endpoint, Way]] = []
         for peer in peers:
             with contextlib.suppress(KeyError):  # It has been removed.
                 endpoint = self._plane.take_source(peer)
                 if endpoint is None or endpoint.scope or (route := endpoint.route) is None:
-                    continue  # A zone has decided already.
+                    continue  # A zone fixes the interface.
                 if not unasked or route[3] == Hold.UNASKED or route[3] & Hold.STALE:
                     found.append((peer, endpoint, (*route, endpoint.port)))
         if (flow := self._flow()) is None:
-            return  # The bits of SOURCE_MOVED are clear, so that the next datagram asks again.
+            return  # The bits of SOURCE_MOVED are clear: the next datagram posts it again.
         if asked := {way for _, _, way in found} - known.keys():
             self._find_out(asked, flow, known)
         for peer, endpoint, way in found:
@@ -200,8 +208,10 @@ class Routes:
 
 
 def judge(way: Way, out: int | None, pin: Hold | None) -> int:
-    """What sticks, by what stuck before, the host's own way out (None: nobody knows) and how the
-    interface can be pinned."""
+    """Returns the new `Hold`, from the old one, the host's own way out and the possible pin.
+
+    `out` is an interface, 0 for none, or None if the kernel did not say.
+    """
     interface, before = way[2], way[3] & ~Hold.STALE
     if out is None:
         return before
@@ -215,7 +225,7 @@ def judge(way: Way, out: int | None, pin: Hold | None) -> int:
 
 
 def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
-    """Which way a datagram takes, left to the host or with what `pin` sends."""
+    """Returns the question which way a datagram takes, by the host's choice or pinned."""
     remote, local, interface, _, port = way
     return way_request(
         remote,
@@ -228,7 +238,7 @@ def question(way: Way, flow: Flow, pin: Hold | None = None) -> Request:
 
 
 def way_out(answer: Answer) -> int | None:
-    """The interface by which a datagram leaves; 0: by none; None: the kernel does not say."""
+    """Reads the interface by which a datagram leaves: 0 is none, None is an unclear answer."""
     if answer is None or isinstance(answer, Refused):
         return 0 if answer is not None and answer.errno in _NO_ROUTE else None
     return read_route(answer).device
@@ -239,15 +249,17 @@ def may_pin(way: Way, out: int | None) -> bool:
 
 
 def pins_of(way: Way, flow: Flow) -> list[tuple[Way, Hold, Request]]:
-    """How the interface might be pinned, the better one first, and what to ask about it."""
+    """Returns the possible pins, the better one first, each with its question to the kernel."""
     holds = [Hold.PINNED] if len(way[0]) == 4 else [Hold.PINNED, Hold.FACING]
     return [(way, hold, question(way, flow, hold)) for hold in holds]
 
 
 def proves(way: Way, hold: Hold, answer: Answer) -> bool:
-    """Whether a datagram that is pinned so takes a real route by the interface, and leaves from the
-    right address. IPv4 without a route takes everybody for a neighbour: only a match in its tables
-    is one. IPv6 takes the interface for a hint."""
+    """Returns whether a pinned datagram has a real route by the interface, from the right address.
+
+    Without a route, IPv4 treats every host as a neighbour, so only a match in its tables counts.
+    IPv6 treats the interface as a hint only.
+    """
     if answer is None or isinstance(answer, Refused):
         return False
     remote, local, interface, _, _ = way

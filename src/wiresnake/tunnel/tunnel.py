@@ -1,8 +1,8 @@
-"""One WireGuard interface of this process: joins the pure device to the world, which is a plane,
-sockets, an interface and a clock, on an asyncio loop.
+"""One WireGuard interface in this process.
 
-It decides nothing of the protocol. Its own decisions are those of the kernel module's device.c
-and socket.c: the interface's state is the device's state, and a port once chosen stays.
+It connects the pure device to a plane, sockets, an interface and a clock, on an asyncio loop. It
+makes no decision of the protocol. Its own decisions are those of the kernel module's device.c and
+socket.c: the device is up while the interface is, and a port once chosen stays.
 """
 
 import asyncio
@@ -35,24 +35,27 @@ from wiresnake.tunnel.host import Host, Plane
 from wiresnake.tunnel.routes import Flow
 
 _SLICE = 5_000_000
-"""Events and handshake messages hold the loop for this many ns at most."""
+"""Events and handshake messages block the loop for at most this many ns."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 5.0
-"""Seconds until sockets that could not be opened are tried again, doubled each time."""
+"""Seconds until opening the sockets is tried again, doubled each time."""
 
 _log = logging.getLogger(__name__)
 
 
 class Tunnel:
-    """A WireGuard interface that lives as long as `async with` lasts, or until somebody deletes it.
+    """A WireGuard interface that exists while its `async with` block runs, or until it is deleted.
 
-    As it is entered the interface is made, gets its addresses and MTU, is brought up, and takes the
-    private key, peers, port and mark. A network that an address of it is in is reached through it,
-    as with any interface. The rest of the host is left alone: no other route is made, and DNS,
-    `Table` and hooks are for `wiresnake up`. Leaving it, in whatever way, takes the interface away.
-    HostError says what the system refuses; ConfigError, that `interface` cannot name one.
+    Entering the block makes the interface, gives it its addresses and MTU, brings it up, and sets
+    private key, peers, port and mark. The kernel routes the networks of its addresses through it,
+    as with any interface. Nothing else on the host changes: there are no other routes, and DNS,
+    `Table` and hooks are only for `wiresnake up`. Leaving the block removes the interface.
 
-    Several tunnels may share a process and a loop. Everything here is for the loop's thread alone.
+    Entering raises HostError if the system refuses something, and ConfigError if `interface` is
+    not a valid name. A tunnel is entered once.
+
+    Several tunnels may share a process and a loop. A tunnel must only be used from its loop's
+    thread.
     """
 
     def __init__(
@@ -66,21 +69,22 @@ class Tunnel:
         entropy: Entropy | None = None,
         housekeep: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing happens before it is entered.
+        """Prepares a tunnel. Nothing happens before it is entered.
 
-        `interface` may be an open TUN device, which is taken over. Without a configuration
-        others bring the interface up, and `apply` says what its peers are. `housekeep` is called
-        between parts of long work, where a process may do what must not hold the loop for long.
+        `interface` is a name, or an open TUN device, which the tunnel then owns. Without `config`
+        the interface must be brought up by others, and `apply` sets its peers. `housekeep` is
+        called between the steps of long work: a process may do its own short work there. The
+        other arguments replace parts of the real machine, for tests.
         """
         self._config, self._interface, self._host = config, interface, host
         self._housekeep = housekeep
         self.plane: Plane = native.Plane() if plane is None else plane
-        """For reports of what is going on, as `device` is: nothing else is to be done with them."""
+        """Only for reports, as `device` is: they must not be changed from outside."""
         entropy = native.Entropy() if entropy is None else entropy
         self.device = Device(self.plane, entropy, timing, self._settle)
         self._sockets: udp.Sockets | None = None
         self._unbound: Defect | None = None
-        """Why there is no socket though the interface is up."""
+        """Why the interface is up without a socket."""
         self._retry: asyncio.TimerHandle | None = None
         self._up = False
         self._port = 0
@@ -89,16 +93,20 @@ class Tunnel:
         self._deadline: int | None = None
         self._events = Events(self.device.observe)
         self._changing, self._flapping = asyncio.Lock(), asyncio.Lock()
-        """Held by a change, and by what an up or a down leads to: keys do not wait for changes."""
+        """The first is held by a change, the second by an up, down or wipe, which do not wait for
+        changes."""
         self._changes: set[asyncio.Task[bool]] = set()
         self._waiting: deque[tuple[int, int]] = deque()
-        """Events of the plane."""
+        """Events of the plane that were not handled yet."""
         self._backlog = False
-        """`_SLICE` was over before the events and messages were."""
+        """`_SLICE` ended before all events and messages were handled."""
         self._opened = ExitStack()
         self._entered = False
         self.closed: asyncio.Future[None]
-        """Done once the interface is gone: deleted by someone, or by `close`; or HostError."""
+        """Done when the interface is gone, deleted by somebody or by `close`.
+
+        Its result is None, or HostError if the tunnel failed.
+        """
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -115,12 +123,12 @@ class Tunnel:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
-        await asyncio.sleep(0)  # What was cancelled ends.
+        await asyncio.sleep(0)  # Lets the cancelled tasks end.
         if kind is None:
             self.closed.result()
 
     def close(self) -> None:
-        """Stops everything; the interface ends with its last descriptor. Safe to call twice."""
+        """Stops everything and removes the interface. It is safe to call twice."""
         self._opened.close()
 
     def _open(self) -> None:
@@ -154,17 +162,18 @@ class Tunnel:
         self._lost()
 
     async def _configure(self, config: Config) -> None:
-        """Up first: so a port that is taken is an error here, and not one that is tried again."""
+        """Brings the interface up before the change, so that a port in use raises an error here."""
         mtu = self._host.configure_link(self._tun.name, config.addresses, config.mtu)
         self._link_changed(True, mtu)
         await self.apply(config.change())
 
     async def apply(self, change: DeviceChange) -> None:
-        """Applies the change whole, or raises HostError (the port, the mark) and applies nothing.
+        """Applies the whole change, or raises HostError and applies nothing.
 
-        The port that is bound already is not bound anew. A whole configuration (one that names
-        a private key) which asks for any port keeps the one it was given: else `wg syncconf` of
-        an unchanged file would move the port each time.
+        HostError means that the system refused the port or the mark, or that the tunnel is not
+        open. A port that is already bound is not bound again. A change with a private key is a
+        whole configuration: if it asks for any port, the chosen port stays. Otherwise each
+        `wg syncconf` of an unchanged file would move the port.
         """
         if not self._entered or self.closed.done():
             raise HostError(errno.ESHUTDOWN, "the tunnel is not open")
@@ -189,7 +198,7 @@ class Tunnel:
         if change.listen_port is not None:
             self._any_port = change.listen_port == 0
         self._fwmark = mark
-        # Whole, even if the client that asked for it is shown the door meanwhile.
+        # The change is finished even if the client that asked for it is disconnected meanwhile.
         steps = self._begin(self.device.configure(change, self._host.clock), self._changing)
         await asyncio.wait((steps,))
         if steps.cancelled():
@@ -199,20 +208,23 @@ class Tunnel:
             raise HostError(errno.EIO, what)
 
     def events(self) -> Subscription:
-        """What happens to peers from now on, for `async for`; it ends as the interface does. Who is
-        more than 4096 events late hears how many are lost."""
+        """Returns the events of all peers from now on, for `async for`.
+
+        It ends with the interface. A reader that falls more than 4096 events behind loses the
+        oldest, and gets `EventsLost` with their number.
+        """
         return self._events.subscribe()
 
     @property
     def status(self) -> DeviceStatus:
-        """The device without its peers, as it is now."""
+        """The present state of the device, without its peers."""
         why = getattr(self._unbound, "errno", None) or errno.EIO if self._unbound else 0
         port, bound = self._port, self._sockets is not None
         return DeviceStatus(self.device.private_key, port, self._fwmark, self._up, bound, why)
 
     @property
     def peers(self) -> tuple[PeerStatus, ...]:
-        """All peers as they are now."""
+        """The present state of all peers, in the order in which they were added."""
         return tuple(
             PeerStatus(
                 base64_text(peer.public_key),
@@ -227,7 +239,7 @@ class Tunnel:
 
     @property
     def offloads(self) -> list[Offload]:
-        """Those in use; without a socket only those of the TUN device."""
+        """The offloads in use; without a socket only those of the TUN device."""
         segment, tcp, udp = self.plane.offloads()
         used = {
             Offload.SEGMENT: segment,
@@ -251,8 +263,11 @@ class Tunnel:
         self._begin(steps, self._flapping)
 
     def _bind(self, pause: float) -> None:
-        """Opens the sockets, or tries again for as long as the interface is up: who has the port
-        may go. It may be ourselves: a thread that sends holds the old ones for some ms."""
+        """Opens the sockets, or tries again later while the interface is up.
+
+        Another program may free the port. It may also be this process: a sending thread keeps the
+        old sockets open for some ms.
+        """
         known = self._unbound and reason(self._unbound)
         try:
             self._attach(self._host.open_sockets(self._port, self._fwmark))
@@ -261,7 +276,7 @@ class Tunnel:
             if (why := reason(error)) != known:
                 _log.error("%s is up without a socket, trying again: %s", self._tun.name, why)
         else:
-            if known:  # As loud as the line that it answers.
+            if known:  # At the level of the line that reported the failure.
                 _log.error("%s has its socket now", self._tun.name)
 
     def _bind_later(self, error: Defect, pause: float = _FIRST_PAUSE) -> None:
@@ -269,7 +284,7 @@ class Tunnel:
         self._retry = self._loop.call_later(pause, self._bind, min(2 * pause, _LONGEST_PAUSE))
 
     def _copied(self) -> None:
-        """Another virtual machine may have our sessions, and must not send with the same nonces."""
+        """Ends all sessions, as a copy of this machine could send with the same nonces."""
         _log.info("this machine was copied or restored: all sessions of %s end", self._tun.name)
         self._begin(self.device.expire(self._host.clock), self._flapping)
 
@@ -280,9 +295,9 @@ class Tunnel:
         return task
 
     async def _carry_out(self, steps: Steps, turn: asyncio.Lock) -> bool:
-        """Takes all steps without holding the loop, after those of the same kind that began before.
+        """Runs all steps without blocking the loop, after earlier ones of the same kind.
 
-        Of defects the first is reported, as each peer may meet one; whether there was none.
+        Returns whether there was no defect. Only the first is reported, as each peer may meet one.
         """
         first: Defect | None = None
         async with turn:
@@ -314,7 +329,7 @@ class Tunnel:
         return Flow(self._fwmark, self._port, sockets.interface) if sockets else None
 
     def _attach(self, sockets: udp.Sockets) -> None:
-        """OSError, and there is no socket at all, if the plane can have no thread for them."""
+        """Gives the sockets to the plane. OSError, and no socket, if it cannot start a thread."""
         self._detach()
         self._sockets = sockets
         try:
@@ -337,7 +352,7 @@ class Tunnel:
         self._sockets, self._unbound, self._retry = None, None, None
 
     def _drain(self) -> None:
-        """Takes events and messages for `_SLICE`; the timer comes at once for the rest."""
+        """Handles events and messages for `_SLICE`. The timer then fires at once for the rest."""
         self._backlog = False
         self._survive(self._take)
         self._survive(self._arm)
@@ -380,7 +395,7 @@ class Tunnel:
         self._drain()
 
     def _survive(self, action: Callable[..., None], *arguments: object) -> None:
-        """A defect that one peer meets is reported, and the others do not notice."""
+        """Runs the action and reports a defect in it, so that other peers are not affected."""
         try:
             action(*arguments)
         except DEFECTS as error:
@@ -395,7 +410,10 @@ class Tunnel:
             self._deadline = deadline
 
     def _report(self, event: PeerEvent) -> None:
-        """At debug level, with a key's short form. Strangers cause no event, and fill no log."""
+        """Logs an event at debug level, with a short form of the key.
+
+        Strangers cause no events, so they cannot fill the log.
+        """
         key = event.public_key
         what = event.step if isinstance(event, HandshakeStep) else _words(type(event).__name__)
         said = ((one.name, getattr(event, one.name)) for one in fields(event)[2:])
@@ -411,10 +429,10 @@ class Tunnel:
 
 
 def _words(name: str) -> str:
-    """`handshake completed` of HandshakeCompleted."""
+    """Splits a class name: HandshakeCompleted becomes `handshake completed`."""
     return re.sub("(?<!^)(?=[A-Z])", " ", name).lower()
 
 
 def panics(take: Callable[[], list[str]] = take_panics) -> list[str]:
-    """Panics in Rust that were not reported yet, in words."""
+    """Returns a message for each panic in Rust that was not reported yet."""
     return [f"a panic, which is a bug, please report it: {place}" for place in take()]

@@ -1,4 +1,4 @@
-"""The userspace API: its text, in both directions."""
+"""The text of the userspace API (UAPI), in both directions."""
 
 DIRECTORY = "/var/run/wireguard"
-"""Where the socket of each interface is, as NAME.sock."""
+"""The directory of the sockets, each named after its interface as NAME.sock."""

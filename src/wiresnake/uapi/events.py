@@ -1,4 +1,4 @@
-"""The text of `events=1`, both ways, and what users of it read: docs/uapi.md describes each key.
+"""Writes and parses the text of `events=1`. docs/uapi.md describes each key.
 
 The keys of a block are the names of the event's fields.
 """
@@ -42,32 +42,32 @@ _READERS: dict[object, Callable[[str], Detail]] = {
 
 
 class Reported(NamedTuple):
-    """An event of a running interface."""
+    """An event of a running interface, with its time."""
 
     time_ns: int
-    """Since 1970."""
+    """In ns since 1970."""
     interface: str
     event: Event
 
     @property
     def public_key(self) -> str:
-        """In base64; empty where it is the listener's event and no peer's."""
+        """The peer's public key in base64; empty for an event without a peer."""
         return self.event.public_key if isinstance(self.event, PeerEvent) else ""
 
 
 def kind_of(event: Event) -> str:
-    """Its name in `events=1`."""
+    """Returns the name of the event in `events=1`."""
     return _KIND[type(event)]
 
 
 def details(event: Event) -> dict[str, Detail]:
-    """Its fields but for the public key; what is None is left out."""
+    """Returns the fields of the event without the public key. Values of None are left out."""
     said = ((field.name, getattr(event, field.name)) for field in fields(event))
     return {name: value for name, value in said if name != "public_key" and value is not None}
 
 
 def write_event(event: Event, wall: int) -> bytes:
-    """One block; `wall` is its time in ns since 1970."""
+    """Writes one block. `wall` is the time of the event in ns since 1970."""
     seconds, rest = divmod(wall, 1_000_000_000)
     text = f"event={kind_of(event)}\ntime_sec={seconds}\ntime_nsec={rest}\n"
     if isinstance(event, PeerEvent):
@@ -77,8 +77,10 @@ def write_event(event: Event, wall: int) -> bytes:
 
 
 def parse_event(block: Iterable[str]) -> tuple[int, Event] | None:
-    """Reads the lines of a block: time and event. None if its kind is not known (yet), or if it
-    lacks what that kind has; ValueError if there is no sense in it."""
+    """Parses the lines of a block into its time, in ns since 1970, and its event.
+
+    None if the kind is unknown or a field is missing; ValueError if a value is not valid.
+    """
     said = dict(line.partition("=")[::2] for line in block)
     event = KINDS.get(said.get("event", ""))
     if event is None:

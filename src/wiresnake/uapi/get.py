@@ -1,7 +1,7 @@
-"""The text of `get=1` (wireguard.com/xplatform, docs/uapi.md), both ways. The daemon's peers are
-written by the plane, thousands of them at once (rust/plane/src/uapi.rs).
+"""Writes and parses the text of `get=1` (wireguard.com/xplatform, docs/uapi.md).
 
-Without `model`, which takes 20 ms to import: `show` reads, it changes nothing.
+The plane writes the daemon's peers, thousands at a time (rust/plane/src/uapi.rs). `model` is not
+imported here, as that takes 20 ms and `show` does not need it.
 """
 
 import errno
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def write_device(device: "DeviceStatus") -> bytearray:
-    """The head of a `get`: what is zero is left out, as by wireguard-go. The caller wipes it."""
+    """Writes the device's part of a `get`, which the caller wipes. As in wireguard-go, values of
+    zero are left out."""
     key = device.private_key
     fields = {
         "private_key": key and NO_KEY,
@@ -33,7 +34,10 @@ def write_device(device: "DeviceStatus") -> bytearray:
 
 
 def parse_state(name: str, text: str, now: float) -> InterfaceState:
-    """Reads the answer to a `get`; keys that are unknown here are ignored."""
+    """Parses the answer to a `get`. Unknown keys are ignored.
+
+    HostError (EPROTO) if it is not one. `now`, in seconds since 1970, is when it was asked for.
+    """
     device: dict[str, str] = {}
     fields = device
     allowed: list[str] = []
@@ -47,7 +51,7 @@ def parse_state(name: str, text: str, now: float) -> InterfaceState:
             fields, allowed = {}, []
             peers.append((fields, allowed))
         fields[key] = value
-    # boringtun and its kin give the public key instead of the private one, and times as ages.
+    # boringtun and its forks give the public key instead of the private one, and times as ages.
     public = device.get("own_public_key")
     begin = now if public is not None else None
     try:
@@ -62,7 +66,7 @@ def parse_state(name: str, text: str, now: float) -> InterfaceState:
             tuple([_peer(fields, allowed, begin) for fields, allowed in peers]),
         )
     except ValueError:
-        raise HostError(errno.EPROTO, f"{name}'s daemon gave what is no WireGuard state") from None
+        raise HostError(errno.EPROTO, f"{name}'s daemon sent an invalid answer") from None
 
 
 def _peer(fields: dict[str, str], allowed: list[str], begin: float | None) -> PeerState:
@@ -84,7 +88,7 @@ def _peer(fields: dict[str, str], allowed: list[str], begin: float | None) -> Pe
 
 
 def _endpoint(text: str | None) -> str | None:
-    """With the name of a zone for its number, as in a kernel's state."""
+    """Replaces the number of a zone by its name, as the kernel's state has it."""
     if text is None or "%" not in text:
         return text
     address, _, rest = text.partition("%")
@@ -93,7 +97,7 @@ def _endpoint(text: str | None) -> str | None:
 
 
 def _base64(digits: str) -> str | None:
-    """Of a key in hex; None of the zero key."""
+    """Converts a key from hexadecimal to base64; None for the all-zero key."""
     if digits == NO_KEY:
         return None
     key = bytes.fromhex(digits)

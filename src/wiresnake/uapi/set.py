@@ -1,8 +1,7 @@
-"""The text of `set=1` (wireguard.com/xplatform, docs/uapi.md), both ways: what the daemon reads,
-and what a client writes.
+"""Parses and writes the text of `set=1` (wireguard.com/xplatform, docs/uapi.md).
 
-Rule 1: a secret is parsed and written in place, in buffers that the caller wipes. Rule 2: no
-error text holds a value, or a key that is no word: it may be a secret.
+Rule 1: secrets are parsed and written in place, in buffers that the caller wipes. Rule 2: error
+messages never show a value, or a key that is not a plain name, because it may be a secret.
 """
 
 import errno
@@ -19,7 +18,7 @@ _NAME = re.compile("[a-z_]{1,29}")
 
 
 class UapiError(WiresnakeError):
-    """A `set` that cannot be done. `errno` is positive; the reply to a `set` negates it."""
+    """A `set` is not valid. `errno` is positive; the reply to the `set` negates it."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(what)
@@ -27,10 +26,10 @@ class UapiError(WiresnakeError):
 
 
 class SetParser:
-    """Reads the lines between `set=1` and the empty line.
+    """Parses the lines between `set=1` and the empty line.
 
-    The caller feeds line by line, so that a set of any size can be read in slices.
-    `zone` gives the index of a named interface (OSError if there is none).
+    The caller feeds it line by line, so that a long set does not block. `zone` returns the index
+    of a named interface (OSError if there is none).
     """
 
     def __init__(self, zone: Callable[[str], int]) -> None:
@@ -41,7 +40,7 @@ class SetParser:
         self._allowed: list[tuple[bool, Prefix]] = []
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Takes the line buffer[start:end], without its newline. UapiError if it is wrong."""
+        """Parses the line buffer[start:end], without its newline. UapiError if it is wrong."""
         equals = buffer.find(b"=", start, end)
         if equals < 0:
             raise UapiError(errno.EPROTO, "a line without '='")
@@ -57,7 +56,7 @@ class SetParser:
             raise UapiError(errno.EINVAL, f"bad value of {key!r}") from None
 
     def finish(self) -> DeviceChange:
-        """The whole change, once the empty line has come."""
+        """Returns the whole change, after the empty line."""
         self._close_peer()
         return replace(self._device, peers=tuple(self._peers))
 
@@ -150,7 +149,7 @@ def _endpoint(value: str, zone: Callable[[str], int]) -> Endpoint:
 
 
 def write_change(change: DeviceChange) -> bytearray:
-    """The text of a `set`, which the caller wipes."""
+    """Writes the text of a `set`, which the caller wipes."""
     text = _Text()
     text.secret("private_key", change.private_key)
     text.value("listen_port", change.listen_port)
@@ -171,7 +170,7 @@ def write_change(change: DeviceChange) -> bytearray:
 
 
 class _Text:
-    """Lines with room for secrets, which are written once nothing moves any more."""
+    """Lines with space for secrets, which are written into the finished buffer."""
 
     def __init__(self) -> None:
         self._parts = ["set=1\n"]

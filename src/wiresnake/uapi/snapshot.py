@@ -1,6 +1,6 @@
-"""What a running interface says of itself: plain text values, quick to make for 10,000 peers.
+"""The state of a running interface as plain text values, fast to make for 10,000 peers.
 
-Keys are base64. A short-lived command prints secrets when it is asked to; it cannot wipe them.
+Keys are in base64. Secrets here cannot be wiped; they are for short-lived commands that print them.
 """
 
 from typing import Literal, NamedTuple

@@ -1,6 +1,6 @@
-"""The text of `state=1` (docs/uapi.md), both ways, but what the plane writes of it itself.
+"""Writes and parses the text of `state=1` (docs/uapi.md). The plane writes its own part.
 
-Another implementation than ours does not know the question; what is zero or never was is left out.
+Only wiresnake answers this question. Keys that are zero, or never happened, are left out.
 """
 
 import errno
@@ -19,28 +19,27 @@ _NOTES = {
     "stale_initiation": ("stale_initiations", None, "stale_initiation_age_ms"),
     "cookie_reply": ("cookie_replies", None, "cookie_reply_age_ms"),
 }
-"""Of each note that the protocol takes of a peer: the keys of its number, and of how long ago the
-first and the last one were."""
+"""The keys of each note of a peer: its number, the age of the first, the age of the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that `state=1` says."""
+    """The whole answer to `state=1`."""
 
     device: DeviceReport
     peers: dict[str, PeerReport]
 
 
 class Question:
-    """Reads the lines behind `state=1` or `events=1`: which peer is asked about, or all of them."""
+    """Parses the lines after `state=1` or `events=1`, which choose one peer or all."""
 
     def __init__(self) -> None:
         self.public_key: bytes | None = None
         self.errno = 0
-        """Not 0 once a line was wrong."""
+        """Not 0 if a line was wrong."""
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Takes the line buffer[start:end], without its newline."""
+        """Parses the line buffer[start:end], without its newline."""
         try:
             key, _, value = buffer[start:end].decode("ascii").partition("=")
             if key != "public_key" or self.public_key is not None:
@@ -53,7 +52,7 @@ class Question:
 def write_device_state(
     up: bool, bound: bool, bind_error: int, stranger: Stranger | None, notes: str, now: int
 ) -> bytes:
-    """The head of a `state`; `notes` are the plane's."""
+    """Writes the device's part of a `state`. `notes` is the text of the plane and the machine."""
     text = f"up={word(up)}\nbound={word(bound)}\n"
     if bind_error:
         text += f"bind_error={bind_error}\n"
@@ -68,7 +67,7 @@ def write_device_state(
 
 
 def write_machine_state(cipher: str, own_fails: bool, offloads: Iterable[str]) -> str:
-    """What of this machine the device uses, for the notes of `write_device_state`."""
+    """Writes the cipher and the offloads in use, for the notes of `write_device_state`."""
     text = f"cipher={cipher}\n"
     if own_fails:
         text += "own_cipher_failed=true\n"
@@ -80,7 +79,7 @@ def write_machine_state(cipher: str, own_fails: bool, offloads: Iterable[str]) -
 def write_peer_state(
     public_key: bytes, plane: bytes, last_handshake: int, notes: Mapping[str, Note], now: int
 ) -> bytes:
-    """One peer's part of a `state`; `plane` is what the plane knows."""
+    """Writes one peer's part of a `state`. `plane` is the text of the plane."""
     text = ""
     if last_handshake:
         seconds, rest = divmod(last_handshake, 1_000_000_000)
@@ -95,8 +94,10 @@ def write_peer_state(
 
 
 def parse_report(answer: Iterable[str]) -> Report | None:
-    """Reads the lines of an answer. None unless they are whole and say that all went well;
-    ValueError if there is no sense in them."""
+    """Parses the lines of an answer.
+
+    None if it is incomplete or reports an error; ValueError if a value is not valid.
+    """
     sections: list[dict[str, str]] = [{}]
     done = False
     for line in answer:
@@ -117,7 +118,7 @@ def parse_report(answer: Iterable[str]) -> Report | None:
 
 
 def _typed(said: dict[str, str], readers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """Values as a report wants them, by field; what is not known (yet) is left out."""
+    """Converts the values to the types of a report's fields. Unknown keys are left out."""
     return {key: readers[key](value) for key, value in said.items() if key in readers}
 
 

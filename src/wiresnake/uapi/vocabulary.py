@@ -1,8 +1,8 @@
-"""Every key of the UAPI beyond a value's own grammar: its name, its type, what it means, and which
-figure `wiresnake metrics` makes of it. Writers and parsers, ours and Rust's, have these keys and no
-others; the tables of docs/uapi.md are made of this page (`tools/uapi_page.py`).
+"""The keys of the UAPI: name, type, meaning, and the help text of the metric that shows it.
 
-The events' keys are the fields of their classes (`wiresnake.events`).
+The writers and parsers, in Python and in Rust, use exactly these keys. `tools/uapi_page.py` makes
+the tables of docs/uapi.md from this module. The keys of events are the fields of their classes
+(`wiresnake.events`).
 """
 
 from dataclasses import dataclass, field, fields
@@ -14,47 +14,50 @@ class Key(NamedTuple):
 
     meaning: str
     get: bool = True
-    """A `get` says it."""
+    """Part of the answer to a `get`."""
     set: bool = True
-    """A `set` takes it."""
+    """Accepted in a `set`."""
 
 
 DEVICE_KEYS = {
     "private_key": Key("zeros: none"),
     "listen_port": Key("0: any"),
     "fwmark": Key("0: off"),
-    "replace_peers": Key("`true`: all that were peers go first", get=False),
+    "replace_peers": Key("`true`: remove all existing peers first", get=False),
 }
 PEER_KEYS = {
     "public_key": Key("begins a peer"),
-    "remove": Key("`true`: the peer goes", get=False),
-    "update_only": Key("`true`: no peer is made of it", get=False),
+    "remove": Key("`true`: remove the peer", get=False),
+    "update_only": Key("`true`: do not add the peer if it does not exist", get=False),
     "preshared_key": Key("zeros: none"),
     "protocol_version": Key("`1`"),
-    "endpoint": Key("where its datagrams go, if that is known"),
+    "endpoint": Key("where the peer's datagrams go, if that is known"),
     "last_handshake_time_sec": Key(
-        "wall clock of the last completed handshake; 0: never", set=False
+        "time of the last completed handshake, since 1970; 0: never", set=False
     ),
     "last_handshake_time_nsec": Key("its fraction of a second", set=False),
-    "tx_bytes": Key("sent, as the outer UDP payload's length", set=False),
-    "rx_bytes": Key("received, likewise", set=False),
+    "tx_bytes": Key("bytes sent, as the length of the outer UDP payload", set=False),
+    "rx_bytes": Key("bytes received, likewise", set=False),
     "persistent_keepalive_interval": Key("seconds; 0: off"),
-    "replace_allowed_ips": Key("`true`: those that it had go", get=False),
+    "replace_allowed_ips": Key("`true`: remove the peer's existing allowed IPs first", get=False),
     "allowed_ip": Key(
-        "a line for each, in the order in which they were added; a `set` removes one by `-`"
+        "one line each, in the order in which they were added; in a `set`, a `-` before it removes"
+        " it"
     ),
 }
 
 
 def key(default: Any, meaning: str = "", metric: str = "") -> Any:
-    """A key of `state=1`. Without a meaning it shares that of the key before; `metric` is what
-    Prometheus is told of the figure, which only keys with a text have."""
+    """Defines a key of `state=1`. Without a meaning it shares that of the previous key.
+
+    `metric` is the help text of its metric; a key without one has no metric.
+    """
     return field(default=default, metadata={"meaning": meaning, "metric": metric})
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """What a device says of itself. Ages are ms of CLOCK_BOOTTIME; None: it never happened."""
+    """The answer of a device to `state=1`. Ages are ms of CLOCK_BOOTTIME; None is never."""
 
     up: bool = key(
         False,
@@ -62,94 +65,94 @@ class DeviceReport:
     )
     bound: bool = key(
         False,
-        "`true` or `false`: there is a UDP socket",
+        "`true` or `false`: the interface has a UDP socket",
     )
     bind_error: int = key(
         0,
-        "why there is none though the interface is up: an errno, positive. 98 (EADDRINUSE): "
-        "another program has the port. It is tried again, every 5 s in the end",
+        "why the interface is up without a socket: an errno, positive. 98 (EADDRINUSE): another "
+        "program uses the port. Opening it is tried again, at last every 5 s",
     )
     unknown_initiations: int = key(
         0,
-        "initiations that opened with our key, by a public key that is no peer's",
-        metric="Initiations by keys that are no peer's",
+        "initiations for this device's key from a public key that is not a peer's",
+        metric="Initiations from keys that are not a peer's",
     )
     unknown_initiator: str | None = key(
         None,
-        "the last one: public key (as it says: nothing proves it), whence, and when",
+        "the last of them: its public key (claimed, not proved), its source, and its age",
     )
     unknown_initiator_endpoint: str | None = key(None)
     unknown_initiator_age_ms: int | None = key(None)
     invalid_mac1: int = key(
         0,
-        "handshake messages meant for another public key than ours, or for none",
+        "handshake messages for another public key, or with a mac1 for no key at all",
         metric="Handshake messages for another key",
     )
     invalid_mac1_endpoint: str | None = key(
         None,
-        "the last one",
+        "the last of them",
     )
     invalid_mac1_age_ms: int | None = key(None)
     no_peer_packets: int = key(
         0,
-        "packets from this host that no peer's allowed IPs cover",
+        "packets from this host to an address that is not in any peer's allowed IPs",
         metric="Packets for addresses that are in no allowed IPs",
     )
     no_peer_destination: str | None = key(
         None,
-        "the last one",
+        "the last of them",
     )
     no_peer_age_ms: int | None = key(None)
     cipher: str | None = key(
         None,
-        "`own` or `ring`: which ChaCha20-Poly1305 runs. `own` is for CPUs with AVX-512; "
-        "`WIRESNAKE_CIPHER` forces either",
+        "`own` or `ring`: which ChaCha20-Poly1305 is in use. `own` needs a CPU with AVX-512; "
+        "`WIRESNAKE_CIPHER` chooses one",
     )
     own_cipher_failed: bool = key(
         False,
-        "`true`: the CPU can run the own one, but it failed its self-test, so ring's runs",
+        "`true`: the CPU can run the own cipher, but it failed its self-test, so ring is used",
     )
     offloads: str = key(
         "",
-        "what the kernel does for many packets at once, names with commas between them, in this "
-        "order: `segment` (UDP_SEGMENT), `gro` (UDP_GRO), `tso`, `uso` (super-packets of TCP and "
-        "UDP are read from the TUN device), `tcp-merge`, `udp-merge` (they are written to it). "
-        "`segment` and `gro` need a socket. Left out: what the kernel lacks, what its release is "
-        "known to get wrong, what it has just refused, and what `WIRESNAKE_OFFLOADS` switches off"
-        " (`wiresnaked --help`)",
+        "the kernel's offloads in use, separated by commas, in this order: `segment` "
+        "(UDP_SEGMENT), `gro` (UDP_GRO), `tso`, `uso` (TCP and UDP super-packets are read from "
+        "the TUN device), `tcp-merge`, `udp-merge` (they are written to it). `segment` and `gro` "
+        "need a socket. Not listed are those that the kernel lacks or has just refused, that are "
+        "known to be broken in its release, or that `WIRESNAKE_OFFLOADS` switches off "
+        "(`wiresnaked --help`)",
     )
     refused_merges: int = key(
         0,
-        "merged frames that the TUN device did not take; each goes as its packets, and none is "
-        "merged for the next 10 s",
+        "merged frames that the TUN device refused. Their packets are written one by one, and "
+        "none are merged for the next 10 s",
     )
     refused_merge_error: int | None = key(
         None,
-        "the last one: errno, positive",
+        "the last of them: an errno, positive",
     )
     refused_merge_age_ms: int | None = key(None)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """What a device says of a peer. Ages are ms of CLOCK_BOOTTIME; None: it never happened."""
+    """The answer of a device about a peer. Ages are ms of CLOCK_BOOTTIME; None is never."""
 
     public_key: str = key("", "begins a peer")
     endpoint: str | None = key(
         None,
-        "where its datagrams go; left out while it is not known",
+        "where the peer's datagrams go; left out while that is not known",
     )
     session: str = key(
         "none",
-        "`none`; `live`: packets can leave; `expired`: keys that only receive, or nothing any more",
+        "`none`; `live`: packets can be sent; `expired`: its keys only receive, or do nothing more",
     )
     session_age_ms: int | None = key(
         None,
-        "since the handshake that made it, as responder too",
+        "age of the handshake that made the session, as initiator or responder",
     )
     received_age_ms: int | None = key(
         None,
-        "the last authenticated message, of any type",
+        "age of the last authenticated message, of any type",
     )
     sent_age_ms: int | None = key(None)
     rx_bytes: int = key(
@@ -164,18 +167,17 @@ class PeerReport:
     )
     rejected_sources: int = key(
         0,
-        "packets of the peer with an inner source that is not among its allowed IPs; the last "
-        "one's source",
-        metric="Packets from none of the peer's allowed IPs",
+        "packets from the peer whose inner source is not in its allowed IPs; the source of the "
+        "last one",
+        metric="Packets with a source that is not in the peer's allowed IPs",
     )
     rejected_source: str | None = key(None)
     rejected_source_age_ms: int | None = key(None)
     send_errors: int = key(
         0,
         "sends that the kernel refused; the last errno, positive. 11 (EAGAIN) is a full socket "
-        "buffer, 90 (EMSGSIZE) also a packet that is too long for any datagram, and is not sent "
-        "at all",
-        metric="The kernel refused to send",
+        "buffer. 90 (EMSGSIZE) also counts packets that are too long for any datagram",
+        metric="Sends that the kernel refused",
     )
     send_error: int = key(0)
     send_error_age_ms: int | None = key(None)
@@ -186,40 +188,41 @@ class PeerReport:
     last_handshake_time_nsec: int = key(0)
     initiations: int = key(
         0,
-        "made since the last completed handshake; without an endpoint they go nowhere",
-        metric="Sent since the last handshake",
+        "initiations made since the last completed handshake; they are only sent to a known "
+        "endpoint",
+        metric="Initiations since the last handshake",
     )
     first_initiation_age_ms: int | None = key(None)
     last_initiation_age_ms: int | None = key(None)
     bad_responses: int = key(
         0,
-        "responses to them that did not open: the peer's key or the preshared key differs (or the"
-        " response is forged). Since the last completed handshake",
-        metric="Responses that did not open, since the last handshake",
+        "responses that could not be decrypted since the last completed handshake: the peer's key "
+        "or the preshared key differs, or the response is forged",
+        metric="Responses that could not be decrypted, since the last handshake",
     )
     bad_response_age_ms: int | None = key(None)
     unconfirmed_responses: int = key(
         0,
-        "responses that we sent since the last completed handshake: no message of the session "
-        "came back, so that ours did not arrive or did not open",
+        "responses sent since the last completed handshake. No message of their sessions came "
+        "back: they did not arrive, or the peer could not decrypt them",
         metric="Responses sent since the last handshake",
     )
     unconfirmed_response_age_ms: int | None = key(None)
     stale_initiations: int = key(
         0,
-        "authentic initiations whose timestamp is not newer than the last: the peer's clock was "
-        "set back, or somebody repeats them",
+        "authentic initiations whose timestamp is not newer than the last one: the peer's clock "
+        "was set back, or somebody replays them",
         metric="Initiations with a timestamp that is not newer",
     )
     stale_initiation_age_ms: int | None = key(None)
     cookie_replies: int = key(
         0,
-        "the peer is under load and asked for a cookie",
-        metric="The peer was under load",
+        "cookie replies from the peer, which was under load",
+        metric="Cookie replies from the peer, which was under load",
     )
     cookie_reply_age_ms: int | None = key(None)
 
 
 def figures(report: type[DeviceReport | PeerReport]) -> dict[str, str]:
-    """The keys that are figures for Prometheus, with what it is told of each."""
+    """Returns the keys that become metrics, with their help texts."""
     return {one.name: said for one in fields(report) if (said := one.metadata["metric"])}

@@ -1,4 +1,4 @@
-"""What checks of several sections share; there are no checks in here."""
+"""Helpers for checks of several sections; there are no checks in this module."""
 
 import os
 
@@ -14,12 +14,12 @@ UDP_SEGMENT = 103
 
 
 def what_waited(peer: Peer, session: Session, why: str = "the packet that waited") -> bytes:
-    """The next packet that the device sends; some send a keepalive before it."""
+    """Returns the next packet that the device sends. Some devices send a keepalive before it."""
     return peer.received(session, why) or peer.received(session, why)
 
 
 def sends_data(peer: Peer, session: Session) -> Datagram:
-    """What the device makes of a packet for the peer."""
+    """Lets the device send a packet to the peer, and returns the datagram."""
     packet = peer.packet_here(os.urandom(8))
     peer.device.inject(packet)
     datagram = peer.socket.expect(TRANSPORT, "the device sends through a session")
@@ -29,14 +29,16 @@ def sends_data(peer: Peer, session: Session) -> Datagram:
 
 
 def seen_from_device(testbed: Testbed, tap: Tap) -> list[Packet]:
-    """What the device sent, and ICMP errors about what was sent to it. Others may use the same
-    address, where the world is a loopback, so the port counts as well."""
+    """Returns the packets of the device, and ICMP errors about packets to it.
+
+    If the world is a loopback, others may use the same address, so the port is compared, too.
+    """
     own = testbed.outer.values()
     return [one for one in tap.packets() if one.source in own and _port(one) == testbed.port]
 
 
 def _port(packet: Packet) -> int:
-    """That which a datagram is from, or, if an ICMP error is about one, which that was for."""
+    """Returns a datagram's source port, or the target port of one that an ICMP error quotes."""
     if packet.protocol == UDP:
         return int.from_bytes(packet.payload[:2])
     quoted = packets.read(packet.payload[8:]) if packet.protocol in (ICMP, ICMP6) else None

@@ -35,8 +35,8 @@ from ..verdict import Differs, check
 
 @check(29)
 def mac1_is_keyed_by_the_responder(testbed: Testbed) -> None:
-    """Only an initiation whose mac1 is BLAKE2s-128 of all before it, under the hash of the label
-    and of the device's public key, is looked at: any other changes nothing."""
+    """An initiation is ignored unless its mac1 is BLAKE2s-128 of everything before it, keyed with
+    the hash of the label and the device's public key."""
     peer = testbed.peer()
     right = digest(b"mac1----", testbed.public)
     keys = {
@@ -62,7 +62,7 @@ def mac1_is_keyed_by_the_responder(testbed: Testbed) -> None:
         testbed.log(name)
         peer.send(body + other + bytes(16))
     peer.socket.silence(0.4, "initiations with a wrong mac1")
-    # Those before had the same timestamp: had one been opened, this one would be a replay.
+    # The earlier ones had the same timestamp. If one had been opened, this would be a replay.
     peer.send(message)
     peer.socket.expect(RESPONSE, "the same initiation with the right mac1 is answered")
 
@@ -96,7 +96,7 @@ def wrong_mac1_is_silent_under_load(testbed: Testbed) -> None:
 
 
 def _with_wrong_mac1(peer: Peer, cookies: Sequence[bytes | None]) -> list[bytes]:
-    """Initiations and responses, right in all but mac1; with a cookie their mac2 is right."""
+    """Makes valid initiations and responses, except mac1; with a cookie their mac2 is right."""
     messages = []
     for cookie in cookies:
         initiation = initiate(peer.key, peer.device.public).message[:-32]
@@ -109,7 +109,7 @@ def _with_wrong_mac1(peer: Peer, cookies: Sequence[bytes | None]) -> list[bytes]
 
 @check(31)
 def any_mac2_without_load(testbed: Testbed) -> None:
-    """Without load mac2 may hold anything, in an initiation and in a response."""
+    """Without load mac2 may have any value, in an initiation and in a response."""
     peer = testbed.peer()
     for mac2 in (bytes(16), b"\xff" * 16, bytes(15) + b"\1", os.urandom(16)):
         testbed.apart()
@@ -125,18 +125,18 @@ def any_mac2_without_load(testbed: Testbed) -> None:
 
 @check(32, alone=True, seconds=6, shared=False)
 def one_cookie_reply_and_no_more(testbed: Testbed) -> None:
-    """Under load an initiation without the right mac2 gets one cookie reply of 64 bytes and no
-    more; the device does not open it, so with the cookie the very same one is answered."""
+    """Under load an initiation without the right mac2 gets only a cookie reply of 64 bytes. The
+    device does not open it, so the same initiation is answered with the cookie."""
     peer = testbed.peer()
     with testbed.load():
         for mac2 in ({}, {"cookie": os.urandom(16)}):
             answers = _answers(peer, 12, **mac2)
             if not answers[COOKIE_REPLY,]:
-                raise Differs(f"wanted one cookie reply to an initiation, got {_told(answers)}")
+                raise Differs(f"wanted one cookie reply to an initiation, got {_summary(answers)}")
             if any(len(kinds) > 1 for kinds in answers):
-                raise Differs(f"several answers to one initiation: {_told(answers)}")
+                raise Differs(f"several answers to one initiation: {_summary(answers)}")
             if answers[RESPONSE,] > 4:  # that many may fall into a gap of the load
-                raise Differs(f"responses without a cookie: {_told(answers)}")
+                raise Differs(f"responses without a cookie: {_summary(answers)}")
         refused, reply = peer.insist([COOKIE_REPLY])
         if reply is None:
             raise Differs("no cookie reply any more")
@@ -148,8 +148,8 @@ def one_cookie_reply_and_no_more(testbed: Testbed) -> None:
 
 @check(33, alone=True, seconds=8, shared=False)
 def cookies_are_rate_limited(testbed: Testbed) -> None:
-    """Under load initiations with the right mac2 are answered 5 at once and 20 a second of one
-    IPv4 address, whatever its ports and the peers; the rest get nothing, not even a cookie."""
+    """Under load, initiations with the right mac2 from one IPv4 address are answered 5 at once and
+    20 per second, for all ports and peers. Others get nothing, not even a cookie."""
     peers = [testbed.peer() for _ in range(24)]
     address = "198.51.100.101"
     peer_sockets = [testbed.socket(address), testbed.socket(address)]
@@ -175,7 +175,7 @@ def cookies_are_rate_limited(testbed: Testbed) -> None:
             while datagram := peer_sockets[0].receive(0.15) or peer_sockets[1].receive(0.15):
                 answers[datagram.kind] += 1
                 last = datagram.time
-            # Tokens for the time between, and one for the rounding.
+            # The tokens of the time in between, and one for rounding.
             allowed = 5 + int(20 * (last - began)) + 1
             for peer in peers[-2:]:
                 peer.socket = other
@@ -195,7 +195,7 @@ def cookies_are_rate_limited(testbed: Testbed) -> None:
 
 
 def _kinds(peers: Sequence[Peer], cookie: bytes) -> list[int]:
-    """What answers initiations of these peers, all of the same socket, with that cookie."""
+    """Returns the answers to initiations of these peers, from one socket, with that cookie."""
     found = []
     for peer in peers:
         for _ in range(10):
@@ -208,7 +208,7 @@ def _kinds(peers: Sequence[Peer], cookie: bytes) -> list[int]:
 
 @check(34, alone=True, seconds=6, shared=False)
 def cookies_are_bound_to_the_address_and_port(testbed: Testbed) -> None:
-    """Under load a cookie serves the address and port that it was sent to, and no other."""
+    """Under load a cookie is valid only for the address and port that it was sent to."""
     peer = testbed.peer()
     own = peer.socket
     port = own.udp.getsockname()[1]
@@ -223,17 +223,17 @@ def cookies_are_bound_to_the_address_and_port(testbed: Testbed) -> None:
             peer.socket = peer_socket
             answers = _answers(peer, 8, cookie=cookie)
             if answers[RESPONSE,] > 3:
-                raise Differs(f"the cookie of another {name} was taken: {_told(answers)}")
+                raise Differs(f"the cookie of another {name} was taken: {_summary(answers)}")
             if not answers[COOKIE_REPLY,]:
-                raise Differs(f"the cookie of another {name} gets no new one: {_told(answers)}")
+                raise Differs(f"the cookie of another {name} gets no new one: {_summary(answers)}")
         peer.socket = own
         _taken(peer, "an initiation with the right cookie", cookie=cookie)
 
 
 @check(36, alone=True, seconds=5, shared=False)
 def cookie_replies_are_sealed(testbed: Testbed) -> None:
-    """A cookie reply opens with the hash of the device's public key, the mac1 of the message that
-    it answers and that one's sender index, under a fresh random nonce of 24 bytes."""
+    """A cookie reply is encrypted with the hash of the device's public key and the mac1 of the
+    message, has its sender index, and a fresh random nonce of 24 bytes."""
     peer = testbed.peer()
     nonces, cookies = list[bytes](), set[bytes]()
     with testbed.load():
@@ -245,15 +245,15 @@ def cookie_replies_are_sealed(testbed: Testbed) -> None:
             nonces.append(reply.data[8:32])
     if bytes(16) in cookies:
         raise Differs("a cookie of zeros")
-    # 24 random bytes have 23 different values on average; fewer than 8 is out of the question.
+    # 24 random bytes have 23 different values on average; fewer than 8 is practically impossible.
     if few := [at for at in range(24) if len({nonce[at] for nonce in nonces}) < 8]:
         raise Differs(f"the nonces are not random: bytes {few} hardly change")
 
 
 @check(37, seconds=13, margin=3)
 def a_cookie_must_answer_the_last_mac1(testbed: Testbed) -> None:
-    """The device takes a cookie that answers the last mac1 that it sent, and none that answers an
-    older one, is for an unknown index or does not open; the next initiation has its mac2."""
+    """The device accepts a cookie for the last mac1 that it sent, but not one for an older mac1 or
+    an unknown index, or that cannot be decrypted. The next initiation has its mac2."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     first = peer.awaited()
@@ -281,7 +281,7 @@ def a_cookie_must_answer_the_last_mac1(testbed: Testbed) -> None:
 
 @check(37, seconds=8, margin=3)
 def one_cookie_per_mac1(testbed: Testbed) -> None:
-    """Of two right cookie replies to one message the device takes the first."""
+    """The device accepts the first of two right cookie replies to one message."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     initiated = peer.awaited()
@@ -293,8 +293,8 @@ def one_cookie_per_mac1(testbed: Testbed) -> None:
 
 @check(37, seconds=1)
 def a_cookie_may_come_for_a_session(testbed: Testbed) -> None:
-    """A cookie reply to an initiation counts even if the session that came of it has the index by
-    now: the next message with MACs, here a response, has its mac2."""
+    """A cookie reply to an initiation is accepted even if its session already has the index. The
+    next message with MACs, here a response, has its mac2."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     initiated = peer.awaited()
@@ -313,8 +313,8 @@ def a_cookie_may_come_for_a_session(testbed: Testbed) -> None:
 
 @check(38, seconds=18, margin=0.5)
 def cookies_tick_no_timers(testbed: Testbed) -> None:
-    """A cookie is no sign of life: 15 s after data that nothing answered the device initiates, to
-    where the peer was, though a cookie came meanwhile from elsewhere."""
+    """A cookie does not count as an answer: 15 s after data without an answer the device initiates
+    to the old endpoint, although a cookie came meanwhile from elsewhere."""
     peer = testbed.peer(endpoint=True)
     elsewhere = testbed.socket()
     testbed.inject(peer.packet_here())
@@ -334,8 +334,8 @@ def cookies_tick_no_timers(testbed: Testbed) -> None:
 
 @check(38, seconds=7, margin=0.5)
 def cookies_wait_for_the_next_initiation(testbed: Testbed) -> None:
-    """A cookie reply that is taken makes the device send nothing at once: it initiates again after
-    5 s as always, to the endpoint of before, though the cookie came from elsewhere."""
+    """After accepting a cookie the device sends nothing at once. It initiates again after 5 s as
+    usual, to the old endpoint, although the cookie came from elsewhere."""
     peer = testbed.peer(endpoint=True)
     known, elsewhere = peer.socket.name, testbed.socket()
     testbed.inject(peer.packet_here())
@@ -352,7 +352,7 @@ def cookies_wait_for_the_next_initiation(testbed: Testbed) -> None:
 
 @check(40, seconds=1)
 def a_response_can_be_answered_by_a_cookie(testbed: Testbed) -> None:
-    """A cookie reply to the device's response is taken: its next response has mac2."""
+    """A cookie reply to the device's response is accepted: its next response has mac2."""
     peer = testbed.peer()
     cookie = os.urandom(16)
     for expected in (None, cookie):
@@ -368,8 +368,8 @@ def a_response_can_be_answered_by_a_cookie(testbed: Testbed) -> None:
 
 @check(40, alone=True, seconds=8, shared=False)
 def responses_need_a_cookie_too(testbed: Testbed) -> None:
-    """Under load the device answers a response by a cookie reply for its sender index, and takes
-    the same response with the mac2 that this cookie makes."""
+    """Under load the device answers a response by a cookie reply for its sender index, and accepts
+    the same response with the mac2 of this cookie."""
     with testbed.load():
         for _ in range(4):
             peer = testbed.peer(endpoint=True)
@@ -379,7 +379,7 @@ def responses_need_a_cookie_too(testbed: Testbed) -> None:
 
 
 def _response_under_load(testbed: Testbed, peer: Peer) -> bool:
-    """False if the device took the response without a cookie, as it may in a gap of the load."""
+    """Returns False if the device accepted the response without a cookie, in a gap of the load."""
     testbed.inject(peer.packet_here())
     initiated = peer.awaited(4)
     message, session = oracle.respond(peer.key, initiated)
@@ -398,7 +398,7 @@ def _response_under_load(testbed: Testbed, peer: Peer) -> bool:
 def _until(
     peer_socket: PeerSocket, message: bytes, index: int, kinds: Sequence[int]
 ) -> Datagram | None:
-    """Sends the message, which may be lost, until such an answer for that index comes."""
+    """Sends the message, which may be lost, until such an answer for the index comes."""
     for _ in range(30):
         peer_socket.send(message)
         deadline = time.monotonic() + 0.1
@@ -410,8 +410,8 @@ def _until(
 
 @check(41, alone=True, seconds=5, shared=False)
 def load_lasts_a_second(testbed: Testbed) -> None:
-    """A burst puts the device under load for 1 s from when its queue was an eighth full, and for
-    no longer: then initiations are answered without a cookie again."""
+    """A burst puts the device under load for only 1 s after its queue was last an eighth full. Then
+    initiations are answered without a cookie again."""
     peers = [testbed.peer() for _ in range(4)]
     for size in (2_000, 8_000, 32_000, 128_000):
         noise = _noise(testbed, 2_000)
@@ -435,8 +435,8 @@ def load_lasts_a_second(testbed: Testbed) -> None:
 
 
 def _probe(testbed: Testbed, peers: Sequence[Peer], until: float) -> list[tuple[float, int]]:
-    """Initiations of these peers in turn, until there are three responses: when each was answered
-    and by what."""
+    """Sends initiations of these peers in turn, until there are three responses. Returns the time
+    and the kind of each answer."""
     answers: list[tuple[float, int]] = []
     while testbed.now() < until and [kind for _, kind in answers].count(RESPONSE) < 3:
         for peer in peers[1:]:
@@ -450,8 +450,8 @@ def _probe(testbed: Testbed, peers: Sequence[Peer], until: float) -> list[tuple[
 
 @check(41, alone=True, seconds=4, shared=False)
 def many_handshakes_are_no_load(testbed: Testbed) -> None:
-    """Hundreds of initiations in two seconds, few enough at a time that the device keeps up, put
-    nobody under load, be they of peers or of strangers: what counts is the queue."""
+    """Hundreds of initiations in two seconds, of peers or of strangers, do not cause load if the
+    device keeps up with them, as only the queue counts."""
     peers = [testbed.peer() for _ in range(25)]
     stranger = testbed.socket()
     strangers = [initiate(oracle.Key.new(), testbed.public).message for _ in range(400)]
@@ -472,9 +472,9 @@ def many_handshakes_are_no_load(testbed: Testbed) -> None:
 
 @check(43, alone=True, seconds=9, shared=False)
 def data_passes_during_a_flood(testbed: Testbed) -> None:
-    """While more handshake messages come than the device can look at, of all three kinds, a session
-    carries packets both ways with hardly a loss; and right after it handshakes are answered: what
-    waits is bounded."""
+    """While more handshake messages of all three kinds come than the device can handle, a session
+    carries packets both ways with almost no loss. Right after that handshakes are answered, as the
+    queue is bounded."""
     peer, late = testbed.peer(), testbed.peer()
     session = peer.handshake()
     replies = [struct.pack("<II", COOKIE_REPLY, n) + os.urandom(56) for n in range(1000)]
@@ -502,7 +502,7 @@ def data_passes_during_a_flood(testbed: Testbed) -> None:
 
 
 def _data(peer_socket: PeerSocket, session: Session) -> int:
-    """How many messages with a packet in them have come for that session."""
+    """Counts the messages with a packet that have come for the session."""
     found = 0
     for datagram in peer_socket.drain():
         if datagram.receiver == session.local and datagram.kind == TRANSPORT:
@@ -511,7 +511,7 @@ def _data(peer_socket: PeerSocket, session: Session) -> int:
 
 
 def _noise(testbed: Testbed, count: int) -> list[bytes]:
-    """Initiations with a right mac1 and nothing else that is right."""
+    """Makes initiations in which only mac1 is right."""
     return [
         with_macs(struct.pack("<II", INITIATION, number) + os.urandom(108), testbed.public)
         for number in range(count)
@@ -519,7 +519,7 @@ def _noise(testbed: Testbed, count: int) -> list[bytes]:
 
 
 def _answers(peer: Peer, count: int, **parts: Any) -> Counter[tuple[int, ...]]:
-    """How often an initiation was answered by which kinds of messages."""
+    """Counts how often an initiation was answered by which kinds of messages."""
     sent: dict[int, list[int]] = {}
     for number in range(count):
         sent[peer.initiate(**parts).index] = []
@@ -536,7 +536,7 @@ def _right_length(datagram: Datagram) -> None:
         raise Differs(f"an answer of a wrong length: {describe(datagram.data)}")
 
 
-def _told(answers: Counter[tuple[int, ...]]) -> str:
+def _summary(answers: Counter[tuple[int, ...]]) -> str:
     names = {kinds: " and ".join(oracle.KINDS[kind] for kind in kinds) for kinds in answers}
     return ", ".join(f"{names[kinds] or 'nothing'} {n} times" for kinds, n in answers.items())
 

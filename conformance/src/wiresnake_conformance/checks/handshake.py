@@ -1,7 +1,7 @@
 """A. The handshake, Noise_IKpsk2.
 
-Where the device has to initiate it is given a packet to send, so that what it does about
-keepalives has no part in it.
+To make the device initiate, the checks give it a packet to send, so that its keepalives do not
+matter.
 """
 
 import math
@@ -30,22 +30,22 @@ from ..verdict import Differs, NotApplicable, check
 from ._common import what_waited
 
 RESERVED = tuple(bit << 8 * at for at in (1, 2, 3) for bit in (0x01, 0x80))
-"""To be added to a type: each reserved byte, with its lowest and its highest bit set."""
+"""Values to add to a type: each reserved byte, with its lowest and its highest bit set."""
 
 
 class LowOrder(Key):
-    """A static key of low order: every DH with it is zero, and both ends know."""
+    """A static key of low order: every DH with it is zero for both ends."""
 
     def exchange(self, public: bytes) -> bytes:
         return NOTHING
 
 
-# 2 and 3: what is a message at all.
+# 2 and 3: length and type of messages.
 
 
 @check(2, seconds=4)
 def initiations_of_the_right_length(testbed: Testbed) -> None:
-    """An initiation that is cut or has bytes behind it, even with macs that fit, is dropped."""
+    """An initiation that is cut or has extra bytes, even with valid MACs, is dropped."""
     peer = testbed.peer()
     for length in (0, 1, 3, 4, 31, 32, 92, 115, 116, 147, 149, 164, 180, 1000):
         message = initiation_of(peer)
@@ -60,7 +60,7 @@ def initiations_of_the_right_length(testbed: Testbed) -> None:
 
 @check(2)
 def responses_of_the_right_length(testbed: Testbed) -> None:
-    """A response that is cut or has bytes behind it, even with macs that fit, is dropped."""
+    """A response that is cut or has extra bytes, even with valid MACs, is dropped."""
     peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
@@ -77,7 +77,7 @@ def responses_of_the_right_length(testbed: Testbed) -> None:
 
 @check(2, seconds=13, margin=0.5)
 def cookie_replies_of_the_right_length(testbed: Testbed) -> None:
-    """A cookie in a reply that is cut or has bytes behind it is never used."""
+    """A cookie in a reply that is cut or has extra bytes is never used."""
     cookies_not_taken(testbed, lambda reply: [reply[:-1], reply + bytes(1), reply + bytes(28)])
 
 
@@ -98,7 +98,7 @@ def data_of_any_length(testbed: Testbed) -> None:
 
 @check(3)
 def reserved_bytes_of_initiations(testbed: Testbed) -> None:
-    """An initiation right in all but a reserved byte that is not zero is dropped in silence."""
+    """A valid initiation with a nonzero reserved byte is dropped without an answer."""
     peer = testbed.peer()
     for bits in RESERVED:
         message = retyped(initiation_of(peer), bits)
@@ -109,7 +109,7 @@ def reserved_bytes_of_initiations(testbed: Testbed) -> None:
 
 @check(3)
 def reserved_bytes_of_responses(testbed: Testbed) -> None:
-    """A response right in all but a reserved byte that is not zero is dropped in silence."""
+    """A valid response with a nonzero reserved byte is dropped without an answer."""
     peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
@@ -123,13 +123,13 @@ def reserved_bytes_of_responses(testbed: Testbed) -> None:
 
 @check(3, seconds=13, margin=0.5)
 def reserved_bytes_of_cookie_replies(testbed: Testbed) -> None:
-    """A cookie in a reply right in all but a reserved byte that is not zero is never used."""
+    """A cookie in a valid reply with a nonzero reserved byte is never used."""
     cookies_not_taken(testbed, lambda reply: [retyped(reply, bits) for bits in RESERVED])
 
 
 @check(3)
 def reserved_bytes_of_data(testbed: Testbed) -> None:
-    """Transport data right in all but a reserved byte that is not zero is dropped."""
+    """Valid transport data with a nonzero reserved byte is dropped."""
     peer = testbed.peer()
     session = peer.handshake()
     for bits in RESERVED:
@@ -143,7 +143,7 @@ def reserved_bytes_of_data(testbed: Testbed) -> None:
 
 @check(6)
 def preshared_key_of_both(testbed: Testbed) -> None:
-    """With the same preshared key at both ends either may initiate, and none means 32 zeros."""
+    """With the same preshared key at both ends either may initiate. None means 32 zeros."""
     for psk in (os.urandom(32), oracle.NO_PSK):
         peer = testbed.peer(endpoint=True, psk=psk)
         testbed.inject(peer.packet_here())
@@ -156,7 +156,7 @@ def preshared_key_of_both(testbed: Testbed) -> None:
 
 @check(6, seconds=3)
 def preshared_key_of_one_side(testbed: Testbed) -> None:
-    """With a preshared key at one end only, or another one, no response opens at either end."""
+    """With a preshared key at only one end, or different ones, neither end can open a response."""
     own, other = os.urandom(32), os.urandom(32)
     for device, wrong in ((own, oracle.NO_PSK), (oracle.NO_PSK, own), (own, other)):
         peer = testbed.peer(endpoint=True, psk=device)
@@ -179,8 +179,8 @@ def preshared_key_of_one_side(testbed: Testbed) -> None:
 
 @check(6, seconds=18, margin=0.5)
 def preshared_key_and_live_session(testbed: Testbed) -> None:
-    """Handshakes that a wrong preshared key spoils, in either role, leave a live session as it
-    is."""
+    """Handshakes that fail because of a wrong preshared key, in either role, do not change a live
+    session."""
     peer = testbed.peer(psk=os.urandom(32))
     session = peer.handshake()
     peer.works(session)
@@ -201,7 +201,7 @@ def preshared_key_and_live_session(testbed: Testbed) -> None:
 
 @check(6)
 def preshared_key_of_the_next_session(testbed: Testbed) -> None:
-    """A new preshared key is that of the next handshake; a live session stays as it is."""
+    """A new preshared key is used by the next handshake; a live session does not change."""
     peer = testbed.peer(psk=os.urandom(32))
     session = peer.handshake()
     for psk in (os.urandom(32), oracle.NO_PSK, os.urandom(32)):
@@ -218,8 +218,7 @@ def preshared_key_of_the_next_session(testbed: Testbed) -> None:
 
 @check(9, seconds=3)
 def timestamps_must_grow(testbed: Testbed) -> None:
-    """An initiation is answered only if its timestamp is greater than any before, by as little
-    as one."""
+    """An initiation is answered only if its timestamp is greater than any before, even by one."""
     peer = testbed.peer()
     middle = 0x400000006553F10A << 32 | 500_000_000
     peer.handshake(timestamp=stamp(middle))
@@ -250,7 +249,7 @@ def timestamps_are_kept_for_each_peer(testbed: Testbed) -> None:
 
 @check(9, seconds=3)
 def replayed_initiations(testbed: Testbed) -> None:
-    """The same initiation once more, from anywhere, changes nothing."""
+    """A repeated initiation, from anywhere, changes nothing."""
     peer = testbed.peer()
     initiating = peer.initiate()
     answer = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
@@ -303,7 +302,7 @@ def timestamps_are_opaque(testbed: Testbed) -> None:
 
 @check(11, seconds=3, margin=0.5)
 def bursts_of_initiations(testbed: Testbed) -> None:
-    """Of initiations in a burst only as many are answered as 1/50 s fit into its time."""
+    """Of a burst of initiations, only one per 1/50 s is answered."""
     peer = testbed.peer()
     for _ in range(6):
         messages = [initiation_of(peer) for _ in range(8)]
@@ -320,7 +319,7 @@ def bursts_of_initiations(testbed: Testbed) -> None:
 
 @check(11, seconds=3, margin=0.5)
 def streams_of_initiations(testbed: Testbed) -> None:
-    """One initiation each 1/50 s is answered, however many more there are."""
+    """One initiation per 1/50 s is answered, even if many more come."""
     peer = testbed.peer()
     messages = [initiation_of(peer) for _ in range(40)]
     start = testbed.now()
@@ -341,7 +340,7 @@ def streams_of_initiations(testbed: Testbed) -> None:
 
 @check(13, seconds=7, margin=0.5)
 def initiations_after_an_initiation(testbed: Testbed) -> None:
-    """The next initiation comes 5 s after the last or later, however much there is to send."""
+    """The next initiation comes at least 5 s after the last one, even with much to send."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     first = peer.socket.expect(INITIATION, "the device initiates")
@@ -350,7 +349,7 @@ def initiations_after_an_initiation(testbed: Testbed) -> None:
 
 @check(13, seconds=7, margin=0.5)
 def initiations_after_a_response(testbed: Testbed) -> None:
-    """An initiation comes 5 s after a response or later, however much there is to send."""
+    """An initiation comes at least 5 s after a response, even with much to send."""
     peer = testbed.peer()
     peer.initiate()
     response = peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
@@ -359,14 +358,13 @@ def initiations_after_a_response(testbed: Testbed) -> None:
     )
 
 
-# 14: what sender indices tell.
+# 14: what sender indices reveal.
 
 
 @check(14, seconds=8)
 def indices_are_random(testbed: Testbed) -> None:
-    """Sender indices of many handshakes have nothing in common: no index comes twice, no bit is
-    constant, no step from one to the next comes twice, no bit goes with another or with one of the
-    index before."""
+    """Sender indices of many handshakes are independent: no index or difference occurs twice, no
+    bit is constant, no bit depends on another one or on a bit of the previous index."""
     peers = [testbed.peer(endpoint=True) for _ in range(24)]
     turns = list[list[int]]()
     for turn in range(12):
@@ -384,13 +382,13 @@ def indices_are_random(testbed: Testbed) -> None:
     expect_random(indices, of_a_peer, "one after another of the same peer")
 
 
-# 16: responses that nobody waits for.
+# 16: unexpected responses.
 
 
 @check(16)
 def responses_to_nothing(testbed: Testbed) -> None:
-    """A response for an index that waits for none, or for a response to something else, is dropped
-    in silence and changes nothing."""
+    """A response for an index without a pending handshake, or to another initiation, is dropped
+    without an answer and changes nothing."""
     peer, other = testbed.peer(endpoint=True), testbed.peer(endpoint=True)
     initiated, elsewhere = initiated_by_device(peer), initiated_by_device(other)
     for source, receiver in (
@@ -411,8 +409,8 @@ def responses_to_nothing(testbed: Testbed) -> None:
 
 @check(16)
 def responses_of_the_past(testbed: Testbed) -> None:
-    """A response for the index of a session, of whichever role, is dropped in silence and changes
-    nothing."""
+    """A response for the index of a session, in either role, is dropped without an answer and
+    changes nothing."""
     peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     message, session = respond(peer, initiated)
@@ -452,8 +450,7 @@ def responses_to_a_replaced_initiation(testbed: Testbed) -> None:
 
 @check(18, seconds=4)
 def low_order_ephemerals_of_initiations(testbed: Testbed) -> None:
-    """es: initiations whose ephemeral key takes every DH to zero, right in all else, get no
-    answer."""
+    """es: otherwise valid initiations whose ephemeral key makes every DH zero get no answer."""
     peer = testbed.peer()
     for point in oracle.LOW_ORDER_POINTS:
         testbed.apart()
@@ -465,8 +462,8 @@ def low_order_ephemerals_of_initiations(testbed: Testbed) -> None:
 
 @check(18, seconds=4)
 def low_order_statics_of_initiations(testbed: Testbed) -> None:
-    """ss and se: initiations of peers whose static key takes every DH to zero, right in all else,
-    get no answer."""
+    """ss and se: otherwise valid initiations of peers whose static key makes every DH zero get no
+    answer."""
     for point in oracle.LOW_ORDER_POINTS:
         peer = testbed.peer(key=LowOrder(bytes(32), point))
         peer.initiate()
@@ -477,8 +474,8 @@ def low_order_statics_of_initiations(testbed: Testbed) -> None:
 
 @check(18, seconds=4)
 def low_order_ephemerals_of_responses(testbed: Testbed) -> None:
-    """ee and se: responses whose ephemeral key takes every DH to zero, right in all else, make no
-    session, and the right one still does."""
+    """ee and se: otherwise valid responses whose ephemeral key makes every DH zero make no session;
+    the right response still does."""
     peer = testbed.peer(endpoint=True)
     initiated = initiated_by_device(peer)
     for point in oracle.LOW_ORDER_POINTS:
@@ -518,7 +515,7 @@ def low_order_peers(testbed: Testbed) -> None:
 
 @check(21, shared=False)
 def private_keys_are_clamped(testbed: Testbed) -> None:
-    """A private key is clamped as it is set: so it is shown, and so it is used."""
+    """A private key is clamped when it is set, for display and for use."""
     for private in (b"\xff" * 32, b"\x07" + bytes(31), os.urandom(31) + b"\xbf"):
         clamped = bytes([private[0] & 248]) + private[1:31] + bytes([private[31] & 63 | 64])
         set_private_key(testbed, private)
@@ -537,8 +534,8 @@ def private_keys_are_clamped(testbed: Testbed) -> None:
 
 @check(22, seconds=4, shared=False)
 def without_a_private_key(testbed: Testbed) -> None:
-    """Without a private key nothing is answered or sent; once there is one, what waited is sent at
-    once."""
+    """Without a private key nothing is answered or sent. When it is set, waiting packets are sent
+    at once."""
     known, fresh = testbed.peer(), testbed.peer(endpoint=True)
     known.works(known.handshake())
     testbed.wg("set", testbed.interface, "private-key", "/dev/null")
@@ -565,8 +562,8 @@ def without_a_private_key(testbed: Testbed) -> None:
 
 @check(23, seconds=3)
 def responder_waits_to_be_asked(testbed: Testbed) -> None:
-    """The responder sends nothing in a new session before it has received a packet in it; then what
-    waited follows."""
+    """The responder sends nothing in a new session before it has received a packet in it. Then
+    waiting packets follow."""
     for first in (b"", packets.udp("198.18.0.1", "198.18.0.2")):
         peer = testbed.peer()
         session = peer.handshake(confirm=False)
@@ -603,7 +600,7 @@ def responder_keeps_its_session_meanwhile(testbed: Testbed) -> None:
 
 @check(24, seconds=3)
 def initiator_sends_what_waited(testbed: Testbed) -> None:
-    """On a response the initiator sends what waited, in order, and then no keepalive."""
+    """On a response the initiator sends waiting packets in order, and no keepalive after them."""
     peer = testbed.peer(endpoint=True)
     waiting = [peer.packet_here(os.urandom(8)) for _ in range(3)]
     for packet in waiting:
@@ -621,14 +618,14 @@ def initiator_sends_what_waited(testbed: Testbed) -> None:
 
 @check(24, seconds=18, margin=0.5)
 def initiator_confirms_by_a_keepalive(testbed: Testbed) -> None:
-    """On a response the initiator with nothing to send confirms it by one keepalive; the session is
-    in use at once, and the one before still receives."""
+    """On a response, an initiator with nothing to send confirms it by one keepalive. The session is
+    used at once, and the previous one still receives."""
     peer = testbed.peer()
     old = peer.handshake()
     message, new = respond(peer, unanswered(peer, old))
     peer.send(message)
     if peer.received(new, "the initiator confirms the session"):
-        raise Differs("the first message of the session is no keepalive")
+        raise Differs("the first message of the session is not a keepalive")
     peer.socket.silence(1, "one keepalive is enough")
     peer.works(new)
     packet = peer.packet(os.urandom(8))
@@ -639,8 +636,8 @@ def initiator_confirms_by_a_keepalive(testbed: Testbed) -> None:
 
 @check(24, seconds=7, margin=0.5)
 def initiator_keeps_an_unconfirmed_session(testbed: Testbed) -> None:
-    """A session in which the device was the responder, and that waited to be confirmed, still
-    receives after one that the device initiated."""
+    """An unconfirmed session in which the device is the responder still receives after the device
+    has initiated another one."""
     peer = testbed.peer()
     pending = peer.handshake(confirm=False)
     message, new = respond(peer, next_initiation(peer)[0])
@@ -657,8 +654,8 @@ def initiator_keeps_an_unconfirmed_session(testbed: Testbed) -> None:
 
 @check(28, seconds=3)
 def strangers(testbed: Testbed) -> None:
-    """Initiations of a static key that is not, or no longer, configured, or that somebody else
-    holds, get no answer."""
+    """Initiations with a static key that is not, or no longer, configured, or that belongs to
+    somebody else, get no answer."""
     peer, stranger = testbed.peer(), testbed.peer(configured=False)
     session = peer.handshake()
     stranger.initiate()
@@ -691,7 +688,7 @@ def initiation_of(peer: Peer) -> bytes:
 
 
 def initiated_by_device(peer: Peer) -> Initiated:
-    """The device's initiation because of a packet that waits from now on."""
+    """Gives the device a packet, which waits, and returns its initiation."""
     peer.device.inject(peer.packet_here())
     return peer.awaited()
 
@@ -701,7 +698,7 @@ def respond(peer: Peer, initiated: Initiated) -> tuple[bytes, Session]:
 
 
 def next_initiation(peer: Peer) -> tuple[Initiated, float]:
-    """The next initiation and its time, while there is always more to send to the peer."""
+    """Returns the next initiation and its time, while there is always more to send to the peer."""
     for _ in range(14):
         peer.device.inject(peer.packet_here())
         datagram = peer.socket.receive(0.5)
@@ -713,9 +710,8 @@ def next_initiation(peer: Peer) -> tuple[Initiated, float]:
 
 
 def unanswered(peer: Peer, session: Session) -> Initiated:
-    """The device's initiation because nothing answers what it sends in the session. Unlike for any
-    other, no packet waits for its response."""
-    peer.device.pause(0.5)  # some tell only by their ticks what came last
+    """Returns the device's initiation after data without an answer, when no packet waits."""
+    peer.device.pause(0.5)  # some devices compare times only by coarse ticks
     peer.socket.drain()
     peer.device.inject(peer.packet_here())
     peer.received(session, "the device sends through a session")
@@ -723,14 +719,14 @@ def unanswered(peer: Peer, session: Session) -> Initiated:
 
 
 def confirmed(peer: Peer, session: Session, why: str) -> None:
-    """The device sends in a session that it may use now: one message or several."""
+    """Checks that the device sends in a session, one message or several."""
     peer.received(session, why)
     while datagram := peer.socket.receive(0.1):
         peer.opened(session, datagram)
 
 
 def unused(peer: Peer, seconds: float, why: str) -> None:
-    """No transport data may come; what else there is does not matter."""
+    """Checks that no transport data comes; other messages do not matter."""
     deadline = time.monotonic() + seconds
     while datagram := peer.socket.receive(max(deadline - time.monotonic(), 0)):
         if datagram.kind == TRANSPORT:
@@ -738,7 +734,7 @@ def unused(peer: Peer, seconds: float, why: str) -> None:
 
 
 def sender_index(peer: Peer, kind: int) -> int:
-    """That of the next message of that kind."""
+    """Returns the sender index of the next message of that kind."""
     while datagram := peer.socket.receive():
         if datagram.kind == kind:
             return int(struct.unpack_from("<I", datagram.data, 4)[0])
@@ -746,13 +742,13 @@ def sender_index(peer: Peer, kind: int) -> int:
 
 
 def retyped(message: bytes, bits: int) -> bytes:
-    """The message with more bits set in its first word."""
+    """Sets more bits in the first word of the message."""
     (word,) = struct.unpack_from("<I", message)
     return struct.pack("<I", word | bits) + message[4:]
 
 
 def cookies_not_taken(testbed: Testbed, spoil: Callable[[bytes], list[bytes]]) -> None:
-    """What becomes of a cookie reply so must leave the next initiation without mac2."""
+    """Checks that the next initiation has no mac2 after these changed cookie replies."""
     peer = testbed.peer(endpoint=True)
     initiated, cookie = initiated_by_device(peer), os.urandom(16)
     for reply in spoil(
@@ -773,7 +769,7 @@ def stamp(number: int) -> bytes:
 
 
 def responses(peer: Peer) -> list[Datagram]:
-    """All responses until none has come for some time."""
+    """Returns all responses until none has come for some time."""
     found: list[Datagram] = []
     while datagram := peer.socket.receive(0.15 if found else 2):
         if datagram.kind == RESPONSE:
@@ -782,7 +778,8 @@ def responses(peer: Peer) -> list[Datagram]:
 
 
 def expect_spaced(testbed: Testbed, answers: Sequence[Datagram], start: float) -> None:
-    """No more answers than fit, by a clock with ticks of 10 ms, since the first initiation."""
+    """Checks that there are not too many answers for the time since the first initiation, by a
+    clock with ticks of 10 ms."""
     took = answers[-1].time - start
     testbed.log(f"{len(answers)} responses in {took:.3f} s")
     if len(answers) > 1 + (took + 0.01) * 50:
@@ -790,7 +787,7 @@ def expect_spaced(testbed: Testbed, answers: Sequence[Datagram], start: float) -
 
 
 def expect_random(indices: Sequence[int], pairs: Sequence[tuple[int, int]], which: str) -> None:
-    """Each of these fails by chance less than once in a million runs."""
+    """Checks each property with a chance of failure below one in a million."""
     if len(set(indices)) < len(indices) - 1:
         raise Differs(f"only {len(set(indices))} of {len(indices)} indices are different")
     steps = {(after - before) & 0xFFFFFFFF for before, after in pairs}
@@ -815,7 +812,7 @@ def expect_random(indices: Sequence[int], pairs: Sequence[tuple[int, int]], whic
 
 
 def unlikely(successes: int, tosses: int) -> bool:
-    """Whether a fair coin is so far from half, 6.5 standard deviations."""
+    """Returns whether this is more than 6.5 standard deviations from a fair coin."""
     return abs(2 * successes - tosses) > 6.5 * math.sqrt(tosses)
 
 

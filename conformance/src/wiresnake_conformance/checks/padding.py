@@ -1,4 +1,4 @@
-"""H. Padding, MTU, ECN, and the outer packets."""
+"""H. Padding, MTU, ECN and outer packets."""
 
 import contextlib
 import os
@@ -62,8 +62,8 @@ def padded_within_the_mtu_of_a_route(testbed: Testbed) -> None:
 
 @check(97, shared=False)
 def packets_beyond_the_mtu(testbed: Testbed) -> None:
-    """An MTU of 0, where it can be set, and a packet that waited while the MTU became less than
-    its length, end nothing; the packet is sent whole."""
+    """An MTU of 0, if it can be set, and a waiting packet that is longer than a new MTU are
+    survived. The packet is sent whole."""
     peer = testbed.peer(endpoint=True)
     packet = packets.sized(testbed.inner(1)[4], peer.inner[4], 1419)
     testbed.inject(packet)
@@ -79,7 +79,7 @@ def packets_beyond_the_mtu(testbed: Testbed) -> None:
     if content[: len(packet)] != packet or any(content[len(packet) :]):
         raise Differs(f"what was sent is not the packet of {len(packet)} B that waited")
     small = packets.sized(testbed.inner(1)[4], peer.inner[4], 60)
-    with contextlib.suppress(OSError):  # the interface may refuse it
+    with contextlib.suppress(OSError):  # the interface may refuse this
         testbed.inject(small)
     peer.socket.drain()
     testbed.command(f"ip link set {testbed.interface} mtu 1420")
@@ -89,7 +89,7 @@ def packets_beyond_the_mtu(testbed: Testbed) -> None:
 
 @check(98, shared=False)
 def the_default_mtu(testbed: Testbed) -> None:
-    """A new interface has an MTU of 1420: 1500 less IPv6, UDP, and what WireGuard adds."""
+    """A new interface has an MTU of 1420: 1500 minus the overhead of IPv6, UDP and WireGuard."""
     testbed.log(f"the interface was made with an MTU of {testbed.default_mtu}")
     if testbed.default_mtu != 1420:
         raise Differs(f"the MTU of a new interface is {testbed.default_mtu}")
@@ -97,8 +97,8 @@ def the_default_mtu(testbed: Testbed) -> None:
 
 @check(98, shared=False, seconds=4)
 def mtus_change_at_run_time(testbed: Testbed) -> None:
-    """Packets as large as any MTU that the interface takes are carried, both ways, and where the
-    MTU limits the padding it is the new one that does; extreme ones end nothing."""
+    """Packets of the size of any MTU are carried both ways. The new MTU limits the padding at once.
+    Extreme MTUs are survived."""
     peer, session = _connected(testbed)
     testbed.inject(packets.sized(testbed.inner(1)[4], peer.inner[4], 1419))
     limited = len(what_waited(peer, session, "a packet of 1419 B")) == 1420
@@ -125,27 +125,27 @@ def mtus_change_at_run_time(testbed: Testbed) -> None:
 
 @check(99)
 def ecn_goes_out_over_ipv4(testbed: Testbed) -> None:
-    """The outer IPv4 packet has the ECN bits of the inner one, with CE carried as ECT(0), and not
-    its DSCP."""
+    """The outer IPv4 packet has the ECN bits of the inner one, with CE as ECT(0), but not its
+    DSCP."""
     _ecn_goes_out(testbed, 4)
 
 
 @check(99)
 def ecn_goes_out_over_ipv6(testbed: Testbed) -> None:
-    """The same of the outer IPv6 packet."""
+    """The same for the outer IPv6 packet."""
     _ecn_goes_out(testbed, 6)
 
 
 @check(99, seconds=3)
 def ecn_comes_in_over_ipv4(testbed: Testbed) -> None:
-    """Congestion that was met outside is passed on, as RFC 6040 has it: CE to a packet that can
-    carry it, ECT(1) in place of ECT(0); the IPv4 checksum stays right, the DSCP as it was."""
+    """Congestion of the outer packet is passed on as in RFC 6040: CE to a packet that can carry it,
+    ECT(1) instead of ECT(0). The IPv4 checksum stays right, and the DSCP does not change."""
     _ecn_comes_in(testbed, 4)
 
 
 @check(99, seconds=3)
 def ecn_comes_in_over_ipv6(testbed: Testbed) -> None:
-    """The same of congestion that was met by the outer IPv6 packet."""
+    """The same for congestion of the outer IPv6 packet."""
     _ecn_comes_in(testbed, 6)
 
 
@@ -191,7 +191,7 @@ def outer_packets_may_be_fragmented(testbed: Testbed) -> None:
 
 @check(100, shared=False)
 def large_packets_in_ipv4_fragments(testbed: Testbed) -> None:
-    """With an MTU beyond the cable's the outer packet is fragmented, and nothing of it changed."""
+    """With an MTU above the cable's, the outer packet is fragmented and arrives unchanged."""
     _large_packets(testbed, 4)
 
 
@@ -203,8 +203,8 @@ def large_packets_in_ipv6_fragments(testbed: Testbed) -> None:
 
 @check(100, shared=False, seconds=4)
 def offloads_change_no_byte(testbed: Testbed) -> None:
-    """What the host's TCP sends in large pieces leaves in packets with right headers, and none of
-    its bytes is changed, lost or repeated."""
+    """Large pieces of the host's TCP leave as packets with right headers, and no byte is changed,
+    lost or repeated."""
     peer, session = _connected(testbed)
     testbed.addresses()
     for version in (4, 6):
@@ -222,7 +222,7 @@ def offloads_change_no_byte(testbed: Testbed) -> None:
 
 @check(100, shared=False)
 def datagrams_keep_their_bounds(testbed: Testbed) -> None:
-    """Of UDP datagrams of one flow, many at once, each arrives as it was sent, both ways."""
+    """Many UDP datagrams of one flow at once arrive unchanged, both ways."""
     peer, session = _connected(testbed)
     testbed.addresses()
     with testbed.stack(socket.AF_INET, socket.SOCK_DGRAM) as host:
@@ -310,7 +310,7 @@ def _padded(size: int, mtu: int) -> int:
 
 
 def _expect_padded(peer: Peer, session: Session, size: int, mtu: int, version: int = 4) -> None:
-    """The device sends a packet of that size, padded as it is with that MTU."""
+    """Checks that the device sends a packet of that size with the padding for that MTU."""
     packet = packets.sized(peer.device.inner(1)[version], peer.inner[version], size)
     peer.device.inject(packet)
     content = peer.received(session, f"a packet of {size} B with an MTU of {mtu}")
@@ -324,7 +324,7 @@ def _expect_padded(peer: Peer, session: Session, size: int, mtu: int, version: i
 
 
 def _await_padding(peer: Peer, session: Session, size: int, mtu: int) -> None:
-    """Tries until the device follows a change of the MTU, of which it hears a moment later."""
+    """Tries until the device follows a change of the MTU, which it learns a moment later."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -342,7 +342,7 @@ def _set_tos(peer: Peer, tos: int) -> None:
 
 
 def _decapsulated(outer: int, inner: int) -> int:
-    """The TOS of a packet out of the tunnel (RFC 6040, 4.2, as the kernel has it)."""
+    """Returns the TOS of a packet out of the tunnel (RFC 6040, 4.2, as in the kernel)."""
     if outer & 3 == CE and inner & 3 in (ECT0, ECT1):
         return inner | CE
     if outer & 3 == ECT1 and inner & 3 == ECT0:
@@ -365,14 +365,14 @@ def _expect_ecn(peer: Peer, payload: bytes, version: int, outer: int, inner: int
 
 
 def _upload(client: socket.socket, address: str, stream: bytes) -> None:
-    with contextlib.suppress(OSError):  # what arrived tells
+    with contextlib.suppress(OSError):  # the received data decides
         client.connect((address, 9))
         client.sendall(stream)
 
 
 def _listen(peer: Peer, session: Session, version: int, length: int) -> bytes:
-    """What a TCP of the device's host sends: every segment that comes in its turn is taken and
-    acknowledged, so whatever is lost is sent again."""
+    """Receives a TCP stream from the device's host. Segments in order are acknowledged, so that
+    lost ones are sent again."""
     device, stream, start, deadline = peer.device, b"", 0, time.monotonic() + 12
     own, other = peer.inner[version], device.inner(1)[version]
     segments = 0
@@ -406,10 +406,10 @@ def _listen(peer: Peer, session: Session, version: int, length: int) -> bytes:
 
 
 def _checked(content: bytes) -> packets.Packet:
-    """The packet in a message, if its own checksums are right."""
+    """Returns the packet in a message, whose checksums must be right."""
     packet = packets.read(content)
     if packet is None:
-        raise Differs(f"the device sent what is no IP packet: {content[:40].hex()}")
+        raise Differs(f"the device sent something that is not an IP packet: {content[:40].hex()}")
     if packet.version == 6:
         payload = packet.payload[: int.from_bytes(content[4:6])]
         packet = replace(packet, payload=payload)

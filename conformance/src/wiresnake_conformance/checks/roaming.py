@@ -16,17 +16,17 @@ from ..verdict import Differs, check
 from ._common import UDP_SEGMENT, sends_data, what_waited
 
 RST = 4
-"""The flag of TCP with which a segment gets no answer from any host."""
+"""The TCP flag of a segment that no host answers."""
 LARGEST = 65_507
 """Bytes in the largest datagram of IPv4."""
 UNROUTED = {4: "203.0.113", 6: "2001:db8:2:"}
-"""Nets that the device's host has no route to, but what a check adds."""
+"""Networks to which the device's host only has routes that a check adds."""
 
 
 @check(76, seconds=3, shared=False)
 def authentic_messages_move_the_endpoint(testbed: Testbed) -> None:
-    """Whatever is authentic and fresh moves the endpoint to where it came from: a response, an
-    initiation, a keepalive, a packet with an inner source that is not the peer's."""
+    """Any authentic, fresh message moves the endpoint to its source: a response, an initiation, a
+    keepalive, a packet with an inner source that is not the peer's."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     message, session = oracle.respond(peer.key, peer.awaited())
@@ -50,7 +50,8 @@ def authentic_messages_move_the_endpoint(testbed: Testbed) -> None:
 
 @check(76, seconds=5, shared=False)
 def nothing_else_moves_it(testbed: Testbed) -> None:
-    """What is forged, repeated, too old, of strangers, or a cookie reply leaves the endpoint."""
+    """Messages that are forged, replayed, too old or from strangers, and cookie replies do not move
+    the endpoint."""
     peer, waiting = testbed.peer(), testbed.peer(endpoint=True)
     elsewhere = testbed.socket("198.51.100.66")
     initiation = peer.initiate()
@@ -120,8 +121,8 @@ def follows(testbed: Testbed, *addresses: str) -> None:
 
 @check(78, shared=False)
 def replies_leave_from_the_contacted_address(testbed: Testbed) -> None:
-    """What goes to a peer has the source address that the peer last wrote to, on a host with
-    several; once that address is gone, another."""
+    """On a host with several addresses, datagrams to a peer have the source address that the peer
+    last wrote to, or another one once that address is gone."""
     stays_with(testbed, 4, "192.0.2.11", "/24")
 
 
@@ -171,7 +172,8 @@ def sources_follow_the_route(testbed: Testbed) -> None:
 
 @check(78, seconds=3, shared=False)
 def marks_and_ports_forget_sources(testbed: Testbed) -> None:
-    """Another firewall mark, or another port, makes the host choose the source address anew."""
+    """After a change of the firewall mark or the port, the host chooses the source address
+    again."""
     testbed.command("ip address add 192.0.2.11/24 dev d0")
     peer = testbed.peer()
     contact(peer, "192.0.2.11")
@@ -188,8 +190,8 @@ def marks_and_ports_forget_sources(testbed: Testbed) -> None:
 
 @check(78, seconds=19, shared=False, margin=0.5)
 def retries_forget_sources(testbed: Testbed) -> None:
-    """An initiation that is repeated, or that follows data nobody answered, makes the host choose
-    the source address anew."""
+    """For a repeated initiation, or one after data without an answer, the host chooses the source
+    address again."""
     testbed.command("ip address add 192.0.2.11/24 dev d0")
     silent, retried = testbed.peer(), testbed.peer()
     for peer in (silent, retried):
@@ -210,7 +212,7 @@ def retries_forget_sources(testbed: Testbed) -> None:
 
 @check(79)
 def both_families_on_one_port(testbed: Testbed) -> None:
-    """The device is reached by IPv4 and by IPv6, at one port, and sends from there."""
+    """The device can be reached over IPv4 and IPv6, at one port, and sends from it."""
     for version in (4, 6):
         peer = testbed.peer(version=version)
         session = peer.handshake()
@@ -223,7 +225,7 @@ def both_families_on_one_port(testbed: Testbed) -> None:
 
 @check(79, seconds=3, shared=False)
 def any_port_is_free_for_both(testbed: Testbed) -> None:
-    """Listen port 0 is a port that is free for both families, even where many are not."""
+    """Listen port 0 gives a port that is free for both families, even if many are not."""
     with namespaces.inside(testbed.network):
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("41000 41019")
         taken = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(10)]
@@ -249,7 +251,7 @@ def any_port_is_free_for_both(testbed: Testbed) -> None:
 
 @check(79, shared=False)
 def hosts_without_ipv6(testbed: Testbed) -> None:
-    """Where IPv6 is switched off the device comes up and does with IPv4."""
+    """If IPv6 is switched off, the device comes up and uses only IPv4."""
     testbed.link(up=False)
     with namespaces.inside(testbed.network):
         Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
@@ -260,7 +262,7 @@ def hosts_without_ipv6(testbed: Testbed) -> None:
 
 @check(80, seconds=3, shared=False)
 def link_local_endpoints(testbed: Testbed) -> None:
-    """An IPv6 link-local endpoint has its scope: one that is configured, and one that is met."""
+    """An IPv6 link-local endpoint keeps its scope, whether it is configured or learned."""
     met = testbed.peer()
     met.socket = testbed.socket("fe80::2%w0")
     met.works(met.handshake())
@@ -278,7 +280,7 @@ def link_local_endpoints(testbed: Testbed) -> None:
 
 @check(81, seconds=5, shared=False)
 def loops_of_initiations(testbed: Testbed) -> None:
-    """An initiation whose route leads into the tunnel itself waits there, and breeds no others."""
+    """An initiation whose route leads into the tunnel itself waits there and causes no others."""
     peer = testbed.peer(allowed="0.0.0.0/0", endpoint=True)
     testbed.command(f"ip route add 192.0.2.2/32 dev {testbed.interface}")
     testbed.inject(peer.packet_here())
@@ -295,8 +297,8 @@ def loops_of_initiations(testbed: Testbed) -> None:
 
 @check(81, seconds=6, alone=True, shared=False)
 def loops_of_data(testbed: Testbed) -> None:
-    """Data whose route leads into the tunnel itself costs no more than what a loop must: the
-    device lives, its memory stays bounded, and all is well once the route is right."""
+    """Data whose route leads into the tunnel itself is survived: the device's memory stays bounded,
+    and it works again once the route is right."""
     peer = testbed.peer(allowed="10.0.0.0/24,192.0.2.2/32")
     other = testbed.peer()
     other.socket = testbed.socket("198.51.100.9")
@@ -321,7 +323,7 @@ def loops_of_data(testbed: Testbed) -> None:
 
 @check(82, seconds=4, shared=False)
 def tunnel_in_a_tunnel(testbed: Testbed) -> None:
-    """The datagrams of one device are packets of another on the same host, both ways."""
+    """The datagrams of one device are carried as packets of another on the same host, both ways."""
     testbed.addresses()
     outer, inner_device = testbed.peer(), testbed.another()
     session = outer.handshake()
@@ -331,7 +333,7 @@ def tunnel_in_a_tunnel(testbed: Testbed) -> None:
     def unwrapped() -> bytes:
         packet = packets.read(what_waited(outer, session))
         if packet is None or packet.target != outer.inner[4]:
-            raise Differs(f"the inner device's datagram is no packet to its endpoint: {packet}")
+            raise Differs(f"the inner device's datagram is not a packet to its endpoint: {packet}")
         return packet.payload[8:]
 
     def wrapped(datagram: bytes) -> None:
@@ -352,8 +354,8 @@ def tunnel_in_a_tunnel(testbed: Testbed) -> None:
 
 @check(82, seconds=8)
 def keepalives_hold_a_mapping(testbed: Testbed) -> None:
-    """With a persistent keepalive of 1 s a NAT that forgets after 2 s never does; and when the
-    peer's NAT gives it another port every second, the device follows."""
+    """A persistent keepalive of 1 s keeps a NAT open that forgets after 2 s. If the peer's NAT
+    gives it another port every second, the device follows."""
     peer = testbed.peer(endpoint=True, keepalive=1)
     session = peer.answer()
     last = peer.socket.expect(TRANSPORT, "a keepalive confirms the session").time
@@ -419,7 +421,8 @@ def marks_on_cookie_replies(testbed: Testbed) -> None:
 
 @check(83, seconds=3, shared=False)
 def ports_change_and_nothing_else(testbed: Testbed) -> None:
-    """Another listen port keeps peers, sessions and all else; the old port is closed."""
+    """A change of the listen port keeps peers, sessions and everything else, and closes the old
+    port."""
     peer = testbed.peer(psk=os.urandom(32), keepalive=300)
     session = peer.handshake()
     peer.works(session)
@@ -440,9 +443,8 @@ def ports_change_and_nothing_else(testbed: Testbed) -> None:
 
 @check(84, seconds=8, shared=False)
 def errors_of_the_socket(testbed: Testbed) -> None:
-    """Endpoints at closed ports, without a route or with one that refuses, a cable that takes no
-    large packets and one that is down: the other peers notice nothing, the CPU stays idle, and
-    when the path is good again so is the peer."""
+    """Closed ports, missing or refusing routes, a cable with a small MTU and one that is down do
+    not affect other peers, and the CPU stays idle. When the path works again, so does the peer."""
     good = testbed.peer()
     session = good.handshake()
     refusals(testbed, 4)
@@ -472,7 +474,7 @@ def errors_of_the_ipv6_socket(testbed: Testbed) -> None:
 
 
 def refusals(testbed: Testbed, version: int) -> None:
-    """Peers to whom datagrams cannot be sent, or come back with an ICMP error."""
+    """Peers to which datagrams cannot be sent, or cause an ICMP error."""
     closed = testbed.peer(endpoint=True, keepalive=1, version=version)
     closed.answer()
     closed.socket.udp.close()
@@ -491,14 +493,14 @@ def stays_idle(testbed: Testbed) -> None:
     testbed.pause(2)
     used = (testbed.cpu_time() - before) / (time.monotonic() - start)
     testbed.log(f"the device used {used:.1%} of a CPU")
-    if used > 0.05:  # a spinning one on a busy machine may get no more than its share
+    if used > 0.05:  # a spinning device may get only its share of a busy machine
         raise Differs(f"it used {used:.0%} of a CPU with next to nothing to do")
 
 
 @check(85, seconds=3, shared=False)
 def datagrams_of_any_length(testbed: Testbed) -> None:
-    """Datagrams of up to 65,507 bytes are survived, noise or authentic, whole or in fragments, and
-    many in one piece as a host merges them."""
+    """Datagrams of up to 65,507 bytes are survived, noise or authentic, whole, in fragments, or
+    many merged by the host."""
     lengths_are_survived(testbed, 4)
 
 
@@ -541,7 +543,7 @@ def lengths_are_survived(testbed: Testbed, version: int) -> None:
 
 
 def moved(peer: Peer, why: str) -> None:
-    """The device believes the peer to be where it is."""
+    """Waits until the device has the peer's present endpoint."""
     deadline = time.monotonic() + PATIENCE
     while (endpoint := peer.endpoint()) != peer.socket.name:
         if time.monotonic() > deadline:
@@ -550,7 +552,7 @@ def moved(peer: Peer, why: str) -> None:
 
 
 def peer_at(testbed: Testbed, peer_socket: PeerSocket, endpoint: str = "") -> Peer:
-    """A new peer on that peer_socket, which the device knows by another name where one is given."""
+    """Adds a peer on that socket. The device gets its endpoint, or another name for it."""
     peer = testbed.peer(configured=False)
     peer.socket, own = peer_socket, peer.inner
     words = ("allowed-ips", f"{own[4]}/32,{own[6]}/128", "endpoint", endpoint or peer_socket.name)
@@ -565,12 +567,12 @@ def flipped(message: bytes, at: int = -1) -> bytes:
 
 
 def contact(peer: Peer, address: str) -> None:
-    """From now on the peer writes to that address of the device."""
+    """Lets the peer write to that address of the device from now on."""
     peer.socket.target = (address, peer.device.port)
 
 
 def heard(peer: Peer, session: Session) -> None:
-    """The device has read a packet of the peer's, and so whatever came before it."""
+    """Waits until the device has read a packet of the peer, and so everything before it."""
     packet = packets.reset(peer.inner[4], peer.device.inner(1)[4])
     peer.send(session.seal(packet))
     peer.device.expect_delivered(packet, "a packet of a session is delivered")
@@ -582,7 +584,7 @@ def came_from(datagram: Datagram, address: str, what: str) -> None:
 
 
 def settled(testbed: Testbed, peer: Peer, session: Session) -> None:
-    """The session carries packets again, once what was on its way has come."""
+    """Waits until the session carries packets again."""
     deadline = time.monotonic() + 5
     while True:
         testbed.pause(0.2)
@@ -595,7 +597,7 @@ def settled(testbed: Testbed, peer: Peer, session: Session) -> None:
 
 
 def unread(peer: Peer) -> None:
-    """Throws away what has come, too much of it to be evidence."""
+    """Discards received datagrams, as they are too many for the evidence."""
     peer.socket.udp.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -603,11 +605,11 @@ def unread(peer: Peer) -> None:
 
 
 def marked_route(testbed: Testbed, version: int) -> None:
-    """Only what has the mark 0x57 finds its way to a net of the world."""
+    """Routes only datagrams with the mark 0x57 to a network of the world."""
     net = f"{UNROUTED[version]}{'.0/24' if version == 4 else ':/64'}"
     testbed.world_command(f"ip route add local {net} dev lo")
     testbed.command(f"ip -{version} route add {net} via {testbed.world[version]} table 57")
     testbed.command(f"ip -{version} rule add fwmark 0x57 table 57")
-    # A socket that names its device needs no route, so what takes none is to get lost on the cable.
+    # A socket bound to a device needs no route, so its datagrams must get lost on the cable.
     host = f"{UNROUTED[version]}{'.' if version == 4 else ':'}1"
     testbed.command(f"ip neigh add {host} lladdr 02:00:00:00:00:57 dev d0 nud permanent")

@@ -1,4 +1,4 @@
-"""F. Cryptokey routing, and what the host is told of packets that go nowhere."""
+"""F. Cryptokey routing, and ICMP errors about packets without a peer."""
 
 import ipaddress
 import os
@@ -16,16 +16,16 @@ from ..testbed import Testbed
 from ..verdict import Differs, NotApplicable, check
 
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
-"""Type and code of ICMP's "host unreachable" and of ICMPv6's "address unreachable"."""
+"""Type and code of ICMP "host unreachable" and of ICMPv6 "address unreachable"."""
 NOBODY = 200
 """The number of inner addresses that no peer has."""
 ICMP_PER_SECOND, ICMP_BURST = 1000, 50
-"""What the kernel allows (icmp_msgs_per_sec, icmp_msgs_burst)."""
+"""The kernel's limits (icmp_msgs_per_sec, icmp_msgs_burst)."""
 
 
 @check(86)
 def sources_by_the_whole_table(testbed: Testbed) -> None:
-    """A packet's source must have its longest match, among all peers' routes, at its sender: a
+    """The longest match of a packet's source, among all peers' routes, must belong to its sender: a
     wide route does not cover the narrower one of another peer."""
     wide, narrow = _wide_and_narrow(testbed)
     sessions = {id(peer): peer.handshake() for peer in (wide, narrow)}
@@ -50,7 +50,7 @@ def sources_by_the_whole_table(testbed: Testbed) -> None:
 
 @check(86)
 def sources_follow_the_table(testbed: Testbed) -> None:
-    """A route that moves to another peer takes the right to its addresses along, at once."""
+    """When a route moves to another peer, the right to its addresses moves at once."""
     wide, narrow = _wide_and_narrow(testbed)
     inner = testbed.inner(0x1004)
     move = f"{inner[4]}/32,{inner[6]}/128"
@@ -86,8 +86,8 @@ def targets_by_the_longest_match(testbed: Testbed) -> None:
 
 @check(89, shared=False)
 def nobody_is_told(testbed: Testbed) -> None:
-    """The sender of a packet for which there is no peer, or none with an endpoint, is told by ICMP
-    that the host cannot be reached; the error quotes the packet."""
+    """The sender of a packet without a peer, or whose peer has no endpoint, gets an ICMP error
+    "host unreachable" that quotes the packet."""
     testbed.addresses()
     homeless = testbed.peer()
     with Errors(testbed) as errors:
@@ -98,7 +98,7 @@ def nobody_is_told(testbed: Testbed) -> None:
                 errors.send(packet)
                 error = errors.expect(f"a packet for {target}, where nobody is")
                 errors.judge(error, packet, {own, target})
-    testbed.log("the same host, once the peer has an endpoint, is not told")
+    testbed.log("the same host, once the peer has an endpoint, gets no error")
     homeless.configure("endpoint", homeless.socket.name)
     with Errors(testbed) as errors:
         errors.send(packets.udp(testbed.inner(1)[4], homeless.inner[4]))
@@ -108,8 +108,8 @@ def nobody_is_told(testbed: Testbed) -> None:
 
 @check(89, shared=False)
 def quotes_of_large_packets(testbed: Testbed) -> None:
-    """Of a large packet the error quotes the beginning; it is no longer than IP has to carry:
-    576 bytes, for IPv6 1280."""
+    """For a large packet, the error quotes its beginning and has at most 576 bytes, for IPv6
+    1280."""
     testbed.addresses()
     with Errors(testbed) as errors:
         for version, most in ((4, 576), (6, 1280)):
@@ -125,8 +125,8 @@ def quotes_of_large_packets(testbed: Testbed) -> None:
 
 @check(89, shared=False)
 def told_through_translation(testbed: Testbed) -> None:
-    """The error finds a sender whose address the device's host translates (NAT): it quotes the
-    packet as that sender sent it."""
+    """The error reaches a sender whose address the device's host translates (NAT). It quotes the
+    packet as it was sent."""
     testbed.addresses()
     table = "add table ip c; add chain ip c out { type nat hook postrouting priority 100 ; }"
     rule = f'add rule ip c out oifname "{testbed.interface}" masquerade'
@@ -150,8 +150,8 @@ def told_through_translation(testbed: Testbed) -> None:
 
 @check(90, shared=False)
 def never_about_errors(testbed: Testbed) -> None:
-    """No error is sent about an ICMP error, a later fragment or a multicast; about an echo
-    request one is."""
+    """No error is sent about an ICMP error, a later fragment or a multicast, but one is sent about
+    an echo request."""
     testbed.addresses()
     for version in (4, 6):
         testbed.command(
@@ -173,7 +173,7 @@ def never_about_errors(testbed: Testbed) -> None:
 
 @check(90)
 def nothing_about_what_is_not_ip(testbed: Testbed) -> None:
-    """Nothing at all is said about what is not IP, or no whole header of it."""
+    """No error is sent about a packet that is not IP or has no complete header."""
     own, target = testbed.inner(1), testbed.inner(NOBODY)
     four, six = (_packet(own[version], target[version]) for version in (4, 6))
     for garbage in (b"\0", bytes(100), b"\x50" + four[1:], b"\xf0" + six[1:], four[:19], six[:39]):
@@ -185,8 +185,8 @@ def nothing_about_what_is_not_ip(testbed: Testbed) -> None:
 
 @check(90, shared=False, seconds=4)
 def errors_at_a_bounded_rate(testbed: Testbed) -> None:
-    """However many packets for nobody there are, errors come no faster than the kernel sends
-    them: 1000 a second after the first 50."""
+    """With any number of packets without a peer, errors come at most as fast as from the kernel:
+    1000 per second after the first 50."""
     testbed.addresses()
     with Errors(testbed) as errors:
         for version in (4, 6):
@@ -210,7 +210,7 @@ def errors_at_a_bounded_rate(testbed: Testbed) -> None:
 
 @check(91, shared=False)
 def what_is_no_packet(testbed: Testbed) -> None:
-    """What is not IP, or no whole header of it, is dropped at the interface and never sent."""
+    """A packet that is not IP, or has no complete header, is dropped at the interface."""
     peer = testbed.peer(allowed="0.0.0.0/0,::/0", endpoint=True)
     testbed.inject(b"\x50" + peer.packet_here()[1:])
     peer.socket.silence(0.3, "no handshake for what is not IP")
@@ -224,7 +224,7 @@ def what_is_no_packet(testbed: Testbed) -> None:
     before = _tx_errors(testbed)
     for one in garbage:
         testbed.inject(one)
-    peer.socket.silence(0.5, "what is no IP packet")
+    peer.socket.silence(0.5, "a packet that is not IP")
     if testbed.subject.kind == "kernel" and (counted := _tx_errors(testbed) - before) != len(
         garbage
     ):
@@ -233,10 +233,10 @@ def what_is_no_packet(testbed: Testbed) -> None:
 
 
 class Errors:
-    """Packets into the tunnel by the usual way, and the ICMP errors that come of them."""
+    """Sends packets into the tunnel through the host's stack, and receives ICMP errors."""
 
     def __init__(self, testbed: Testbed, *, at_device: bool = True) -> None:
-        """The sender is at the device, or else in the world."""
+        """Sets up a sender at the device, or in the world."""
         make = testbed.stack if at_device else socket.socket
         self.testbed = testbed
         self.out4 = make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -269,7 +269,7 @@ class Errors:
                 raise
 
     def drain(self) -> list[Packet]:
-        """The errors that are there."""
+        """Returns the errors that have come."""
         found = []
         for one, version in ((self.errors4, 4), (self.errors6, 6)):
             while True:
@@ -299,14 +299,14 @@ class Errors:
         raise Differs(f"{why}: no ICMP error within 1.5 s")
 
     def some(self, why: str) -> None:
-        """An error must come, if this device sends any; that it does is for item 89 to see."""
+        """Checks that an error comes, if this device sends any (which item 89 checks)."""
         try:
             self.expect(why)
         except Differs as error:
             raise NotApplicable(f"no errors, as item 89 wants them: {error}") from None
 
     def silence(self, seconds: float, why: str) -> None:
-        """No error may come, not even one that the host itself would not take."""
+        """Checks that no error comes, not even one that the host would ignore."""
         self.testbed.expect_dropped(why, seconds)
         if found := self.drain():
             raise Differs(f"{why}: {found[0]}")
@@ -314,7 +314,7 @@ class Errors:
     def judge(
         self, error: Packet, about: bytes, sources: set[str], *, translated: bool = False
     ) -> None:
-        """Type, code, checksum, source and quotation must be right."""
+        """Checks type, code, checksum, source and quotation."""
         wanted = UNREACHABLE[error.version]
         if tuple(error.payload[:2]) != wanted:
             raise Differs(f"type and code are {tuple(error.payload[:2])}, not {wanted}")
@@ -329,7 +329,7 @@ class Errors:
 
 
 def _wide_and_narrow(testbed: Testbed) -> tuple[Peer, Peer]:
-    """Two peers, and a route of the second inside of that of the first."""
+    """Adds two peers. A route of the second is inside that of the first."""
     wide = testbed.peer(allowed=",".join(_net(testbed)))
     inner = testbed.inner(0x1004)
     narrow = testbed.peer(allowed=f"{inner[4]}/32,{inner[6]}/128")
@@ -346,7 +346,7 @@ def _packet(source: str, target: str) -> bytes:
 
 
 def _icmp(source: str, target: str, kind: int) -> bytes:
-    """An ICMP error that quotes a packet."""
+    """Makes an ICMP error that quotes a packet."""
     quoted = packets.udp(target, source, bytes(8))
     body = struct.pack(">BBHI", kind, 0, 0, 0) + quoted
     protocol = ICMP6 if ":" in source else ICMP
@@ -355,7 +355,7 @@ def _icmp(source: str, target: str, kind: int) -> bytes:
 
 
 def _fragment(source: str, target: str) -> bytes:
-    """The last fragment of an IPv4 packet."""
+    """Makes the last fragment of an IPv4 packet."""
     packet = bytearray(packets.udp(source, target, bytes(64)))
     packet[6:8], packet[10:12] = struct.pack(">H", 185), bytes(2)
     packet[10:12] = struct.pack(">H", packets.checksum(bytes(packet[:20])))
@@ -363,8 +363,8 @@ def _fragment(source: str, target: str) -> bytes:
 
 
 def _comparable(packet: bytes, translated: bool) -> bytes:
-    """The packet without what a host fills in or changes on its way: identification, TTL and
-    checksum of IPv4; where it translates addresses, UDP's checksum too."""
+    """Clears the fields that a host sets or changes: identification, TTL and checksum of IPv4, and
+    with address translation UDP's checksum."""
     if packet[:1] and packet[0] >> 4 == 4:
         packet = packet[:4] + bytes(2) + packet[6:8] + b"\0" + packet[9:10] + bytes(2) + packet[12:]
         if translated:

@@ -1,4 +1,4 @@
-"""G. Silence, and nothing to recognise the device by."""
+"""G. Silence, and no sign by which the device can be recognised."""
 
 import os
 import struct
@@ -29,8 +29,8 @@ from ..verdict import Differs, NotApplicable, check
 
 @check(92, seconds=6, shared=False)
 def probes_get_silence(testbed: Testbed) -> None:
-    """Whatever is not authentic gets no packet of any kind in answer, not even an ICMP error,
-    over IPv4 and IPv6: noise, wrong MACs, strangers, replays, unknown indices, forged data."""
+    """Datagrams that are not authentic get no answer, not even an ICMP error, over IPv4 and IPv6:
+    noise, wrong MACs, strangers, replays, unknown indices, forged data."""
     peer = testbed.peer()
     initiating = initiate(peer.key, testbed.public)
     peer.send(initiating.message)
@@ -63,8 +63,8 @@ def probes_get_silence(testbed: Testbed) -> None:
 
 @check(92, seconds=3, shared=False)
 def probes_without_a_key_get_silence(testbed: Testbed) -> None:
-    """While the device has no private key nothing gets an answer either: its port is open and
-    silent, or closed for all alike, over IPv4 and IPv6."""
+    """A device without a private key answers nothing either: its port is silent, or closed for
+    everybody, over IPv4 and IPv6."""
     peer = testbed.peer()
     if testbed.run(["wg", "set", testbed.interface, "private-key", "/dev/null"]).returncode:
         testbed.pause(0.3)  # whether it lives is asked next
@@ -91,7 +91,7 @@ def probes_without_a_key_get_silence(testbed: Testbed) -> None:
 
 
 def _probes(testbed: Testbed, peer: Peer) -> Iterator[bytes]:
-    """Datagrams to which nobody but a scanner would expect an answer."""
+    """Yields datagrams to which only a scanner would expect an answer."""
     for length in (*range(180), 256, 576, 1200, 1472):
         yield os.urandom(length)
     for word in (0, 1, 2, 3, 4, 5, 255, 0x100, 0x01000001, 0x80000002, 0x04000000):
@@ -111,7 +111,7 @@ def _probes(testbed: Testbed, peer: Peer) -> Iterator[bytes]:
         yield again_with_macs(changed, testbed.public)
     for point in oracle.LOW_ORDER_POINTS:
         yield initiate(peer.key, testbed.public, point=point, timestamp=tai64n(0)).message
-    # What else may come to a UDP port: DNS, NTP, STUN, QUIC, SIP.
+    # Other protocols over UDP: DNS, NTP, STUN, QUIC, SIP.
     yield bytes.fromhex("1234010000010000000000000377777707") + b"example\3com\0\0\1\0\1"
     yield b"\x23" + bytes(47)
     yield bytes.fromhex("000100002112a442") + os.urandom(12)
@@ -130,9 +130,10 @@ def _silent(testbed: Testbed, tap: Tap, why: str) -> None:
 
 @check(93, seconds=4, shared=False)
 def bad_datagrams_are_not_logged(testbed: Testbed) -> None:
-    """A daemon writes nothing about bad datagrams, at its default level: they cost no disk."""
+    """At its default level a daemon logs nothing about bad datagrams, so they cost no disk
+    space."""
     if not testbed.output:
-        raise NotApplicable("the kernel's log is not the device's own and cannot be told apart")
+        raise NotApplicable("the kernel's log is not the device's own and cannot be separated")
     peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
@@ -159,8 +160,8 @@ def bad_datagrams_are_not_logged(testbed: Testbed) -> None:
 @check(94, alone=True, seconds=3, shared=False, margin=2)
 def replays_get_no_cookie(testbed: Testbed) -> None:
     """A thousand copies of a recorded initiation, in one burst to an idle device, get no answer,
-    and load does not begin: the next handshake needs no cookie. This is a goal above what the
-    kernel and wireguard-go do: such a burst fills their queues, so they may answer by cookies."""
+    and load does not begin: the next handshake needs no cookie. This is more than the kernel and
+    wireguard-go do, whose queues are filled by such a burst, so that they may send cookies."""
     peer = testbed.peer()
     recorded = peer.initiate().message
     peer.socket.expect(RESPONSE, "an initiation of a known peer is answered")
@@ -182,8 +183,8 @@ def replays_get_no_cookie(testbed: Testbed) -> None:
 
 @check(95)
 def outer_tos(testbed: Testbed) -> None:
-    """Initiations and responses are sent with TOS 0x88 (AF41), data and keepalives with no DSCP at
-    all, whatever the inner packet has."""
+    """Initiations and responses are sent with TOS 0x88 (AF41), data and keepalives without a DSCP,
+    whatever the inner packet has."""
     _outer_tos(testbed, 4)
 
 
@@ -231,7 +232,7 @@ def cookie_replies_have_no_tos(testbed: Testbed) -> None:
 
 
 def _unlike(tos: int, datagram: Datagram, version: int, what: str = "") -> list[str]:
-    """What is wrong, in words, if the datagram has another DSCP; how ECN is set is item 99."""
+    """Describes what is wrong if the datagram has another DSCP. ECN is checked by item 99."""
     if datagram.tos & 0xFC == tos:
         return []
     name = oracle.KINDS[datagram.kind]
@@ -274,8 +275,8 @@ def _one_port(testbed: Testbed, version: int) -> None:
 
 @check(96, seconds=3)
 def indices_have_no_pattern(testbed: Testbed) -> None:
-    """The device's indices are like random numbers: no bit stands still or keeps a rhythm, no
-    distance repeats, be they of one peer's handshakes or of several peers'."""
+    """The device's indices look random: no bit is constant or periodic, and no difference repeats,
+    in handshakes of one peer and of several."""
     peers = [testbed.peer() for _ in range(4)]
     rounds = [[_index(peer) for peer in peers] for _ in range(16)]
     orders = {
@@ -293,11 +294,11 @@ def indices_have_no_pattern(testbed: Testbed) -> None:
             "upper half": [index >> 16 for index in indices],
             "lower half": [index & 0xFFFF for index in indices],
         }.items():
-            # Of 64 halves chosen at random 4 are repetitions less than once in 10^7 runs.
+            # Of 64 random halves, 4 are repetitions less than once in 10^7 runs.
             if len(values) - len(set(values)) > 3:
                 raise Differs(f"the {what} of the indices {name} comes again and again")
         for bit in range(32):
-            # Each is 32 of 64 on average with a deviation of 4: 6 of those are out of the question.
+            # On average it is 32 of 64, with a deviation of 4. It is never off by 6 deviations.
             ones = sum(value >> bit & 1 for value in changes)
             if not 8 <= sum(index >> bit & 1 for index in indices) <= 56 or not 8 <= ones <= 56:
                 raise Differs(f"bit {bit} of the indices {name} is not random")
@@ -310,7 +311,7 @@ def _index(peer: Peer) -> int:
 
 @check(96, seconds=3, alone=True)
 def responses_keep_no_beat(testbed: Testbed) -> None:
-    """A response comes at once, not on the beat of a timer of the device's."""
+    """A response comes at once, not at the next tick of a timer."""
     peers = [testbed.peer() for _ in range(8)]
     delays = []
     for number in range(24):
@@ -325,7 +326,7 @@ def responses_keep_no_beat(testbed: Testbed) -> None:
 
 @check(96, seconds=5, shared=False)
 def an_idle_device_says_nothing(testbed: Testbed) -> None:
-    """With peers configured, sessions made and no packet to carry, nothing is sent at all."""
+    """With peers and sessions, but no packets to carry, nothing is sent."""
     peers = [testbed.peer(endpoint=True) for _ in range(2)]
     sessions = [peer.handshake() for peer in peers]
     testbed.peer(endpoint=True)

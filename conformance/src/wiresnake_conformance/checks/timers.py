@@ -21,20 +21,20 @@ from ..verdict import CERTAIN, Differs, Inconclusive, check
 from ._common import sends_data, what_waited
 
 EARLY = 0.05
-"""Between a timer's start and the datagram of the same instant a busy machine may do other things,
-so that the time from datagram to datagram is a little less than the timer's."""
+"""On a busy machine, some time may pass between the start of a timer and the datagram sent with it,
+so the time between two datagrams may be slightly less than the timer's."""
 JITTER = 0.334
 RETRY = 5.0
 """REKEY_TIMEOUT."""
 ATTEMPTS = 20
-"""Initiations in a series: MAX_TIMER_HANDSHAKES, and two."""
+"""Initiations in a series: MAX_TIMER_HANDSHAKES plus two."""
 KEEPALIVE = 32
-"""The length of transport data with nothing in it."""
+"""The length of empty transport data."""
 
 
 def slack(testbed: Testbed) -> float:
-    """How late a timer may be: the machine is busy, and the kernel rounds timers of that length
-    up, to 0.26 s (HZ=250), 0.51 s (1000) or 0.64 s (100)."""
+    """Returns how late a timer may be on a busy machine. The kernel rounds timers of that length up
+    by as much as 0.26 s (HZ=250), 0.51 s (1000) or 0.64 s (100)."""
     return 0.5 if testbed.subject.kind == "daemon" else 1.1
 
 
@@ -54,8 +54,8 @@ def retries(testbed: Testbed) -> None:
     for gap in gaps:
         most = RETRY + JITTER + slack(testbed)
         testbed.expect_between(gap, RETRY - EARLY, most, "an initiation is repeated after")
-    # Lateness spreads them, too, some more than others: so the half in the middle. That of 20
-    # random ones is within 0.06 s in one case of 3000.
+    # Lateness spreads the gaps, too, so only the middle half is used. Of 20 random gaps, it is
+    # within 0.06 s in one case of 3000.
     first, _, third = quantiles(gaps)
     testbed.log(f"half of them are within {third - first:.3f} s")
     if third - first < 0.03 + min(testbed.allowance.late.typical, 0.03):
@@ -65,7 +65,7 @@ def retries(testbed: Testbed) -> None:
 
 @check(63, seconds=125, margin=2)
 def gives_up(testbed: Testbed) -> None:
-    """After 20 unanswered initiations nothing more is sent, and what waited is dropped."""
+    """After 20 unanswered initiations nothing more is sent, and waiting packets are dropped."""
     peer = testbed.peer(endpoint=True)
     for _ in range(3):
         testbed.inject(peer.packet_here())
@@ -79,7 +79,7 @@ def gives_up(testbed: Testbed) -> None:
 
 @check(64, seconds=140, margin=0.5)
 def packets_restart_the_series(testbed: Testbed) -> None:
-    """A packet amid a series makes its count begin anew; one after it begins another series."""
+    """A packet during a series resets its count; a packet after it starts another series."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     for _ in range(5):
@@ -96,8 +96,8 @@ def packets_restart_the_series(testbed: Testbed) -> None:
 
 @check(65, seconds=19, margin=1.5)
 def unanswered_data(testbed: Testbed) -> None:
-    """15 s and up to a third of a second after data that nothing authentic follows comes an
-    initiation; more data does not put it off, nor does what is forged or repeated."""
+    """15 s and up to a third of a second after data without an authentic answer the device
+    initiates. More data, forgeries and replays do not delay that."""
     names = ("silent", "forging", "repeating", "answering", "initiating")
     peers = {name: testbed.peer() for name in names}
     sessions = {name: peer.handshake(confirm=False) for name, peer in peers.items()}
@@ -136,7 +136,8 @@ def unanswered_data(testbed: Testbed) -> None:
 
 @check(66, seconds=22, margin=0.5)
 def passive_keepalive(testbed: Testbed) -> None:
-    """10 s after data with nothing sent in answer comes one keepalive, and none for keepalives."""
+    """10 s after received data with nothing sent since, one keepalive is sent; none for
+    keepalives."""
     peer = testbed.peer()
     session = peer.handshake()
     data = session.seal(peer.packet())
@@ -144,7 +145,7 @@ def passive_keepalive(testbed: Testbed) -> None:
     peer.send(data)
     datagram = peer.socket.expect(TRANSPORT, "a passive keepalive", 12)
     if peer.opened(session, datagram):
-        raise Differs("what came is no keepalive")
+        raise Differs("what came is not a keepalive")
     waited = datagram.time - sent
     testbed.expect_between(waited, 10 - EARLY, 10 + slack(testbed), "the keepalive comes after")
     peer.send(session.seal())
@@ -153,8 +154,8 @@ def passive_keepalive(testbed: Testbed) -> None:
 
 @check(66, seconds=23, margin=0.4)
 def keepalives_for_a_stream(testbed: Testbed) -> None:
-    """Data that keeps coming gets a keepalive every 10 s, counted from the first; a packet sent
-    meanwhile does instead of one."""
+    """While data keeps coming, a keepalive is sent every 10 s, counted from the first data. A
+    packet sent meanwhile replaces it."""
     listening, talking = testbed.peer(), testbed.peer()
     sessions = [listening.handshake(), talking.handshake()]
     start = testbed.now()
@@ -183,8 +184,8 @@ def keepalives_for_a_stream(testbed: Testbed) -> None:
 
 @check(67, seconds=177, margin=1.5)
 def rekeys_as_it_sends(testbed: Testbed) -> None:
-    """Sending through a session older than 120 s makes its initiator begin another, and never its
-    responder; an idle session gets no successor."""
+    """When sending through a session older than 120 s, its initiator starts a new handshake, but
+    never its responder. An idle session is not renewed."""
     peers = [testbed.peer(endpoint=True) for _ in range(2)]
     initiator, responder = peers
     initiated = begun_by_device(initiator)
@@ -210,8 +211,8 @@ def rekeys_as_it_sends(testbed: Testbed) -> None:
 
 @check(68, seconds=179, margin=0.5)
 def rekeys_as_it_receives(testbed: Testbed) -> None:
-    """A message through a session older than 165 s makes its initiator begin another, once, and
-    never its responder."""
+    """On a message through a session older than 165 s, its initiator starts a new handshake once,
+    but never its responder."""
     peers = [testbed.peer(endpoint=True) for _ in range(10)]
     first = testbed.now()
     sessions = [begun_by_device(peer) for peer in peers]
@@ -225,7 +226,7 @@ def rekeys_as_it_receives(testbed: Testbed) -> None:
     for peer in peers:
         nothing_came(peer, "a session of less than 165 s")
     # Retries follow, each after 5 s and a random time. An initiation for each message would come
-    # 5 s after that before, as soon as it may.
+    # exactly 5 s after the previous one.
     until(testbed, start + 166)
     responder.send(responded.seal())
     while testbed.now() < start + 178:
@@ -249,7 +250,7 @@ def rekeys_as_it_receives(testbed: Testbed) -> None:
 
 @check(69, seconds=184, margin=1.5)
 def old_sessions_send_nothing(testbed: Testbed) -> None:
-    """After 180 s a session sends no more: the packet waits for the handshake that it causes."""
+    """A session older than 180 s sends no more: a packet causes a handshake and waits for it."""
     peer = testbed.peer()
     session = peer.handshake()
     start = testbed.now()
@@ -267,8 +268,8 @@ def old_sessions_send_nothing(testbed: Testbed) -> None:
 
 @check(71, seconds=22, margin=0.5)
 def persistent_keepalive(testbed: Testbed) -> None:
-    """A persistent keepalive is sent as it is switched on, and then whenever nothing authentic was
-    sent or received for its interval."""
+    """A persistent keepalive is sent when it is switched on, and then whenever nothing authentic
+    was sent or received for its interval."""
     peer = testbed.peer()
     session = peer.handshake()
     peer.socket.silence(2.5, "persistent keepalives are off")
@@ -276,7 +277,7 @@ def persistent_keepalive(testbed: Testbed) -> None:
     def comes(since: float, why: str, session: Session = session) -> float:
         datagram = peer.socket.expect(TRANSPORT, f"a keepalive after {why}", 4)
         if peer.opened(session, datagram):
-            raise Differs(f"what came after {why} is no keepalive")
+            raise Differs(f"what came after {why} is not a keepalive")
         testbed.expect_between(datagram.time - since, 2 - EARLY, 3.5, f"after {why} one comes in")
         return datagram.time
 
@@ -306,14 +307,14 @@ def persistent_keepalive(testbed: Testbed) -> None:
 
 @check(71, seconds=9, shared=False, margin=0.5)
 def persistent_keepalive_begins(testbed: Testbed) -> None:
-    """Without a session a persistent keepalive begins with an initiation: at once when it is
-    switched on, and at once when the interface comes up."""
+    """Without a session a persistent keepalive starts with an initiation, at once when it is
+    switched on or when the interface comes up."""
     peer = testbed.peer(endpoint=True)
     peer.socket.silence(1, "nothing is to be sent")
     peer.configure("persistent-keepalive", "3")
     session = peer.answer(2)
     if peer.received(session, "a keepalive confirms the session"):
-        raise Differs("the first message of the session is no keepalive")
+        raise Differs("the first message of the session is not a keepalive")
     peer.received(session, "another after 3 s", 5)
     testbed.link(up=False)
     testbed.pause(0.3)
@@ -327,8 +328,8 @@ def persistent_keepalive_begins(testbed: Testbed) -> None:
 
 @check(72, seconds=16, shared=False, margin=1)
 def down_ends_all(testbed: Testbed) -> None:
-    """When the interface goes down timers stop and sessions end; when it comes up, a peer without
-    persistent keepalive is left alone until there is something to send to it."""
+    """When the interface goes down, timers stop and sessions end. When it comes up, a peer without
+    persistent keepalive gets nothing until there is a packet for it."""
     waiting, talking = testbed.peer(endpoint=True), testbed.peer()
     session = talking.handshake()
     talking.works(session)
@@ -356,8 +357,8 @@ def down_ends_all(testbed: Testbed) -> None:
 
 @check(72, seconds=4, shared=False, margin=0.5)
 def up_need_not_wait(testbed: Testbed) -> None:
-    """When the interface comes up a peer with persistent keepalive gets an initiation at once, and
-    others with their next packet, even if the last was sent less than 5 s before."""
+    """When the interface comes up, a peer with persistent keepalive gets an initiation at once, and
+    others with their next packet, even less than 5 s after the last one."""
     peer, kept = testbed.peer(endpoint=True), testbed.peer(endpoint=True, keepalive=25)
     session = kept.answer()
     kept.received(session, "a keepalive confirms the session")
@@ -379,7 +380,7 @@ def up_need_not_wait(testbed: Testbed) -> None:
 def timers_of_many_peers(testbed: Testbed) -> None:
     """10,000 peers are configured within 5 s, and none answers: in two of three rounds
     95 % of the next initiations come within 50 ms of their random third of a second."""
-    # All at once would tell how quick the machine is: 10,000 handshakes within a third of a second.
+    # All at once would measure the machine: 10,000 handshakes within a third of a second.
     count, batch = 10_000, 500
     peer_socket = testbed.socket("::", version=6)
     peer_socket.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -398,7 +399,7 @@ def timers_of_many_peers(testbed: Testbed) -> None:
         text = "".join(peers[at : at + batch])
         testbed.wg("addconf", testbed.interface, "/dev/stdin", text=text)
         time.sleep(max(0, start + 5 * (at + batch) / count - time.monotonic()))
-    # Nothing is read meanwhile, so that the load is the device's alone; the kernel notes the time.
+    # Nothing is read meanwhile, so only the device causes load. The kernel notes the times.
     testbed.pause(18)
     busy = (foreign_cpu(testbed) - used) / (time.monotonic() - start)
     testbed.wg("setconf", testbed.interface, "/dev/stdin", text=interface)
@@ -417,13 +418,13 @@ def timers_of_many_peers(testbed: Testbed) -> None:
         lateness.append(late[1])
     typical = sorted(lateness)[1]
     if typical > (0.05 if testbed.subject.kind == "daemon" else 0.69):
-        if busy > 0.25 and typical < 1:  # more than that no machine explains
+        if busy > 0.25 and typical < 1:  # no machine explains more than that
             raise Inconclusive(f"others use {busy:.1f} CPUs of this machine: run it on a free one")
         raise Differs(f"a twentieth of the retries is more than {1000 * typical:.0f} ms late")
 
 
 def foreign_cpu(testbed: Testbed) -> float:
-    """Seconds of CPU that neither this check nor its device has used, as far as can be told."""
+    """Returns the CPU seconds used by others than this check and its device, as far as known."""
     user, nice, system, _, _, *others = map(
         int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
     )
@@ -433,7 +434,7 @@ def foreign_cpu(testbed: Testbed) -> float:
 
 
 def arrivals(peer_socket: PeerSocket) -> Iterator[tuple[str, float]]:
-    """Which of its addresses each datagram went to, and when it arrived."""
+    """Returns the target address and the arrival time of each datagram."""
     peer_socket.udp.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -449,7 +450,7 @@ def until(testbed: Testbed, moment: float) -> None:
 
 
 def initiations(peer: Peer) -> list[Datagram]:
-    """The initiations among what has come."""
+    """Returns the initiations that have come."""
     return [datagram for datagram in peer.socket.drain() if datagram.kind == INITIATION]
 
 
@@ -459,7 +460,7 @@ def gaps_between(datagrams: Sequence[Datagram]) -> list[float]:
 
 
 def series(peer: Peer, enough: int) -> int:
-    """Counts initiations until none comes any more, or one too many has come."""
+    """Counts initiations until no more come, or one too many has come."""
     count = 0
     while count <= enough and (datagram := peer.socket.receive(RETRY + JITTER + 2)):
         if datagram.kind != INITIATION:
@@ -473,7 +474,7 @@ def nothing_came(peer: Peer, why: str) -> None:
 
 
 def begun_by_device(peer: Peer) -> Session:
-    """A session that the device has begun; nothing is owed in it to either side."""
+    """Makes a session that the device initiated, in which no answer is due on either side."""
     peer.device.inject(peer.packet_here())
     session = peer.answer()
     what_waited(peer, session)

@@ -15,19 +15,19 @@ from ..verdict import Differs, NotApplicable, check
 from ._common import UDP_SEGMENT, seen_from_device
 
 WINDOW = 8128
-"""Counters this far behind the greatest one are told apart."""
+"""How far below the greatest counter a counter may be to be accepted."""
 LOWEST_LIMIT, HIGHEST_LIMIT = 2**64 - 2**13 - 1, 2**64 - 1 - WINDOW - 1
-"""The whitepaper's limit of a counter, and the kernel's."""
+"""The limits of a counter in the whitepaper and in the kernel."""
 EXPERIMENT = 253
-"""A protocol that no stack knows and no offload merges (RFC 3692)."""
+"""A protocol number that no stack uses and no offload merges (RFC 3692)."""
 IN_FLIGHT = 64
-"""Datagrams that any socket's buffer holds."""
+"""Datagrams that fit into any socket's buffer."""
 
 
 @check(50)
 def the_greatest_counters(testbed: Testbed) -> None:
-    """2^64-2^13-2 is the greatest counter that everybody accepts. From 2^64-8130, where the
-    kernel's limit is, no message is delivered. The whitepaper's limit, 63 below, is as good."""
+    """2^64-2^13-2 is the greatest counter that all implementations accept. From 2^64-8130, the
+    kernel's limit, no message is delivered. The whitepaper's limit, 63 below, is also accepted."""
     peer = testbed.peer()
     window = Window(testbed, peer)
     for counter in (2**64 - 1, HIGHEST_LIMIT + 1, HIGHEST_LIMIT):
@@ -44,7 +44,7 @@ def the_greatest_counters(testbed: Testbed) -> None:
 
 @check(51)
 def the_width_of_the_window(testbed: Testbed) -> None:
-    """Behind the greatest counter seen, 8128 more are accepted, and not one beyond them."""
+    """Counters up to 8128 below the greatest one are accepted, and no lower ones."""
     peer = testbed.peer()
     window = Window(testbed, peer)
     greatest = 100_000
@@ -61,7 +61,7 @@ def the_width_of_the_window(testbed: Testbed) -> None:
 
 @check(51)
 def nothing_twice(testbed: Testbed) -> None:
-    """Of messages that come three times, each is delivered once, wherever it is in the window."""
+    """A message that comes three times is delivered once, anywhere in the window."""
     peer = testbed.peer()
     session = peer.handshake()
     counters = [5, 6, 7, 3, 900, 899, 63, 64, 65, 2]
@@ -76,7 +76,7 @@ def nothing_twice(testbed: Testbed) -> None:
 
 @check(51, seconds=3)
 def the_steps_of_the_kernel(testbed: Testbed) -> None:
-    """The kernel's own sequence of counters at the window's edges is told apart as there."""
+    """The kernel's test sequence of counters at the window's edges gives the same results."""
     window = Window(testbed, testbed.peer())
     span = WINDOW + 1
     for counter, accepted in (
@@ -114,7 +114,7 @@ def the_steps_of_the_kernel(testbed: Testbed) -> None:
 
 @check(51, seconds=12)
 def the_runs_of_the_kernel(testbed: Testbed) -> None:
-    """Whole windows of counters, upwards and downwards, are all accepted, and none twice."""
+    """Whole windows of counters, upwards and downwards, are accepted once each."""
     peer = testbed.peer()
     for run, then in (
         (range(1, WINDOW + 1), [(0, True), (0, False)]),
@@ -136,8 +136,8 @@ def the_runs_of_the_kernel(testbed: Testbed) -> None:
 
 @check(51)
 def old_counters_leave_no_trace(testbed: Testbed) -> None:
-    """As the window moves on, by little or by much, it forgets what is behind it: new counters are
-    accepted wherever their place in the window was used before."""
+    """When the window moves on, by little or by much, old counters are cleared: new counters are
+    accepted even if their place in the window was used before."""
     window = Window(testbed, testbed.peer())
     window.accepts(range(300))
     for ring in (1, 2, 7):
@@ -149,7 +149,7 @@ def old_counters_leave_no_trace(testbed: Testbed) -> None:
 
 @check(52)
 def forgeries_do_not_move_the_window(testbed: Testbed) -> None:
-    """A far counter whose tag is wrong leaves the window as it was, and itself unused."""
+    """A high counter with a wrong tag does not move the window and can still be used."""
     peer = testbed.peer()
     window = Window(testbed, peer)
     window.accepts([10])
@@ -167,8 +167,8 @@ def forgeries_do_not_move_the_window(testbed: Testbed) -> None:
 
 @check(55, seconds=4)
 def no_loss_over_our_rekeys(testbed: Testbed) -> None:
-    """While the peer begins one session after the other, no packet is lost either way: neither
-    those of the last session still under way, nor those that the device sends meanwhile."""
+    """While the peer starts one session after the other, no packet is lost either way, neither
+    late ones of the previous session nor those that the device sends meanwhile."""
     peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
@@ -193,8 +193,8 @@ def no_loss_over_our_rekeys(testbed: Testbed) -> None:
 
 @check(55, seconds=20, margin=0.5)
 def no_loss_over_a_rekey_of_the_device(testbed: Testbed) -> None:
-    """Where the device begins the next session, here for lack of answers, packets of the last one
-    are still delivered, before and after the new one is in use."""
+    """When the device starts the next session, here because it got no answers, packets of the
+    previous one are still delivered, before and after the new one is used."""
     peer = testbed.peer(endpoint=True)
     testbed.inject(peer.packet_here())
     session = peer.answer()
@@ -205,7 +205,7 @@ def no_loss_over_a_rekey_of_the_device(testbed: Testbed) -> None:
     late = Flow(testbed, peer, session).sealed(session, 24)
     try:
         fresh = peer.answer(18)
-    except Differs:  # for item 65 to say
+    except Differs:  # item 65 checks that
         raise NotApplicable("the device begins no session for lack of answers") from None
     flow = Flow(testbed, peer, session, fresh)
     flow.carry(late[:8])
@@ -222,7 +222,7 @@ def no_loss_over_a_rekey_of_the_device(testbed: Testbed) -> None:
 
 @check(56)
 def indices_of_nobody(testbed: Testbed) -> None:
-    """Transport data for an index without a session, or for one of a handshake, gets silence."""
+    """Transport data for an index without a session, or of a handshake, gets silence."""
     peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     tap = testbed.tap()
@@ -262,7 +262,7 @@ def sessions_of_a_removed_peer(testbed: Testbed) -> None:
 
 @check(56)
 def sessions_with_two_newer(testbed: Testbed) -> None:
-    """A peer's last session but one has ended: its data gets silence."""
+    """The session before a peer's previous one has ended, so its data gets silence."""
     peer = testbed.peer()
     oldest = peer.handshake()
     peer.works(oldest)
@@ -297,7 +297,7 @@ def keepalives_stay_outside(testbed: Testbed) -> None:
 
 @check(58)
 def lengths_that_lie(testbed: Testbed) -> None:
-    """What is not IP, or shorter than its header or than the length in it, is dropped."""
+    """A packet that is not IP, or shorter than its header or its length field, is dropped."""
     peer = testbed.peer()
     session = peer.handshake()
     own, other = peer.inner, testbed.inner(1)
@@ -322,7 +322,7 @@ def lengths_that_lie(testbed: Testbed) -> None:
 
 @check(58)
 def packets_are_cut(testbed: Testbed) -> None:
-    """A packet shorter than what the message carries is cut to the length in its header."""
+    """A packet is cut to the length in its header if the message carries more."""
     peer = testbed.peer()
     session = peer.handshake()
     own, other = peer.inner, testbed.inner(1)
@@ -340,7 +340,7 @@ def packets_are_cut(testbed: Testbed) -> None:
 
 @check(59)
 def padding_stays_outside(testbed: Testbed) -> None:
-    """Padding may be anything, the start of another packet even, and is never delivered."""
+    """Padding may be anything, even the start of another packet, and is never delivered."""
     peer = testbed.peer()
     session = peer.handshake()
     for version in (4, 6):
@@ -348,13 +348,13 @@ def padding_stays_outside(testbed: Testbed) -> None:
         for padding in (b"\xff" * 15, os.urandom(3), b"\x01" * 700, packet, packet[:9]):
             peer.send(session.seal(packet + padding, pad=False))
             testbed.expect_delivered(packet, f"a packet with {len(padding)} B that are not zero")
-    testbed.expect_dropped("padding is no packet", 0.2)
+    testbed.expect_dropped("padding is not a packet", 0.2)
 
 
 @check(60, alone=True, seconds=5)
 def delivered_in_order(testbed: Testbed) -> None:
-    """Thousands of packets, sent as fast as they leave, are delivered in their order; some may
-    be lost, none may come before one that was sent earlier, and none twice."""
+    """Thousands of packets, sent as fast as possible, are delivered in order. Some may be lost, but
+    none may overtake an earlier one or come twice."""
     peer = testbed.peer()
     session = peer.handshake()
     _on_one_core()
@@ -375,12 +375,12 @@ def delivered_in_order(testbed: Testbed) -> None:
 
 @check(60, alone=True, seconds=5)
 def sent_in_order(testbed: Testbed) -> None:
-    """What the host gives the tunnel leaves in its order, with growing counters."""
+    """Packets from the host leave in their order, with increasing counters."""
     peer = testbed.peer()
     session = peer.handshake()
     peer.works(session)
     wrong = None
-    for size in (60, 1400, 60):  # a device's threads may change cores: once says nothing
+    for size in (60, 1400, 60):  # a device's threads may change cores: one try proves nothing
         there = [_numbered(peer, number, size, back=True) for number in range(3000)]
         for packet in there:
             testbed.inject(packet, quietly=True)
@@ -413,14 +413,14 @@ class Window:
         self.numbers = count(1)
         self.last = 0
         self.forbidden: dict[int, int] = {}
-        """Counters that must not be accepted, by the number of their message."""
+        """Counters that must not be accepted, by the number in their message."""
 
     def message(self, counter: int) -> bytes:
         self.last = next(self.numbers)
         return self.session.seal(_numbered(self.peer, self.last), counter=counter)
 
     def accepts(self, counters: Iterable[int]) -> None:
-        """Each of them must be delivered, and only once."""
+        """Checks that each of them is delivered exactly once."""
         counters = list(counters)
         for start in range(0, len(counters), IN_FLIGHT):
             waiting = {}
@@ -430,7 +430,7 @@ class Window:
             self._deliver(waiting)
 
     def refuses(self, counter: int) -> None:
-        """It must not be delivered; `settle`, at the end, has the last word on that."""
+        """Sends a counter that must not be delivered; `settle` checks that at the end."""
         message = self.message(counter)
         self.testbed.log(f"counter {counter}, not to be accepted")
         self.forbidden[self.last] = counter
@@ -438,14 +438,14 @@ class Window:
             self.peer.socket.send(message, quietly=True)
 
     def delivers(self, counter: int) -> bool:
-        """Whether a message with that counter comes out."""
+        """Returns whether a message with that counter is delivered."""
         message = self.message(counter)
         for _ in range(3):
             self.peer.send(message)
         return self.last in self._numbers(0.3, 1)
 
     def settle(self, seconds: float = 0.3) -> None:
-        """Whatever must not come has had its time."""
+        """Waits long enough for anything that must not come."""
         self._numbers(seconds, 1)
 
     def _deliver(self, waiting: dict[int, tuple[int, bytes]]) -> None:
@@ -470,7 +470,7 @@ class Window:
 
 
 class Flow:
-    """Numbered packets both ways, none of which may be lost, by whatever session they come."""
+    """Numbered packets both ways, in any session, none of which may be lost."""
 
     def __init__(self, testbed: Testbed, peer: Peer, *sessions: Session) -> None:
         self.testbed, self.peer = testbed, peer
@@ -480,7 +480,7 @@ class Flow:
         self.to_receive: set[int] = set()
 
     def sealed(self, session: Session, how_many: int) -> list[tuple[int, bytes]]:
-        """Messages to be sent later, with their numbers."""
+        """Makes messages to send later, with their numbers."""
         numbers = [next(self.numbers) for _ in range(how_many)]
         return [(number, session.seal(_numbered(self.peer, number))) for number in numbers]
 
@@ -493,14 +493,14 @@ class Flow:
         self.carry(self.sealed(session, how_many))
 
     def back(self, how_many: int) -> None:
-        """The device sends."""
+        """Lets the device send packets."""
         for _ in range(how_many):
             number = next(self.numbers)
             self.to_receive.add(number)
             self.testbed.inject(_numbered(self.peer, number, back=True), quietly=True)
 
     def response(self) -> bytes:
-        """The response, among data."""
+        """Returns the response, and counts the data before it."""
         while datagram := self.peer.socket.receive():
             if datagram.kind == RESPONSE:
                 return datagram.data
@@ -530,7 +530,7 @@ class Flow:
 
 
 def _numbered(peer: Peer, number: int, size: int = 40, *, back: bool = False) -> bytes:
-    """A packet of that many bytes with that number in it; `back` is from the device."""
+    """Makes a packet of that many bytes with that number in it; `back` is from the device."""
     ends = peer.inner[4], peer.device.inner(1)[4]
     source, target = reversed(ends) if back else ends
     payload = struct.pack(">Q", number) + bytes(size - 28)
@@ -544,7 +544,7 @@ def _number(packet: bytes) -> int:
 
 
 def _inner(source: str, target: str, size: int, length: int) -> bytes:
-    """A packet with so many bytes of payload, and that length in its header."""
+    """Makes a packet with a payload of that size, and that length in its header."""
     return packets.ip(source, target, bytes(size), protocol=EXPERIMENT, length=length)
 
 
@@ -554,7 +554,7 @@ def _anew(testbed: Testbed, peer: Peer) -> Session:
 
 
 def _width(testbed: Testbed, peer: Peer) -> int:
-    """How far behind the greatest counter one is still accepted."""
+    """Returns how far below the greatest counter one is still accepted."""
     window = Window(testbed, peer)
     greatest, least, most = 1 << 20, 0, 1 << 17
     window.accepts([greatest])
@@ -568,13 +568,13 @@ def _width(testbed: Testbed, peer: Peer) -> int:
 
 
 def _quiet(testbed: Testbed, tap: Tap, why: str) -> None:
-    """The device sent nothing, to anybody."""
+    """Checks that the device sent nothing to anybody."""
     if found := seen_from_device(testbed, tap):
         raise Differs(f"{why}: expected silence, got {found[0]}")
 
 
 def _send_together(peer_socket: PeerSocket, messages: list[bytes]) -> None:
-    """Messages of one length in one call, as a fast sender does."""
+    """Sends messages of one length in one call, as a fast sender does."""
     if len(messages) == 1:
         peer_socket.send(messages[0], quietly=True)
         return
@@ -584,7 +584,7 @@ def _send_together(peer_socket: PeerSocket, messages: list[bytes]) -> None:
 
 
 def _on_one_core() -> None:
-    """A sender that changes cores overtakes itself."""
+    """Stays on one core, since a sender that changes cores may reorder packets."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 

@@ -1,4 +1,4 @@
-"""I. Configuration: the UAPI socket and what stock `wg` can ask for."""
+"""I. Configuration: the UAPI socket and the requests of stock `wg`."""
 
 import contextlib
 import ipaddress
@@ -23,7 +23,7 @@ def needs_daemon(testbed: Testbed) -> None:
 
 
 def starts(testbed: Testbed, name: str) -> bool:
-    """Whether another daemon comes to listen."""
+    """Returns whether another daemon starts to listen."""
     daemon = testbed.launch(name)
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline and not daemon.poll():
@@ -48,7 +48,7 @@ def socket_is_for_its_owner(testbed: Testbed) -> None:
 
 @check(101, seconds=8, shared=False)
 def stale_and_live_sockets(testbed: Testbed) -> None:
-    """A socket that nobody serves is replaced; one that somebody serves is left to them."""
+    """A socket that nobody serves is replaced; one that is served is left alone."""
     needs_daemon(testbed)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(FOLDER / "wg7.sock"))
@@ -59,7 +59,7 @@ def stale_and_live_sockets(testbed: Testbed) -> None:
         live.listen()
         inode = (FOLDER / "wg8.sock").stat().st_ino
         code, _ = _outcome(testbed, "wg8")
-        if not code:  # it goes on, in the background or not
+        if not code:  # it is running, in the background or not
             raise Differs("started although another process serves its socket")
         with contextlib.suppress(FileNotFoundError):
             if (FOLDER / "wg8.sock").stat().st_ino == inode:
@@ -82,7 +82,7 @@ def names_of_interfaces(testbed: Testbed) -> None:
 
 
 def _outcome(testbed: Testbed, name: str) -> tuple[int | None, float]:
-    """The exit code of a daemon for that interface, None if it stays; and the time it took."""
+    """Returns the exit code of a daemon for that interface, None if it stays, and the time."""
     start = time.monotonic()
     daemon = testbed.launch(name)
     try:
@@ -128,7 +128,7 @@ def wrong_requests(testbed: Testbed) -> None:
 
 @check(102)
 def peers_that_are_not_there(testbed: Testbed) -> None:
-    """Removing or only updating a peer that does not exist is no error and makes no peer."""
+    """Removing or only updating a peer that does not exist is not an error and adds no peer."""
     key = os.urandom(32)
     request = b"set=1\npublic_key=" + key.hex().encode()
     for line in (b"remove=true", b"update_only=true"):
@@ -141,7 +141,7 @@ def peers_that_are_not_there(testbed: Testbed) -> None:
 
 @check(102)
 def half_a_request(testbed: Testbed) -> None:
-    """A client that sends half a request keeps nobody else from being served."""
+    """A client that sends half a request does not block others."""
     testbed.uapi(b"get=1\n\n")
     with testbed.uapi_socket() as half:
         half.sendall(b"set=1\nlisten_po")
@@ -150,7 +150,7 @@ def half_a_request(testbed: Testbed) -> None:
 
 @check(102)
 def endless_line(testbed: Testbed) -> None:
-    """A line of a megabyte is an error, and keeps nobody else from being served."""
+    """A line of a megabyte is an error and does not block other clients."""
     testbed.uapi(b"get=1\n\n")
     answer = b""
     with testbed.uapi_socket() as client:
@@ -187,7 +187,7 @@ def own_key_as_peer(testbed: Testbed) -> None:
 
 @check(103, shared=False)
 def private_key_change_ends_sessions(testbed: Testbed) -> None:
-    """After a change of the private key nothing is sent in old sessions: a handshake begins."""
+    """After a change of the private key nothing is sent in old sessions; a handshake begins."""
     peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     peer.works(session)
@@ -262,8 +262,8 @@ def unchanged_peers_keep_their_sessions(testbed: Testbed) -> None:
 
 @check(104)
 def a_wrong_value_is_refused(testbed: Testbed) -> None:
-    """A request in which a later value is wrong is refused and harms no session. What came before
-    it may have been applied: the kernel and wireguard-go stop in the midst."""
+    """A request with a wrong later value is refused and harms no session. Earlier values may have
+    been applied, as the kernel and wireguard-go stop in the middle."""
     peer = testbed.peer(endpoint=True)
     session = peer.handshake()
     wrong = b"set=1\npublic_key=" + os.urandom(32).hex().encode() + b"\nallowed_ip=x\n\n"

@@ -1,27 +1,27 @@
 //! ChaCha20 (RFC 8439, 2.3 and 2.4), up to 24 blocks at a time.
 //!
-//! A vector holds one row of the state of four blocks, so that a column is one lane of four
-//! vectors. Six such states fill 24 of the 32 registers: as many blocks as a full packet has.
+//! A vector holds one row of the state of four blocks, so a column is one lane of four vectors. Six
+//! such states fill 24 of the 32 registers and make 24 blocks, as many as a full packet has.
 
 use std::arch::x86_64::*;
 
 use super::vector::{load, store};
 
 const BLOCK: usize = 64;
-/// Blocks made at a time, at the most.
+/// The most blocks that are made at a time.
 const AHEAD: usize = 24;
 const CONSTANTS: &[u8; 16] = b"expand 32-byte k";
 
 type Row = __m512i;
 
-/// The key stream of one message: block 0 is Poly1305's key, the text begins with block 1.
+/// The key stream of one message. Block 0 is the key for Poly1305; the text starts at block 1.
 pub struct Stream<'a> {
     /// The first state: constants, key, key, counters.
     rows: [Row; 4],
     blocks: &'a mut [Row; AHEAD],
 }
 
-/// Room for the blocks of a stream. It is lent to it: too much to be moved for every message.
+/// Makes room for the blocks of a stream. The stream borrows it, since moving it would be slow.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn room() -> [Row; AHEAD] {
@@ -29,7 +29,7 @@ pub fn room() -> [Row; AHEAD] {
 }
 
 impl<'a> Stream<'a> {
-    /// Makes what a text of that many bytes needs first.
+    /// Makes the first blocks for a text of that many bytes.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn new(
         key: &[u8; 32],
@@ -48,7 +48,7 @@ impl<'a> Stream<'a> {
         stream
     }
 
-    /// The first half of block 0 (RFC 8439, 2.6). To be asked for before `xor` goes on.
+    /// Returns the first half of block 0 (RFC 8439, 2.6). Call it before `xor`.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn one_time_key(&self) -> [u8; 32] {
         let mut key = [0; 32];
@@ -67,7 +67,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Makes the next blocks, at least as many as are wanted or all that there is room for.
+    /// Makes the next blocks: at least as many as wanted, or as many as there is room for.
     #[target_feature(enable = "avx512f")]
     fn advance(&mut self, wanted: usize) {
         match wanted.div_ceil(4) {
@@ -90,7 +90,7 @@ impl<'a> Stream<'a> {
         let mut states = first;
         for _ in 0..10 {
             quarter_rounds(&mut states);
-            // The diagonals become columns. Row b stays: it was ready last, and is wanted first.
+            // The diagonals become columns. Row b stays, as it is ready last and needed first.
             for [a, _, c, d] in &mut states {
                 *a = _mm512_shuffle_epi32::<0x93>(*a);
                 *c = _mm512_shuffle_epi32::<0x39>(*c);
@@ -113,7 +113,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// The quarter rounds of all columns (RFC 8439, 2.1), step by step in all states.
+/// Does the quarter rounds of all columns (RFC 8439, 2.1), each step in all states.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn quarter_rounds<const N: usize>(states: &mut [[Row; 4]; N]) {
@@ -146,7 +146,7 @@ fn sum([a, b, c, d]: [Row; 4], first: [Row; 4]) -> [Row; 4] {
     ]
 }
 
-/// Four blocks, each in its row, of rows that hold a piece of each block.
+/// Transposes four rows, each with a piece of four blocks, into four blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transposed([a, b, c, d]: [Row; 4]) -> [Row; 4] {

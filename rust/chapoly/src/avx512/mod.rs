@@ -1,4 +1,4 @@
-//! Own code for CPUs with AVX-512 (Intel from Ice Lake, AMD from Zen 4 on).
+//! The own cipher, for CPUs with AVX-512 (Intel from Ice Lake on, AMD from Zen 4 on).
 
 mod chacha20;
 mod poly1305;
@@ -9,27 +9,27 @@ use std::hint::black_box;
 use self::chacha20::Stream;
 use crate::{TAG, cpu};
 
-/// Proof that this CPU has what the code needs. Keys stay with their owner.
+/// Proof that this CPU has the instructions that the code needs. It holds no key.
 #[derive(Clone, Copy)]
 pub struct Aead(());
 
 impl Aead {
-    /// None where the CPU lacks an instruction that this needs.
+    /// Returns None if the CPU lacks a needed instruction.
     pub fn new() -> Option<Aead> {
         cpu::runs_own().then_some(Aead(()))
     }
 
-    /// Encrypts `message`, a plaintext and room for the tag, in place.
+    /// Encrypts `message`, a plaintext with room for the tag, in place.
     ///
     /// Panics if `message` is shorter than a tag.
     pub fn seal(self, key: &[u8; 32], nonce: [u8; 12], aad: &[u8], message: &mut [u8]) {
         let (text, tag) = message.split_at_mut(message.len() - TAG);
-        // SAFETY: `new` has seen that the CPU has all that is enabled there.
+        // SAFETY: `new` checked that the CPU has the features enabled there.
         tag.copy_from_slice(&unsafe { seal(key, nonce, aad, text) });
     }
 
-    /// Decrypts `message`, a ciphertext and its tag, in place. None, and nothing is decrypted,
-    /// if the tag is wrong.
+    /// Decrypts `message`, a ciphertext and its tag, in place. If the tag is wrong, nothing is
+    /// decrypted and this returns None.
     pub fn open<'a>(
         self,
         key: &[u8; 32],
@@ -39,7 +39,7 @@ impl Aead {
     ) -> Option<&'a mut [u8]> {
         let (text, tag) = message.split_at_mut(message.len().checked_sub(TAG)?);
         let tag = (&*tag).try_into().ok()?;
-        // SAFETY: `new` has seen that the CPU has all that is enabled there.
+        // SAFETY: `new` checked that the CPU has the features enabled there.
         unsafe { open(key, nonce, aad, text, tag) }.then_some(text)
     }
 }
@@ -53,13 +53,13 @@ fn seal(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; TA
     poly1305::tag(one_time, aad, text)
 }
 
-/// Whether the tag is right; only then is the text decrypted.
+/// Decrypts the text if the tag is right; returns whether it is.
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 fn open(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> bool {
     let mut room = chacha20::room();
     let mut stream = Stream::new(key, nonce, text.len(), &mut room);
     let own = poly1305::tag(stream.one_time_key(), aad, text);
-    // All bytes at once, and the compiler must not know what becomes of them.
+    // In constant time: all bytes at once, and hidden from the compiler's optimizations.
     if black_box(u128::from_ne_bytes(own) ^ u128::from_ne_bytes(*tag)) != 0 {
         return false;
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::poly1305::{LIMB, TOP, finish};
     use super::*;
 
-    /// RFC 8439, 2.5 and 2.8, bit by bit: numbers are an upper and a lower u128.
+    /// Computes RFC 8439, 2.5 and 2.8, bit by bit. A number is an upper and a lower u128.
     fn slow_tag(key: [u8; 32], aad: &[u8], text: &[u8]) -> [u8; 16] {
         fn reduced((mut high, mut low): (u128, u128)) -> (u128, u128) {
             while high > 3 || high == 3 && low >= u128::MAX - 4 {
@@ -107,7 +107,7 @@ mod tests {
         total.1.wrapping_add(s).to_le_bytes()
     }
 
-    /// RFC 8439, 2.3: one block of the key stream, word by word.
+    /// Computes one block of the key stream, word by word (RFC 8439, 2.3).
     fn slow_block(key: &[u8; 32], nonce: [u8; 12], number: u32) -> [u8; 64] {
         let words = [&b"expand 32-byte k"[..], key, &number.to_le_bytes(), &nonce].concat();
         let first: [u32; 16] = std::array::from_fn(|i| {
@@ -133,8 +133,8 @@ mod tests {
         sums.map(u32::to_le_bytes).concat().try_into().unwrap()
     }
 
-    /// Without ring, so that Miri can run it: each number of blocks that are made at a time, and
-    /// more than are held.
+    /// Tries each number of blocks made at a time, and more than are held. Without ring, so that
+    /// Miri can run it.
     #[test]
     #[cfg_attr(not(runs_own), ignore = "needs a CPU with AVX-512 (F, BW, IFMA, VBMI2)")]
     fn own_agrees_with_the_rfc_word_by_word() {
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// One-time keys and blocks that fill limbs to the brim: no key of the cipher can be chosen so.
+    /// Tries one-time keys and blocks with the largest limbs, which no known cipher key gives.
     #[test]
     #[cfg_attr(not(runs_own), ignore = "needs a CPU with AVX-512 (F, BW, IFMA, VBMI2)")]
     fn the_greatest_numbers_pass_no_limb() {
@@ -165,7 +165,7 @@ mod tests {
         for r in [u128::MAX, 0, 1, 2, 4, 5, limb, limb << 44, limb << 88, 0xffff_ffff] {
             for fill in [0, 1, 0x80, 0xfb, 0xff] {
                 let lengths = [0, 97, 257, 1, 16, 112, 113, 128, 240, 369, 385, 640, 1424];
-                // Miri takes a thousand times as long.
+                // Miri is a thousand times slower.
                 for length in lengths.into_iter().take(if cfg!(miri) { 3 } else { 13 }) {
                     let aad = vec![fill; length % 50];
                     let text = vec![fill; length];
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Sums around 2^130 - 5, which no vector of the whole cipher has.
+    /// Tries sums around 2^130 - 5, which do not occur in test vectors of the whole cipher.
     #[test]
     #[cfg_attr(not(runs_own), ignore = "needs a CPU with AVX-512 (F, BW, IFMA, VBMI2)")]
     fn the_sum_is_reduced() {

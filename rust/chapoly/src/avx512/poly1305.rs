@@ -1,8 +1,8 @@
 //! Poly1305 (RFC 8439, 2.5) of additional data and a ciphertext (2.8), eight blocks at a time.
 //!
 //! A number modulo 2^130 - 5 is three limbs of 44, 44 and 42 bits, each in a vector of eight lanes.
-//! Each lane runs through every eighth block with r^8; the last step multiplies each by its own
-//! power of r, and the lanes add up to the sum.
+//! Each lane handles every eighth block with r^8. The last step multiplies each lane by its own
+//! power of r, and the sum of the lanes is the result.
 
 use std::arch::x86_64::*;
 
@@ -16,7 +16,7 @@ pub const TOP: u64 = (1 << 42) - 1;
 
 type Limbs = [__m512i; 3];
 
-/// The tag of both under a one-time key, r and s.
+/// Computes the tag of `aad` and text with a one-time key, r and s.
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 pub fn tag(key: [u8; 32], aad: &[u8], text: &[u8]) -> [u8; BLOCK] {
     let [r_low, r_high, s_low, s_high] =
@@ -34,13 +34,13 @@ pub fn tag(key: [u8; 32], aad: &[u8], text: &[u8]) -> [u8; BLOCK] {
         sum = r1.times(add(sum, marked(split(low, high), 0xff)));
     }
     let powers = powers(r1);
-    // The first group may be short, so that the last one is full: with the lengths, as a block.
+    // The first group may be short, so that the last one, with the block of lengths, is full.
     let blocks = text.len().div_ceil(BLOCK) + 1;
     let held = (blocks - 1) % LANES + 1;
     sum = sum.map(|limb| _mm512_maskz_mov_epi64(lanes(held) & !lanes(held - 1), limb));
     let (first, rest) = text.split_at(if blocks > LANES { held * BLOCK } else { 0 });
     let (groups, rest) = rest.as_chunks();
-    // The last group: what is left, padded, and the lengths.
+    // The last group: the rest of the text, padded, and the lengths.
     let mut last = [0; GROUP];
     let start = GROUP - BLOCK - rest.len().next_multiple_of(BLOCK);
     last[start..][..rest.len()].copy_from_slice(rest);
@@ -60,7 +60,7 @@ pub fn tag(key: [u8; 32], aad: &[u8], text: &[u8]) -> [u8; BLOCK] {
     finish(Multiplier::new(powers).times(last), s_low, s_high)
 }
 
-/// The sum with all of these groups, two of them between two carries.
+/// Adds all of these groups to the sum. It carries after every second one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 fn all(r8: Multiplier, mut sum: Limbs, groups: &[[u8; GROUP]]) -> Limbs {
@@ -76,18 +76,18 @@ fn all(r8: Multiplier, mut sum: Limbs, groups: &[[u8; GROUP]]) -> Limbs {
     sum
 }
 
-/// The lanes of the last blocks of a group: block 0 is in lane 0, block 4 in lane 1, and so on.
+/// Selects the lanes of the last blocks of a group. Block 0 is in lane 0, block 4 in lane 1, ...
 fn lanes(held: usize) -> u8 {
     [0, 0x80, 0xa0, 0xa8, 0xaa, 0xea, 0xfa, 0xfe, 0xff][held]
 }
 
-/// r, r^2, ... r^8: each in the lane of the block that it is for.
+/// Computes r, r^2, ... r^8, each in the lane of its block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn powers(r: Multiplier) -> Limbs {
     let r2 = Multiplier::new(r.times(r.limbs));
     let r4 = Multiplier::new(r2.times(r2.limbs));
-    // The lanes are to have the powers 8 4 7 3 6 2 5 1: the bits of one less say which factors.
+    // The lanes get the powers 8 4 7 3 6 2 5 1. The bits of the power minus 1 give the factors.
     let powers = blend(0x33, r.limbs, r2.limbs);
     let powers = blend(0x0f, powers, r2.times(powers));
     blend(0x55, powers, r4.times(powers))
@@ -107,21 +107,21 @@ fn limbs(group: &[u8; GROUP]) -> Limbs {
     split(_mm512_unpacklo_epi64(front, back), _mm512_unpackhi_epi64(front, back))
 }
 
-/// The limbs of a group all of whose blocks are there.
+/// The limbs of a full group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 fn whole(group: &[u8; GROUP]) -> Limbs {
     marked(limbs(group), lanes(LANES))
 }
 
-/// Lane 0 in all lanes.
+/// Copies lane 0 to all lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast(limb: __m512i) -> __m512i {
     _mm512_broadcastq_epi64(_mm512_castsi512_si128(limb))
 }
 
-/// Sets the bit above the 128 of each block that is there.
+/// Sets the bit above the 128 bits of each present block.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn marked([a, b, c]: Limbs, lanes: u8) -> Limbs {
@@ -163,8 +163,8 @@ impl Multiplier {
         Multiplier { limbs, wrapped: [times_20(limbs[1]), times_20(limbs[2])] }
     }
 
-    /// The products, carried. Limbs may have 46 bits, the multiplier's 44 and a little more, so that
-    /// times 20 they are still below 2^52: of what is above, the multiplication takes no notice.
+    /// Multiplies and carries. Limbs may have 46 bits. Those of the multiplier have little more
+    /// than 44, to be below 2^52 when multiplied by 20: the instruction ignores higher bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn times(&self, limbs: Limbs) -> Limbs {
@@ -172,7 +172,7 @@ impl Multiplier {
     }
 }
 
-/// Sums of up to two products, each limb in two parts: the lower 52 bits, and what is above.
+/// Sums of up to two products, each limb in two parts: the lower 52 bits, and the bits above.
 struct Products {
     low: Limbs,
     high: Limbs,
@@ -207,13 +207,13 @@ impl Products {
         }
     }
 
-    /// As limbs again, the middle one maybe a little over its 44 bits.
+    /// Carries into limbs again. The middle one may slightly exceed 44 bits.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn carried(self) -> Limbs {
         let ([l0, l1, l2], [h0, h1, h2]) = (self.low, self.high);
         let (limb, top) = (_mm512_set1_epi64(LIMB as i64), _mm512_set1_epi64(TOP as i64));
-        // 2^52 is 2^8 of the next limb; above the last one, 2^10 times 5 of the first.
+        // 2^52 is 2^8 in the next limb, and for the last limb 2^10 times 5 in the first.
         let l1 = _mm512_add_epi64(l1, _mm512_slli_epi64::<8>(h0));
         let l2 = _mm512_add_epi64(l2, _mm512_slli_epi64::<8>(h1));
         let l1 = _mm512_add_epi64(l1, _mm512_srli_epi64::<44>(l0));
@@ -226,7 +226,7 @@ impl Products {
     }
 }
 
-/// The lanes' sum, modulo 2^130 - 5, plus s.
+/// Adds up the lanes modulo 2^130 - 5, and then s.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn finish(sum: Limbs, s_low: u64, s_high: u64) -> [u8; BLOCK] {
@@ -236,7 +236,7 @@ pub fn finish(sum: Limbs, s_low: u64, s_high: u64) -> [u8; BLOCK] {
     a = (a & LIMB) + (c >> 42) * 5;
     b = (b & LIMB) + (a >> 44);
     (a, c) = (a & LIMB, c & TOP);
-    // Minus 2^130 - 5, which is plus 5 minus 2^130, unless that is below zero.
+    // Subtracts 2^130 - 5 (adds 5, subtracts 2^130) unless the result is below zero.
     let reduced_a = a + 5;
     let reduced_b = b + (reduced_a >> 44);
     let reduced_c = c.wrapping_add(reduced_b >> 44).wrapping_sub(TOP + 1);

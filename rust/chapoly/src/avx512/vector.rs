@@ -1,11 +1,11 @@
-//! Bytes to vectors and back: all the memory that this crate reads and writes as vectors.
+//! Converts bytes to vectors and back. All vector access to memory in this crate is here.
 
 use std::arch::x86_64::{
     __m512i, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
     _mm512_storeu_si512,
 };
 
-/// The first 64 bytes, or those that are there and zeros.
+/// Loads the first 64 bytes; zeros replace missing ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn load(bytes: &[u8]) -> __m512i {
@@ -13,12 +13,12 @@ pub fn load(bytes: &[u8]) -> __m512i {
         // SAFETY: 64 bytes are there, and any alignment is right.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     } else {
-        // SAFETY: the mask keeps to the bytes that are there.
+        // SAFETY: the mask covers only the bytes of the slice.
         unsafe { _mm512_maskz_loadu_epi8(mask(bytes), bytes.as_ptr().cast()) }
     }
 }
 
-/// Writes as much of the vector as there is room for.
+/// Stores as much of the vector as fits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn store(bytes: &mut [u8], vector: __m512i) {
@@ -26,7 +26,7 @@ pub fn store(bytes: &mut [u8], vector: __m512i) {
         // SAFETY: there is room for 64 bytes, and any alignment is right.
         unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
     } else {
-        // SAFETY: the mask keeps to the room that is there.
+        // SAFETY: the mask covers only the bytes of the slice.
         unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask(bytes), vector) }
     }
 }
@@ -34,8 +34,8 @@ pub fn store(bytes: &mut [u8], vector: __m512i) {
 #[cfg(not(miri))]
 pub use std::arch::x86_64::{_mm512_madd52hi_epu64, _mm512_madd52lo_epu64};
 
-/// Miri runs all of our instructions but two, so that is how they are checked without a CPU that
-/// has them: here are the two, as Intel's manual describes them.
+/// Miri checks this code on CPUs that cannot run it. It lacks two of the instructions, which are
+/// here as Intel's manual describes them.
 #[cfg(miri)]
 pub use self::model::{_mm512_madd52hi_epu64, _mm512_madd52lo_epu64};
 
@@ -67,7 +67,7 @@ mod model {
     }
 }
 
-/// A bit for each of less than 64 bytes.
+/// A mask with a bit for each byte of a slice of less than 64.
 #[inline]
 fn mask(bytes: &[u8]) -> u64 {
     (1 << bytes.len()) - 1
