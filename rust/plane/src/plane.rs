@@ -211,7 +211,7 @@ impl Plane {
         lock(&self.shared.messages).pop_front()
     }
 
-    /// Keeps datagrams that are not WireGuard's for `take_other`, or stops that. At first it is off.
+    /// Keeps datagrams that are not WireGuard's for `take_other`, or stops that. It starts off.
     pub fn keep_others(&self, kept: bool) {
         let mut others = lock(&self.shared.others);
         *others = kept.then(|| others.take().unwrap_or_default());
