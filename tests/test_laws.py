@@ -31,7 +31,7 @@ UNSAFE_FILES = {PLANE / name for name in ("tun.rs", "udp.rs")} | {
 CORE = ("protocol", "uapi", "tunnel", "daemon", "linux", "errors.py", "model.py")
 """What a running daemon consists of, and the libraries that it stands on."""
 REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
-"""Of the plane: what an operator is told."""
+"""Files of the plane that report to the operator."""
 BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
@@ -187,7 +187,7 @@ def _explained(lines: list[str], number: int) -> bool:
 
 @pytest.mark.item(44)
 def test_all_chance_is_of_the_operating_system() -> None:
-    """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it anew for
+    """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it again for
     every byte. So before that nothing is created and no handshake is made."""
     chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
     for path in rust_files(PLANE, BINDINGS):
@@ -280,7 +280,7 @@ CODE = ("src", "conformance/src", "bench", "mutants", "lab", "tools")
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Every module of ours but the tests, by the name that others import it by."""
+    """Returns all our modules except tests, by the name under which they are imported."""
     found = {}
     for path in (path for folder in CODE for path in (root / folder).rglob("*.py")):
         _, _, name = f"/{path.relative_to(root).with_suffix('')}".rpartition("/src/")
@@ -324,7 +324,7 @@ def test_no_import_goes_round() -> None:
 def test_an_import_that_goes_round_is_found(tmp_path: Path) -> None:
     package = tmp_path / "src/p"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("from p import a")  # a face is no part of what it shows
+    (package / "__init__.py").write_text("from p import a")  # a face is not a part of what it shows
     (package / "a.py").write_text("if TYPE_CHECKING:\n    from .b import B")
     (package / "b.py").write_text("def later():\n    from . import a")
     assert circle(tmp_path) == []
@@ -334,7 +334,7 @@ def test_an_import_that_goes_round_is_found(tmp_path: Path) -> None:
 
 SCHEMA = PACKAGE / "conffile/schema.py"
 OTHER_FORMATS = ("networkd.py", "networkmanager.py")
-"""Their own keys are called like some of ours."""
+"""Some of their keys have the same names as ours."""
 PLAIN_WORDS = {"address", "dns", "endpoint", "fwmark", "mtu", "table"}
 """Names of keys that are words for other things, too."""
 

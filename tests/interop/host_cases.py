@@ -217,7 +217,7 @@ def undone_from(before: str, wanted: Network | None, fault: Faults, firewall: st
 
 
 def mended(first: Network | None, wanted: Network | None, firewall: str, gone: bool) -> int:
-    """A kill before each call, then a mend; with `gone`, the interface has died with it."""
+    """A kill before each call, then recovery; with `gone`, the interface has died with it."""
     nothing = snapshot(firewall)
     for step in itertools.count():
         if first:
@@ -234,7 +234,7 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
             transaction.recover("wg0", tell, complain)
         else:
             with transaction.begin("wg0", tell, complain):
-                pass  # Whatever comes next mends it.
+                pass  # The next command recovers it.
         assert transaction.leftovers("wg0") is None
         if killed and not gone and not deleted:
             assert_as(before, firewall, f"killed before step {step}")

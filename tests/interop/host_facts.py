@@ -72,7 +72,7 @@ def test_the_kernels_refusal_names_its_step() -> None:
 
 
 def test_the_undoing_does_not_bury_the_reason() -> None:
-    """The step that failed is the last that is echoed, but for one line."""
+    """The failed step is the last one echoed, except for one line."""
     ip("route add 10.3.0.0/16 dev eth0")
     said: list[str] = []
     routes = tuple(Route(f"10.{number}.0.0/16") for number in range(1, 4))

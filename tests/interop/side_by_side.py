@@ -15,7 +15,7 @@ FIELDS = (
     *("endpoints", "allowed-ips", "latest-handshakes", "transfer", "persistent-keepalive"),
 )
 RETRIES = {"WG_ENDPOINT_RESOLUTION_RETRIES": "0"}
-"""A name that does not resolve is no matter of minutes."""
+"""A name that does not resolve must not take minutes."""
 
 PRIVATE = "iBDNaTKqCSVpZRkHZRJzpzIFmK8sgfcuTGMA4X7qmlg="
 PSK = "OYzhGDKKnJRwaYlDvOpIX0GqOSHYJJ4VrQfVhqMkm8Y="
@@ -155,7 +155,7 @@ class SideBySide:
         return theirs, self.host.run(OURS, *words, check=False, text=text, env=env)
 
     def assert_same(self, *words: str, text: str | None = None, env: Mapping[str, str] = {}) -> str:
-        """To the byte, but for what ours adds on stderr; once more if a second has passed."""
+        """Byte for byte, except for what ours adds on stderr; once more if a second has passed."""
         theirs, ours = self.both(*words, text=text, env=env)
         for _ in range(3):
             if ours.stdout == theirs.stdout:

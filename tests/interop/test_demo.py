@@ -35,7 +35,7 @@ def test_demo(make_host: MakeHost, user: bool) -> None:
     assert lost is not None
     assert int(lost[1]) <= 5
     assert user == ("Not root" in done.stdout)
-    assert "\033" not in done.stdout, "colours although this is no terminal"
+    assert "\033" not in done.stdout, "colours although this is not a terminal"
     assert not host.processes("wiresnaked")
 
 

@@ -63,7 +63,7 @@ def test_moved_interface_follows_its_link(make_host: MakeHost, ours: Implementat
     assert outside.output("wg show interfaces") == ""
 
 
-# What a user does in namespaces of his own: /run is his, and so is the network.
+# What a user does in his own namespaces: /run belongs to him, and so does the network.
 USER_SESSION = """
 set -e
 mount -t tmpfs tmpfs /run

@@ -87,7 +87,7 @@ def switch(host: Host, device: str, features: tuple[str, ...], *, on: bool) -> N
 
 
 class Flow:
-    """A TCP stream inside the tunnel that lasts until it is told to end; every byte counts."""
+    """A TCP stream inside the tunnel that lasts until it is stopped; every byte counts."""
 
     def __init__(self, source: End, target: End) -> None:
         address = target.inner[4]

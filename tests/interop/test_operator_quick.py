@@ -101,7 +101,7 @@ class Machine:
 
 
 def without_block(network: dict[str, str]) -> dict[str, str]:
-    """What a wg-quick would have made. A full tunnel of ours has an unreachable default, too, the
+    """What a wg-quick would have made. Our full tunnel has an unreachable default, too, the
     last of its table, so that nothing goes around it once its daemon has died."""
     found = dict(network)
     for version in (4, 6):
@@ -277,7 +277,7 @@ def test_each_takes_down_what_the_other_brought_up(pair: tuple[Machine, Machine]
                 assert len(lines) - len(rest) == 1
                 after[version] = "\n".join(rest)
         assert after == before
-    # Of what stock took down, ours finds nothing to mend, and brings it up again.
+    # Ours finds nothing to clean up after stock took it down, and brings it up again.
     ours("up")
     ours("down")
     ours.gone()
@@ -416,7 +416,7 @@ def test_an_endpoint_within_the_tunnel(pair: tuple[Machine, Machine]) -> None:
 
 
 def test_strip_and_save(pair: tuple[Machine, Machine]) -> None:
-    """Byte for byte, but for three things that wg-quick loses or adds: see `quick.save`."""
+    """Byte for byte, except for three things that wg-quick loses or adds: see `quick.save`."""
     stock, ours = pair
     text = (
         f"# a comment\n{KEY}  {ONE}MTU = 1400\nDNS = 192.0.2.53 , corp.example\nTable = auto\n"
@@ -629,13 +629,13 @@ def test_down_whatever_became_of_the_file(pair: tuple[Machine, Machine], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("number", "mends"),
+    ("number", "repairs"),
     [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGKILL, "up"), (signal.SIGKILL, "down")],
 )
 def test_an_interrupted_up(
-    pair: tuple[Machine, Machine], number: signal.Signals, mends: str
+    pair: tuple[Machine, Machine], number: signal.Signals, repairs: str
 ) -> None:
-    """Is undone, or the next call finds and mends it."""
+    """Is undone, or the next call finds and repairs it."""
     _, ours = pair
     before = ours.network()
     ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\nPostUp = touch /run/there; sleep 20\n{FULL}")
@@ -651,7 +651,7 @@ def test_an_interrupted_up(
     code, _ = running.wait(10)
     if number == signal.SIGKILL:
         assert ours.network() != before
-        if mends == "up":
+        if repairs == "up":
             ours.write(f"{KEY}{ONE}DNS = 192.0.2.53\n{PEER}")
             ours("up")
             assert "lookup 51820" not in ours.host.output("ip rule")
@@ -697,7 +697,7 @@ def test_as_a_service(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200))
     assert manager.recv(200) == b"READY=1"
     assert "mtu 1300" in ours.host.output("ip link show wg0")
-    # It is told to stop in the midst of a reload, which waits here for somebody.
+    # It is stopped during a reload, which waits here for somebody.
     other = ours.host.start("flock /run/wiresnake/wg0.lock sleep 30")
     hosts.wait_for("flock and its child", lambda: len(ours.host.processes("sleep")) == 2)
     os.kill(running.pid, signal.SIGHUP)

@@ -472,7 +472,7 @@ def test_with_save_config_the_interface_is_the_truth(alone: Alone) -> None:
 
 
 def test_routes_of_hooks_that_wg_quick_ran(alone: Alone) -> None:
-    """No record of ours tells what they are: only routes of networks that go are removed."""
+    """No record says what they are: only routes of networks that go are removed."""
     host = alone.host
     hooks = [one.replace("%%", "%") for one in HOOKS[2:]]
     phone = f"[Peer]\nPublicKey = {PHONE}\nAllowedIPs = 10.70.0.0/16"

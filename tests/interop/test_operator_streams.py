@@ -107,7 +107,7 @@ def host(machine: None) -> Iterator[Host]:
 
 @pytest.mark.parametrize("closed", CLOSED)
 def test_closed_streams(host: Host, tmp_path: Path, closed: str) -> None:
-    """As a service or a cron job may start them: neither waits for ever, and what they start finds
+    """As a service or a cron job may start them: neither waits forever, and what they start finds
     all three open."""
     redirected = " ".join(f"{number}>&-" for number in closed)
     path = tmp_path / "wg0.conf"
@@ -122,7 +122,7 @@ def test_closed_streams(host: Host, tmp_path: Path, closed: str) -> None:
         assert set(host.output("wg show interfaces").split()) == {"wg0", "wg1"}
         assert _shell(host, f"exec {WIRESNAKE} down {path} {redirected}").returncode == 0
         assert time.monotonic() - begun < 60
-        # A failure is told where there is somebody to be told, and comes to an end too.
+        # A failure is reported where somebody can read it, and ends too.
         failed = _shell(host, f"exec {OURS.program} wg1 {redirected}")
         assert failed.returncode == 1
         assert ("in use by another process" in failed.stderr) == ("2" not in closed)

@@ -45,13 +45,13 @@ NOT_TALKING = 3
 
 @dataclass
 class Tunnel:
-    """Two of ours with short timers, set up anew for each fault."""
+    """Two of our devices with short timers, set up again for each fault."""
 
     a: End
     b: End
 
     def reset(self, *, psk: str | None = None, endpoint: str | None = None, **changes: str) -> None:
-        """Both ends forget what was. `a` knows where `b` is, or is told something else."""
+        """Both ends forget what was. `a` knows where `b` is, or is given another endpoint."""
         a, b = self.a, self.b
         for end in (a, b):
             end.wg("set", "wg0", "peer", (b if end is a else a).public, "remove")
@@ -93,7 +93,8 @@ def why(end: End, peer: str, *more: str | Path) -> dict[str, Any]:
 
 
 def finds(end: End, peer: str, reason: str, *more: str | Path) -> str:
-    """Asks until it is the reason, as what makes it may take a moment; returns all that is said."""
+    """Asks until it is the reason, as what makes it may take a moment; returns everything that it
+    says."""
     for _ in range(8):
         answer = why(end, peer, *more)
         if answer["reason"] == reason:
@@ -392,7 +393,7 @@ def test_events_end_quietly(pair: Tunnel) -> None:
     assert told.stop(signal.SIGINT) == (0, "")
     hosts.wait_for("no subscriber", lambda: _subscribers(pair.a.host) == 0)
     told = pair.a.host.start("bash -c", f"set -o pipefail; {WIRESNAKE} events | head -n 1")
-    for _ in range(20):  # A connection is no subscription yet.
+    for _ in range(20):  # A connection is not a subscription yet.
         assert_pings(pair.a, pair.b)
         time.sleep(0.2)
         if _ready(told.popen.stdout):
@@ -489,7 +490,7 @@ def test_monitor(pair: Tunnel) -> None:
 
 
 class Terminal:
-    """A command of ours in a pseudo-terminal."""
+    """Runs our command in a pseudo-terminal."""
 
     def __init__(self, host: Host, *command: str) -> None:
         self.fd, far = pty.openpty()

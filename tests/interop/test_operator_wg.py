@@ -345,7 +345,7 @@ def test_other_daemons(peer: Implementation, make_host: MakeHost) -> None:
 def test_those_who_do_not_speak_as_wg_hears(
     other: Implementation, ours: Implementation, make_host: MakeHost
 ) -> None:
-    """Peers that change, times that are ages, a private key that is not told."""
+    """Peers that change, times that are ages, a private key that is not shown."""
     other.need()
     host = make_host()
     host.run(Path(other.program), "--disable-drop-privileges", "wg0")

@@ -63,7 +63,7 @@ def test_a_bad_unit_is_found(systemd: Host) -> None:
 
 
 def test_a_unit_is_up_when_it_says_so(systemd: Host) -> None:
-    """The very commands of the unit, with a socket of ours in systemd's place."""
+    """The very commands of the unit, with our socket in systemd's place."""
     unit = (UNITS / "wiresnake@.service").read_text()
     unit = unit.replace("\\\n", "").replace("%i", "wg0").replace("$$", "$")
     start, reload, after = (

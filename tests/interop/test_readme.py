@@ -16,7 +16,8 @@ PLACES = ("/opt", "/usr/local/bin")
 
 
 def installation() -> str:
-    """The commands of the README, but for the packages that a machine that runs tests has."""
+    """Returns the README's commands, except the one for packages, which a machine with tests
+    has."""
     (block,) = re.findall(r"```\n((?:.*\n)*?make wheel\n(?:.*\n)*?)```", README)
     return "".join(line for line in block.splitlines(True) if not line.startswith("apt-get "))
 

@@ -100,7 +100,7 @@ def test_case_02_traffic(make_host: MakeHost, ours: Implementation, outer: int, 
 def test_case_03_padding_ends_at_the_mtu(make_host: MakeHost, ours: Implementation) -> None:
     """A packet of 1297 bytes is padded to 1299 where that is the interface's MTU, not to 1312.
 
-    The kernel also stops at the MTU of the route that the packet took. A TUN device is told
+    The kernel also stops at the MTU of the route that the packet took. A TUN device learns
     nothing of routes: there the padding goes on to the interface's MTU, by 15 bytes at the most.
     The packet arrives all the same, in fragments where the road is that narrow; a firewall that
     drops just that length, as the kernel's test sets up, shows the difference.
@@ -322,7 +322,7 @@ def test_case_09_a_bound_socket_and_a_changed_mark(
     make_host: MakeHost, ours: Implementation
 ) -> None:
     """A socket that is bound to the interface; and a firewall's mark, for which the packet is
-    routed anew."""
+    routed again."""
     a, b = tunnel(make_host("a"), make_host("b"), ours, ours)
     assert_ping(a.host, b.inner[4], "-I", "wg0")
     a.host.run("nft add table ip mangle")

@@ -151,7 +151,7 @@ def test_what_goes_on_is_told_and_stock_sees_nothing_new(
         hosts.address(b.host, "wg0", "10.66.0.1/32")
         ping(b.host, a.inner[4], "-I", "10.66.0.1", wait=0.2)
         rejected = next_of(events, "rejected_source")
-        # One that has just roamed is told of once a second: more may have come by then.
+        # A peer that has just roamed is reported once per second: more may have come by then.
         assert rejected["source"] == "10.66.0.1" and 1 <= int(rejected["count"]) <= 3
         peer = peer_state(a.host)
         assert (peer["rejected_sources"], peer["rejected_source"]) == ("3", "10.66.0.1")
@@ -183,7 +183,7 @@ def test_wrong_keys_are_reported_as_what_they_are(
     a, b = tunnel(make_host("a"), make_host("b"), ours, GO_DEBIAN)
 
     def again(end: End, other: End, key: str, psk: str | None = None) -> list[Block]:
-        """Begins anew, with a peer that never was, until `a` says something of it."""
+        """Starts again, with a peer that never existed, until `a` says something of it."""
         configure(end, other, psk)
         found = list[Block]()
 

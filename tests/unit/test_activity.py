@@ -28,7 +28,7 @@ def test_a_rate_follows_its_counter_smoothly() -> None:
     assert looks(*steps).received_rate == pytest.approx(1000, rel=0.01)
     assert looks(*steps).sent_rate == pytest.approx(10, rel=0.01)
     steps.append((30.0, PEER))
-    assert 0 < looks(*steps).received_rate < 1000, "a counter that begins anew is no negative rate"
+    assert 0 < looks(*steps).received_rate < 1000, "it started again: no negative rate"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_peers_that_take_from_each_other() -> None:
         both % ("10.0.0.0/24, 10.0.0.2/32", "10.0.0.1/32, 10.1.0.0/16, fd00::/64"),
         "8:14: note: 10.0.0.1/32 lies within 10.0.0.0/24 of line 5",
     )
-    # The narrowest one around is told.
+    # The narrowest one around it is reported.
     said(
         both % ("0.0.0.0/0, 10.0.0.0/8", "10.1.2.3/32"),
         "8:14: note: 10.1.2.3/32 lies within 10.0.0.0/8 of line 5",

@@ -200,7 +200,8 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
         (tmp_path / "took").unlink(missing_ok=True)
         said = b""
         os.write(terminal, f"{keys}\t".encode())
-        # The name is there once the cursor is behind it: what is typed meanwhile waits its turn.
+        # The name is complete once the cursor has passed it; what is typed meanwhile waits its
+        # turn.
         os.write(terminal, b"\n")
         wait((tmp_path / "took").exists)
         assert not (tmp_path / "ran").exists(), "text of a file was run"

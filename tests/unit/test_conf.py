@@ -68,7 +68,7 @@ def test_a_whole_file() -> None:
 
 
 def each_line(change: Callable[[str, str], str]) -> str:
-    """FULL with every line made anew from what stands before and behind its first '='."""
+    """FULL with every line made again from the text before and after its first '='."""
     return "\n".join(
         change(*line.split("=", 1)) if "=" in line else line for line in FULL.split("\n")
     )

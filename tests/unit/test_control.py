@@ -200,7 +200,7 @@ def test_boringtun_gets_whole_peers_one_by_one() -> None:
             PeerChange(OTHER, remove=True),
         ),
     )
-    head, gone, again, other = compatibility.anew(change, live(before))
+    head, gone, again, other = compatibility.recreated(change, live(before))
     assert head == DeviceChange(fwmark=1)
     assert gone == DeviceChange(peers=(PeerChange(KEY, remove=True),))
     [peer] = again.peers

@@ -520,7 +520,7 @@ def test_networkmanager_with_details_of_automatic_addresses() -> None:
 def test_networkmanager_keeps_secrets_elsewhere() -> None:
     start = "[connection]\ntype=wireguard\nautoconnect=false\n[wireguard]\nprivate-key-flags=1\n"
     assert said("networkmanager", start)[1] == ["f0:4: private-key!"]
-    # A flag beside the secret itself is no reason.
+    # A flag next to the secret itself is not a reason.
     start += f"private-key={PRIVATE}\n[wireguard-peer.{PUBLIC}]\npreshared-key-flags=1\n"
     assert said("networkmanager", start)[1] == ["f0:8: preshared-key-flags!"]
     assert said("networkmanager", f"{start}preshared-key={PRIVATE}\n")[1] == []

@@ -292,7 +292,7 @@ class Tables(rtnetlink.RouteNetlink):
     [
         ({}, {}, (), 51820),
         ({}, {51820: [UNICAST, UNREACHABLE]}, (), 51821),
-        # What stock wg-quick leaves of a tunnel of ours, with a record of its own or without.
+        # What stock wg-quick leaves of our tunnels, with a record or without.
         ({}, {51820: [UNREACHABLE]}, (254,), 51820),
         ({"wg1": 51820}, {51820: [UNREACHABLE]}, (), 51820),
         # What holds back the traffic of a tunnel whose daemon is dead: another's, and its own.

@@ -1,4 +1,4 @@
-"""The four messages: shapes, sizes, and what is no message at all."""
+"""The four messages: shapes, sizes, and what is not a message at all."""
 
 import pytest
 from hypothesis import given

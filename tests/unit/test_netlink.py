@@ -85,7 +85,7 @@ def test_a_dump_is_whole() -> None:
 
 
 class Said:
-    """A socket to a kernel that says what it is told to."""
+    """A socket to a kernel that says what the test wants."""
 
     def __init__(self, *datagrams: bytes) -> None:
         self._datagrams = list(datagrams)

@@ -106,7 +106,7 @@ def test_servers_do_not_meet(run: Run, tmp_path: Path) -> None:
 
 
 def test_free_networks_avoid_what_is_taken() -> None:
-    """All of 10.0.0.0/8 is taken but for one /24, which is hardly ever found; or for half."""
+    """All of 10.0.0.0/8 is taken except one /24, which is hardly ever found; or for half."""
     half = [ipaddress.ip_network("10.0.0.0/9"), ipaddress.ip_network("fd00::/9")]
     for _ in range(50):
         four, six = generate.free_networks(half)
@@ -364,7 +364,7 @@ def test_holes_are_filled_and_wide_peers_respected() -> None:
     assert again.addresses == ("10.0.0.65/32", "fd00::41/128")
     text = text.replace("/120", "/126").replace("fd00::/122", "fd00::6")
     pair = generate.peer("a", text, file="x")
-    assert pair.addresses == ("10.0.0.3/32", "fd00::7/128"), "but for a network that is full"
+    assert pair.addresses == ("10.0.0.3/32", "fd00::7/128"), "except for a network that is full"
     only = START + "Address = 10.0.0.1/24\n" + OTHER + "AllowedIPs = 10.0.0.2, 10.0.0.4/30\n"
     found = []
     for name in "ab":
@@ -522,7 +522,7 @@ def test_the_qr_command(
 
 
 def test_what_the_interface_has_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file may be behind it, as with SaveConfig or a hook that adds peers."""
+    """The file may be out of date, as with SaveConfig or a hook that adds peers."""
     text = START + "Address = 10.0.0.1/24\nSaveConfig = true\n" + OTHER + "AllowedIPs=10.0.0.4\n"
     taken = [ipaddress.ip_network(one) for one in ("10.0.0.2/32", "10.0.0.5/32", "10.0.0.0/24")]
     found = []

@@ -14,7 +14,7 @@ from wiresnake.uapi.events import KINDS, Detail
 
 
 class Ran:
-    """Hooks that write into a file what they are told."""
+    """Hooks that write what they receive into a file."""
 
     def __init__(
         self,

@@ -459,7 +459,7 @@ def test_what_is_no_packet_goes_nowhere(rig4: Rig) -> None:
     for kind in range(8):
         rig4.out(good[:30], struct.pack("=BBHHHH", 1, kind, 2000, 3, 4000, 5000))
     rig4.datagrams()
-    assert rig4.delivered() == [], "no ICMP error about what is no packet"
+    assert rig4.delivered() == [], "no ICMP error about what is not a packet"
     rig4.out(good)
     opened = [theirs.open(datagram, boottime()) for datagram in rig4.datagrams()]
     assert [plain[: len(good)] for plain in opened if plain] == [good]
@@ -808,10 +808,10 @@ def test_a_source_that_moves_is_posted_once_and_what_is_known_of_it_stays(rig4: 
     rig4.plane.forget_sources(None)
     assert rig4.plane.take_source(rig4.peer) is None
     arrives("127.0.0.2")
-    assert held() == ("127.0.0.2", 4 | 128), "to be judged anew"
+    assert held() == ("127.0.0.2", 4 | 128), "to be judged again"
     rig4.plane.forget_sources(rig4.peer)
     arrives("127.0.0.2")
-    assert held() == ("127.0.0.2", 1), "suspected itself, it begins anew"
+    assert held() == ("127.0.0.2", 1), "suspected itself, it starts again"
 
 
 def test_what_is_not_wireguards_can_be_asked_for(rig4: Rig) -> None:

@@ -114,7 +114,7 @@ def test_peers_come_and_go() -> None:
 
 
 def test_a_network_that_moves_or_goes() -> None:
-    """Whoever gains it takes it; a list is only sent anew for what nobody takes."""
+    """Whoever gains it takes it; a list is only sent again for what nobody takes."""
     states = live(A, "10.0.0.0/24", "10.1.0.0/24"), live(B)
     moved = changes(
         peer(A, "AllowedIPs = 10.0.0.0/24") + peer(B, "AllowedIPs = 10.1.0.0/24"), *states

@@ -19,7 +19,7 @@ PLAIN = "cargo rustc rustfmt rust-clippy"
 
 
 class Machine:
-    """Programs that answer as told, and note how apt-get was called."""
+    """Programs that answer as the test wants, and record how apt-get was called."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

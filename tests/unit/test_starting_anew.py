@@ -108,7 +108,7 @@ def test_a_user_who_becomes_root(poisoned: Path, name: str) -> None:
 def test_the_program_itself(poisoned: Path) -> None:
     assert_safe(poisoned, PROGRAM, "strip", "./x.conf", PATH=f".:{os.environ['PATH']}")
     other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    assert_safe(poisoned, PROGRAM, "strip", "./x.conf", **other)  # It starts anew in UTF-8.
+    assert_safe(poisoned, PROGRAM, "strip", "./x.conf", **other)  # It starts again in UTF-8.
 
 
 def test_what_runs_hooks_of_peers(poisoned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_a_change_that_fails_is_an_error_and_is_reported_once() -> None:
             await on.tunnel.apply(DeviceChange(peers=(*changes, PeerChange((3).to_bytes(32)))))
         assert caught.value.errno == errno.EIO
         assert on.said == ["a defect"]
-        assert len(on.tunnel.device.peers) == 3, "those behind it are changed"
+        assert len(on.tunnel.device.peers) == 3, "those after it are changed"
 
     play(scene)
 
@@ -309,7 +309,7 @@ def test_a_port_that_is_taken_is_tried_again_with_back_off_while_the_link_is_up(
 
 
 def test_a_change_that_costs_the_sockets_gets_them_back() -> None:
-    """No thread could be made for the new port: the old one is bound anew."""
+    """No thread could be made for the new port: the old one is bound again."""
 
     async def scene(on: Stage) -> None:
         on.plane.threads = True
@@ -329,7 +329,7 @@ def test_a_change_that_costs_the_sockets_gets_them_back() -> None:
 
 
 def test_a_panic_of_rust_is_a_defect_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no Exception; the other events and the deadlines do not notice."""
+    """It is not an Exception; the other events and the deadlines do not notice."""
 
     async def scene(on: Stage) -> None:
         handled = []
@@ -391,7 +391,7 @@ def test_a_panic_that_was_survived_is_reported_with_its_place() -> None:
 
 
 def test_many_who_go_down_at_once_let_others_have_the_loop() -> None:
-    """And all of it is told, to a reader who keeps up."""
+    """And all of it is reported to a reader who keeps up."""
 
     count = 10_000
 

@@ -403,7 +403,7 @@ def test_who_all_come_at_once_are_no_more_than_256(tmp_path: Path) -> None:
         crowd = list[Client]()
         for _ in range(6):
             crowd += [client() for _ in range(100)]
-            for _ in range(200):  # Else one more would wait for room in the queue, for ever.
+            for _ in range(200):  # Otherwise one more would wait for room in the queue forever.
                 await asyncio.sleep(0)
         served = 0
         for one in crowd:

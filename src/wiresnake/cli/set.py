@@ -260,7 +260,7 @@ Replace an interface's configuration with a file. What the file does not contain
 Sessions end; `syncconf` keeps them.""",
     "addconf": """\
 Add a file to an interface's configuration. Peers outside the file stay. Peers in the file get its
-allowed IPs instead of theirs.""",
+allowed IPs in place of their own.""",
     "syncconf": """\
 Make an interface's peers match a file, and change only what differs, so that sessions continue.
 There are two differences from `wg syncconf`. ListenPort, FwMark and PrivateKey stay if the file

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TALKING, NOT_TALKING = 0, 3
 
 _EPILOG = """\
-The reason comes first, then the facts behind it, then what to do.
+The reason comes first, then its facts, then what to do.
 
 examples:
   wiresnake why phone               by the friendly name in the interface's file

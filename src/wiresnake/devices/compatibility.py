@@ -56,7 +56,7 @@ def without_news(change: DeviceChange, state: InterfaceState) -> DeviceChange:
     return replace(change, peers=tuple(peers))
 
 
-def anew(change: DeviceChange, state: InterfaceState) -> list[DeviceChange]:
+def recreated(change: DeviceChange, state: InterfaceState) -> list[DeviceChange]:
     """Splits a change for boringtun, one peer at a time: within one set it gives a peer the values
     of the previous one, even `remove`. If it has to change a peer, its control thread ends, so each
     peer is removed and made again, which ends its session."""

@@ -95,7 +95,7 @@ class UapiInterface:
             if error.errno not in compatibility.UNKNOWN_WORDS or not change.peers:
                 raise
             if self._first_key() == "own_public_key":
-                for step in compatibility.anew(change, self.read()):
+                for step in compatibility.recreated(change, self.read()):
                     self._set(step)
             else:
                 compatibility.apply(change, self._set, self.read)

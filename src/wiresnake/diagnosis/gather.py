@@ -39,7 +39,7 @@ def gather(target: Target) -> Facts:
     )
     if peer is None or not facts.talking:
         return facts if peer is None else _ask_around(facts)
-    # Who is called by its own Endpoint, or has the default route, is no client of this host.
+    # A peer with an Endpoint in the file, or with the default route, is not a client of this host.
     if facts.file_endpoint or _has_default(peer) or not peer.allowed_ips:
         return facts
     return replace(facts, forwarding=forwarding(name, peer.allowed_ips))
@@ -74,7 +74,7 @@ def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:
 
 
 def _inside(prefix: str) -> str:
-    """An address of the network that is no network address, if it has one."""
+    """Returns an address in the network that is not the network's own, if there is one."""
     network = ipaddress.ip_network(prefix, strict=False)
     return str(network[1] if network.num_addresses > 1 else network[0])
 

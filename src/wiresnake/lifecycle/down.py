@@ -45,7 +45,7 @@ def down(argument: str, say: Say, note: Say) -> None:
 
 def _assert_ours(interface: str) -> None:
     """Raises HostError if this is not a WireGuard interface, with a remedy if it has taken the name
-    of one of ours whose traffic is still held back."""
+    of an interface whose traffic is still held back."""
     try:
         assert_wireguard(interface)
     except HostError as error:

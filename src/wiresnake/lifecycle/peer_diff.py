@@ -309,7 +309,7 @@ def _difference(
     if before is None:
         change = replace(peer, allowed_ips=_adding(gained))
         return [PeerDifference(key, None, change, gained)]
-    anew = not moved.issuperset(lost)
+    whole = not moved.issuperset(lost)
     preshared = peer.preshared_key or CLEAR
     keepalive = peer.persistent_keepalive or 0
     endpoint = peer.endpoint
@@ -319,8 +319,8 @@ def _difference(
         preshared_key=None if preshared == _secret(before.preshared_key) else preshared,
         endpoint=None if endpoint == _endpoint(before.endpoint) else endpoint,
         persistent_keepalive=None if keepalive == before.persistent_keepalive else keepalive,
-        replace_allowed_ips=anew,
-        allowed_ips=_adding(sorted(wanted) if anew else gained),
+        replace_allowed_ips=whole,
+        allowed_ips=_adding(sorted(wanted) if whole else gained),
     )
     if change == PeerChange(peer.public_key, update_only=True) and not lost:
         return []

@@ -134,7 +134,7 @@ class Netlink:
         return first
 
     def _receive(self) -> Iterator[Answer]:
-        """For ever."""
+        """Yields sequence numbers forever."""
         while True:
             yield from answers(self._socket.recv(RECEIVE_BYTES))
 

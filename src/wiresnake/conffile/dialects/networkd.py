@@ -296,7 +296,7 @@ class _Reader:
                     psk = self._canonical(schema.PRESHARED_KEY, line, value)
                     peer = replace(peer, preshared_key=psk)
                 case "AllowedIPs" if not value:
-                    allowed.clear()  # systemd's way to begin a list anew.
+                    allowed.clear()  # With systemd an empty value starts a list again.
                 case "AllowedIPs":
                     parts = (part.strip() for part in value.split(","))
                     allowed += [self._canonical(schema.ALLOWED_IPS, line, part) for part in parts]
@@ -355,7 +355,7 @@ class _Reader:
             return 0
         if not (value.isascii() and value.isdecimal()) or int(value) >> 32:
             line = section.all(key)[-1].line
-            raise ConfigError(f"{self.file}:{line}:1: {key} is no number; write one")
+            raise ConfigError(f"{self.file}:{line}:1: {key} is not a number; write one")
         return int(value)
 
     def network(self, section: Section) -> None:

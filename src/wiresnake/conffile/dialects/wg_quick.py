@@ -64,7 +64,7 @@ class _Reader:
         if self.open not in schema.SECTIONS:
             return  # The section is left out, and that is said.
         if key is None or key.section != self.open:
-            # What is no known key may be half of a secret that a line break has cut.
+            # An unknown key may be half of a secret, cut by a line break.
             name = line.key.lower()
             shown = line.key if name in FOREIGN or len(line.key) <= 12 else "a line"
             self.left.append(LeftOut(line.number, shown, *_why_unknown(name, line.value)))
