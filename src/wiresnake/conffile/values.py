@@ -278,9 +278,13 @@ def _switch(key: Key, value: str) -> Problems:
         yield Problem("error", f"{key.name} is neither true nor false", "write one of them")
 
 
+def is_server(word: str) -> bool:
+    """Whether wg-quick takes a word under DNS for a server, else for a search domain."""
+    return ":" in word or re.fullmatch("[0-9.]+", word) is not None
+
+
 def _dns(key: Key, value: str) -> Problems:
-    """wg-quick takes what has a colon or only digits and dots for a server."""
-    if ":" in value or re.fullmatch("[0-9.]+", value):
+    if is_server(value):
         try:
             ipaddress.ip_address(value)
         except ValueError:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any
 
 from wiresnake.conffile import labels, lines, schema, wg
@@ -19,6 +20,7 @@ from wiresnake.conffile.labels import PeerLabels
 from wiresnake.conffile.lines import shown
 from wiresnake.conffile.scanner import Line, scan
 from wiresnake.conffile.schema import WHITESPACE, Key
+from wiresnake.conffile.values import is_server
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux import files
 from wiresnake.model import Dns
@@ -28,7 +30,6 @@ FOLDER = "/etc/wireguard"
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 _BOM = b"\xef\xbb\xbf"
 _NO_DNS = Dns()
-_SERVER = re.compile(r"[0-9.]+|.*:.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ class _Reader:
     def finish(self) -> dict[str, Any]:
         values = self._values
         if (words := values.get(schema.DNS.field)) is not None:
-            servers = tuple(one for one in words if _SERVER.fullmatch(one))
-            search = tuple(one for one in words if not _SERVER.fullmatch(one))
+            servers = tuple(filter(is_server, words))
+            search = tuple(filterfalse(is_server, words))
             values[schema.DNS.field] = Dns(servers, search if servers else ())
         if addresses := values.get(schema.ADDRESS.field):
             values[schema.ADDRESS.field] = tuple(dict.fromkeys(addresses))
