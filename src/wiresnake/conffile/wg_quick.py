@@ -27,7 +27,8 @@ from wiresnake.model import Dns
 from wiresnake.text import unsigned, wipe
 
 FOLDER = "/etc/wireguard"
-_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+"""Of an interface, as wg-quick takes it."""
 _BOM = b"\xef\xbb\xbf"
 _NO_DNS = Dns()
 
@@ -85,7 +86,7 @@ def find(argument: str) -> tuple[str, str]:
     A service that was given the file as a credential of systemd finds it there first.
     """
     path = argument
-    if _NAME.fullmatch(argument):
+    if NAME.fullmatch(argument):
         path = f"{FOLDER}/{argument}.conf"
         if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
             given = os.path.join(credentials, f"{argument}.conf")
@@ -94,7 +95,7 @@ def find(argument: str) -> tuple[str, str]:
         here = f"; the file here is ./{argument}" if os.path.isfile(argument) else ""
         raise HostError(errno.ENOENT, f"`{path}' does not exist{here}")
     name, ending = os.path.basename(path)[:-5], path[-5:]
-    if ending != ".conf" or not _NAME.fullmatch(name):
+    if ending != ".conf" or not NAME.fullmatch(name):
         raise ConfigError("The config file must be a valid interface name, followed by .conf")
     return name, os.path.realpath(path)
 
