@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from wiresnake.diagnosis.facts import Facts
-from wiresnake.diagnosis.units import ago, duration, error, size, times
+from wiresnake.diagnosis.units import ago, counted, duration, error, size, times
 from wiresnake.diagnosis.verdict import Verdict, asked_in_vain, knock, recent, wrong_number
 from wiresnake.text import host_of, split_endpoint
 
@@ -22,10 +22,7 @@ def rejected_sources(facts: Facts) -> Verdict | None:
         f"It sends packets from {report.rejected_source}, which is not among its allowed IPs"
         " here: they are dropped.",
         (
-            (
-                f"{times(report.rejected_sources, 'packet')} dropped, the last"
-                f" {ago(report.rejected_source_age_ms)}."
-            ),
+            counted(report.rejected_sources, "packet", "dropped", report.rejected_source_age_ms),
             f"Its allowed IPs here: {', '.join(facts.peer.allowed_ips) or 'none'}.",
         ),
         f"Add the address: `wiresnake set {facts.state.name} peer {facts.peer.public_key}"
@@ -120,16 +117,12 @@ def clock_behind(facts: Facts) -> Verdict | None:
     report = facts.report
     if not report or not report.stale_initiations or not recent(report.stale_initiation_age_ms):
         return None
+    number, last = report.stale_initiations, report.stale_initiation_age_ms
     return Verdict(
         "clock_behind",
         "Its initiations are genuine but older than one it has sent before: its clock has been"
         " set back, and this end must take them for repetitions.",
-        (
-            (
-                f"{times(report.stale_initiations, 'initiation')} of an earlier time, the last"
-                f" {ago(report.stale_initiation_age_ms)}."
-            ),
-        ),
+        (counted(number, "initiation", "of an earlier time", last),),
         "Set the peer's clock right. If it once ran ahead: remove the peer here and add it"
         " again, which forgets the time.",
     )
@@ -208,10 +201,7 @@ def under_load(facts: Facts) -> Verdict | None:
         "It is under load: it answers initiations with cookies. The way and the keys are right.",
         (
             asked_in_vain(facts),
-            (
-                f"{times(report.cookie_replies, 'cookie')} came, the last"
-                f" {ago(report.cookie_reply_age_ms)}."
-            ),
+            counted(report.cookie_replies, "cookie", "came", report.cookie_reply_age_ms),
         ),
         "Wait; if it lasts, look for what floods the peer with handshakes.",
     )
