@@ -18,6 +18,7 @@ from wiresnake.devices.interface import interface_names, none_found, read_state
 from wiresnake.diagnosis.units import duration, size
 from wiresnake.errors import HostError
 from wiresnake.lifecycle import labels_file
+from wiresnake.linux import streams
 from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
@@ -72,18 +73,13 @@ def parser(command: str) -> Parser:
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     view = View(arguments.interfaces, arguments.config)
-    try:
+    with streams.until_interrupted():
         with progress("looking"):
             view.look()
         if arguments.once or not sys.stdout.isatty():
             _plain(view, arguments.interval, arguments.once)
         else:
             _live(view, arguments.interval)
-    except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 

@@ -12,6 +12,7 @@ from wiresnake.conffile.schema import Key, Kind
 from wiresnake.conffile.wg import public_key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
+from wiresnake.text import is_address
 
 
 class Problem(NamedTuple):
@@ -284,12 +285,9 @@ def is_server(word: str) -> bool:
 
 
 def _dns(key: Key, value: str) -> Problems:
-    if is_server(value):
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            reason = f"{key.name}{shown(value)} is taken for a server, but is no address"
-            yield Problem("warning", reason, "write an IP address")
+    if is_server(value) and not is_address(value):
+        reason = f"{key.name}{shown(value)} is taken for a server, but is no address"
+        yield Problem("warning", reason, "write an IP address")
 
 
 def _hook(key: Key, value: str) -> Problems:

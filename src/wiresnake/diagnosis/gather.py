@@ -11,7 +11,7 @@ from wiresnake.diagnosis.facts import Facts, Probe, Way
 from wiresnake.diagnosis.forwarding import forwarding
 from wiresnake.diagnosis.target import Target
 from wiresnake.linux.link import is_up
-from wiresnake.text import host_of, split_endpoint
+from wiresnake.text import host_of, is_address, split_endpoint
 from wiresnake.uapi.snapshot import PeerState
 
 _WAYS = 4
@@ -48,7 +48,7 @@ def gather(target: Target) -> Facts:
 def _ask_around(facts: Facts) -> Facts:
     mark = facts.state.fwmark
     named = host_of(facts.file_endpoint)
-    if named and not _is_address(named):
+    if named and not is_address(named):
         facts = replace(facts, lookup=probes.resolve(named))
     if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
         return facts
@@ -77,11 +77,3 @@ def _inside(prefix: str) -> str:
     """An address of the network that is no network address, if it has one."""
     network = ipaddress.ip_network(prefix, strict=False)
     return str(network[1] if network.num_addresses > 1 else network[0])
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -70,8 +70,7 @@ class Others:
     def allowed_ips(self, peer: PeerState, file: set[str], taken: Collection[str]) -> set[str]:
         """What they are to be; `taken` is what the file gives to any peer."""
         live = frozenset(peer.allowed_ips)
-        known = self._known.get(peer.public_key)
-        base = known.allowed_ips if known else ()
+        base = self._said_of(peer).allowed_ips
         more = {
             one for one in live - file if one not in taken and self._never_named(one not in base)
         }
@@ -84,17 +83,11 @@ class Others:
     def keeps_secret(self, peer: PeerState, file: str) -> bool:
         """Whether the preshared key stays; `file` is `digest` of the file's, empty if it has
         none."""
-        known = self._known.get(peer.public_key)
-        return self._keeps_value(
-            peer, "preshared key", file, known.preshared_key if known else "", ""
-        )
+        return self._keeps_value(peer, "preshared key", file, self._said_of(peer).preshared_key)
 
     def keeps_keepalive(self, peer: PeerState, file: int) -> bool:
         """Whether the persistent keepalive stays; 0 is what a file says by silence."""
-        known = self._known.get(peer.public_key)
-        return self._keeps_value(
-            peer, "persistent keepalive", file, known.keepalive if known else 0, 0
-        )
+        return self._keeps_value(peer, "persistent keepalive", file, self._said_of(peer).keepalive)
 
     def notes(
         self, interface: str, path: str, names: Mapping[str, str], gone: Collection[str]
@@ -135,15 +128,13 @@ class Others:
             return self._keep or self._save
         return self._keep or (self._loose and unknown)
 
-    def _keeps_value(
-        self, peer: PeerState, what: str, file: object, base: object, none: object
-    ) -> bool:
+    def _said_of(self, peer: PeerState) -> Said:
+        return self._known.get(peer.public_key) or Said()
+
+    def _keeps_value(self, peer: PeerState, what: str, file: str | int, base: str | int) -> bool:
         """A value alone does not let anybody in: without a record it stays, too."""
-        stays = (
-            self._keep or (self._loose and base == none)
-            if file == none
-            else self._save and base == file
-        )
+        where_silent = self._keep or (self._loose and not base)
+        stays = self._save and base == file if file else where_silent
         if stays:
             self.kept.append(Kept(peer.public_key, what))
         return stays

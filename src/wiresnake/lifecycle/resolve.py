@@ -1,6 +1,5 @@
 """Host names of endpoints, with the patience of `wg`."""
 
-import ipaddress
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ from functools import cache
 from wiresnake._native import Endpoint
 from wiresnake.errors import ConfigError
 from wiresnake.linux import udp
+from wiresnake.text import is_address
 
 _PERMANENT = {
     getattr(socket, name)
@@ -52,11 +52,8 @@ def resolver(
 def later(host: str, port: str) -> Endpoint:
     """Stands in for `resolver()` where a PreUp may still make names known: only what no hook
     changes is looked up, the port and an address, and of a name some other address is told."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        host = "0.0.0.0"
-    return _look_up("0.0.0.0" if "%" in host else host, port)
+    known = is_address(host) and "%" not in host
+    return _look_up(host if known else "0.0.0.0", port)
 
 
 def _look_up(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:

@@ -5,10 +5,12 @@ none byte for byte. So it is with `wg` and `cat`, so that files which are made b
 no name of a peer can end a command. Names and paths on the command line are read alike.
 """
 
+import contextlib
 import io
 import locale
 import os
 import sys
+from collections.abc import Iterator
 
 _UTF8 = "utf-8"
 _UNSAID = frozenset(("ascii", "us-ascii", "ansi_x3.4-1968", "646"))
@@ -41,6 +43,17 @@ def give_output_up() -> None:
     """Whoever read it went away, or the disk is full: Python would flush again as it ends, and
     complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """For what ends by Ctrl-C, or once nobody reads it any more: neither is a failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        give_output_up()
 
 
 def _open_closed() -> None:

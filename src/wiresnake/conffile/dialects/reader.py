@@ -1,6 +1,5 @@
 """What all readers of sections and `key=value` do alike, whosever the keys are."""
 
-import ipaddress
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from wiresnake.conffile.dialects.ini import Entry
 from wiresnake.conffile.dialects.routes import Route
 from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
+from wiresnake.text import is_address
 
 Settings = TypeVar("Settings", Document, Peer)
 _DETAIL = "wg-quick has nothing like it"
@@ -61,9 +61,7 @@ class Reader:
     def add_server(self, entry: Entry, text: str) -> None:
         """A name server by its address, which may come with its name."""
         address, name, _ = text.partition("#")
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
+        if not is_address(address):
             self.refuse(entry, "wg-quick knows servers by their bare address only; write that")
             return
         if name:
