@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from wiresnake.conffile import values
+from wiresnake.conffile import values, wg
 from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
-from wiresnake.text import unsigned
 
 
 class LeftOut(NamedTuple):
@@ -80,12 +79,10 @@ def parsed(key: Key, value: str) -> Any:
             return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
         case "port":
             return values.port_number(value)
-        case "mark" | "seconds" if value.lower() == "off":
-            return 0
-        case "mark" | "mtu":
+        case "mark" | "seconds":
+            return wg.plain(key, value)
+        case "mtu":
             return int(value, 16 if value.startswith("0x") else 10)
-        case "seconds":
-            return unsigned(value, 16)
         case "switch":
             return value.lower() == "true"
         case "table":

@@ -13,7 +13,7 @@ from wiresnake.conffile import forwarding, labels, schema
 from wiresnake.conffile.dialects import ini
 from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
-from wiresnake.conffile.dialects.reader import Reader
+from wiresnake.conffile.dialects.reader import Reader, details
 from wiresnake.conffile.dialects.routes import MARK, Route, Rule, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
 from wiresnake.errors import ConfigError
@@ -113,49 +113,31 @@ def read(
 
 
 _DETAILS = {
-    "NetDev": {"Description": "a description", "MACAddress": "a tunnel has no MAC address"},
-    "Match": dict.fromkeys(
-        (
-            *("Host", "Virtualization", "KernelCommandLine", "KernelVersion", "Version"),
-            *("Credential", "Architecture", "Firmware", "Type", "Kind", "Driver", "Property"),
-        ),
+    "NetDev": details("Description", "a description")
+    | details("MACAddress", "a tunnel has no MAC address"),
+    "Match": details(
+        "Host Virtualization KernelCommandLine KernelVersion Version Credential Architecture"
+        " Firmware Type Kind Driver Property",
         "a condition; `wiresnake up` asks for none",
     ),
-    "Link": dict.fromkeys(
-        (
-            *("RequiredForOnline", "RequiredFamilyForOnline", "ActivationPolicy", "MACAddress"),
-            *("ARP", "Multicast", "AllMulticast", "Promiscuous", "Group"),
-        ),
-        "wg-quick has nothing like it",
+    "Link": details(
+        "RequiredForOnline RequiredFamilyForOnline ActivationPolicy MACAddress ARP Multicast"
+        " AllMulticast Promiscuous Group"
     ),
-    "Network": dict.fromkeys(
-        (
-            *("Description", "LLMNR", "MulticastDNS", "NTP", "DHCP", "LinkLocalAddressing"),
-            *("IPv6LinkLocalAddressGenerationMode", "IPv6StableSecretAddress", "IPv6AcceptRA"),
-            *("IPv6DuplicateAddressDetection", "IPv6PrivacyExtensions", "IPv4RouteLocalnet"),
-            *("ConfigureWithoutCarrier", "IgnoreCarrierLoss", "KeepConfiguration", "BindCarrier"),
-            *("LLDP", "EmitLLDP", "DNSSECNegativeTrustAnchors", "IPv6MTUBytes"),
-            *("IPv6RetransmissionTimeSec", "IPv4ReversePathFilter"),
-        ),
-        "wg-quick has nothing like it",
+    "Network": details(
+        "Description LLMNR MulticastDNS NTP DHCP LinkLocalAddressing ConfigureWithoutCarrier"
+        " IPv6LinkLocalAddressGenerationMode IPv6StableSecretAddress IPv6AcceptRA"
+        " IPv6DuplicateAddressDetection IPv6PrivacyExtensions IPv4RouteLocalnet"
+        " IgnoreCarrierLoss KeepConfiguration BindCarrier LLDP EmitLLDP IPv6MTUBytes"
+        " DNSSECNegativeTrustAnchors IPv6RetransmissionTimeSec IPv4ReversePathFilter"
     ),
-    "Address": dict.fromkeys(
-        (
-            *("Label", "Broadcast", "Scope", "PreferredLifetime", "DuplicateAddressDetection"),
-            *("ManageTemporaryAddress", "AutoJoin", "RouteMetric", "HomeAddress"),
-        ),
-        "wg-quick has nothing like it",
+    "Address": details(
+        "Label Broadcast Scope PreferredLifetime DuplicateAddressDetection AutoJoin RouteMetric"
+        " ManageTemporaryAddress HomeAddress"
     ),
-    "Route": {
-        "Gateway": "packets for a tunnel need no gateway",
-        **dict.fromkeys(
-            ("GatewayOnLink", "Scope", "Protocol", "IPv6Preference", "Description"),
-            "wg-quick has nothing like it",
-        ),
-    },
+    "Route": details("GatewayOnLink Scope Protocol IPv6Preference Description")
+    | details("Gateway", "packets for a tunnel need no gateway"),
 }
-"""Keys that are lost without changing what the tunnel does, and why. What is neither here nor read
-changes it, or may: nobody knows what a later systemd means by it."""
 
 
 @dataclass
@@ -170,14 +152,6 @@ class _Reader(Reader):
     dns_default: bool | None = None
     masquerade: tuple[str, Entry] | None = None
 
-    def _other(self, section: Section, entry: Entry) -> None:
-        """A key that is not read."""
-        why = _DETAILS.get(section.title, {}).get(entry.key)
-        if why is None:
-            self.refuse(entry)
-        else:
-            self.leave(entry, why)
-
     def netdev(self, section: Section) -> None:
         match section.title:
             case "NetDev":
@@ -188,7 +162,7 @@ class _Reader(Reader):
                 self._peer(section)
             case "Match":
                 for entry in section.entries:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS[section.title])
             case _:
                 self.refuse(section.header, "no section of a WireGuard device")
 
@@ -202,7 +176,7 @@ class _Reader(Reader):
                 case "MTUBytes":
                     self.document = self.changed(self.document, schema.MTU, entry)
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
 
     def _wire_guard(self, section: Section) -> None:
         self.device = section
@@ -223,7 +197,7 @@ class _Reader(Reader):
                 case name if name in _INTERFACE:
                     self.document = self.changed(self.document, _INTERFACE[name], entry)
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
 
     def _credential(self, entry: Entry) -> bool:
         """Whether the value is the name of a systemd credential, which only networkd is given."""
@@ -268,7 +242,7 @@ class _Reader(Reader):
                 case name if name in _PEER:
                     peer = self.changed(peer, _PEER[name], entry)
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
         if lost:
             return
         if not peer.public_key:
@@ -358,7 +332,7 @@ class _Reader(Reader):
                 case "Route", ("Destination" | "Table" | "Metric" | "PreferredSource" | "Type"):
                     pass
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
         if section.title == "Route":
             self._route(section)
 

@@ -10,7 +10,7 @@ from wiresnake.conffile import labels, schema
 from wiresnake.conffile.dialects import ini
 from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
-from wiresnake.conffile.dialects.reader import Reader
+from wiresnake.conffile.dialects.reader import Reader, details
 from wiresnake.conffile.dialects.routes import Route, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
 from wiresnake.errors import ConfigError
@@ -30,30 +30,22 @@ _PEER = {
 }
 _OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp", "zone"))
 """Of [connection]: what is read, or is NetworkManager's own affair."""
-_DETAILS = {
-    "connection": frozenset(
-        (
-            *("permissions", "autoconnect-priority", "autoconnect-retries", "autoconnect-slaves"),
-            *("autoconnect-ports", "read-only", "stable-id", "llmnr", "mdns", "lldp", "metered"),
-            *("gateway-ping-timeout", "ip-ping-timeout", "wait-activation-delay", "auth-retries"),
-            *("wait-device-timeout", "mud-url", "multi-connect", "down-on-poweroff"),
-        )
-    ),
-    "ip": frozenset(
-        (
-            *("dns-options", "ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode"),
-            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "auto-route-ext-gw"),
-            *("temp-valid-lifetime", "temp-preferred-lifetime", "link-local"),
-        )
-    ),
-}
-"""Keys that are lost without changing what the tunnel does; those of automatic addresses say
-nothing of a tunnel at all. What is neither here nor read changes it, or may."""
+_DETAILS = details(
+    "permissions autoconnect-priority autoconnect-retries autoconnect-slaves autoconnect-ports"
+    " read-only stable-id llmnr mdns lldp metered gateway-ping-timeout ip-ping-timeout auth-retries"
+    " wait-activation-delay wait-device-timeout mud-url multi-connect down-on-poweroff"
+)
+_DETAILS_OF_IP = details(
+    "dns-options dad-timeout link-local required-timeout token auto-route-ext-gw"
+    " temp-valid-lifetime temp-preferred-lifetime"
+)
+"""Those of automatic addresses say nothing of a tunnel at all."""
 _AUTOMATIC = ("dhcp-", "ra-")
 """What begins so is of automatic addresses, whatever NetworkManager will add to it."""
 _SILENT = frozenset(
     ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
 )
+"""Details that are not worth a word: every file has some."""
 _SECTIONS = frozenset(("proxy", "user", "match", "hostname", "802-1x"))
 """With nothing of the tunnel's."""
 
@@ -185,10 +177,8 @@ class _Reader(Reader):
             if entry.key == "autoconnect":
                 if entry.value != "false":
                     self.leave(entry, "systemctl enable wiresnake@NAME starts it at boot")
-            elif entry.key in _DETAILS["connection"]:
-                self.leave(entry)
             elif entry.key not in _OWN:
-                self.refuse(entry)
+                self.other(entry, _DETAILS)
         if zone := section.last("zone"):
             # NetworkManager asks for the zone only where firewalld runs.
             command = "! firewall-cmd -q --state || firewall-cmd -q --zone={} --{}-interface=%i"
@@ -271,11 +261,10 @@ class _Reader(Reader):
             self._method(entry, family, version)
         elif key == "mtu" and version == 6:
             self.mtu = entry
-        elif key in _DETAILS["ip"] or key.startswith(_AUTOMATIC):
-            if key not in _SILENT:
-                self.leave(entry)
-        else:
-            self.refuse(entry)
+        elif key.startswith(_AUTOMATIC):
+            self.leave(entry)
+        elif key not in _SILENT:
+            self.other(entry, _DETAILS_OF_IP)
 
     def _method(self, entry: Entry, family: _Family, version: int) -> None:
         if entry.value in ("shared", "link-local") and (entry.value, version) != ("link-local", 6):

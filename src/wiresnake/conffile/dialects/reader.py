@@ -1,7 +1,7 @@
 """What all readers of sections and `key=value` do alike, whosever the keys are."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,12 @@ from wiresnake.text import is_address
 Settings = TypeVar("Settings", Document, Peer)
 _DETAIL = "wg-quick has nothing like it"
 _ABSENT = f"{_DETAIL}; write by hand what it is for, and remove the line"
+
+
+def details(names: str, why: str = _DETAIL) -> dict[str, str]:
+    """Keys that are lost without changing what the tunnel does, and why. What is neither among them
+    nor read changes it, or may: nobody knows what a later version means by it."""
+    return dict.fromkeys(names.split(), why)
 
 
 @dataclass
@@ -37,6 +43,13 @@ class Reader:
     def refuse(self, entry: Entry, why: str = _ABSENT) -> None:
         """Without it the tunnel would do something else."""
         self.left.append((self.file, LeftOut(entry.line, entry.key, why, changes=True)))
+
+    def other(self, entry: Entry, known: Mapping[str, str]) -> None:
+        """A key that is not read; `known` are `details`."""
+        if entry.key in known:
+            self.leave(entry, known[entry.key])
+        else:
+            self.refuse(entry)
 
     def value(self, key: Key, entry: Entry, text: str | None = None) -> Any:
         """Of the line, or of a part of it. ConfigError with file:line:column."""
