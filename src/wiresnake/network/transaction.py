@@ -227,7 +227,8 @@ class Change:
     def _carry_out(self, steps: Sequence[Step]) -> None:
         for group in _groups(steps):
             self._signals.check()
-            self._echo(group)
+            for line in filter(None, map(str, group)):
+                self._say(line)
             first = group[0]
             if isinstance(first, ProgramStep):
                 self._done.append(first)  # Its inverse bears that it was only half done.
@@ -241,11 +242,6 @@ class Change:
                 self._done.clear()
                 self._found = self._new = None
                 journal.write(self.interface, None)
-
-    def _echo(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            if line := str(step):
-                self._say(line)
 
     def _run(self, step: ProgramStep) -> None:
         try:
@@ -305,12 +301,7 @@ class Change:
 
 
 @contextlib.contextmanager
-def begin(
-    interface: str,
-    say: Say = lambda _: None,
-    warn: Say = lambda _: None,
-    restore: Restore = lambda _: None,
-) -> Iterator[Change]:
+def begin(interface: str, say: Say, warn: Say, restore: Restore) -> Iterator[Change]:
     """Takes the interface's lock (waits, and warns that it waits), mends what a killed change left,
     and rolls back if the block fails.
 
@@ -356,12 +347,7 @@ def leftovers(interface: str) -> Network | None:
     return first
 
 
-def recover(
-    interface: str,
-    say: Say = lambda _: None,
-    warn: Say = lambda _: None,
-    restore: Restore = lambda _: None,
-) -> bool:
+def recover(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
     """Puts the host back to before the killed change, and takes away whatever outlived an interface
     that is gone. True if something was done. The former `begin` does by itself."""
     with journal.lock(interface, warn):

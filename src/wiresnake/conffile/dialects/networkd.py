@@ -112,6 +112,13 @@ def read(
     return reader.finish(), reader.name, reader.left
 
 
+_SWITCHES = frozenset(
+    (
+        *("IPMasquerade", "DHCPServer", "IPv6SendRA", "DNSOverTLS", "DNSSEC", "IPv4ProxyARP"),
+        *("IPv6ProxyNDP", "DefaultRouteOnDevice", "VRF"),
+    )
+)
+"""Of [Network]: switched off they say nothing."""
 _DETAILS = {
     "NetDev": details("Description", "a description")
     | details("MACAddress", "a tunnel has no MAC address"),
@@ -307,17 +314,7 @@ class _Reader(Reader):
                     self.masquerade = value.lower(), entry
                 case "Network", ("IPForward" | "IPv4Forwarding" | "IPv6Forwarding"):
                     self._forward(key, value.lower())
-                case "Network", (
-                    "IPMasquerade"
-                    | "DHCPServer"
-                    | "IPv6SendRA"
-                    | "DNSOverTLS"
-                    | "DNSSEC"
-                    | "IPv4ProxyARP"
-                    | "IPv6ProxyNDP"
-                    | "DefaultRouteOnDevice"
-                    | "VRF"
-                ) if value.lower() in _OFF:
+                case "Network", name if name in _SWITCHES and value.lower() in _OFF:
                     pass
                 case "Network", "DefaultRouteOnDevice":
                     self.routes.append(Route("0.0.0.0/0"))
@@ -338,17 +335,13 @@ class _Reader(Reader):
 
     def _forward(self, key: str, value: str) -> None:
         """Networkd switches it on, and leaves it."""
-        if key == "IPForward":
-            four, six = (value not in _OFF and value != other for other in ("ipv6", "ipv4"))
-        else:
-            four, six = (
-                key == name and value not in _OFF for name in ("IPv4Forwarding", "IPv6Forwarding")
-            )
-        if four and key == "IPForward":
+        if value in _OFF:
+            return
+        if key == "IPForward" and value != "ipv6":
             self.hook("sysctl -q -w net.ipv4.ip_forward=1")
-        elif four:
+        if key == "IPv4Forwarding":
             self.hook("sysctl -q -w net/ipv4/conf/%i/forwarding=1")
-        if six:
+        if key == "IPv6Forwarding" or (key == "IPForward" and value != "ipv4"):
             self.hook("sysctl -q -w net.ipv6.conf.all.forwarding=1")
 
     def _route(self, section: Section) -> None:
