@@ -114,16 +114,11 @@ class View:
     def title(self, name: str) -> str:
         state, peers = self.seen[name]
         live = sum(peer.health == "live" for peer in peers)
-        rates = [
-            f"{size(sum(rate))}/s {way}"
-            for rate, way in (
-                ([peer.received_rate for peer in peers], "in"),
-                ([peer.sent_rate for peer in peers], "out"),
-            )
-        ]
+        received = size(sum(peer.received_rate for peer in peers))
+        sent = size(sum(peer.sent_rate for peer in peers))
         kind = " (kernel)" if state.backend == "kernel" else ""
-        port = f"port {state.listen_port}"
-        return ", ".join([f"{name}{kind}: {port}", f"{live} of {len(peers)} peers live", *rates])
+        said = f"{name}{kind}: port {state.listen_port}, {live} of {len(peers)} peers live"
+        return f"{said}, {received}/s in, {sent}/s out"
 
     def cells(self, name: str, peer: Activity) -> tuple[str, ...]:
         public_key = peer.peer.public_key
