@@ -209,10 +209,7 @@ KEYS = (
         "Seconds after which an idle tunnel sends a packet, so that a NAT does not forget it.",
         "it takes off, or seconds from 0 to 65535",
         word=Word(
-            "persistent-keepalive",
-            "S",
-            "seconds, or off",
-            "seconds from 1 to 65535, or off",
+            "persistent-keepalive", "S", "seconds, or off", "seconds from 1 to 65535, or off"
         ),
     ),
     ON_UP := _command("peer", "OnUp", "on_up", "A command as the peer is reached."),

@@ -99,10 +99,6 @@ def _number(what: str, remedy: str, key: Key, value: str) -> Problems:
         yield Problem("error", f"{key.name}{shown(value)} is not {what}", remedy)
 
 
-def _listen_port(key: Key, value: str) -> Problems:
-    yield from _port(key.name, value)
-
-
 def _port(what: str, value: str) -> Problems:
     remedy = "write a port from 1 to 65535"
     try:
@@ -267,7 +263,7 @@ _RULES: dict[Kind, Callable[[Key, str], Problems]] = {
     "private key": partial(_key, "wg genkey"),
     "public key": partial(_key, "wg pubkey"),
     "preshared key": partial(_key, "wg genpsk"),
-    "port": _listen_port,
+    "port": lambda key, value: _port(key.name, value),
     "mark": partial(_number, "a mark", "off, or up to 0xffffffff"),
     "seconds": partial(
         _number, "a number of seconds", "write off, or 1 to 65535; 25 suits most NATs"

@@ -40,7 +40,8 @@ def gather(target: Target) -> Facts:
     if peer is None or not facts.talking:
         return facts if peer is None else _ask_around(facts)
     # Who is called by its own Endpoint, or has the default route, is no client of this host.
-    if facts.file_endpoint or _has_default(peer) or not peer.allowed_ips:
+    default = any(prefix.endswith("/0") for prefix in peer.allowed_ips)
+    if facts.file_endpoint or default or not peer.allowed_ips:
         return facts
     return replace(facts, forwarding=forwarding(name, peer.allowed_ips))
 
@@ -58,10 +59,6 @@ def _ask_around(facts: Facts) -> Facts:
     if not way.error and way.device != facts.state.name:
         probed = probes.probe(host, int(port), mark)
     return replace(facts, endpoint_way=way, probe=probed)
-
-
-def _has_default(peer: PeerState) -> bool:
-    return any(prefix.endswith("/0") for prefix in peer.allowed_ips)
 
 
 def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:

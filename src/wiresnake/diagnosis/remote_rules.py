@@ -33,7 +33,6 @@ def rejected_sources(facts: Facts) -> Verdict | None:
 def talking(facts: Facts) -> Verdict | None:
     if not facts.talking:
         return None
-    assert facts.peer is not None
     return Verdict(
         "talking",
         "It is talking: there is a session, and nothing is wrong with it that can be seen here.",

@@ -66,5 +66,5 @@ def _interrupted(reload: Callable[[], None]) -> int:
 
 
 def _interrupt(number: int, _: object) -> None:
-    """As `host.signals` does."""
+    """As `network.signals` does."""
     raise SystemExit(128 + number)

@@ -56,14 +56,8 @@ def key(default: Any, meaning: str = "", metric: str = "") -> Any:
 class DeviceReport:
     """What a device says of itself. Ages are ms of CLOCK_BOOTTIME; None: it never happened."""
 
-    up: bool = key(
-        False,
-        "`true` or `false`: the interface is up",
-    )
-    bound: bool = key(
-        False,
-        "`true` or `false`: there is a UDP socket",
-    )
+    up: bool = key(False, "`true` or `false`: the interface is up")
+    bound: bool = key(False, "`true` or `false`: there is a UDP socket")
     bind_error: int = key(
         0,
         "why there is none though the interface is up: an errno, positive. 98 (EADDRINUSE): "
@@ -75,8 +69,7 @@ class DeviceReport:
         metric="Initiations by keys that are no peer's",
     )
     unknown_initiator: str | None = key(
-        None,
-        "the last one: public key (as it says: nothing proves it), whence, and when",
+        None, "the last one: public key (as it says: nothing proves it), whence, and when"
     )
     unknown_initiator_endpoint: str | None = key(None)
     unknown_initiator_age_ms: int | None = key(None)
@@ -85,20 +78,14 @@ class DeviceReport:
         "handshake messages meant for another public key than ours, or for none",
         metric="Handshake messages for another key",
     )
-    invalid_mac1_endpoint: str | None = key(
-        None,
-        "the last one",
-    )
+    invalid_mac1_endpoint: str | None = key(None, "the last one")
     invalid_mac1_age_ms: int | None = key(None)
     no_peer_packets: int = key(
         0,
         "packets from this host that no peer's allowed IPs cover",
         metric="Packets for addresses that are in no allowed IPs",
     )
-    no_peer_destination: str | None = key(
-        None,
-        "the last one",
-    )
+    no_peer_destination: str | None = key(None, "the last one")
     no_peer_age_ms: int | None = key(None)
     cipher: str | None = key(
         None,
@@ -106,8 +93,7 @@ class DeviceReport:
         "`WIRESNAKE_CIPHER` forces either",
     )
     own_cipher_failed: bool = key(
-        False,
-        "`true`: the CPU can run the own one, but it failed its self-test, so ring's runs",
+        False, "`true`: the CPU can run the own one, but it failed its self-test, so ring's runs"
     )
     offloads: str = key(
         "",
@@ -123,10 +109,7 @@ class DeviceReport:
         "merged frames that the TUN device did not take; each goes as its packets, and none is "
         "merged for the next 10 s",
     )
-    refused_merge_error: int | None = key(
-        None,
-        "the last one: errno, positive",
-    )
+    refused_merge_error: int | None = key(None, "the last one: errno, positive")
     refused_merge_age_ms: int | None = key(None)
 
 
@@ -135,27 +118,15 @@ class PeerReport:
     """What a device says of a peer. Ages are ms of CLOCK_BOOTTIME; None: it never happened."""
 
     public_key: str = key("", "begins a peer")
-    endpoint: str | None = key(
-        None,
-        "where its datagrams go; left out while it is not known",
-    )
+    endpoint: str | None = key(None, "where its datagrams go; left out while it is not known")
     session: str = key(
         "none",
         "`none`; `live`: packets can leave; `expired`: keys that only receive, or nothing any more",
     )
-    session_age_ms: int | None = key(
-        None,
-        "since the handshake that made it, as responder too",
-    )
-    received_age_ms: int | None = key(
-        None,
-        "the last authenticated message, of any type",
-    )
+    session_age_ms: int | None = key(None, "since the handshake that made it, as responder too")
+    received_age_ms: int | None = key(None, "the last authenticated message, of any type")
     sent_age_ms: int | None = key(None)
-    rx_bytes: int = key(
-        0,
-        "as in `get`",
-    )
+    rx_bytes: int = key(0, "as in `get`")
     tx_bytes: int = key(0)
     staged: int = key(
         0,
@@ -179,10 +150,7 @@ class PeerReport:
     )
     send_error: int = key(0)
     send_error_age_ms: int | None = key(None)
-    last_handshake_time_sec: int = key(
-        0,
-        "as in `get`",
-    )
+    last_handshake_time_sec: int = key(0, "as in `get`")
     last_handshake_time_nsec: int = key(0)
     initiations: int = key(
         0,
