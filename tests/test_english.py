@@ -24,10 +24,12 @@ PLAINER = {
     r"shall": "must, will",
     r"but for": "except for",
     r"of (ours|theirs|yours|his|hers)": "put the owner first: our file",
-    r"(?<!there )(is|are|was|were) no (?!longer|more|less|different|better|worse|other)\w+": "is not a",
+    r"(?<!there )(is|are|was|were) no (?!longer|more|less|different|better|worse|other)\w+": (
+        "is not a"
+    ),
     r"told": "reported, said, given",
     r"tells of": "reports",
-    r"(?<=[a-z0-9`'\"] )behind (it|them|the (key|word|option|name|end|equals|slash|colon))": "after",
+    r"(?<=[a-z0-9`'\"] )behind (it|them|the (key|word|option|name|end|slash|colon))": "after",
     r"for ever": "forever",
     r"all that (is|there is)": "everything, or name the things",
     r"what there is": "name the things",
@@ -41,9 +43,7 @@ PLAINER = {
 }
 """Old words and habits, as patterns of whole words, and what to write instead."""
 
-LIST = re.compile(
-    "|".join(rf"(?P<w{n}>\b(?:{words})\b)" for n, words in enumerate(PLAINER)), re.I
-)
+LIST = re.compile("|".join(rf"(?P<w{n}>\b(?:{words})\b)" for n, words in enumerate(PLAINER)), re.I)
 
 GENERATED = {"docs/conformance-table.md", "LICENSE-APACHE", "LICENSE-MIT", "tests/test_english.py"}
 ALLOWED: set[tuple[str, str]] = set()
@@ -113,10 +113,10 @@ def public_docstrings() -> Iterator[tuple[str, str]]:
                     continue
                 found.add(node.name)
                 yield node.name, ast.get_docstring(node) or ""
-                for member in node.body:
-                    if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
-                        if not member.name.startswith("_") and path.suffix == ".py":
-                            yield f"{node.name}.{member.name}", ast.get_docstring(member) or ""
+                functions = ast.FunctionDef | ast.AsyncFunctionDef
+                for member in (one for one in node.body if isinstance(one, functions)):
+                    if not member.name.startswith("_") and path.suffix == ".py":
+                        yield f"{node.name}.{member.name}", ast.get_docstring(member) or ""
     assert found == {*wiresnake.__all__} - {"CLEAR", "Event"}, "a name has no class"
 
 

@@ -20,6 +20,17 @@ def ip_text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
+def is_address(text: str) -> bool:
+    """Whether it is an IP address, of either version."""
+    import ipaddress  # `show` has no use for it.
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def zone_text(scope: int) -> str:
     """Returns the name of a scope's interface, or its number without one, as getnameinfo does."""
     try:

@@ -46,6 +46,20 @@ OTHER = Network(
 )
 
 
+def unheard(_: object) -> None:
+    pass
+
+
+def begin(
+    interface: str, say: transaction.Say = unheard, warn: transaction.Say = unheard
+) -> contextlib.AbstractContextManager[transaction.Change]:
+    return transaction.begin(interface, say, warn, unheard)
+
+
+def recover(interface: str, say: transaction.Say, warn: transaction.Say) -> bool:
+    return transaction.recover(interface, say, warn, unheard)
+
+
 def tell(line: str) -> None:
     """An echoed line; nothing reads it."""
 
@@ -152,7 +166,7 @@ def stop_before(group: int, signals: tuple[int, ...]) -> Iterator[list[int]]:
 
 
 def change(wanted: Network | None) -> None:
-    with transaction.begin("wg0", tell, complain) as one:
+    with begin("wg0", tell, complain) as one:
         if not observe.exists("wg0") and wanted:
             one.do("ip tuntap add dev wg0 mode tun", lambda: LINKS.append(Link()), delete)
         one.to(wanted, file="/etc/wireguard/wg0.conf", backend="user")
@@ -201,7 +215,7 @@ def undone(first: Network | None, wanted: Network | None, firewall: str) -> int:
 
 def undone_from(before: str, wanted: Network | None, fault: Faults, firewall: str) -> int:
     for step in itertools.count():
-        with transaction.begin("wg0") as one:
+        with begin("wg0") as one:
             if wanted is None and step == len(one.plan(None)) - 1:
                 return step  # What deletes the interface is never undone.
         with fault(step) as happened:
@@ -231,9 +245,9 @@ def mended(first: Network | None, wanted: Network | None, firewall: str, gone: b
         assert (transaction.leftovers("wg0") is not None) == (killed and not deleted)
         if step % 2 or not killed:
             # What a whole change made outlives its interface until it is taken away.
-            transaction.recover("wg0", tell, complain)
+            recover("wg0", tell, complain)
         else:
-            with transaction.begin("wg0", tell, complain):
+            with begin("wg0", tell, complain):
                 pass  # The next command recovers it.
         assert transaction.leftovers("wg0") is None
         if killed and not gone and not deleted:

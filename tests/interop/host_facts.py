@@ -16,10 +16,12 @@ from interop.host_cases import (
     RICH,
     Link,
     assert_as,
+    begin,
     change,
     complain,
     in_a_child,
     output,
+    recover,
     refuse,
     snapshot,
     tell,
@@ -28,7 +30,7 @@ from interop.host_cases import (
 from wiresnake.errors import HostError
 from wiresnake.linux import programs
 from wiresnake.model import Dns
-from wiresnake.network import dns, journal, observe, transaction
+from wiresnake.network import dns, journal, observe
 from wiresnake.network.model import Network, Policy, Route
 
 MAKES_ITS_OWN = ("test_a_read_only_proc_sys",)
@@ -53,7 +55,7 @@ def refused(wanted: Network) -> str:
 
 def warnings(wanted: Network) -> list[str]:
     found: list[str] = []
-    with transaction.begin("wg0", tell, found.append) as one:
+    with begin("wg0", tell, found.append) as one:
         one.to(wanted)
     change(None)
     return found
@@ -76,7 +78,7 @@ def test_the_undoing_does_not_bury_the_reason() -> None:
     ip("route add 10.3.0.0/16 dev eth0")
     said: list[str] = []
     routes = tuple(Route(f"10.{number}.0.0/16") for number in range(1, 4))
-    with suppress(HostError), transaction.begin("wg0", said.append, complain) as one:
+    with suppress(HostError), begin("wg0", said.append, complain) as one:
         one.to(Network(1400, ("10.9.0.1/24",), routes))
     assert said[-2:] == ["ip -4 route add 10.3.0.0/16 dev wg0", "undoing what was done"], said
     ip("route delete 10.3.0.0/16 dev eth0")
@@ -95,7 +97,7 @@ def test_an_interface_that_went_away() -> None:
     nothing = snapshot("nft").partition("wg0:")[0]
     change(RICH)
     observe.delete("wg0")
-    assert transaction.recover("wg0", tell, complain)
+    assert recover("wg0", tell, complain)
     assert snapshot("nft").partition("wg0:")[0].splitlines()[:2] == nothing.splitlines()[:2]
     for line in ("rule", "-6 rule"):
         assert "51820" not in ip(line)
@@ -111,7 +113,7 @@ def test_what_wg_quick_had_made_is_what_a_killed_reload_comes_back_to() -> None:
     before = snapshot("nft")
     for call in (1, 12):
         assert in_a_child(call, OTHER)
-        assert transaction.recover("wg0", tell, complain)
+        assert recover("wg0", tell, complain)
         assert_as(before, "nft", f"killed before call {call}")
     change(None)
 
@@ -123,7 +125,7 @@ def test_nobody_reads_what_is_said() -> None:
         raise BrokenPipeError
 
     before = snapshot("nft")
-    with suppress(HostError), refuse(30), transaction.begin("wg0", broken, broken) as one:
+    with suppress(HostError), refuse(30), begin("wg0", broken, broken) as one:
         one.to(RICH)
     assert_as(before, "nft", "nobody reads")
 
@@ -145,14 +147,14 @@ def test_another_tunnel_keeps_its_rules() -> None:
     second = Link("wg1")
     other = Network(1400, (), (Route("0.0.0.0/0", 51821),), Policy(51821, (4,)))
     change(DEFAULT)
-    with transaction.begin("wg1") as one:
+    with begin("wg1") as one:
         one.to(other)
     both = ip("rule").splitlines()
     assert [line.split(":")[1].split()[-1] for line in both[1:5]] == ["0", "51821", "0", "51820"]
     change(None)
     left = ip("rule").splitlines()
     assert left == [*both[:3], *both[5:]], left
-    with transaction.begin("wg1") as one:
+    with begin("wg1") as one:
         one.to(None)
     assert ip("rule") == before
     second.close()
@@ -161,7 +163,7 @@ def test_another_tunnel_keeps_its_rules() -> None:
 def test_the_second_change_waits() -> None:
     child = os.fork()
     if not child:
-        with transaction.begin("wg0"):
+        with begin("wg0"):
             Path("/run/holds").touch()
             time.sleep(0.2)
         os._exit(0)
@@ -169,7 +171,7 @@ def test_the_second_change_waits() -> None:
         time.sleep(0.005)
     said: list[str] = []
     started = time.monotonic()
-    with transaction.begin("wg0", warn=said.append):
+    with begin("wg0", warn=said.append):
         assert time.monotonic() - started > 0.05
     assert said == [f"process {child} is changing wg0: waiting for it"]
     os.waitpid(child, 0)

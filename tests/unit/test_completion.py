@@ -19,6 +19,7 @@ from interop.harness import unavailable
 
 from wiresnake.arguments import Parser
 from wiresnake.cli import commands, completion
+from wiresnake.conffile import files
 
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
@@ -89,7 +90,7 @@ def test_set_has_a_grammar_of_its_own(offered: Callable[[str], set[str]]) -> Non
 
 def test_configurations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "wg3.conf").touch()
-    monkeypatch.setattr(completion, "_CONFIGURATIONS", tmp_path)
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
     found = list(completion._configurations([]))
     assert found == [("wg3", str(tmp_path / "wg3.conf")), (completion.FILES, "")]
 

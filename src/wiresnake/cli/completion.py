@@ -21,7 +21,6 @@ from wiresnake.conffile import schema
 from wiresnake.errors import WiresnakeError
 
 FILES = ":"
-_CONFIGURATIONS = Path("/etc/wireguard")
 
 SCRIPTS = {
     path.suffix[1:]: path
@@ -204,8 +203,10 @@ def _interfaces(_: list[str]) -> Iterator[tuple[str, str]]:
 
 def _configurations(_: list[str]) -> Iterator[tuple[str, str]]:
     """Files outside /etc/wireguard are named by a path, which has a slash."""
+    from wiresnake.conffile.files import FOLDER
+
     with contextlib.suppress(OSError):
-        for path in sorted(_CONFIGURATIONS.glob("*.conf")):
+        for path in sorted(FOLDER.glob("*.conf")):
             yield path.stem, str(path)
     yield FILES, ""
 

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from wiresnake.arguments import Parser
@@ -106,9 +105,10 @@ def _import(arguments: argparse.Namespace) -> None:
     for path, left in read.left:
         _say(path, left, "cannot take" if left in refused else "left out")
     if refused:
+        keys = " and ".join(dict.fromkeys(left.key for left in refused))
         raise ConfigError(
-            f"nothing was written: without {_listed(left.key for left in refused)} the tunnel"
-            " would do something else. Change the file as described, or leave them out with --lossy"
+            f"nothing was written: without {keys} the tunnel would do something else. Change the"
+            " file as described, or leave them out with --lossy"
         )
     if read.document.hooks:
         keys = ", ".join(dict.fromkeys(key for key, _ in read.document.hooks))
@@ -151,10 +151,6 @@ def _must_be_name(name: str, remedy: str) -> None:
 
 def _say(path: str, left: LeftOut, what: str = "left out") -> None:
     print(f"{path}:{left.line}: {what} {left.key}: {left.why}", file=sys.stderr)
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return " and ".join(dict.fromkeys(keys))
 
 
 def _write(made: dict[str, str], output: Path | None, force: bool) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +11,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from wiresnake.arguments import Parser
+from wiresnake.linux import streams
 
 if TYPE_CHECKING:
     from wiresnake.conffile.labels import PeerLabels
@@ -73,18 +73,13 @@ def main(argv: list[str]) -> int:
     arguments = made.parse_args(argv[1:])
     if arguments.hooks and len(arguments.interfaces) != 1:
         made.error("--hooks FILE needs the interface that the file belongs to")
-    try:
+    with streams.until_interrupted():
         if arguments.hooks:
             from wiresnake.lifecycle import keeper
 
             keeper.run(arguments.interfaces[0], arguments.hooks, _follow)
         else:
             _print_all(arguments)
-    except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:  # The reader has gone; stdout must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 

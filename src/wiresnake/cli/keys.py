@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.cli.invoked_as import program
 from wiresnake.conffile.schema import WHITESPACE
-from wiresnake.text import base64_text
+from wiresnake.text import base64_text, wipe
 
 if TYPE_CHECKING:
     from wiresnake.arguments import Parser
@@ -25,9 +25,6 @@ _CLAMPED_ZERO = b"A" * 40 + b"AEA="
 def main(argv: list[str]) -> int:
     """Exits with 0, or 1 if the words or the key are wrong."""
     command, *words = argv
-    if words in (["-h"], ["--help"]):
-        parser(command).print_help()
-        return 0
     if words:
         print(f"Usage: {program()} {command}", file=sys.stderr)
         return 1
@@ -43,7 +40,7 @@ def main(argv: list[str]) -> int:
         text[_LENGTH:] = b"\n"
         return _write(text)
     finally:
-        text[:] = bytes(len(text))
+        wipe(text)
 
 
 def _pubkey() -> int:
@@ -65,7 +62,7 @@ def _pubkey() -> int:
         assert private is not None
         return _write(bytearray(f"{base64_text(private.public)}\n", "ascii"))
     finally:
-        text[:] = bytes(len(text))
+        wipe(text)
 
 
 def _more_than_whitespace() -> bool:

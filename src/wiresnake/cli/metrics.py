@@ -1,6 +1,7 @@
 """`wiresnake metrics`: exports metrics for Prometheus, once or over HTTP."""
 
 import argparse
+import contextlib
 import errno
 import gc
 import ipaddress
@@ -85,10 +86,8 @@ def parser(command: str) -> Parser:
 
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         _export(arguments)
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

@@ -18,6 +18,7 @@ from wiresnake.devices.interface import interface_names, none_found, read_state
 from wiresnake.diagnosis.units import duration, size
 from wiresnake.errors import HostError
 from wiresnake.lifecycle import labels_file
+from wiresnake.linux import streams
 from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
@@ -77,18 +78,13 @@ def parser(command: str) -> Parser:
 def main(argv: list[str]) -> int:
     arguments = parser(argv[0]).parse_args(argv[1:])
     view = View(arguments.interfaces, arguments.config)
-    try:
+    with streams.until_interrupted():
         with progress("looking"):
             view.look()
         if arguments.once or not sys.stdout.isatty():
             _plain(view, arguments.interval, arguments.once)
         else:
             _live(view, arguments.interval)
-    except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 
@@ -123,16 +119,11 @@ class View:
     def title(self, name: str) -> str:
         state, peers = self.seen[name]
         live = sum(peer.health == "live" for peer in peers)
-        rates = [
-            f"{size(sum(rate))}/s {way}"
-            for rate, way in (
-                ([peer.received_rate for peer in peers], "in"),
-                ([peer.sent_rate for peer in peers], "out"),
-            )
-        ]
+        received = size(sum(peer.received_rate for peer in peers))
+        sent = size(sum(peer.sent_rate for peer in peers))
         kind = " (kernel)" if state.backend == "kernel" else ""
-        port = f"port {state.listen_port}"
-        return ", ".join([f"{name}{kind}: {port}", f"{live} of {len(peers)} peers live", *rates])
+        said = f"{name}{kind}: port {state.listen_port}, {live} of {len(peers)} peers live"
+        return f"{said}, {received}/s in, {sent}/s out"
 
     def cells(self, name: str, peer: Activity) -> tuple[str, ...]:
         public_key = peer.peer.public_key

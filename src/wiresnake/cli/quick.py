@@ -146,20 +146,16 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         from wiresnake.lifecycle.save import save_present
 
         save_present(argument, _say, _note)
-    elif arguments.diff:
-        from wiresnake.lifecycle.reload import Wish, difference
+    else:
+        from wiresnake.lifecycle.reload import Wish, difference, reload
 
-        with progress(f"comparing {argument}"):
-            wish = Wish(arguments.keep, tuple(arguments.only))
-            lines = difference(argument, _say, _note, wish)
+        wish = Wish(arguments.keep, tuple(arguments.only))
+        # Not for `up` and `down`, whose hooks may ask on this terminal.
+        with progress(f"{'comparing' if arguments.diff else 'reloading'} {argument}"):
+            act = difference if arguments.diff else reload
+            lines = act(argument, _say, _note, wish) or ()
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
-    else:
-        from wiresnake.lifecycle.reload import Wish, reload
-
-        # Not for `up` and `down`, whose hooks may ask on this terminal.
-        with progress(f"reloading {argument}"):
-            reload(argument, _say, _note, Wish(arguments.keep, tuple(arguments.only)))
     return 0
 
 

@@ -14,24 +14,18 @@ class BadKeyFile(Exception):
 
 def read(path: str) -> bytearray:
     """Returns the whole file, which the caller wipes. OSError if it cannot be read."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _read(fd)
-    finally:
-        os.close(fd)
+    with open(path, "rb", buffering=0) as file:
+        return _read(file.fileno())
 
 
 def read_key(path: str) -> bytearray | None:
     """Returns the 44 characters of a key, which the caller wipes; None if the file is empty. An
     empty pipe is an error, because a failed command leaves one. OSError, BadKeyFile.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = _read(fd)
-        if not text and _has_position(fd):
+    with open(path, "rb", buffering=0) as file:
+        text = _read(file.fileno())
+        if not text and file.seekable():
             return None
-    finally:
-        os.close(fd)
     key = text[:_KEY_LENGTH]
     rest = bytes(text[_KEY_LENGTH:].strip(WHITESPACE))
     wipe(text)
@@ -58,11 +52,3 @@ def _read(fd: int) -> bytearray:
         raise
     del buffer[length:]
     return buffer
-
-
-def _has_position(fd: int) -> bool:
-    try:
-        os.lseek(fd, 0, os.SEEK_CUR)
-    except OSError:
-        return False
-    return True

@@ -16,7 +16,7 @@ from wiresnake.errors import ConfigError, HostError
 from wiresnake.lifecycle import peer_diff
 from wiresnake.lifecycle.resolve import resolver
 from wiresnake.model import DeviceChange
-from wiresnake.text import wipe
+from wiresnake.text import base64_text, wipe
 from wiresnake.uapi.snapshot import InterfaceState
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _difference(
     found = peer_diff.compare(text, scanned, state, {}, _resolve, name=path)
     given = {line.key for line in scanned}
     private, port, mark = found.device.private_key, found.device.listen_port, found.device.fwmark
-    if isinstance(private, PrivateKey) and private.public == _public(state):
+    if isinstance(private, PrivateKey) and base64_text(private.public) == state.public_key:
         private = None
     return DeviceChange(
         private_key=private if schema.PRIVATE_KEY in given else None,
@@ -168,10 +168,6 @@ def _difference(
         fwmark=mark if schema.FWMARK in given and mark != state.fwmark else None,
         peers=tuple([one.change for one in found.peers]),
     )
-
-
-def _public(state: InterfaceState) -> bytes | None:
-    return wg.public_key(state.public_key) if state.public_key else None
 
 
 def _explain(error: ConfigError, text: bytearray) -> str:

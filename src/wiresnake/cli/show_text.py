@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from wiresnake.diagnosis.units import size
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _BOLD, _RED, _GREEN, _YELLOW, _CYAN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
@@ -108,14 +109,8 @@ _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60),
 
 
 def _bytes(count: int) -> str:
-    if count < 1024:
-        return f"{count} {_CYAN}B{_RESET}"
-    value, unit = count / 1024, "KiB"
-    for larger in ("MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.2f} {_CYAN}{unit}{_RESET}"
+    value, unit = size(count).split()
+    return f"{value} {_CYAN}{unit}{_RESET}"
 
 
 def as_json(states: Sequence[InterfaceState], field: str, *, secrets: bool) -> str:

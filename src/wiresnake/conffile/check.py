@@ -26,12 +26,10 @@ class Finding(NamedTuple):
 
 def check(text: str) -> list[Finding]:
     """Returns every mistake in a file, in the order of its lines."""
-    reader = _Reader()
+    reader = _Reader(text)
     if text.startswith("\ufeff"):
         reason = "the file begins with a byte order mark, which stock wg-quick rejects"
         reader.add(Place(1, 1), Problem("warning", reason, "save it as UTF-8 without one"))
-    for line in lines.read(text):
-        reader.feed(line)
     for place, problem in relations.problems(reader.interface, reader.peers, reader.comments):
         reader.add(place, problem)
     return sorted(set(reader.findings))
@@ -40,9 +38,7 @@ def check(text: str) -> list[Finding]:
 def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Finding]:
     """Returns the conflicts of a correct file with this host, as interface `name`. `routed` has the
     networks of the main table, each with its device."""
-    reader = _Reader()
-    for line in lines.read(text):
-        reader.feed(line)
+    reader = _Reader(text)
     found = relations.on_host(reader.interface, reader.peers, name, routed)
     return sorted({Finding(*place, *problem) for place, problem in found})
 
@@ -50,13 +46,15 @@ def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Findi
 class _Reader:
     """Checks line by line, and collects sections for the checks that need several lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         self.findings: list[Finding] = []
         self.interface: Section | None = None
         self.peers: list[Section] = []
         self.comments = False
         self._open: Section | None = None
         self._spaced = False
+        for line in lines.read(text):
+            self._feed(line)
 
     def error(self, line: Line, reason: str, remedy: str, column: int = 0) -> None:
         place = Place(line.number, column or line.key_column)
@@ -68,7 +66,7 @@ class _Reader:
     def add(self, place: Place, problem: Problem) -> None:
         self.findings.append(Finding(*place, *problem))
 
-    def feed(self, line: Line) -> None:
+    def _feed(self, line: Line) -> None:
         self.comments |= bool(line.comment) and not labels.is_kept(line)
         if line.header:
             self._header(line)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from wiresnake.errors import HostError
 from wiresnake.linux.files import beside
 
 FOLDER = Path(wg_quick.FOLDER)
-_NAME = re.compile("[a-zA-Z0-9_=+.-]{1,15}")
 _LARGEST = 64 << 20
 
 
 def is_name(text: str) -> bool:
     """Returns whether this is a valid interface name."""
-    return _NAME.fullmatch(text) is not None and text not in (".", "..")
+    return wg_quick.NAME.fullmatch(text) is not None and text not in (".", "..")
 
 
 def find(argument: str) -> Path:

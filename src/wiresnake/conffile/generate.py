@@ -15,7 +15,7 @@ from wiresnake.conffile import forwarding, labels, lines, scanner, schema
 from wiresnake.conffile.check import check
 from wiresnake.conffile.dialects import wg_quick
 from wiresnake.conffile.dialects.document import Document, Peer
-from wiresnake.conffile.relations import Section, items
+from wiresnake.conffile.relations import Section
 from wiresnake.conffile.write import written
 from wiresnake.errors import ConfigError
 from wiresnake.text import base64_text
@@ -343,26 +343,14 @@ class _Sections:
 
 
 def _interfaces(section: Section) -> list[Interface]:
-    found = []
-    for line in section.lines.get(schema.ADDRESS, ()):
-        for item, _ in items(line):
-            try:
-                found.append(ipaddress.ip_interface(item))
-            except ValueError:
-                continue
-    return found
+    return [one for one, _ in section.each(schema.ADDRESS, ipaddress.ip_interface)]
 
 
 def _allowed(peers: Iterable[Section]) -> list[Network]:
-    found = []
-    for one in peers:
-        for line in one.lines.get(schema.ALLOWED_IPS, ()):
-            for item, _ in items(line):
-                try:
-                    found.append(ipaddress.ip_network(item.removeprefix("+"), strict=False))
-                except ValueError:
-                    continue
-    return found
+    def network(item: str) -> Network:
+        return ipaddress.ip_network(item.removeprefix("+"), strict=False)
+
+    return [one for peer in peers for one, _ in peer.each(schema.ALLOWED_IPS, network)]
 
 
 def _inside(sections: _Sections) -> list[str]:

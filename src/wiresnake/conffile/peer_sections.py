@@ -78,9 +78,4 @@ def _feed(section: PeerSection, line: Line, wg: bytearray, known: Set[str]) -> N
                     section.odd = True
 
 
-_PLAIN = (
-    schema.PUBLIC_KEY,
-    schema.ALLOWED_IPS,
-    schema.ENDPOINT,
-    schema.PERSISTENT_KEEPALIVE,
-)
+_PLAIN = (schema.PUBLIC_KEY, schema.ALLOWED_IPS, schema.ENDPOINT, schema.PERSISTENT_KEEPALIVE)

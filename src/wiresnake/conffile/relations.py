@@ -4,9 +4,9 @@ intended."""
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from wiresnake._native import PrivateKey
 from wiresnake.conffile import schema, values
@@ -14,9 +14,9 @@ from wiresnake.conffile.lines import NO_LINE, Line, squeeze
 from wiresnake.conffile.schema import Key
 from wiresnake.conffile.values import Problem
 from wiresnake.conffile.wg import public_key
-from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
 
+T = TypeVar("T")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -41,6 +41,17 @@ class Section:
         """Returns the value that counts, without whitespace; empty if there is none."""
         last = self.last(key)
         return squeeze(last.value) if last else ""
+
+    def each(self, key: Key, read: Callable[[str], T]) -> Iterator[tuple[T, Place]]:
+        """The items of all lines of a key, as they are read; what cannot be read is an error of its
+        own."""
+        for line in self.lines.get(key, ()):
+            for item, column in items(line):
+                try:
+                    found = read(item)
+                except ValueError:
+                    continue
+                yield found, Place(line.number, column)
 
 
 Found = Iterator[tuple[Place, Problem]]
@@ -121,13 +132,12 @@ class _Allowed(NamedTuple):
 
 def _allowed(peers: list[Section]) -> Iterator[_Allowed]:
     for peer in peers:
-        for line in peer.lines.get(schema.ALLOWED_IPS, ()):
-            for item, column in items(line):
-                try:
-                    network = Prefix.parse(item.removeprefix("+"))
-                    yield _Allowed(network, Place(line.number, column), peer)
-                except ConfigError:
-                    continue  # It has been reported.
+        for network, place in peer.each(schema.ALLOWED_IPS, _network):
+            yield _Allowed(network, place, peer)
+
+
+def _network(item: str) -> Prefix:
+    return Prefix.parse(item.removeprefix("+"))
 
 
 def _place(line: Line) -> Place:
@@ -145,12 +155,8 @@ def _of_interface(interface: Section, comments: bool) -> Found:
     }:
         yield _place(interface.header), _warning("no PrivateKey", _NEW_KEY)
     dns = interface.last(schema.DNS)
-    servers = (
-        ":" in item or not item.strip("0123456789.")
-        for line in interface.lines.get(schema.DNS, ())
-        for item, _ in items(line)
-    )
-    if dns and dns.value and not any(servers):
+    servers = any(found for found, _ in interface.each(schema.DNS, values.is_server))
+    if dns and dns.value and not servers:
         reason = "DNS has search domains but no server, so it does nothing"
         yield _place(dns), _warning(reason, "add a server's address")
     save = interface.last(schema.SAVE_CONFIG)
@@ -234,7 +240,7 @@ def _of_peer(peer: Section) -> Found:
 
 
 def _of_owners(interface: Section, allowed: list[_Allowed]) -> Found:
-    addresses = _addresses(interface)
+    addresses = {host for host, _ in interface.each(schema.ADDRESS, _host)}
     owners: dict[Prefix, _Allowed] = {}
     for one in allowed:
         before = owners.get(one.prefix)
@@ -275,15 +281,8 @@ def _cut(address: bytes, length: int) -> Prefix:
     return Prefix((int.from_bytes(address) >> rest << rest).to_bytes(len(address)), length)
 
 
-def _addresses(interface: Section) -> set[Prefix]:
-    found = set()
-    for line in interface.lines.get(schema.ADDRESS, ()):
-        for item, _ in items(line):
-            try:
-                found.add(Prefix.parse(item.partition("/")[0]))
-            except ConfigError:
-                continue  # It has been reported.
-    return found
+def _host(item: str) -> Prefix:
+    return Prefix.parse(item.partition("/")[0])
 
 
 def _of_halves(interface: Section, allowed: list[_Allowed]) -> Found:
@@ -321,12 +320,7 @@ def _of_loops(interface: Section, peers: list[Section], allowed: list[_Allowed])
 
 
 def _connected(interface: Section) -> Iterator[Prefix]:
-    for line in interface.lines.get(schema.ADDRESS, ()):
-        for item, _ in items(line):
-            try:
-                yield Prefix.parse(item)
-            except ConfigError:
-                continue  # It has been reported.
+    return (prefix for prefix, _ in interface.each(schema.ADDRESS, Prefix.parse))
 
 
 def _numeric_endpoint(text: str) -> str | None:

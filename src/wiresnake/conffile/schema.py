@@ -63,7 +63,10 @@ class Key(NamedTuple):
         return self.kind in ("networks", "addresses", "dns", "command")
 
 
-_COMMAND = "it takes a shell command"
+def _command(section: Section, name: str, field: str, meaning: str) -> Key:
+    takes = "it takes a shell command"
+    return Key(section, name, "command", field, meaning, takes, quick=True)
+
 
 KEYS = (
     PRIVATE_KEY := Key(
@@ -148,41 +151,17 @@ KEYS = (
         "it takes true or false",
         quick=True,
     ),
-    PRE_UP := Key(
-        "interface",
-        "PreUp",
-        "command",
-        "pre_up",
-        "A command that runs before the interface goes up.",
-        _COMMAND,
-        True,
+    PRE_UP := _command(
+        "interface", "PreUp", "pre_up", "A command that runs before the interface goes up."
     ),
-    POST_UP := Key(
-        "interface",
-        "PostUp",
-        "command",
-        "post_up",
-        "A command that runs after the interface is up.",
-        _COMMAND,
-        True,
+    POST_UP := _command(
+        "interface", "PostUp", "post_up", "A command that runs after the interface is up."
     ),
-    PRE_DOWN := Key(
-        "interface",
-        "PreDown",
-        "command",
-        "pre_down",
-        "A command that runs before the interface goes down.",
-        _COMMAND,
-        True,
+    PRE_DOWN := _command(
+        "interface", "PreDown", "pre_down", "A command that runs before the interface goes down."
     ),
-    POST_DOWN := Key(
-        "interface",
-        "PostDown",
-        "command",
-        "post_down",
-        "A command that runs after the interface is down.",
-        _COMMAND,
-        True,
+    POST_DOWN := _command(
+        "interface", "PostDown", "post_down", "A command that runs after the interface is down."
     ),
     PUBLIC_KEY := Key(
         "peer",
@@ -235,29 +214,12 @@ KEYS = (
         "Seconds after which an idle tunnel sends a packet, so that a NAT keeps its mapping.",
         "it takes off, or seconds from 0 to 65535",
         word=Word(
-            "persistent-keepalive",
-            "S",
-            "seconds, or off",
-            "seconds from 1 to 65535, or off",
+            "persistent-keepalive", "S", "seconds, or off", "seconds from 1 to 65535, or off"
         ),
     ),
-    ON_UP := Key(
-        "peer",
-        "OnUp",
-        "command",
-        "on_up",
-        "A command that runs when the peer connects.",
-        _COMMAND,
-        True,
-    ),
-    ON_DOWN := Key(
-        "peer",
-        "OnDown",
-        "command",
-        "on_down",
-        "A command that runs when the peer disconnects.",
-        _COMMAND,
-        True,
+    ON_UP := _command("peer", "OnUp", "on_up", "A command that runs when the peer connects."),
+    ON_DOWN := _command(
+        "peer", "OnDown", "on_down", "A command that runs when the peer disconnects."
     ),
 )
 """In the order in which we write them. OnUp and OnDown are our own addition."""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
-from wiresnake._native import PresharedKey, PrivateKey
+from wiresnake.conffile import wg
 from wiresnake.conffile.schema import Key, Kind
-from wiresnake.conffile.wg import public_key
 from wiresnake.errors import ConfigError
-from wiresnake.model import Prefix
+from wiresnake.linux import rt_tables
+from wiresnake.model import CLEAR, Prefix
+from wiresnake.text import is_address
 
 
 class Problem(NamedTuple):
@@ -70,13 +71,13 @@ def shown(text: str) -> str:
     return f" '{text}'" if re.fullmatch(r"(0x)?[0-9a-fA-F.:/+-]{1,43}", text) else ""
 
 
-def _key(command: str, read: Callable[[str], bool], key: Key, value: str) -> Problems:
+def _key(command: str, key: Key, value: str) -> Problems:
     try:
-        zero = read(value)
+        found = wg.plain(key, value)
     except ValueError:
         yield Problem("error", *_key_shape(key.name, command, value))
         return
-    if zero:
+    if found in (CLEAR, bytes(32)):
         yield Problem(
             "warning", f"{key.name} is all zeros, which means no key", f"make one: {command}"
         )
@@ -94,20 +95,11 @@ def _key_shape(name: str, command: str, value: str) -> tuple[str, str]:
     return f"{name} is not the base64 of 32 bytes", f"copy it from {command}"
 
 
-def _private(value: str) -> bool:
-    return PrivateKey.from_base64(value.encode()) is None
-
-
-def _preshared(value: str) -> bool:
-    return PresharedKey.from_base64(value.encode()) is None
-
-
-def _public(value: str) -> bool:
-    return not any(public_key(value))
-
-
-def _listen_port(key: Key, value: str) -> Problems:
-    yield from _port(key.name, value)
+def _number(what: str, remedy: str, key: Key, value: str) -> Problems:
+    try:
+        wg.plain(key, value)
+    except ValueError:
+        yield Problem("error", f"{key.name}{shown(value)} is not {what}", remedy)
 
 
 def _port(what: str, value: str) -> Problems:
@@ -120,29 +112,6 @@ def _port(what: str, value: str) -> Problems:
     digits = value.isascii() and value.isdecimal()
     if digits and int(value) != number:
         yield Problem("warning", f"{what} {value} wraps around to {number}", remedy)
-
-
-def _fwmark(key: Key, value: str) -> Problems:
-    if value.lower() == "off":
-        return
-    hexadecimal = re.fullmatch("0x[0-9a-fA-F]+", value)
-    if not (hexadecimal or re.fullmatch("[0-9]+", value)) or (
-        int(value, 16 if hexadecimal else 10) >> 32
-    ):
-        yield Problem(
-            "error", f"{key.name}{shown(value)} is not a mark", "off, or up to 0xffffffff"
-        )
-
-
-def _seconds(key: Key, value: str) -> Problems:
-    if value.lower() == "off":
-        return
-    if not re.fullmatch("[0-9]{1,19}", value) or int(value) > 65535:
-        yield Problem(
-            "error",
-            f"{key.name}{shown(value)} is not a number of seconds",
-            "write off, or 1 to 65535; 25 suits most NATs",
-        )
 
 
 def _allowed_ip(key: Key, value: str) -> Problems:
@@ -263,7 +232,7 @@ def _table(key: Key, value: str) -> Problems:
         if int(value) >> 32:
             yield Problem("error", f"{key.name} {value} is too big", "write off, auto or a number")
         return
-    if value not in _table_names():
+    if value not in rt_tables.numbers():
         reason = (
             f"{key.name} names a routing table that /etc/iproute2/rt_tables on this host does"
             " not have"
@@ -271,33 +240,20 @@ def _table(key: Key, value: str) -> Problems:
         yield Problem("warning", reason, "write off, auto or the table's number")
 
 
-def _table_names() -> set[str]:
-    names = set()
-    for path in ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables"):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                names |= {
-                    line.split("#")[0].split()[-1] for line in file if line.split("#")[0].strip()
-                }
-        except OSError:
-            continue
-    return names
-
-
 def _switch(key: Key, value: str) -> Problems:
     if value.lower() not in ("true", "false"):
         yield Problem("error", f"{key.name} is neither true nor false", "write one of them")
 
 
+def is_server(word: str) -> bool:
+    """Returns whether wg-quick takes an item of DNS for a server, or else for a search domain."""
+    return ":" in word or re.fullmatch("[0-9.]+", word) is not None
+
+
 def _dns(key: Key, value: str) -> Problems:
-    """Checks DNS items: wg-quick takes an item with a colon, or of digits and dots, for a
-    server."""
-    if ":" in value or re.fullmatch("[0-9.]+", value):
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            reason = f"{key.name}{shown(value)} is taken for a server, but is not an address"
-            yield Problem("warning", reason, "write an IP address")
+    if is_server(value) and not is_address(value):
+        reason = f"{key.name}{shown(value)} is taken for a server, but is not an address"
+        yield Problem("warning", reason, "write an IP address")
 
 
 def _hook(key: Key, value: str) -> Problems:
@@ -315,12 +271,14 @@ def _hook(key: Key, value: str) -> Problems:
 
 
 _RULES: dict[Kind, Callable[[Key, str], Problems]] = {
-    "private key": partial(_key, "wg genkey", _private),
-    "public key": partial(_key, "wg pubkey", _public),
-    "preshared key": partial(_key, "wg genpsk", _preshared),
-    "port": _listen_port,
-    "mark": _fwmark,
-    "seconds": _seconds,
+    "private key": partial(_key, "wg genkey"),
+    "public key": partial(_key, "wg pubkey"),
+    "preshared key": partial(_key, "wg genpsk"),
+    "port": lambda key, value: _port(key.name, value),
+    "mark": partial(_number, "a mark", "off, or up to 0xffffffff"),
+    "seconds": partial(
+        _number, "a number of seconds", "write off, or 1 to 65535; 25 suits most NATs"
+    ),
     "networks": _allowed_ip,
     "endpoint": _endpoint,
     "addresses": _address,

@@ -16,7 +16,7 @@ from wiresnake.conffile import schema
 from wiresnake.conffile.scanner import SPACE, WHITESPACE, Line, scan, squeezed
 from wiresnake.conffile.schema import Key, Kind
 from wiresnake.errors import ConfigError
-from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
+from wiresnake.model import CLEAR, DeviceChange, PeerChange, Prefix
 from wiresnake.text import unsigned, wipe
 
 Resolve = Callable[[str, str], Endpoint]
@@ -187,18 +187,6 @@ class Reader:
         return DeviceChange(**self._device, peers=tuple(self._peers))
 
 
-def _private_key(value: Value, _: Resolve) -> PrivateKey | Clear:
-    return PrivateKey.from_base64(value) or CLEAR
-
-
-def _preshared_key(value: Value, _: Resolve) -> PresharedKey | Clear:
-    return PresharedKey.from_base64(value) or CLEAR
-
-
-def _public_key(value: Value, _: Resolve) -> bytes:
-    return public_key(_ascii(value))
-
-
 def _port(value: Value, resolve: Resolve) -> int:
     """Reads a UDP service's name or a number. 99999 is 34463, because `wg` uses the C library,
     too."""
@@ -243,15 +231,28 @@ def _endpoint(value: Value, resolve: Resolve) -> Endpoint:
 
 
 _READERS: dict[Kind, Callable[[Value, Resolve], Any]] = {
-    "private key": _private_key,
-    "preshared key": _preshared_key,
-    "public key": _public_key,
+    "private key": lambda value, _: PrivateKey.from_base64(value) or CLEAR,
+    "preshared key": lambda value, _: PresharedKey.from_base64(value) or CLEAR,
+    "public key": lambda value, _: public_key(_ascii(value)),
     "port": _port,
     "mark": _mark,
     "seconds": _seconds,
     "networks": _networks,
     "endpoint": _endpoint,
 }
+
+
+def plain(key: Key, text: str) -> Any:
+    """A value in which nothing is looked up, as `parse` takes it; ValueError if it cannot be
+    meant."""
+    try:
+        return _READERS[key.kind](bytearray(text, "utf-8", "surrogateescape"), _nowhere)
+    except Mistake as mistake:
+        raise ValueError(str(mistake)) from None
+
+
+def _nowhere(host: str, port: str) -> Endpoint:
+    raise ValueError("it is not looked up")
 
 
 def public_key(text: str) -> bytes:

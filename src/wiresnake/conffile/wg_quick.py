@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any
 
 from wiresnake.conffile import labels, lines, schema, wg
@@ -19,16 +20,17 @@ from wiresnake.conffile.labels import PeerLabels
 from wiresnake.conffile.lines import shown
 from wiresnake.conffile.scanner import Line, scan
 from wiresnake.conffile.schema import WHITESPACE, Key
+from wiresnake.conffile.values import is_server
 from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux import files
 from wiresnake.model import Dns
 from wiresnake.text import unsigned, wipe
 
 FOLDER = "/etc/wireguard"
-_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+"""Of an interface, as wg-quick takes it."""
 _BOM = b"\xef\xbb\xbf"
 _NO_DNS = Dns()
-_SERVER = re.compile(r"[0-9.]+|.*:.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def find(argument: str) -> tuple[str, str]:
     A service that gets the file as a systemd credential finds it there first.
     """
     path = argument
-    if _NAME.fullmatch(argument):
+    if NAME.fullmatch(argument):
         path = f"{FOLDER}/{argument}.conf"
         if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
             given = os.path.join(credentials, f"{argument}.conf")
@@ -93,7 +95,7 @@ def find(argument: str) -> tuple[str, str]:
         here = f"; the file here is ./{argument}" if os.path.isfile(argument) else ""
         raise HostError(errno.ENOENT, f"`{path}' does not exist{here}")
     name, ending = os.path.basename(path)[:-5], path[-5:]
-    if ending != ".conf" or not _NAME.fullmatch(name):
+    if ending != ".conf" or not NAME.fullmatch(name):
         raise ConfigError("The config file must be a valid interface name, followed by .conf")
     return name, os.path.realpath(path)
 
@@ -186,8 +188,8 @@ class _Reader:
     def finish(self) -> dict[str, Any]:
         values = self._values
         if (words := values.get(schema.DNS.field)) is not None:
-            servers = tuple(one for one in words if _SERVER.fullmatch(one))
-            search = tuple(one for one in words if not _SERVER.fullmatch(one))
+            servers = tuple(filter(is_server, words))
+            search = tuple(filterfalse(is_server, words))
             values[schema.DNS.field] = Dns(servers, search if servers else ())
         if addresses := values.get(schema.ADDRESS.field):
             values[schema.ADDRESS.field] = tuple(dict.fromkeys(addresses))

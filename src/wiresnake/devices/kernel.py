@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from wiresnake._native import Endpoint, PresharedKey, PrivateKey
+from wiresnake._native import Endpoint
 from wiresnake.errors import HostError
 from wiresnake.linux.genetlink import HEADER_BYTES, Message, failure, family
 from wiresnake.linux.netlink import GENERIC, Netlink, Refused, attributes, fields, unsigned
@@ -152,15 +152,10 @@ def _messages(family: int, ifname: bytes, change: "DeviceChange") -> Iterator[Me
     """Returns the change as messages of bounded size, to be sent one after the other."""
     message = Message(family, _SET)
     message.put(_IFNAME, ifname)
-    if change.private_key is not None:
-        key = change.private_key
-        message.put_secret(_PRIVATE_KEY, key if isinstance(key, PrivateKey) else None)
-    if change.listen_port is not None:
-        message.put(_LISTEN_PORT, struct.pack("=H", change.listen_port))
-    if change.fwmark is not None:
-        message.put(_FWMARK, struct.pack("=I", change.fwmark))
-    if change.replace_peers:
-        message.put(_FLAGS, struct.pack("=I", _REPLACE_PEERS))
+    message.put_secret(_PRIVATE_KEY, change.private_key)
+    message.put_number(_LISTEN_PORT, change.listen_port, "=H")
+    message.put_number(_FWMARK, change.fwmark)
+    message.put_number(_FLAGS, _REPLACE_PEERS if change.replace_peers else None)
     peers = message.begin(_PEERS)
     for peer in change.peers:
         allowed = list(reversed(peer.allowed_ips))
@@ -192,28 +187,23 @@ def _put_peer(message: Message, peer: "PeerChange", first: bool) -> None:
     if first:
         flags |= _REMOVE if peer.remove else 0
         flags |= _REPLACE_ALLOWED_IPS if peer.replace_allowed_ips else 0
-    if flags:
-        message.put(_PEER_FLAGS, struct.pack("=I", flags))
+    message.put_number(_PEER_FLAGS, flags or None)
     if not first:
         return
-    if peer.preshared_key is not None:
-        key = peer.preshared_key
-        message.put_secret(_PEER_PRESHARED_KEY, key if isinstance(key, PresharedKey) else None)
+    message.put_secret(_PEER_PRESHARED_KEY, peer.preshared_key)
     if peer.endpoint is not None:
         message.put(_PEER_ENDPOINT, _sockaddr(peer.endpoint))
-    if peer.persistent_keepalive is not None:
-        message.put(_PEER_KEEPALIVE, struct.pack("=H", peer.persistent_keepalive))
+    message.put_number(_PEER_KEEPALIVE, peer.persistent_keepalive, "=H")
 
 
 def _put_allowed_ip(message: Message, add: bool, prefix: tuple[bytes, int]) -> None:
     address, length = prefix
     nest = message.begin(0)
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    message.put(_IP_FAMILY, struct.pack("=H", family))
+    message.put_number(_IP_FAMILY, family, "=H")
     message.put(_IP_ADDRESS, address)
     message.put(_IP_LENGTH, bytes([length]))
-    if not add:
-        message.put(_IP_FLAGS, struct.pack("=I", _IP_REMOVE))
+    message.put_number(_IP_FLAGS, None if add else _IP_REMOVE)
     message.end(nest)
 
 

@@ -6,16 +6,8 @@ What polling cannot see is missing: who started a handshake, and what happened b
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wiresnake.events import (
-    Connected,
-    Disconnected,
-    Ended,
-    HandshakeCompleted,
-    PeerEvent,
-    Rekeyed,
-    Roamed,
-    Unreachable,
-)
+from wiresnake import events
+from wiresnake.events import Ended, PeerEvent
 from wiresnake.protocol.constants import SECOND, SESSION_SECONDS, SILENCE_SECONDS
 from wiresnake.protocol.messages import KEEPALIVE_SIZE
 from wiresnake.uapi.events import Reported
@@ -51,7 +43,7 @@ class Watcher:
         `wall` is ns since 1970, `boot` a clock that counts time asleep."""
         before = self._seen
         self._seen = after = {}
-        events: list[PeerEvent] = []
+        found: list[PeerEvent] = []
         for peer in state.peers if state else ():
             after[peer.public_key] = seen = _Seen(peer)
             age = max(wall - _handshake(peer), 0) if _handshake(peer) else KEYS
@@ -60,12 +52,12 @@ class Watcher:
             else:
                 new = _Seen(peer._replace(latest_handshake=(0, 0), received=0, sent=0))
                 old = before.pop(peer.public_key, new)
-                events += self._compare(old, seen, up, boot, age)
+                found += self._compare(old, seen, up, boot, age)
         for seen in (before or {}).values():
             if seen.connected:
                 key, endpoint = seen.peer.public_key, seen.peer.endpoint
-                events.append(Disconnected(key, endpoint, "removed" if state else "down"))
-        return [Reported(wall, self._interface, event) for event in events]
+                found.append(events.Disconnected(key, endpoint, "removed" if state else "down"))
+        return [Reported(wall, self._interface, event) for event in found]
 
     def connected(self) -> list[PeerState]:
         return [seen.peer for seen in (self._seen or {}).values() if seen.connected]
@@ -81,23 +73,23 @@ class Watcher:
                 seen.unanswered_since = boot
         seen.connected, seen.shaken = old.connected, old.shaken
         if _handshake(peer) and peer.latest_handshake != before.latest_handshake:
-            yield (Rekeyed if old.connected else HandshakeCompleted)(key, endpoint)
+            yield (events.Rekeyed if old.connected else events.HandshakeCompleted)(key, endpoint)
             seen.connected, seen.shaken = True, boot - age
             if not old.connected:
-                yield Connected(key, endpoint)
+                yield events.Connected(key, endpoint)
         if before.endpoint and endpoint and before.endpoint != endpoint:
-            yield Roamed(key, endpoint, before.endpoint)
+            yield events.Roamed(key, endpoint, before.endpoint)
         silent = seen.unanswered_since and boot - seen.unanswered_since > SILENCE_SECONDS * SECOND
         if silent and not seen.told:
             seen.told = True
-            yield Unreachable(key, endpoint, "no_answer")
+            yield events.Unreachable(key, endpoint, "no_answer")
         if not seen.connected:
             return
         passed = boot - seen.shaken
         reason: Ended = "down" if not up else "expired" if passed >= KEYS else "no_answer"
         if reason != "no_answer" or (silent and passed >= _SESSION):
             seen.connected = False
-            yield Disconnected(key, endpoint, reason)
+            yield events.Disconnected(key, endpoint, reason)
 
 
 def _handshake(peer: PeerState) -> int:

@@ -24,17 +24,16 @@ _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
 def forwarding(interface: str, prefixes: Sequence[str]) -> Forwarding:
     """For packets from these prefixes that come in by the interface. It only reads."""
-    versions = sorted({6 if ":" in prefix else 4 for prefix in prefixes})
-    off = tuple(version for version in versions if not _forwards(interface, version))
+    packets = _packets(interface, prefixes)
+    off = tuple(version for version in packets if not _forwards(interface, version))
     if os.geteuid():
         return Forwarding(off, unread=True)
     dropped: list[str] = []
     masked = False
     ruleset = programs.output("nft", "-j", "list", "ruleset") or "{}"
-    for version in versions:
+    for version, packet in packets.items():
         saved = [programs.output(name) or "" for name in _SAVES[version]]
         chains = [*chains_of_iptables(saved), *chains_of_nft(ruleset, version, saved)]
-        packet = _Packet(interface, [one for one in prefixes if (":" in one) == (version == 6)])
         dropped += (said for said in dropping(chains, packet) if said not in dropped)
         masked |= masks(chains, packet)
     return Forwarding(off, tuple(dropped), masked)
@@ -45,13 +44,12 @@ def refusing(interface: str, prefixes: Sequence[str]) -> list[str]:
     packet, in words: a rule in them, of whoever keeps them, is all that helps. It only reads."""
     ruleset = (programs.output("nft", "-j", "list", "ruleset") if not os.geteuid() else "") or "{}"
     found: list[str] = []
-    for version in sorted({6 if ":" in prefix else 4 for prefix in prefixes}):
+    for version, packet in _packets(interface, prefixes).items():
         chains = chains_of_nft(ruleset, version, ())
         for chain in chains:
             # Into the others, and into iptables' own, the server's file puts its rules itself.
             if chain.policy == "drop" or chain.name == "FORWARD":
                 chain.policy = ""
-        packet = _Packet(interface, [one for one in prefixes if (":" in one) == (version == 6)])
         found += (said for said in dropping(chains, packet) if said not in found)
     return found
 
@@ -93,6 +91,14 @@ class _Packet:
             one.version == wanted.version and one.subnet_of(wanted)  # type: ignore[arg-type]
             for one in given
         )
+
+
+def _packets(interface: str, prefixes: Iterable[str]) -> dict[int, _Packet]:
+    """By IP version, of those that any prefix has."""
+    sources: dict[int, list[str]] = {4: [], 6: []}
+    for prefix in prefixes:
+        sources[6 if ":" in prefix else 4].append(prefix)
+    return {version: _Packet(interface, own) for version, own in sources.items() if own}
 
 
 @dataclass(slots=True)

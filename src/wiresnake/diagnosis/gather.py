@@ -11,7 +11,7 @@ from wiresnake.diagnosis.facts import Facts, Probe, Way
 from wiresnake.diagnosis.forwarding import forwarding
 from wiresnake.diagnosis.target import Target
 from wiresnake.linux.link import is_up
-from wiresnake.text import host_of, split_endpoint
+from wiresnake.text import host_of, is_address, split_endpoint
 from wiresnake.uapi.snapshot import PeerState
 
 _WAYS = 4
@@ -40,7 +40,8 @@ def gather(target: Target) -> Facts:
     if peer is None or not facts.talking:
         return facts if peer is None else _ask_around(facts)
     # A peer with an Endpoint in the file, or with the default route, is not a client of this host.
-    if facts.file_endpoint or _has_default(peer) or not peer.allowed_ips:
+    default = any(prefix.endswith("/0") for prefix in peer.allowed_ips)
+    if facts.file_endpoint or default or not peer.allowed_ips:
         return facts
     return replace(facts, forwarding=forwarding(name, peer.allowed_ips))
 
@@ -48,7 +49,7 @@ def gather(target: Target) -> Facts:
 def _ask_around(facts: Facts) -> Facts:
     mark = facts.state.fwmark
     named = host_of(facts.file_endpoint)
-    if named and not _is_address(named):
+    if named and not is_address(named):
         facts = replace(facts, lookup=probes.resolve(named))
     if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
         return facts
@@ -58,10 +59,6 @@ def _ask_around(facts: Facts) -> Facts:
     if not way.error and way.device != facts.state.name:
         probed = probes.probe(host, int(port), mark)
     return replace(facts, endpoint_way=way, probe=probed)
-
-
-def _has_default(peer: PeerState) -> bool:
-    return any(prefix.endswith("/0") for prefix in peer.allowed_ips)
 
 
 def _inner_ways(peer: PeerState | None, address: str | None) -> tuple[Way, ...]:
@@ -77,11 +74,3 @@ def _inside(prefix: str) -> str:
     """Returns an address in the network that is not the network's own, if there is one."""
     network = ipaddress.ip_network(prefix, strict=False)
     return str(network[1] if network.num_addresses > 1 else network[0])
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

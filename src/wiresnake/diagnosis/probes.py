@@ -14,7 +14,7 @@ from wiresnake.linux.rtnetlink import RouteNetlink
 
 _RESOLVE_SECONDS = 5
 _PROBE_SECONDS = 0.8
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
 _ECHO = {4: 8, 6: 128}
 _ECHO_REPLY = {4: 0, 6: 129}
 
@@ -55,7 +55,7 @@ def probe(host: str, port: int, mark: int = 0) -> Probe:
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
         _mark(udp, mark)
-        udp.setsockopt(*_recverr(version), 1)
+        udp.setsockopt(*_RECVERR[version], 1)
         try:
             udp.connect((host, port))
             udp.send(b"")
@@ -88,10 +88,6 @@ def _ping(family: socket.AddressFamily, version: int, host: str, mark: int) -> b
     except OSError:  # No answer, a firewall, or no right to ask.
         pass
     return False
-
-
-def _recverr(version: int) -> tuple[int, int]:
-    return (socket.IPPROTO_IPV6, _IPV6_RECVERR) if version == 6 else (0, _IP_RECVERR)
 
 
 def _mark(one: socket.socket, mark: int) -> None:

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from wiresnake.diagnosis.facts import Facts
-from wiresnake.diagnosis.units import ago, duration, error, size, times
+from wiresnake.diagnosis.units import ago, counted, duration, error, size, times
 from wiresnake.diagnosis.verdict import (
     Verdict,
     recent,
@@ -28,10 +28,7 @@ def rejected_sources(facts: Facts) -> Verdict | None:
         f"The peer sends packets from {report.rejected_source}, which is not among its allowed IPs"
         " here. They are dropped.",
         (
-            (
-                f"{times(report.rejected_sources, 'packet')} dropped, the last"
-                f" {ago(report.rejected_source_age_ms)}."
-            ),
+            counted(report.rejected_sources, "packet", "dropped", report.rejected_source_age_ms),
             f"Its allowed IPs here: {', '.join(facts.peer.allowed_ips) or 'none'}.",
         ),
         f"Add the address: `wiresnake set {facts.state.name} peer {facts.peer.public_key}"
@@ -42,7 +39,6 @@ def rejected_sources(facts: Facts) -> Verdict | None:
 def talking(facts: Facts) -> Verdict | None:
     if not facts.talking:
         return None
-    assert facts.peer is not None
     return Verdict(
         "talking",
         "The peer is talking: it has a session, and nothing seems wrong from here.",
@@ -126,16 +122,12 @@ def clock_behind(facts: Facts) -> Verdict | None:
     report = facts.report
     if not report or not report.stale_initiations or not recent(report.stale_initiation_age_ms):
         return None
+    number, last = report.stale_initiations, report.stale_initiation_age_ms
     return Verdict(
         "clock_behind",
         "The peer's initiations are genuine but older than one that it sent before. Its clock was"
         " set back, and this host must treat them as replays.",
-        (
-            (
-                f"{times(report.stale_initiations, 'initiation')} with an earlier time, the last"
-                f" {ago(report.stale_initiation_age_ms)}."
-            ),
-        ),
+        (counted(number, "initiation", "with an earlier time", last),),
         "Correct the peer's clock. If it was once ahead, remove the peer here and add it again,"
         " which forgets the time.",
     )
@@ -216,10 +208,7 @@ def under_load(facts: Facts) -> Verdict | None:
         "The peer is under load and answers initiations with cookies. Path and keys are right.",
         (
             unanswered(facts),
-            (
-                f"{times(report.cookie_replies, 'cookie')} arrived, the last"
-                f" {ago(report.cookie_reply_age_ms)}."
-            ),
+            counted(report.cookie_replies, "cookie", "arrived", report.cookie_reply_age_ms),
         ),
         "Wait. If it lasts, find out who floods the peer with handshakes.",
     )

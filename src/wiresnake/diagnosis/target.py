@@ -86,11 +86,11 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
         lambda named, peer: _name(named, peer).lower() == wanted.lower(),
         lambda named, peer: peer.public_key.startswith(wanted),
     ):
-        found = [Target(named, peer) for named, peer in peers if matches(named, peer)]
+        found = [(named, peer) for named, peer in peers if matches(named, peer)]
         if len(found) == 1:
-            return found[0]
+            return Target(*found[0])
         if found:
-            who = ", ".join(f"{to.interface.state.name} {_said(to)}" for to in found[:5])
+            who = ", ".join(f"{named.state.name} {_said(named, peer)}" for named, peer in found[:5])
             raise ConfigError(f"{wanted!r} fits {len(found)} peers: {who}; say more of the key")
     for named in interfaces:
         for key, notes in named.notes.items():
@@ -98,7 +98,7 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
                 return Target(named, None, public_key=key)
     if len(wanted) == 44 and wanted.endswith("="):
         return Target(interfaces[0], None, public_key=wanted)
-    names = ", ".join(sorted(_name(named, peer) or peer.public_key for named, peer in peers)[:10])
+    names = ", ".join(sorted(_said(named, peer) for named, peer in peers)[:10])
     if any(wanted == named.state.name for named in interfaces):
         what = f"{wanted} is an interface; say which peer: `wiresnake why {wanted} PEER`"
     else:
@@ -106,9 +106,8 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
     raise ConfigError(f"{what}; there are: {names or 'none'}")
 
 
-def _said(target: Target) -> str:
-    assert target.peer is not None
-    return _name(target.interface, target.peer) or target.peer.public_key
+def _said(named: Named, peer: PeerState) -> str:
+    return _name(named, peer) or peer.public_key
 
 
 def _name(named: Named, peer: PeerState) -> str:

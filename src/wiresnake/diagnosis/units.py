@@ -52,6 +52,11 @@ def size(count: float) -> str:
     return f"{count / 1024:.2f} TiB"
 
 
+def counted(count: int, what: str, done: str, last_ms: int | None) -> str:
+    """`7 packets dropped, the last 3.0 s ago.`"""
+    return f"{times(count, what)} {done}, the last {ago(last_ms)}."
+
+
 def times(count: int, what: str) -> str:
     """`1 initiation`, `7 initiations`."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

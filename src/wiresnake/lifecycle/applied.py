@@ -59,20 +59,13 @@ def load(interface: str) -> Applied | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         if (path := journal.find(f"{interface}.applied")) is None:
             return None
-        record = json.loads(path.read_text("utf-8"))
+        record = journal.frozen(json.loads(path.read_text("utf-8")))
         if record.pop("index") == socket.if_nametoindex(interface):
-            hooks = tuple((key, tuple(up), tuple(down)) for key, up, down in record.pop("hooks"))
-            for key in ("pre_down", "post_down"):
-                record[key] = tuple(record[key])
             if (peers := record.get("peers")) is not None:
-                record["peers"] = {
-                    key: Said(secret, keepalive, tuple(allowed))
-                    for key, (secret, keepalive, allowed) in peers.items()
-                }
+                record["peers"] = {key: Said(*one) for key, one in peers.items()}
             if interface_said := record.get("interface"):
-                key, port, mark, addresses = interface_said
-                record["interface"] = SaidOfInterface(key, port, mark, tuple(addresses))
-            return Applied(**record, hooks=hooks)
+                record["interface"] = SaidOfInterface(*interface_said)
+            return Applied(**record)
     return None
 
 

@@ -1,12 +1,11 @@
 """Turns a file into the value of the host's network that it asks for."""
 
-import re
 from collections.abc import Iterable
-from glob import glob
 
 from wiresnake.conffile.lines import shown
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.errors import ConfigError
+from wiresnake.linux import rt_tables
 from wiresnake.network import observe
 from wiresnake.network.model import IPV6_MTU, MAIN_TABLE, Network, Policy, Route
 from wiresnake.text import host_of
@@ -14,13 +13,6 @@ from wiresnake.uapi.snapshot import InterfaceState
 
 _OUTER_HEADERS = 80
 """Bytes of IPv6, UDP and the message itself."""
-_TABLE_NAMES = (
-    "/usr/share/iproute2/rt_tables",
-    "/usr/lib/iproute2/rt_tables",
-    "/etc/iproute2/rt_tables",
-    "/etc/iproute2/rt_tables.d/*.conf",
-)
-_KNOWN_TABLES = {"default": 253, "main": MAIN_TABLE, "local": 255}
 
 
 def needs_mark(config: QuickConfig, allowed: Iterable[str]) -> bool:
@@ -90,14 +82,8 @@ def table_number(name: str, path: str) -> int:
         if 0 <= number < 1 << 32:
             return number or MAIN_TABLE
     except ValueError:
-        for pattern in _TABLE_NAMES:
-            for file in glob(pattern):
-                with open(file, encoding="utf-8", errors="replace") as lines:
-                    text = lines.read()
-                if found := re.search(rf"^\s*(\w+)\s+{re.escape(name)}\s*(?:#.*)?$", text, re.M):
-                    return int(found[1], 0)
-        if name in _KNOWN_TABLES:
-            return _KNOWN_TABLES[name]
+        if (known := rt_tables.numbers().get(name)) is not None:
+            return known
     raise ConfigError(
         f"{path}: there is no routing table {shown(name)!r}; write its number, or name it in"
         " /etc/iproute2/rt_tables"

@@ -73,8 +73,7 @@ class Others:
     def allowed_ips(self, peer: PeerState, file: set[str], taken: Collection[str]) -> set[str]:
         """Returns the wanted allowed IPs; `taken` are those that the file gives to any peer."""
         live = frozenset(peer.allowed_ips)
-        known = self._known.get(peer.public_key)
-        base = known.allowed_ips if known else ()
+        base = self._said_of(peer).allowed_ips
         more = {
             one for one in live - file if one not in taken and self._never_named(one not in base)
         }
@@ -87,17 +86,11 @@ class Others:
     def keeps_secret(self, peer: PeerState, file: str) -> bool:
         """Returns whether the preshared key stays; `file` is the `digest` of the file's key, empty
         if it has none."""
-        known = self._known.get(peer.public_key)
-        return self._keeps_value(
-            peer, "preshared key", file, known.preshared_key if known else "", ""
-        )
+        return self._keeps_value(peer, "preshared key", file, self._said_of(peer).preshared_key)
 
     def keeps_keepalive(self, peer: PeerState, file: int) -> bool:
         """Returns whether the persistent keepalive stays; 0 stands for a file without one."""
-        known = self._known.get(peer.public_key)
-        return self._keeps_value(
-            peer, "persistent keepalive", file, known.keepalive if known else 0, 0
-        )
+        return self._keeps_value(peer, "persistent keepalive", file, self._said_of(peer).keepalive)
 
     def notes(
         self, interface: str, path: str, names: Mapping[str, str], gone: Collection[str]
@@ -139,16 +132,14 @@ class Others:
             return self._keep or self._save
         return self._keep or (self._loose and unknown)
 
-    def _keeps_value(
-        self, peer: PeerState, what: str, file: object, base: object, none: object
-    ) -> bool:
+    def _said_of(self, peer: PeerState) -> Said:
+        return self._known.get(peer.public_key) or Said()
+
+    def _keeps_value(self, peer: PeerState, what: str, file: str | int, base: str | int) -> bool:
         """Returns whether a single value stays. It cannot let anybody in, so it stays even without
         a record."""
-        stays = (
-            self._keep or (self._loose and base == none)
-            if file == none
-            else self._save and base == file
-        )
+        where_silent = self._keep or (self._loose and not base)
+        stays = self._save and base == file if file else where_silent
         if stays:
             self.kept.append(Kept(peer.public_key, what))
         return stays

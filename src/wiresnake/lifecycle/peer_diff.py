@@ -10,8 +10,6 @@ back. A host name is looked up again if the peer has had no handshake within the
 session.
 """
 
-import contextlib
-import ipaddress
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -23,11 +21,19 @@ from wiresnake.conffile import peer_sections
 from wiresnake.conffile.peer_sections import PeerSection
 from wiresnake.conffile.scanner import Line
 from wiresnake.conffile.wg import Resolve, parse, public_key
+from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.lifecycle.applied import Said
 from wiresnake.lifecycle.others import Others, digest
 from wiresnake.model import CLEAR, Clear, DeviceChange, PeerChange, Prefix
 from wiresnake.protocol.constants import SESSION_SECONDS
-from wiresnake.text import base64_text, host_of, read_endpoint, split_endpoint, write_endpoint
+from wiresnake.text import (
+    base64_text,
+    host_of,
+    is_address,
+    read_endpoint,
+    split_endpoint,
+    write_endpoint,
+)
 from wiresnake.uapi.snapshot import InterfaceState, PeerState
 
 _NOTHING = Said()
@@ -140,6 +146,13 @@ def compare(
     )
 
 
+def told(file: QuickConfig) -> tuple[dict[str, str], dict[str, Said]]:
+    """What a file says of its peers: their endpoints as written, and all else."""
+    parts = peer_sections.read(file.wg, file.lines)
+    endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
+    return endpoints, said(file.wg, parts)
+
+
 def said(wg: bytearray, parts: Iterable[PeerSection]) -> dict[str, Said]:
     """Returns what the file says about each peer; for a repeated peer the last value of each
     kind."""
@@ -243,7 +256,7 @@ class _Roaming:
                 self.unsure.append(key)
             return reached
         unchanged = self._applied.get(key) == endpoint
-        return unchanged and (reached or _is_number(endpoint))
+        return unchanged and (reached or is_address(host_of(endpoint)))
 
 
 def _leads_to(endpoint: str, peer: PeerState, resolve: Resolve) -> bool:
@@ -343,10 +356,3 @@ def _secret(text: str | None) -> PresharedKey | Clear:
 
 def _endpoint(text: str | None) -> Endpoint | None:
     return None if text is None else read_endpoint(text)
-
-
-def _is_number(endpoint: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host_of(endpoint))
-        return True
-    return False

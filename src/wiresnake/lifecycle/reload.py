@@ -8,6 +8,7 @@ private key. For endpoints see `peer_diff`; for what other programs added see `o
 import errno
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -57,33 +58,21 @@ ALL = Wish()
 def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
     """Applies the file; after a HostError or ConfigError nothing has changed. `note` receives what
     is kept although the file does not have it."""
-    interface, path = wg_quick.find(argument)
-    file = wg_quick.load(path)
-    try:
-        with recovery.begin(interface, say, note) as change:
-            todo = _plan(change, file, path, note, wish)
-            _apply(change, todo, path, say)
-            if wish.only:
-                if todo.record:
-                    applied.save(interface, _with_some(todo.record, todo))
-                return
+    with _planned(argument, say, note, wish) as (change, file, path, todo):
+        _apply(change, todo, path, say)
+        interface = change.interface
+        if not wish.only:
             record = _record(file, todo, wish)
             applied.save(interface, keeper.restart(record, path, interface))
-    finally:
-        wipe(file.wg)
+        elif todo.record:
+            applied.save(interface, _with_some(todo.record, todo))
 
 
 def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str]:
     """Returns what `reload` would change, one line each, without secrets. `say` receives what is
     done to clean up after a killed change."""
-    interface, path = wg_quick.find(argument)
-    file = wg_quick.load(path)
-    try:
-        with recovery.begin(interface, say, note) as change:
-            todo = _plan(change, file, path, note, wish)
-            return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
-    finally:
-        wipe(file.wg)
+    with _planned(argument, say, note, wish) as (change, _, _, todo):
+        return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +89,20 @@ class _Todo:
     network: Network
     only: frozenset[str]
     """The keys of the only peers to change; empty: all."""
+
+
+@contextmanager
+def _planned(
+    argument: str, say: Say, note: Say, wish: Wish
+) -> Iterator[tuple[Change, QuickConfig, str, _Todo]]:
+    """Begins the change; yields it with the file, its path and what is to be done."""
+    interface, path = wg_quick.find(argument)
+    file = wg_quick.load(path)
+    try:
+        with recovery.begin(interface, say, note) as change:
+            yield change, file, path, _plan(change, file, path, note, wish)
+    finally:
+        wipe(file.wg)
 
 
 def _record(file: QuickConfig, todo: _Todo, wish: Wish) -> Applied:

@@ -1,6 +1,5 @@
 """Resolves host names of endpoints, as patiently as `wg`."""
 
-import ipaddress
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ from functools import cache
 from wiresnake._native import Endpoint
 from wiresnake.errors import ConfigError
 from wiresnake.linux import udp
+from wiresnake.text import is_address
 
 _PERMANENT = {
     getattr(socket, name)
@@ -52,11 +52,8 @@ def resolver(
 def later(host: str, port: str) -> Endpoint:
     """Replaces `resolver()` while a PreUp may still make names known: it looks up only what hooks
     cannot change, ports and addresses, and returns a placeholder address for a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        host = "0.0.0.0"
-    return _look_up("0.0.0.0" if "%" in host else host, port)
+    known = is_address(host) and "%" not in host
+    return _look_up(host if known else "0.0.0.0", port)
 
 
 def _look_up(host: str, port: str, has_way: Callable[[str], bool] = lambda _: True) -> Endpoint:

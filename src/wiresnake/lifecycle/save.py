@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from wiresnake.conffile import peer_sections, schema, wg, wg_quick
+from wiresnake.conffile import schema, wg, wg_quick
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.conffile.write import write_config, written
 from wiresnake.devices.interface import interface_names, open_interface
@@ -81,11 +81,9 @@ def _remember(interface: str, path: str, text: str) -> None:
         file = wg_quick.parse(bytearray(text.encode("utf-8", "surrogateescape")), path)
         try:
             device = wg.parse(file.wg, resolver(), name=path, scanned=file.lines)
-            parts = peer_sections.read(file.wg, file.lines)
-            said = peer_diff.said(file.wg, parts)
+            endpoints, said = peer_diff.told(file)
         finally:
             wipe(file.wg)
-        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
         new = hooks.record(file, endpoints, said, device)
         with contextlib.suppress(OSError):  # The disk is full, but the file is written.
             applied.save(interface, replace(new, events=record.events))

@@ -4,7 +4,7 @@ import errno
 import os
 import time
 
-from wiresnake.conffile import peer_sections, wg, wg_quick
+from wiresnake.conffile import wg, wg_quick
 from wiresnake.conffile.wg import Resolve
 from wiresnake.conffile.wg_quick import QuickConfig
 from wiresnake.devices.interface import Interface, open_interface
@@ -59,8 +59,7 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
     assert_savable(path, file)
     if not file.pre_up and file.table not in ("", "off", "auto"):
         desired_network.table_number(file.table, path)
-    parts = peer_sections.read(file.wg, file.lines)
-    said = peer_diff.said(file.wg, parts)
+    endpoints, said = peer_diff.told(file)
     past = transaction.held_back(interface)
     wait = file.pre_up or past
     device_change = _change(file, path, later if wait else resolver())
@@ -92,7 +91,6 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         _await_socket(state)
         hooks.run(file.post_up, interface, variables, say)
         _warn_of_loops(network, state, mark, interface, note)
-        endpoints = {part.public_key: part.endpoint for part in parts if part.endpoint}
         record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",

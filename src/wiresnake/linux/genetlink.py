@@ -4,11 +4,15 @@ once."""
 import errno
 import os
 import struct
+from typing import TYPE_CHECKING
 
 from wiresnake._native import PresharedKey, PrivateKey
 from wiresnake.errors import HostError
 from wiresnake.linux import netlink
 from wiresnake.linux.netlink import Netlink, Refused, Request, attributes
+
+if TYPE_CHECKING:
+    from wiresnake.model import Clear
 
 HEADER_BYTES = 4
 _CONTROL_FAMILY, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
@@ -27,11 +31,17 @@ class Message:
     def put(self, kind: int, value: bytes) -> None:
         self.body += netlink.attribute(kind, value)
 
-    def put_secret(self, kind: int, secret: PrivateKey | PresharedKey | None) -> None:
-        """Adds a key; without one, zeros."""
-        if secret is not None:
+    def put_number(self, kind: int, value: int | None, form: str = "=I") -> None:
+        """Adds a number; None adds nothing."""
+        if value is not None:
+            self.put(kind, struct.pack(form, value))
+
+    def put_secret(self, kind: int, secret: "PrivateKey | PresharedKey | Clear | None") -> None:
+        """Adds a key; CLEAR adds zeros, and None nothing."""
+        if isinstance(secret, PrivateKey | PresharedKey):
             self._secrets.append((secret, len(self.body) + 4))
-        self.put(kind, bytes(32))
+        if secret is not None:
+            self.put(kind, bytes(32))
 
     def begin(self, kind: int) -> int:
         """Opens a nested attribute; pass the result to `end`."""

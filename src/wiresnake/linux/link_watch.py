@@ -16,27 +16,15 @@ import struct
 from collections.abc import Callable
 
 from wiresnake.errors import DEFECTS, reason
-from wiresnake.linux import tun
+from wiresnake.linux import netlink, tun
 from wiresnake.linux.namespace import visit
-from wiresnake.linux.netlink import (
-    LISTEN_ALL_NSID,
-    RECEIVE_BYTES,
-    SOL_NETLINK,
-    Answer,
-    Netlink,
-    Request,
-    answers,
-    fields,
-    name,
-    number,
-    unsigned,
-)
+from wiresnake.linux.netlink import Answer, Netlink, Request
+from wiresnake.linux.rtnetlink import GET_LINK, Group
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h>, <linux/netlink.h>
-_GET_LINK, _NEW_NSID, _GET_NSID = 18, 88, 90
+_NEW_NSID, _GET_NSID = 88, 90
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTNLGRP_LINK = 1
 _IFF_UP = 1
 _ANY = 0xFFFFFFFF
 """Asks for any free number."""
@@ -61,7 +49,7 @@ class LinkWatch:
         self._home = os.stat("/proc/self/ns/net").st_ino
         self._place = self._home
         self._loop = asyncio.get_running_loop()
-        self._links = subscribe(_RTNLGRP_LINK)
+        self._links = subscribe(Group.LINK)
         self._loop.add_reader(self._links, self._link_changed)
         self._refresh()
 
@@ -71,14 +59,14 @@ class LinkWatch:
 
     def _link_changed(self) -> None:
         try:
-            data = self._links.recv(RECEIVE_BYTES)
+            data = self._links.recv(netlink.RECEIVE_BYTES)
         # ENOBUFS: the kernel had to drop some messages, so read the state.
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 return
             data = b""
         known = data and self._index
-        if not known or any(_index_of(one) == self._index for one in answers(data)):
+        if not known or any(_index_of(one) == self._index for one in netlink.answers(data)):
             self._refresh()
 
     def _refresh(self) -> None:
@@ -114,7 +102,7 @@ class LinkWatch:
                 with contextlib.suppress(OSError):  # A move resets its settings.
                     visit(namespace, lambda: tun.keep_quiet(name))
                 away = int(place != self._home)
-                self._links.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, away)
+                self._links.setsockopt(netlink.SOL_NETLINK, netlink.LISTEN_ALL_NSID, away)
                 self._place = place
             return _query(name, None if place == self._home else _identify(namespace))
         finally:
@@ -123,25 +111,25 @@ class LinkWatch:
 
 def _query(interface: str, nsid: int | None) -> tuple[int, bool, int]:
     """Returns index, up and MTU of the interface in the namespace with our number `nsid`."""
-    body = bytes(16) + name(_IFLA_IFNAME, interface)
+    body = bytes(16) + netlink.name(_IFLA_IFNAME, interface)
     if nsid is not None:
-        body += number(_IFLA_TARGET_NETNSID, nsid)
+        body += netlink.number(_IFLA_TARGET_NETNSID, nsid)
     with Netlink() as kernel:
-        answer = kernel.ask(Request(_GET_LINK, body))
+        answer = kernel.ask(Request(GET_LINK, body))
     index, flags = struct.unpack_from("iI", answer, 4)
-    return index, bool(flags & _IFF_UP), unsigned(fields(answer[16:])[_IFLA_MTU])
+    return index, bool(flags & _IFF_UP), netlink.unsigned(netlink.fields(answer[16:])[_IFLA_MTU])
 
 
 def _identify(namespace: int) -> int:
     """Returns our namespace's number for another namespace, and assigns one if needed."""
-    target = bytes(4) + number(_NETNSA_FD, namespace)
+    target = bytes(4) + netlink.number(_NETNSA_FD, namespace)
     with Netlink() as kernel:
-        made = Request(_NEW_NSID, target + number(_NETNSA_NSID, _ANY))
+        made = Request(_NEW_NSID, target + netlink.number(_NETNSA_NSID, _ANY))
         for error in kernel.carry_out([made]).values():
             if error.errno != errno.EEXIST:
                 raise error
         answer = kernel.ask(Request(_GET_NSID, target))
-    return int(struct.unpack("i", fields(answer[4:])[_NETNSA_NSID])[0])
+    return int(struct.unpack("i", netlink.fields(answer[4:])[_NETNSA_NSID])[0])
 
 
 def subscribe(*groups: int) -> socket.socket:
@@ -152,4 +140,4 @@ def subscribe(*groups: int) -> socket.socket:
 
 
 def _index_of(message: Answer) -> int:
-    return unsigned(message.body[4:8])
+    return netlink.unsigned(message.body[4:8])

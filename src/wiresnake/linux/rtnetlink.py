@@ -297,10 +297,10 @@ def rule_request(
     return _toggle(NEW_RULE, flags, body)
 
 
-def link_request(index: int, mtu: int, up: bool) -> Request:
-    """Sets the MTU, and the link up or down."""
+def link_request(index: int, mtu: int | None, up: bool) -> Request:
+    """Sets the MTU, if one is named, and the link up or down."""
     body = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP if up else 0, _IFF_UP)
-    return Request(NEW_LINK, body + number(_IFLA_MTU, mtu))
+    return Request(NEW_LINK, body + (number(_IFLA_MTU, mtu) if mtu else b""))
 
 
 def new_link_request(interface: str, kind: str) -> Request:

@@ -5,10 +5,12 @@ are not UTF-8 unchanged. `wg` and `cat` do the same, so files made with `>` are 
 of a peer can make a command fail. Names and paths on the command line are read in the same way.
 """
 
+import contextlib
 import io
 import locale
 import os
 import sys
+from collections.abc import Iterator
 
 _UTF8 = "utf-8"
 _UNSAID = frozenset(("ascii", "us-ascii", "ansi_x3.4-1968", "646"))
@@ -43,6 +45,17 @@ def give_output_up() -> None:
     """Silences a stream whose reader has gone or whose disk is full, because Python would flush it
     again at exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """For what ends by Ctrl-C, or once nobody reads it any more: neither is a failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        give_output_up()
 
 
 def _open_closed() -> None:

@@ -70,7 +70,7 @@ def read(interface: str) -> State | None:
     try:
         if (path := find(f"{interface}.json")) is None:
             return None
-        found = json.loads(path.read_text())
+        found = frozen(json.loads(path.read_text()))
         return State(
             found["index"],
             _network(found["network"]),
@@ -80,7 +80,7 @@ def read(interface: str) -> State | None:
             _network(found["to"]),
             found["ours"],
             DeviceBefore(*found.get("device", ())),
-            tuple(found.get("unguarded", ())),
+            found.get("unguarded", ()),
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
@@ -208,25 +208,29 @@ def _plain(value: Any) -> dict[str, object]:  # one of two dataclasses
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
+def frozen(value: Any) -> Any:
+    """What was read from JSON, with tuples for its lists."""
+    if isinstance(value, dict):
+        return {key: frozen(one) for key, one in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
 def _network(found: Any) -> Network | None:  # from JSON
     if found is None:
         return None
     policy = found["policy"]
     return Network(
         found["mtu"],
-        tuple(found["addresses"]),
+        found["addresses"],
         tuple(Route(*one) for one in found["routes"]),
         policy and _policy(*policy),
-        Dns(*map(tuple, found["dns"])),
+        Dns(*found["dns"]),
         found["up"],
     )
 
 
-def _policy(mark: int, versions: list[int], rules: Any, guards: Any, blocks: Any = None) -> Policy:
-    return Policy(
-        mark,
-        tuple(versions),
-        None if rules is None else tuple(Rule(*one) for one in rules),
-        None if guards is None else tuple(Guard(v, m, tuple(own)) for v, m, own in guards),
-        None if blocks is None else tuple(Block(*one) for one in blocks),
-    )
+def _policy(mark: int, versions: tuple[int, ...], *found: Any) -> Policy:
+    """`found`: rules, guards and, in records of today, blocks; None of what is not known."""
+    kinds = zip((Rule, Guard, Block), found, strict=False)
+    parts = (None if own is None else tuple(kind(*one) for one in own) for kind, own in kinds)
+    return Policy(mark, versions, *parts)

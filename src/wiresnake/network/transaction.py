@@ -230,7 +230,8 @@ class Change:
     def _carry_out(self, steps: Sequence[Step]) -> None:
         for group in _groups(steps):
             self._signals.check()
-            self._echo(group)
+            for line in filter(None, map(str, group)):
+                self._say(line)
             first = group[0]
             if isinstance(first, ProgramStep):
                 self._done.append(first)  # Its inverse accepts that it was only half done.
@@ -244,11 +245,6 @@ class Change:
                 self._done.clear()
                 self._found = self._new = None
                 journal.write(self.interface, None)
-
-    def _echo(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            if line := str(step):
-                self._say(line)
 
     def _run(self, step: ProgramStep) -> None:
         try:
@@ -308,12 +304,7 @@ class Change:
 
 
 @contextlib.contextmanager
-def begin(
-    interface: str,
-    say: Say = lambda _: None,
-    warn: Say = lambda _: None,
-    restore: Restore = lambda _: None,
-) -> Iterator[Change]:
+def begin(interface: str, say: Say, warn: Say, restore: Restore) -> Iterator[Change]:
     """Takes the interface's lock (and warns if it has to wait), cleans up after a killed change,
     and rolls back if the block fails.
 
@@ -359,12 +350,7 @@ def leftovers(interface: str) -> Network | None:
     return first
 
 
-def recover(
-    interface: str,
-    say: Say = lambda _: None,
-    warn: Say = lambda _: None,
-    restore: Restore = lambda _: None,
-) -> bool:
+def recover(interface: str, say: Say, warn: Say, restore: Restore) -> bool:
     """Restores the host to before the killed change, and removes whatever outlived an interface.
     Returns whether something was done. `begin` does the former by itself."""
     with journal.lock(interface, warn):

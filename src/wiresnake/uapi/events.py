@@ -8,29 +8,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from wiresnake.events import (
-    Connected,
-    Disconnected,
-    Event,
-    EventsLost,
-    HandshakeCompleted,
-    PeerEvent,
-    Rekeyed,
-    Roamed,
-    SourceRejected,
-    Unreachable,
-)
+from wiresnake import events
+from wiresnake.events import Event, PeerEvent
 from wiresnake.text import base64_text, hex_key, word
 
 KINDS: dict[str, type[Event]] = {
-    "handshake": HandshakeCompleted,
-    "rekey": Rekeyed,
-    "connected": Connected,
-    "disconnected": Disconnected,
-    "roamed": Roamed,
-    "unreachable": Unreachable,
-    "rejected_source": SourceRejected,
-    "lost": EventsLost,
+    "handshake": events.HandshakeCompleted,
+    "rekey": events.Rekeyed,
+    "connected": events.Connected,
+    "disconnected": events.Disconnected,
+    "roamed": events.Roamed,
+    "unreachable": events.Unreachable,
+    "rejected_source": events.SourceRejected,
+    "lost": events.EventsLost,
 }
 _KIND = {event: kind for kind, event in KINDS.items()}
 Detail = str | int | bool

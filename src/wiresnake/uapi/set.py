@@ -8,6 +8,7 @@ import errno
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
 from wiresnake.errors import ConfigError, WiresnakeError
@@ -75,42 +76,34 @@ class SetParser:
             self._close_peer()
             self._peer = PeerChange(hex_key(value))
         elif self._peer is None:
-            self._device = self._device_line(self._device, key, value)
+            self._device = replace(self._device, **self._device_line(key, value))
         elif key == "allowed_ip":
             self._allowed.append(_allowed_ip(value))
-        elif key == "replace_allowed_ips":
-            _only(value, "true")
-            self._allowed.clear()
-            self._peer = replace(self._peer, replace_allowed_ips=True)
         else:
-            self._peer = self._peer_line(self._peer, key, value)
+            self._peer = replace(self._peer, **self._peer_line(key, value))
+            if key == "replace_allowed_ips":
+                self._allowed.clear()
 
-    def _device_line(self, device: DeviceChange, key: str, value: str) -> DeviceChange:
+    def _device_line(self, key: str, value: str) -> dict[str, Any]:
         match key:
             case "listen_port":
-                return replace(device, listen_port=unsigned(value, 16))
+                return {key: unsigned(value, 16)}
             case "fwmark":
-                return replace(device, fwmark=unsigned(value, 32))
+                return {key: unsigned(value, 32)}
             case "replace_peers":
-                _only(value, "true")
-                return replace(device, replace_peers=True)
+                return {key: _only("true", value)}
         raise UapiError(errno.EINVAL, f"unknown device key {key!r}")
 
-    def _peer_line(self, peer: PeerChange, key: str, value: str) -> PeerChange:
+    def _peer_line(self, key: str, value: str) -> dict[str, Any]:
         match key:
-            case "remove":
-                _only(value, "true")
-                return replace(peer, remove=True)
-            case "update_only":
-                _only(value, "true")
-                return replace(peer, update_only=True)
+            case "remove" | "update_only" | "replace_allowed_ips":
+                return {key: _only("true", value)}
             case "endpoint":
-                return replace(peer, endpoint=_endpoint(value, self._zone))
+                return {key: _endpoint(value, self._zone)}
             case "persistent_keepalive_interval":
-                return replace(peer, persistent_keepalive=unsigned(value, 16))
-            case "protocol_version":
-                _only(value, "1")
-                return peer
+                return {"persistent_keepalive": unsigned(value, 16)}
+            case "protocol_version" if _only("1", value):
+                return {}
         raise UapiError(errno.EINVAL, f"unknown peer key {key!r}")
 
     def _close_peer(self) -> None:
@@ -120,9 +113,11 @@ class SetParser:
         self._allowed.clear()
 
 
-def _only(value: str, expected: str) -> None:
+def _only(expected: str, value: str) -> bool:
+    """True; ValueError for any other value."""
     if value != expected:
         raise ValueError
+    return True
 
 
 def _allowed_ip(value: str) -> tuple[bool, Prefix]:

@@ -59,14 +59,8 @@ def key(default: Any, meaning: str = "", metric: str = "") -> Any:
 class DeviceReport:
     """The answer of a device to `state=1`. Ages are ms of CLOCK_BOOTTIME; None is never."""
 
-    up: bool = key(
-        False,
-        "`true` or `false`: the interface is up",
-    )
-    bound: bool = key(
-        False,
-        "`true` or `false`: the interface has a UDP socket",
-    )
+    up: bool = key(False, "`true` or `false`: the interface is up")
+    bound: bool = key(False, "`true` or `false`: the interface has a UDP socket")
     bind_error: int = key(
         0,
         "why the interface is up without a socket: an errno, positive. 98 (EADDRINUSE): another "
@@ -78,8 +72,7 @@ class DeviceReport:
         metric="Initiations from keys that are not a peer's",
     )
     unknown_initiator: str | None = key(
-        None,
-        "the last of them: its public key (claimed, not proved), its source, and its age",
+        None, "the last of them: its public key (claimed, not proved), its source, and its age"
     )
     unknown_initiator_endpoint: str | None = key(None)
     unknown_initiator_age_ms: int | None = key(None)
@@ -88,20 +81,14 @@ class DeviceReport:
         "handshake messages for another public key, or with a mac1 for no key at all",
         metric="Handshake messages for another key",
     )
-    invalid_mac1_endpoint: str | None = key(
-        None,
-        "the last of them",
-    )
+    invalid_mac1_endpoint: str | None = key(None, "the last of them")
     invalid_mac1_age_ms: int | None = key(None)
     no_peer_packets: int = key(
         0,
         "packets from this host to an address that is not in any peer's allowed IPs",
         metric="Packets for addresses that are in no allowed IPs",
     )
-    no_peer_destination: str | None = key(
-        None,
-        "the last of them",
-    )
+    no_peer_destination: str | None = key(None, "the last of them")
     no_peer_age_ms: int | None = key(None)
     cipher: str | None = key(
         None,
@@ -126,10 +113,7 @@ class DeviceReport:
         "merged frames that the TUN device refused. Their packets are written one by one, and "
         "none are merged for the next 10 s",
     )
-    refused_merge_error: int | None = key(
-        None,
-        "the last of them: an errno, positive",
-    )
+    refused_merge_error: int | None = key(None, "the last of them: an errno, positive")
     refused_merge_age_ms: int | None = key(None)
 
 
@@ -139,26 +123,18 @@ class PeerReport:
 
     public_key: str = key("", "begins a peer")
     endpoint: str | None = key(
-        None,
-        "where the peer's datagrams go; left out while that is not known",
+        None, "where the peer's datagrams go; left out while that is not known"
     )
     session: str = key(
         "none",
         "`none`; `live`: packets can be sent; `expired`: its keys only receive, or do nothing more",
     )
     session_age_ms: int | None = key(
-        None,
-        "age of the handshake that made the session, as initiator or responder",
+        None, "age of the handshake that made the session, as initiator or responder"
     )
-    received_age_ms: int | None = key(
-        None,
-        "age of the last authenticated message, of any type",
-    )
+    received_age_ms: int | None = key(None, "age of the last authenticated message, of any type")
     sent_age_ms: int | None = key(None)
-    rx_bytes: int = key(
-        0,
-        "as in `get`",
-    )
+    rx_bytes: int = key(0, "as in `get`")
     tx_bytes: int = key(0)
     staged: int = key(
         0,
@@ -181,10 +157,7 @@ class PeerReport:
     )
     send_error: int = key(0)
     send_error_age_ms: int | None = key(None)
-    last_handshake_time_sec: int = key(
-        0,
-        "as in `get`",
-    )
+    last_handshake_time_sec: int = key(0, "as in `get`")
     last_handshake_time_nsec: int = key(0)
     initiations: int = key(
         0,

@@ -50,8 +50,8 @@ def read(dialect: str, texts: list[Text]) -> Read:
     [(path, text)] = texts
     name = Path(path).stem
     if dialect == "networkmanager":
-        document, own, left = networkmanager.read(path, text)
-        return Read(document, own or name, [(path, one) for one in left])
+        document, own, told = networkmanager.read(path, text)
+        return Read(document, own or name, told)
     document, left = wg_quick.read(text, path)
     if dialect == "windows" and document.hooks:
         document, more = wg_quick.without_hooks(document, "a command for Windows")

@@ -4,13 +4,12 @@ and written from. It is text with its meaning known, as in a wg-quick file."""
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from wiresnake.conffile import values
+from wiresnake.conffile import values, wg
 from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 from wiresnake.model import Prefix
-from wiresnake.text import unsigned
 
 
 class LeftOut(NamedTuple):
@@ -63,8 +62,8 @@ class Document:
         return any(peer.default for peer in self.peers)
 
 
-def canonical(key: Key, value: str) -> str:
-    """A value as every dialect writes it. ConfigError says what is wrong and what to write."""
+def parsed(key: Key, value: str) -> Any:
+    """A value as it stands in a document. ConfigError says what is wrong and what to write."""
     for problem in values.problems(key, value):
         if problem.level == "error":
             raise ConfigError(f"{problem.reason}; {problem.remedy}")
@@ -79,14 +78,13 @@ def canonical(key: Key, value: str) -> str:
             number = values.port_number(port)
             return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
         case "port":
-            return str(values.port_number(value))
-        case "mark":
-            value = "0" if value.lower() == "off" else value
-            return str(int(value, 16 if value.startswith("0x") else 10))
-        case "seconds":
-            return str(0 if value.lower() == "off" else unsigned(value, 16))
+            return values.port_number(value)
+        case "mark" | "seconds":
+            return wg.plain(key, value)
         case "mtu":
-            return str(int(value, 16 if value.startswith("0x") else 10))
+            return int(value, 16 if value.startswith("0x") else 10)
+        case "switch":
+            return value.lower() == "true"
         case "table":
             return "" if value.lower() == "auto" else value
     return value
@@ -107,8 +105,3 @@ def merged(peers: Iterable[Peer]) -> tuple[Peer, ...]:
             peer.hooks or before.hooks,
         )
     return tuple(found.values())
-
-
-def is_server(text: str) -> bool:
-    """Whether wg-quick takes a word under DNS for a server, else for a search domain."""
-    return ":" in text or not text.strip("0123456789.")

@@ -1,10 +1,11 @@
 """Files of sections and `key=value`, as systemd and NetworkManager have them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wiresnake.conffile import labels
+from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
 
 
@@ -24,12 +25,18 @@ class Section:
     name: str = ""
     """From a comment."""
 
-    def all(self, key: str) -> list[Entry]:
-        return [entry for entry in self.entries if entry.key == key]
+    def entry(self, key: str) -> Entry:
+        """The one that counts; if there is none, an empty one at the header."""
+        found = [entry for entry in self.entries if entry.key == key]
+        return found[-1] if found else Entry(self.line, key, "")
 
     def last(self, key: str) -> str:
-        found = self.all(key)
-        return found[-1].value if found else ""
+        return self.entry(key).value
+
+    @property
+    def header(self) -> Entry:
+        """For what is said of the whole of it."""
+        return Entry(self.line, f"[{self.title}]", "")
 
 
 def read(text: str, name: str) -> list[Section]:
@@ -50,6 +57,14 @@ def read(text: str, name: str) -> list[Section]:
             what = "neither [Section] nor key=value, or before any section"
             raise ConfigError(f"{name}:{number}:{column}: {what}; correct or remove the line")
     return found
+
+
+def written(names: Mapping[str, Key], values: object, comma: str = ",") -> Iterator[str]:
+    """The lines of those keys, by what they are called here, whose attribute of `values` says
+    something; `comma` stands between the items of a list."""
+    for name, key in names.items():
+        if value := getattr(values, key.field):
+            yield f"{name}={comma.join(value) if isinstance(value, tuple) else value}"
 
 
 def _joined(text: str) -> Iterator[tuple[int, str]]:

@@ -11,14 +11,27 @@ from pathlib import PurePath
 
 from wiresnake.conffile import forwarding, labels, schema
 from wiresnake.conffile.dialects import ini
-from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, canonical, merged
+from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
+from wiresnake.conffile.dialects.reader import Reader, details
 from wiresnake.conffile.dialects.routes import MARK, Route, Rule, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
-from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
+from wiresnake.text import unsigned
 
 _OFF = frozenset(("", "off", "no", "false", "n", "f", "0"))
+_INTERFACE = {
+    "PrivateKey": schema.PRIVATE_KEY,
+    "ListenPort": schema.LISTEN_PORT,
+    "FirewallMark": schema.FWMARK,
+}
+_PEER = {
+    "PublicKey": schema.PUBLIC_KEY,
+    "PresharedKey": schema.PRESHARED_KEY,
+    "AllowedIPs": schema.ALLOWED_IPS,
+    "Endpoint": schema.ENDPOINT,
+    "PersistentKeepalive": schema.PERSISTENT_KEEPALIVE,
+}
 
 
 def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
@@ -46,27 +59,14 @@ def _netdev(document: Document, name: str) -> Iterator[str]:
     if document.mtu:
         yield f"MTUBytes={document.mtu}"
     yield from ("", "[WireGuard]")
-    if document.private_key:
-        yield f"PrivateKey={document.private_key}"
-    if document.listen_port:
-        yield f"ListenPort={document.listen_port}"
-    if mark := _mark(document):
-        yield f"FirewallMark={mark}"
+    yield from ini.written(_INTERFACE, replace(document, fwmark=_mark(document)))
     if document.table.lower() != "off":
         yield f"RouteTable={document.table or 'main'}"
     for peer in document.peers:
         yield from ("", "[WireGuardPeer]")
         if peer.name:
             yield labels.comment(peer.name)
-        yield f"PublicKey={peer.public_key}"
-        if peer.preshared_key:
-            yield f"PresharedKey={peer.preshared_key}"
-        if peer.allowed_ips:
-            yield f"AllowedIPs={','.join(peer.allowed_ips)}"
-        if peer.endpoint:
-            yield f"Endpoint={peer.endpoint}"
-        if peer.persistent_keepalive:
-            yield f"PersistentKeepalive={peer.persistent_keepalive}"
+        yield from ini.written(_PEER, peer)
         if peer.default and not document.table:
             yield f"RouteTable={_mark(document)}"
 
@@ -103,7 +103,8 @@ def read(
         raise ConfigError(f"{netdev[0]}:1:1: not Kind=wireguard; give the .netdev file of a tunnel")
     reader.judge_key()
     if network is None:
-        reader.refuse(1, "Address", "no .network file was given: it has addresses, DNS and routes")
+        why = "no .network file was given: it has addresses, DNS and routes"
+        reader.refuse(Entry(1, "Address", ""), why)
     else:
         reader.file = network[0]
         for section in ini.read(network[1], network[0]):
@@ -111,91 +112,52 @@ def read(
     return reader.finish(), reader.name, reader.left
 
 
+_SWITCHES = frozenset(
+    (
+        *("IPMasquerade", "DHCPServer", "IPv6SendRA", "DNSOverTLS", "DNSSEC", "IPv4ProxyARP"),
+        *("IPv6ProxyNDP", "DefaultRouteOnDevice", "VRF"),
+    )
+)
+"""Of [Network]: switched off they say nothing."""
 _DETAILS = {
-    "NetDev": {"Description": "a description", "MACAddress": "a tunnel has no MAC address"},
-    "Match": dict.fromkeys(
-        (
-            *("Host", "Virtualization", "KernelCommandLine", "KernelVersion", "Version"),
-            *("Credential", "Architecture", "Firmware", "Type", "Kind", "Driver", "Property"),
-        ),
+    "NetDev": details("Description", "a description")
+    | details("MACAddress", "a tunnel has no MAC address"),
+    "Match": details(
+        "Host Virtualization KernelCommandLine KernelVersion Version Credential Architecture"
+        " Firmware Type Kind Driver Property",
         "a condition; `wiresnake up` asks for none",
     ),
-    "Link": dict.fromkeys(
-        (
-            *("RequiredForOnline", "RequiredFamilyForOnline", "ActivationPolicy", "MACAddress"),
-            *("ARP", "Multicast", "AllMulticast", "Promiscuous", "Group"),
-        ),
-        "wg-quick has nothing like it",
+    "Link": details(
+        "RequiredForOnline RequiredFamilyForOnline ActivationPolicy MACAddress ARP Multicast"
+        " AllMulticast Promiscuous Group"
     ),
-    "Network": dict.fromkeys(
-        (
-            *("Description", "LLMNR", "MulticastDNS", "NTP", "DHCP", "LinkLocalAddressing"),
-            *("IPv6LinkLocalAddressGenerationMode", "IPv6StableSecretAddress", "IPv6AcceptRA"),
-            *("IPv6DuplicateAddressDetection", "IPv6PrivacyExtensions", "IPv4RouteLocalnet"),
-            *("ConfigureWithoutCarrier", "IgnoreCarrierLoss", "KeepConfiguration", "BindCarrier"),
-            *("LLDP", "EmitLLDP", "DNSSECNegativeTrustAnchors", "IPv6MTUBytes"),
-            *("IPv6RetransmissionTimeSec", "IPv4ReversePathFilter"),
-        ),
-        "wg-quick has nothing like it",
+    "Network": details(
+        "Description LLMNR MulticastDNS NTP DHCP LinkLocalAddressing ConfigureWithoutCarrier"
+        " IPv6LinkLocalAddressGenerationMode IPv6StableSecretAddress IPv6AcceptRA"
+        " IPv6DuplicateAddressDetection IPv6PrivacyExtensions IPv4RouteLocalnet"
+        " IgnoreCarrierLoss KeepConfiguration BindCarrier LLDP EmitLLDP IPv6MTUBytes"
+        " DNSSECNegativeTrustAnchors IPv6RetransmissionTimeSec IPv4ReversePathFilter"
     ),
-    "Address": dict.fromkeys(
-        (
-            *("Label", "Broadcast", "Scope", "PreferredLifetime", "DuplicateAddressDetection"),
-            *("ManageTemporaryAddress", "AutoJoin", "RouteMetric", "HomeAddress"),
-        ),
-        "wg-quick has nothing like it",
+    "Address": details(
+        "Label Broadcast Scope PreferredLifetime DuplicateAddressDetection AutoJoin RouteMetric"
+        " ManageTemporaryAddress HomeAddress"
     ),
-    "Route": {
-        "Gateway": "packets for a tunnel need no gateway",
-        **dict.fromkeys(
-            ("GatewayOnLink", "Scope", "Protocol", "IPv6Preference", "Description"),
-            "wg-quick has nothing like it",
-        ),
-    },
+    "Route": details("GatewayOnLink Scope Protocol IPv6Preference Description")
+    | details("Gateway", "packets for a tunnel need no gateway"),
 }
-"""Keys that are lost without changing what the tunnel does, and why. What is neither here nor read
-changes it, or may: nobody knows what a later systemd means by it."""
-_ABSENT = "wg-quick has nothing like it; write by hand what it is for, and remove the line"
 
 
 @dataclass
-class _Reader:
-    file: str
-    name: str = ""
+class _Reader(Reader):
     kind: bool = False
-    document: Document = field(default_factory=Document)
     peers: list[tuple[Peer, Section]] = field(default_factory=list)
     device: Section = field(default_factory=lambda: Section(1, "WireGuard"))
-    routes: list[Route] = field(default_factory=list)
     rules: list[Section] = field(default_factory=list)
     private: bool = False
     """The private key is there, or a command brings it."""
     domains: list[str] = field(default_factory=list)
     dns_default: bool | None = None
     masquerade: tuple[str, Entry] | None = None
-    left: list[tuple[str, LeftOut]] = field(default_factory=list)
-
-    def leave(self, line: int, key: str, why: str) -> None:
-        """A detail."""
-        self.left.append((self.file, LeftOut(line, key, why)))
-
-    def refuse(self, line: int, key: str, why: str) -> None:
-        """Without it the tunnel would do something else."""
-        self.left.append((self.file, LeftOut(line, key, why, changes=True)))
-
-    def _other(self, section: Section, entry: Entry) -> None:
-        """A key that is not read."""
-        why = _DETAILS.get(section.title, {}).get(entry.key)
-        if why is None:
-            self.refuse(entry.line, entry.key, _ABSENT)
-        else:
-            self.leave(entry.line, entry.key, why)
-
-    def _canonical(self, key: Key, line: int, value: str) -> str:
-        try:
-            return canonical(key, value)
-        except ConfigError as error:
-            raise ConfigError(f"{self.file}:{line}:1: {error}") from None
 
     def netdev(self, section: Section) -> None:
         match section.title:
@@ -207,52 +169,42 @@ class _Reader:
                 self._peer(section)
             case "Match":
                 for entry in section.entries:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS[section.title])
             case _:
-                self.refuse(section.line, f"[{section.title}]", "no section of a WireGuard device")
+                self.refuse(section.header, "no section of a WireGuard device")
 
     def _net_dev(self, section: Section) -> None:
         for entry in section.entries:
-            line, key, value = entry
-            match key:
+            match entry.key:
                 case "Name":
-                    self.name = value
+                    self.name = entry.value
                 case "Kind":
-                    self.kind = value == "wireguard"
+                    self.kind = entry.value == "wireguard"
                 case "MTUBytes":
-                    self._mtu(line, value)
+                    self.document = self.changed(self.document, schema.MTU, entry)
                 case _:
-                    self._other(section, entry)
-
-    def _mtu(self, line: int, value: str) -> None:
-        self.document = replace(self.document, mtu=int(self._canonical(schema.MTU, line, value)))
+                    self.other(entry, _DETAILS.get(section.title, {}))
 
     def _wire_guard(self, section: Section) -> None:
         self.device = section
         file = section.last("PrivateKeyFile")
         if file:  # It wins over PrivateKey.
-            self._hook(f"wiresnake set %i private-key {shlex.quote(file)}")
+            self.hook(f"wiresnake set %i private-key {shlex.quote(file)}")
         self.private |= bool(file or section.last("PrivateKey"))
         for entry in section.entries:
-            line, key, value = entry
-            match key:
+            match entry.key:
                 case "PrivateKey" if file or self._credential(entry):
                     pass
-                case "PrivateKey":
-                    key_text = self._canonical(schema.PRIVATE_KEY, line, value)
-                    self.document = replace(self.document, private_key=key_text)
-                case "ListenPort" if value == "auto":
-                    self.leave(line, key, "derived from the name by networkd; here it is random")
-                case "ListenPort":
-                    port = int(self._canonical(schema.LISTEN_PORT, line, value))
-                    self.document = replace(self.document, listen_port=port)
-                case "FirewallMark" | "FwMark":
-                    mark = int(self._canonical(schema.FWMARK, line, value))
-                    self.document = replace(self.document, fwmark=mark)
+                case "ListenPort" if entry.value == "auto":
+                    self.leave(entry, "derived from the name by networkd; here it is random")
                 case "PrivateKeyFile" | "RouteTable" | "RouteMetric":
                     pass
+                case "FwMark":
+                    self.document = self.changed(self.document, schema.FWMARK, entry)
+                case name if name in _INTERFACE:
+                    self.document = self.changed(self.document, _INTERFACE[name], entry)
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
 
     def _credential(self, entry: Entry) -> bool:
         """Whether the value is the name of a systemd credential, which only networkd is given."""
@@ -262,7 +214,7 @@ class _Reader:
             "a credential, which systemd hands to networkd alone; write the value itself into the"
             " file: `systemd-creds decrypt /etc/credstore.encrypted/NAME -` shows it"
         )
-        self.refuse(entry.line, entry.key, why)
+        self.refuse(entry, why)
         return True
 
     def judge_key(self) -> None:
@@ -272,45 +224,34 @@ class _Reader:
                 "there is none: networkd takes it from the credential network.wireguard.private."
                 f"{PurePath(self.file).stem}; write PrivateKey=, or PrivateKeyFile="
             )
-            self.refuse(self.device.line, "PrivateKey", why)
-
-    def _hook(self, command: str, key: str = "PostUp") -> None:
-        hooks = (*self.document.hooks, (key, command))
-        self.document = replace(self.document, hooks=hooks)
+            self.refuse(self.device.entry("PrivateKey"), why)
 
     def _peer(self, section: Section) -> None:
         peer = Peer("", section.name)
-        allowed: list[str] = []
         psk_file = section.last("PresharedKeyFile")
         lost = False
         for entry in section.entries:
-            line, key, value = entry
-            match key:
+            match entry.key:
                 case "PublicKey" if self._credential(entry):
                     lost = True
-                case "PublicKey":
-                    peer = replace(peer, public_key=self._canonical(schema.PUBLIC_KEY, line, value))
                 case "PresharedKey" if psk_file or self._credential(entry):
                     pass
-                case "PresharedKey":
-                    psk = self._canonical(schema.PRESHARED_KEY, line, value)
-                    peer = replace(peer, preshared_key=psk)
-                case "AllowedIPs" if not value:
-                    allowed.clear()  # With systemd an empty value starts a list again.
-                case "AllowedIPs":
-                    parts = (part.strip() for part in value.split(","))
-                    allowed += [self._canonical(schema.ALLOWED_IPS, line, part) for part in parts]
                 case "Endpoint" if self._credential(entry):
                     pass
-                case "Endpoint":
-                    peer = replace(peer, endpoint=self._canonical(schema.ENDPOINT, line, value))
-                case "PersistentKeepalive":
-                    seconds = int(self._canonical(schema.PERSISTENT_KEEPALIVE, line, value))
-                    peer = replace(peer, persistent_keepalive=seconds)
+                case "AllowedIPs" if (
+                    not entry.value
+                ):  # With systemd an empty value starts a list again.
+                    peer = replace(peer, allowed_ips=())
+                case "AllowedIPs":
+                    parts = (part.strip() for part in entry.value.split(","))
+                    more = [self.value(schema.ALLOWED_IPS, entry, part) for part in parts]
+                    peer = replace(peer, allowed_ips=(*peer.allowed_ips, *more))
                 case "PresharedKeyFile" | "RouteTable" | "RouteMetric":
                     pass
+                case name if name in _PEER:
+                    peer = self.changed(peer, _PEER[name], entry)
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
         if lost:
             return
         if not peer.public_key:
@@ -318,8 +259,8 @@ class _Reader:
             raise ConfigError(f"{self.file}:{section.line}:1: {what}")
         if psk_file:
             command = f"wiresnake set %i peer {peer.public_key} preshared-key"
-            self._hook(f"{command} {shlex.quote(psk_file)}")
-        self.peers.append((replace(peer, allowed_ips=tuple(allowed)), section))
+            self.hook(f"{command} {shlex.quote(psk_file)}")
+        self.peers.append((peer, section))
 
     def _peer_routes(self) -> bool:
         """Whether any are made for AllowedIPs, or would be."""
@@ -329,10 +270,7 @@ class _Reader:
             tables.append(self._table(section) if section.last("RouteTable") else of_all)
             metric = self._metric(section) if section.last("RouteMetric") else metric_of_all
             if tables[-1]:
-                self.routes += [
-                    Route(prefix, tables[-1], _metric(prefix, metric))
-                    for prefix in peer.allowed_ips
-                ]
+                self.routes += [Route(prefix, tables[-1], metric) for prefix in peer.allowed_ips]
         return any(tables)
 
     def _table(self, section: Section, key: str = "RouteTable") -> str:
@@ -342,36 +280,34 @@ class _Reader:
             return ""
         if value in ("main", "local", "default"):
             return value
-        if value.isascii() and value.isdecimal() and not int(value) >> 32:
-            return "main" if value == "254" else value
-        line = section.all(key)[-1].line
-        why = "neither a table's number nor main; write its number, which networkd.conf has"
-        self.refuse(line, key, why)
-        return ""
+        try:
+            unsigned(value, 32)
+        except ValueError:
+            why = "neither a table's number nor main; write its number, which networkd.conf has"
+            self.refuse(section.entry(key), why)
+            return ""
+        return "main" if value == "254" else value
 
     def _metric(self, section: Section, key: str = "RouteMetric") -> int:
-        value = section.last(key)
-        if not value:
-            return 0
-        if not (value.isascii() and value.isdecimal()) or int(value) >> 32:
-            line = section.all(key)[-1].line
-            raise ConfigError(f"{self.file}:{line}:1: {key} is not a number; write one")
-        return int(value)
+        line, _, value = section.entry(key)
+        try:
+            return unsigned(value or "0", 32)
+        except ValueError:
+            what = f"{key} is not a number; write one"
+            raise ConfigError(f"{self.file}:{line}:1: {what}") from None
 
     def network(self, section: Section) -> None:
         if section.title == "RoutingPolicyRule":
             self.rules.append(section)
             return
         for entry in section.entries:
-            line, key, value = entry
+            _, key, value = entry
             match section.title, key:
                 case (("Network" | "Address"), "Address"):
-                    address = self._canonical(schema.ADDRESS, line, value)
-                    addresses = (*self.document.addresses, address)
-                    self.document = replace(self.document, addresses=addresses)
+                    self.add(schema.ADDRESS, self.value(schema.ADDRESS, entry))
                 case "Network", "DNS":
                     for server in value.split():
-                        self._dns(line, server)
+                        self.add_server(entry, server)
                 case "Network", "Domains":
                     self.domains += value.split()
                 case "Network", "DNSDefaultRoute":
@@ -380,61 +316,35 @@ class _Reader:
                     self.masquerade = value.lower(), entry
                 case "Network", ("IPForward" | "IPv4Forwarding" | "IPv6Forwarding"):
                     self._forward(key, value.lower())
-                case "Network", (
-                    "IPMasquerade"
-                    | "DHCPServer"
-                    | "IPv6SendRA"
-                    | "DNSOverTLS"
-                    | "DNSSEC"
-                    | "IPv4ProxyARP"
-                    | "IPv6ProxyNDP"
-                    | "DefaultRouteOnDevice"
-                    | "VRF"
-                ) if value.lower() in _OFF:
+                case "Network", name if name in _SWITCHES and value.lower() in _OFF:
                     pass
                 case "Network", "DefaultRouteOnDevice":
                     self.routes.append(Route("0.0.0.0/0"))
                 case "Network", "Gateway":
                     self.routes.append(Route("::/0" if ":" in value else "0.0.0.0/0"))
                 case "Link", "MTUBytes":
-                    self._mtu(line, value)
+                    self.document = self.changed(self.document, schema.MTU, entry)
                 case "Match", "Name":
                     if not any(fnmatchcase(self.name, word) for word in value.split()):
                         why = f"the .netdev file's is {self.name}: give the .network file of that"
-                        self.refuse(line, key, why)
+                        self.refuse(entry, why)
                 case "Route", ("Destination" | "Table" | "Metric" | "PreferredSource" | "Type"):
                     pass
                 case _:
-                    self._other(section, entry)
+                    self.other(entry, _DETAILS.get(section.title, {}))
         if section.title == "Route":
             self._route(section)
 
-    def _dns(self, line: int, server: str) -> None:
-        bare, name, _ = server.partition("#")
-        try:
-            ipaddress.ip_address(bare)
-        except ValueError:
-            why = "wg-quick knows servers by their bare address only; write that"
-            self.refuse(line, "DNS", why)
-            return
-        if name:
-            self.leave(line, "DNS", "the server's name, for DNS over TLS; its address was taken")
-        self.document = replace(self.document, dns=(*self.document.dns, bare))
-
     def _forward(self, key: str, value: str) -> None:
         """Networkd switches it on, and leaves it."""
-        if key == "IPForward":
-            four, six = (value not in _OFF and value != other for other in ("ipv6", "ipv4"))
-        else:
-            four, six = (
-                key == name and value not in _OFF for name in ("IPv4Forwarding", "IPv6Forwarding")
-            )
-        if four and key == "IPForward":
-            self._hook("sysctl -q -w net.ipv4.ip_forward=1")
-        elif four:
-            self._hook("sysctl -q -w net/ipv4/conf/%i/forwarding=1")
-        if six:
-            self._hook("sysctl -q -w net.ipv6.conf.all.forwarding=1")
+        if value in _OFF:
+            return
+        if key == "IPForward" and value != "ipv6":
+            self.hook("sysctl -q -w net.ipv4.ip_forward=1")
+        if key == "IPv4Forwarding":
+            self.hook("sysctl -q -w net/ipv4/conf/%i/forwarding=1")
+        if key == "IPv6Forwarding" or (key == "IPForward" and value != "ipv4"):
+            self.hook("sysctl -q -w net.ipv6.conf.all.forwarding=1")
 
     def _route(self, section: Section) -> None:
         destination = section.last("Destination") or (
@@ -448,12 +358,11 @@ class _Reader:
             network = ""
         if not network or section.last("Type") not in ("", "unicast"):
             why = "no route that leads into the tunnel; PostUp = ip route add ... makes others"
-            self.refuse(section.line, "[Route]", why)
+            self.refuse(section.header, why)
             return
         table = self._table(section, "Table") if section.last("Table") else "main"
         if table:
-            metric = _metric(network, self._metric(section, "Metric"))
-            self.routes.append(Route(network, table, metric, source))
+            self.routes.append(Route(network, table, self._metric(section, "Metric"), source))
 
     def finish(self) -> Document:
         self._split_dns()
@@ -499,14 +408,15 @@ class _Reader:
         """In the words of `ip rule`, for each IP version; nothing if there is a word too many."""
         words: dict[str, str] = {}
         versions: tuple[int, ...] = (4,)
-        for line, key, value in section.entries:
+        for entry in section.entries:
+            _, key, value = entry
             form = _RULE.get(key)
             if key == "Family":
                 versions = {"ipv6": (6,), "both": (4, 6)}.get(value, (4,))
             elif key == "InvertRule":
                 words["not"] = "" if value.lower() in _OFF else "not "
             elif form is None or not re.fullmatch(form[1], value):
-                self.refuse(line, key, "PostUp = ip rule add ... with a PostDown makes such a rule")
+                self.refuse(entry, "PostUp = ip rule add ... with a PostDown makes such a rule")
                 return
             elif value:
                 if form[1] in (_MARK, _NUMBER) and "/" not in value:
@@ -530,27 +440,22 @@ class _Reader:
         try:
             made = forwarding.nat(self.name, addresses) if addresses else []
         except ConfigError as error:
-            self.refuse(entry.line, entry.key, str(error))
+            self.refuse(entry, str(error))
             return
         for line in made:
             key, equals, command = line.partition(" = ")
             if equals and not key.startswith("#"):
-                self._hook(command, key)
+                self.hook(command, key)
 
     def _split_dns(self) -> None:
-        """wg-quick sends all names to the servers; what sends only some is resolved's."""
         document = self.document
         only = [one for one in self.domains if one.startswith("~") and one != "~."]
         whole = "~." in self.domains or self.dns_default
         plain = tuple(one for one in self.domains if not one.startswith("~"))
         if not document.dns or whole or (not only and self.dns_default is None):
             self.document = replace(document, search=(*document.search, *plain))
-            return
-        self.document = replace(document, dns=())
-        self._hook(f"resolvectl dns %i {' '.join(document.dns)}")
-        if self.domains:
-            self._hook(f"resolvectl domain %i {' '.join(map(shlex.quote, self.domains))}")
-        self._hook("resolvectl default-route %i false")
+        else:
+            self.ask_for_some(self.domains, only=True)
 
 
 _NET = r"[0-9a-fA-F.:]+(/[0-9]+)?"
@@ -577,8 +482,3 @@ def _shape(rule: Rule) -> tuple[str, ...]:
     """Its words without the priority, in pairs."""
     words = re.sub(r" ?priority [0-9]+", "", rule.text)
     return tuple(re.findall(r"(?:not )?\w+ \S+", words))
-
-
-def _metric(network: str, metric: int) -> int:
-    """0 for what the kernel would choose itself."""
-    return 0 if ":" in network and metric == 1024 else metric

@@ -8,43 +8,46 @@ from dataclasses import dataclass, field, replace
 
 from wiresnake.conffile import labels, schema
 from wiresnake.conffile.dialects import ini
-from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, canonical, merged
+from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, merged
 from wiresnake.conffile.dialects.ini import Entry, Section
+from wiresnake.conffile.dialects.reader import Reader, details
 from wiresnake.conffile.dialects.routes import Route, with_routes
 from wiresnake.conffile.dialects.wg_quick import without_hooks
-from wiresnake.conffile.schema import Key
 from wiresnake.errors import ConfigError
+from wiresnake.text import unsigned
 
-_PEER = "wireguard-peer."
+_PEER_TITLE = "wireguard-peer."
+_INTERFACE = {
+    "private-key": schema.PRIVATE_KEY,
+    "listen-port": schema.LISTEN_PORT,
+    "fwmark": schema.FWMARK,
+    "mtu": schema.MTU,
+}
+_PEER = {
+    "endpoint": schema.ENDPOINT,
+    "persistent-keepalive": schema.PERSISTENT_KEEPALIVE,
+    "preshared-key": schema.PRESHARED_KEY,
+}
 _OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp", "zone"))
 """Of [connection]: what is read, or is NetworkManager's own affair."""
-_DETAILS = {
-    "connection": frozenset(
-        (
-            *("permissions", "autoconnect-priority", "autoconnect-retries", "autoconnect-slaves"),
-            *("autoconnect-ports", "read-only", "stable-id", "llmnr", "mdns", "lldp", "metered"),
-            *("gateway-ping-timeout", "ip-ping-timeout", "wait-activation-delay", "auth-retries"),
-            *("wait-device-timeout", "mud-url", "multi-connect", "down-on-poweroff"),
-        )
-    ),
-    "ip": frozenset(
-        (
-            *("dns-options", "ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode"),
-            *("dad-timeout", "required-timeout", "ip6-privacy", "token", "auto-route-ext-gw"),
-            *("temp-valid-lifetime", "temp-preferred-lifetime", "link-local"),
-        )
-    ),
-}
-"""Keys that are lost without changing what the tunnel does; those of automatic addresses say
-nothing of a tunnel at all. What is neither here nor read changes it, or may."""
+_DETAILS = details(
+    "permissions autoconnect-priority autoconnect-retries autoconnect-slaves autoconnect-ports"
+    " read-only stable-id llmnr mdns lldp metered gateway-ping-timeout ip-ping-timeout auth-retries"
+    " wait-activation-delay wait-device-timeout mud-url multi-connect down-on-poweroff"
+)
+_DETAILS_OF_IP = details(
+    "dns-options dad-timeout link-local required-timeout token auto-route-ext-gw"
+    " temp-valid-lifetime temp-preferred-lifetime"
+)
+"""Those of automatic addresses say nothing of a tunnel at all."""
 _AUTOMATIC = ("dhcp-", "ra-")
 """What begins so is of automatic addresses, whatever NetworkManager will add to it."""
 _SILENT = frozenset(
     ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
 )
+"""Details that are not worth a word: every file has some."""
 _SECTIONS = frozenset(("proxy", "user", "match", "hostname", "802-1x"))
 """With nothing of the tunnel's."""
-_ABSENT = "wg-quick has nothing like it; write by hand what it is for, and remove the line"
 
 
 def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
@@ -70,28 +73,18 @@ def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]
 def _lines(document: Document, name: str) -> Iterator[str]:
     yield from ("[connection]", f"id={name}", "type=wireguard", f"interface-name={name}")
     yield from ("autoconnect=false", "", "[wireguard]")
-    if document.private_key:
-        yield f"private-key={document.private_key}"
-    if document.listen_port:
-        yield f"listen-port={document.listen_port}"
-    if document.fwmark:
-        yield f"fwmark={document.fwmark}"
-    if document.mtu:
-        yield f"mtu={document.mtu}"
+    yield from ini.written(_INTERFACE, document)
     if document.table.lower() == "off":
         yield "peer-routes=false"
     if document.table and document.default:
         yield from ("ip4-auto-default-route=0", "ip6-auto-default-route=0")
     for peer in document.peers:
-        yield from ("", f"[{_PEER}{peer.public_key}]")
+        yield from ("", f"[{_PEER_TITLE}{peer.public_key}]")
         if peer.name:
             yield labels.comment(peer.name)
-        if peer.endpoint:
-            yield f"endpoint={peer.endpoint}"
+        yield from ini.written(_PEER, peer)
         if peer.preshared_key:
-            yield from (f"preshared-key={peer.preshared_key}", "preshared-key-flags=0")
-        if peer.persistent_keepalive:
-            yield f"persistent-keepalive={peer.persistent_keepalive}"
+            yield "preshared-key-flags=0"
         if peer.allowed_ips:
             yield f"allowed-ips={';'.join(peer.allowed_ips)};"
     for version in (4, 6):
@@ -126,7 +119,7 @@ def _version(address: str) -> int:
         raise ConfigError(f"DNS '{address}' is not an IP address") from None
 
 
-def read(name: str, text: str) -> tuple[Document, str, list[LeftOut]]:
+def read(name: str, text: str) -> tuple[Document, str, list[tuple[str, LeftOut]]]:
     """What the file says, the interface's name, and what was left out; ConfigError with
     `name`:line:column."""
     reader = _Reader(name)
@@ -151,14 +144,10 @@ class _Family:
 
 
 @dataclass
-class _Reader:
-    file: str
-    name: str = ""
+class _Reader(Reader):
     wireguard: bool = False
-    document: Document = field(default_factory=Document)
     peers: list[Peer] = field(default_factory=list)
     families: dict[int, _Family] = field(default_factory=lambda: {4: _Family(), 6: _Family()})
-    routes: list[Route] = field(default_factory=list)
     peer_routes: bool = True
     exclusive: bool = False
     """The servers are to be asked for all names."""
@@ -166,36 +155,20 @@ class _Reader:
     """The first line with servers."""
     mtu: Entry | None = None
     """IPv6's own."""
-    left: list[LeftOut] = field(default_factory=list)
-
-    def leave(self, entry: Entry, why: str = "wg-quick has nothing like it") -> None:
-        """A detail."""
-        self.left.append(LeftOut(entry.line, entry.key, why))
-
-    def refuse(self, entry: Entry, why: str = _ABSENT) -> None:
-        """Without it the tunnel would do something else."""
-        self.left.append(LeftOut(entry.line, entry.key, why, changes=True))
-
-    def _canonical(self, key: Key, entry: Entry, value: str) -> str:
-        try:
-            return canonical(key, value)
-        except ConfigError as error:
-            raise ConfigError(f"{self.file}:{entry.line}:1: {error}") from None
 
     def feed(self, section: Section) -> None:
         if section.title == "connection":
             self._connection(section)
         elif section.title == "wireguard":
             self._wireguard(section)
-        elif section.title.startswith(_PEER):
+        elif section.title.startswith(_PEER_TITLE):
             self._peer(section)
         elif section.title in ("ipv4", "ipv6"):
             for entry in section.entries:
                 self._ip(entry, int(section.title[-1]))
         elif section.entries:
-            why = "no section of a WireGuard connection"
-            changes = section.title not in _SECTIONS
-            self.left.append(LeftOut(section.line, f"[{section.title}]", why, changes))
+            say = self.leave if section.title in _SECTIONS else self.refuse
+            say(section.header, "no section of a WireGuard connection")
 
     def _connection(self, section: Section) -> None:
         self.wireguard = section.last("type") == "wireguard"
@@ -204,109 +177,83 @@ class _Reader:
             if entry.key == "autoconnect":
                 if entry.value != "false":
                     self.leave(entry, "systemctl enable wiresnake@NAME starts it at boot")
-            elif entry.key in _DETAILS["connection"]:
-                self.leave(entry)
             elif entry.key not in _OWN:
-                self.refuse(entry)
+                self.other(entry, _DETAILS)
         if zone := section.last("zone"):
             # NetworkManager asks for the zone only where firewalld runs.
             command = "! firewall-cmd -q --state || firewall-cmd -q --zone={} --{}-interface=%i"
             zone = shlex.quote(zone)
-            self._hook("PostUp", command.format(zone, "change"))
-            self._hook("PostDown", command.format(zone, "remove"))
-
-    def _hook(self, key: str, command: str) -> None:
-        self.document = replace(self.document, hooks=(*self.document.hooks, (key, command)))
+            self.hook(command.format(zone, "change"))
+            self.hook(command.format(zone, "remove"), schema.POST_DOWN.name)
 
     def _wireguard(self, section: Section) -> None:
         if not section.last("private-key"):
-            header = Entry(section.line, "private-key", "")
-            self.refuse(header, "the private key is kept outside of the file; write it in")
+            why = "the private key is kept outside of the file; write it in"
+            self.refuse(section.entry("private-key"), why)
         for entry in section.entries:
-            value = entry.value
             match entry.key:
-                case "private-key":
-                    key = self._canonical(schema.PRIVATE_KEY, entry, value)
-                    self.document = replace(self.document, private_key=key)
-                case "listen-port":
-                    port = int(self._canonical(schema.LISTEN_PORT, entry, value))
-                    self.document = replace(self.document, listen_port=port)
-                case "fwmark":
-                    mark = int(self._canonical(schema.FWMARK, entry, value))
-                    self.document = replace(self.document, fwmark=mark)
-                case "mtu":
-                    mtu = int(self._canonical(schema.MTU, entry, value))
-                    self.document = replace(self.document, mtu=mtu)
+                case name if name in _INTERFACE:
+                    self.document = self.changed(self.document, _INTERFACE[name], entry)
                 case "peer-routes":
-                    self.peer_routes = not _false(value)
+                    self.peer_routes = not _false(entry.value)
                 case "private-key-flags":
                     pass
                 case "ip4-auto-default-route" | "ip6-auto-default-route":
-                    wanted = {"0": False, "false": False, "1": True, "true": True}.get(value)
+                    wanted = {"0": False, "false": False, "1": True, "true": True}.get(entry.value)
                     self.families[int(entry.key[2])].auto_default = wanted
                 case _:
                     self.refuse(entry)
 
     def _peer(self, section: Section) -> None:
-        header = Entry(section.line, section.title, "")
-        public = self._canonical(schema.PUBLIC_KEY, header, section.title.removeprefix(_PEER))
-        peer = Peer(public, section.name)
+        public = section.title.removeprefix(_PEER_TITLE)
+        peer = Peer(self.value(schema.PUBLIC_KEY, section.header, public), section.name)
         for entry in section.entries:
-            value = entry.value
             match entry.key:
-                case "endpoint":
-                    peer = replace(peer, endpoint=self._canonical(schema.ENDPOINT, entry, value))
-                case "preshared-key":
-                    psk = self._canonical(schema.PRESHARED_KEY, entry, value)
-                    peer = replace(peer, preshared_key=psk)
+                case name if name in _PEER:
+                    peer = self.changed(peer, _PEER[name], entry)
                 case "preshared-key-flags":
                     # 4 is: none is needed.
-                    if value not in ("0", "4") and not section.last("preshared-key"):
+                    if entry.value not in ("0", "4") and not section.last("preshared-key"):
                         why = "the preshared key is kept outside of the file; write it in"
                         self.refuse(entry, why)
-                case "persistent-keepalive":
-                    seconds = int(self._canonical(schema.PERSISTENT_KEEPALIVE, entry, value))
-                    peer = replace(peer, persistent_keepalive=seconds)
                 case "allowed-ips":
-                    found = [
-                        self._canonical(schema.ALLOWED_IPS, entry, one) for one in _list(value)
-                    ]
+                    networks = _list(entry.value)
+                    found = [self.value(schema.ALLOWED_IPS, entry, one) for one in networks]
                     peer = replace(peer, allowed_ips=tuple(found))
                 case _:
                     self.refuse(entry)
         self.peers.append(peer)
 
     def _ip(self, entry: Entry, version: int) -> None:
-        key, value, document = entry.key, entry.value, self.document
+        _, key, value = entry
         family = self.families[version]
         if _numbered(key, "address"):
             text, comma, _ = value.partition(",")
             if comma:
                 family.gateways.append(entry)
-            address = self._canonical(schema.ADDRESS, entry, text.strip())
-            self.document = replace(document, addresses=(*document.addresses, address))
+            self.add(schema.ADDRESS, self.value(schema.ADDRESS, entry, text.strip()))
         elif _numbered(key, "route"):
             self._route(entry, family)
         elif key == "gateway":
             family.gateways.append(entry)
         elif key == "dns":
             self.asked = self.asked or entry
-            servers = (*document.dns, *(one for one in map(self._server, _twice(entry)) if one))
-            self.document = replace(document, dns=servers)
+            for server in _list(value):
+                self.add_server(entry, server)
         elif key == "dns-search":
             family.domains += _list(value)
         elif key == "dns-priority":
             self.exclusive |= value.startswith("-")
         elif key == "route-table":
             if value.isascii() and value.isdecimal():
-                table = self._canonical(schema.TABLE, entry, value)
+                table = self.value(schema.TABLE, entry)
                 family.table = "main" if table in ("0", "254") else table
             else:
                 self.refuse(entry, "no table's number; write one")
         elif key == "route-metric":
-            if value.isascii() and value.isdecimal() and int(value) < 1 << 32:
-                family.metric = 0 if version == 6 and value == "1024" else int(value)
-            elif value != "-1":
+            try:
+                family.metric = family.metric if value == "-1" else unsigned(value, 32)
+            except ValueError:
                 self.refuse(entry, "no number; write one")
         elif key == "never-default":
             family.never_default = not _false(value)
@@ -314,11 +261,10 @@ class _Reader:
             self._method(entry, family, version)
         elif key == "mtu" and version == 6:
             self.mtu = entry
-        elif key in _DETAILS["ip"] or key.startswith(_AUTOMATIC):
-            if key not in _SILENT:
-                self.leave(entry)
-        else:
-            self.refuse(entry)
+        elif key.startswith(_AUTOMATIC):
+            self.leave(entry)
+        elif key not in _SILENT:
+            self.other(entry, _DETAILS_OF_IP)
 
     def _method(self, entry: Entry, family: _Family, version: int) -> None:
         if entry.value in ("shared", "link-local") and (entry.value, version) != ("link-local", 6):
@@ -339,20 +285,7 @@ class _Reader:
         if not route or (metric and not (metric.isascii() and metric.isdecimal())):
             self.refuse(entry, "no route to a network; write network,gateway,metric")
             return
-        number = int(metric or family.metric)
-        self.routes.append(Route(route, "", 0 if ":" in route and number == 1024 else number))
-
-    def _server(self, given: tuple[Entry, str]) -> str:
-        entry, text = given
-        bare, name, _ = text.partition("#")
-        try:
-            ipaddress.ip_address(bare)
-        except ValueError:
-            self.refuse(entry, "wg-quick knows servers by their bare address only; write that")
-            return ""
-        if name:
-            self.leave(entry, "the server's name, for DNS over TLS; its address was taken")
-        return bare
+        self.routes.append(Route(route, metric=int(metric or family.metric)))
 
     def finish(self) -> Document:
         document = self.document = replace(self.document, peers=merged(self.peers))
@@ -387,7 +320,6 @@ class _Reader:
         return with_routes(self.document, routes, automatic=automatic, off=not self.peer_routes)
 
     def _split_dns(self, automatic: Collection[int]) -> None:
-        """wg-quick sends all names to the servers; what sends only some is resolved's."""
         document = self.document
         domains = list(
             dict.fromkeys(one for each in self.families.values() for one in each.domains)
@@ -401,19 +333,11 @@ class _Reader:
                 why = "beside other servers; the servers were taken, and alone are asked here"
                 self.leave(self.asked, why)
             return
-        self.document = replace(document, dns=())
-        self._hook("PostUp", f"resolvectl dns %i {' '.join(document.dns)}")
-        self._hook("PostUp", f"resolvectl domain %i {' '.join(map(shlex.quote, domains))}")
-        if not automatic:
-            self._hook("PostUp", "resolvectl default-route %i false")
+        self.ask_for_some(domains, only=not automatic)
 
 
 def _list(value: str) -> list[str]:
     return [part.strip() for part in value.replace(",", ";").split(";") if part.strip()]
-
-
-def _twice(entry: Entry) -> list[tuple[Entry, str]]:
-    return [(entry, one) for one in _list(entry.value)]
 
 
 def _numbered(key: str, word: str) -> bool:

@@ -18,7 +18,7 @@ class Route(NamedTuple):
     network: str
     table: str = "main"
     metric: int = 0
-    """0 is the kernel's own choice."""
+    """0 is the kernel's own choice, for IPv6 1024."""
     source: str = ""
 
     @property
@@ -44,7 +44,9 @@ def with_routes(
     """The document with these routes. `automatic` has the IP versions whose default routes take
     wg-quick's way, by a mark and two rules, each with the table that goes before the tunnel;
     `off`: none are made for AllowedIPs."""
-    wanted = dict.fromkeys(routes)
+    wanted = dict.fromkeys(
+        one._replace(metric=0) if (one.version, one.metric) == (6, 1024) else one for one in routes
+    )
     tables = dict.fromkeys(route.table for route in wanted)
     choices = ["off"] if off and not wanted else ["", *tables, "off"]
     plain = {version for version, table in automatic.items() if table == "main"}

@@ -2,20 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from typing import Any
 
 from wiresnake.conffile import labels, lines, schema
-from wiresnake.conffile.dialects.document import (
-    Document,
-    LeftOut,
-    Peer,
-    canonical,
-    is_server,
-    merged,
-)
+from wiresnake.conffile.dialects.document import Document, LeftOut, Peer, merged, parsed
 from wiresnake.conffile.lines import Line, squeeze
 from wiresnake.conffile.relations import items
 from wiresnake.conffile.schema import FOREIGN, Key
+from wiresnake.conffile.values import is_server
 from wiresnake.conffile.write import written
 from wiresnake.errors import ConfigError
 
@@ -72,24 +67,20 @@ class _Reader:
             if squeeze(line.value):  # Generators of files write empty ones; nothing is run.
                 self._change(key, hooks=(*self._target(key).hooks, (key.name, line.value)))
         else:
-            found = [(item, canonical(key, item)) for item, _ in items(line) if item]
+            found = [parsed(key, item) for item, _ in items(line) if item]
             if found or not key.quick or key.kind == "switch":
-                self._take(key, [value for _, value in found])
+                self._take(key, found)
 
-    def _take(self, key: Key, found: list[str]) -> None:
+    def _take(self, key: Key, found: list[Any]) -> None:
         if not found:
             raise ConfigError("the value is missing; give it one or remove the line")
-        value: object = found[0]
+        value = found[0]
         match key.kind:
             case "networks" | "addresses":
                 value = (*getattr(self._target(key), key.field), *found)
-            case "port" | "mark" | "seconds" | "mtu":
-                value = int(found[0])
-            case "switch":
-                value = found[0].lower() == "true"
             case "dns":
                 value = (*self.document.dns, *filter(is_server, found))
-                search = (word for word in found if not is_server(word))
+                search = filterfalse(is_server, found)
                 self._change(key, search=(*self.document.search, *search))
         self._change(key, **{key.field: value})
 
