@@ -16,7 +16,7 @@ from wiresnake.linux import programs, rtnetlink
 from wiresnake.linux.netlink import number
 from wiresnake.model import Dns
 from wiresnake.network import dns, firewall, journal, observe
-from wiresnake.network.journal import State
+from wiresnake.network.journal import JournalEntry
 from wiresnake.network.model import Guard, Network, Policy, Route, Rule
 from wiresnake.network.steps import BLOCK_METRIC
 
@@ -48,11 +48,11 @@ def test_a_folder_that_cannot_be_made_has_a_second(
     monkeypatch.setattr(journal, "DIRECTORY", folder.parent / "file" / "wiresnake")
     warned: list[str] = []
     with journal.lock("wg0", warned.append):
-        journal.write("wg0", State(7, NETWORK))
+        journal.write("wg0", JournalEntry(7, NETWORK))
         assert [path.name for path in sorted(journal.SECOND.iterdir())] == ["wg0.json", "wg0.lock"]
     assert journal.SECOND.stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(journal, "DIRECTORY", folder)
-    assert journal.read("wg0") == State(7, NETWORK)
+    assert journal.read("wg0") == JournalEntry(7, NETWORK)
     with journal.lock("wg0", warned.append):
         journal.write("wg0", None)
     assert journal.read("wg0") is None
@@ -64,7 +64,7 @@ def test_without_a_folder_there_is_no_record(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     warned: list[str] = []
     with journal.lock("wg0", warned.append):
-        journal.write("wg0", State(7, NETWORK))
+        journal.write("wg0", JournalEntry(7, NETWORK))
     assert journal.read("wg0") is None
     assert len(warned) == 1 and "--tmpfs /run/wiresnake" in warned[0]
 
@@ -72,8 +72,8 @@ def test_without_a_folder_there_is_no_record(folder: Path, monkeypatch: pytest.M
 def test_a_state_is_read_as_it_was_written(folder: Path) -> None:
     with journal.lock("wg0", print):
         for one in (
-            State(7, NETWORK, "/etc/wireguard/wg0.conf", "kernel"),
-            State(0, None, changing=True, to=NETWORK, ours=False),
+            JournalEntry(7, NETWORK, "/etc/wireguard/wg0.conf", "kernel"),
+            JournalEntry(0, None, changing=True, to=NETWORK, ours=False),
         ):
             journal.write("wg0", one)
             assert journal.read("wg0") == one
@@ -124,16 +124,16 @@ def test_a_full_disk_leaves_the_state_as_it_was(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir()
-    journal.write("wg0", State(7, None))
+    journal.write("wg0", JournalEntry(7, None))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(HostError) as caught:
-        journal.write("wg0", State(8, NETWORK))
+        journal.write("wg0", JournalEntry(8, NETWORK))
     assert caught.value.strerror == f"{folder}: No space left on device"
-    assert journal.read("wg0") == State(7, None)
+    assert journal.read("wg0") == JournalEntry(7, None)
     assert [path.name for path in folder.iterdir()] == ["wg0.json"]
 
 
@@ -315,6 +315,6 @@ def test_a_table_that_holds_anothers_traffic_back_is_not_free(
 ) -> None:
     for name, mark in records.items():
         with journal.lock(name, print):
-            journal.write(name, State(7, Network(1420, policy=Policy(mark, (4,)))))
+            journal.write(name, JournalEntry(7, Network(1420, policy=Policy(mark, (4,)))))
     monkeypatch.setattr(observe, "RouteNetlink", lambda: Tables(routes, rules))
     assert observe.free_table("wg1") == free

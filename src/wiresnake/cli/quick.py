@@ -136,16 +136,16 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
     if command == "up":
         from wiresnake.lifecycle.up import up
 
-        interface = up(argument, arguments.backend, _say, _note)
+        interface = up(argument, arguments.backend, _say, _warn)
         return _stay(interface, argument) if arguments.foreground else 0
     if command == "down":
         from wiresnake.lifecycle.down import down
 
-        down(argument, _say, _note)
+        down(argument, _say, _warn)
     elif command == "save":
         from wiresnake.lifecycle.save import save_present
 
-        save_present(argument, _say, _note)
+        save_present(argument, _say, _warn)
     else:
         from wiresnake.lifecycle.reload import Wish, difference, reload
 
@@ -153,7 +153,7 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         # Not for `up` and `down`, whose hooks may ask on this terminal.
         with progress(f"{'comparing' if arguments.diff else 'reloading'} {argument}"):
             act = difference if arguments.diff else reload
-            lines = act(argument, _say, _note, wish) or ()
+            lines = act(argument, _say, _warn, wish) or ()
         print("".join(f"{line}\n" for line in lines), end="")
         return 2 if lines else 0
     return 0
@@ -166,11 +166,11 @@ def _stay(interface: str, argument: str) -> int:
 
     def try_reload() -> None:
         try:
-            reload(argument, _say, _note)
+            reload(argument, _say, _warn)
         except WiresnakeError as error:  # The interface continues unchanged.
             _failed(error)
 
-    if stay(interface, try_reload, lambda: down(argument, _say, _note)):
+    if stay(interface, try_reload, lambda: down(argument, _say, _warn)):
         return 0
     return _fail(
         f"{interface} is gone; a full tunnel's traffic is held back until `wiresnake up` or `down`"
@@ -210,7 +210,7 @@ def _say(line: str) -> None:
         print(f"[#] {line}", file=sys.stderr, flush=True)
 
 
-def _note(line: str) -> None:
+def _warn(line: str) -> None:
     clear()
     print(f"[!] {line}", file=sys.stderr, flush=True)
 

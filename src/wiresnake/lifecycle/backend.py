@@ -16,9 +16,9 @@ from wiresnake.uapi.snapshot import Backend
 Choice = Literal["auto", "kernel", "user"]
 
 
-def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
+def create(change: Change, choice: Choice, say: Say, warn: Say) -> Backend:
     """Makes the interface as a step of `change`. `auto` is the kernel's WireGuard if there is one;
-    otherwise `note` says so."""
+    otherwise `warn` says so."""
     name = change.interface
     if choice != "user":
         try:
@@ -31,7 +31,7 @@ def create(change: Change, choice: Choice, say: Say, note: Say) -> Backend:
         except HostError as error:
             if choice == "kernel" or error.errno != errno.EOPNOTSUPP:
                 raise
-            note("This kernel has no WireGuard. Using the user backend.")
+            warn("This kernel has no WireGuard. Using the user backend.")
     program = daemon()
     change.do(f"{program} {name}", lambda: _start(program, name), lambda: delete(name, say))
     return "user"

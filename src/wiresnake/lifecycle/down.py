@@ -23,14 +23,14 @@ class _Wishes(NamedTuple):
     """The file."""
 
 
-def down(argument: str, say: Say, note: Say) -> None:
+def down(argument: str, say: Say, warn: Say) -> None:
     """Takes an interface down; HostError, ConfigError or HookFailed. It also cleans up after a
     killed `up` or `down`."""
-    interface, wishes = _find(argument, note)
-    if recovery.recover(interface, say, note) and not observe.exists(interface):
+    interface, wishes = _find(argument, warn)
+    if recovery.recover(interface, say, warn) and not observe.exists(interface):
         applied.forget(interface)
         return
-    with recovery.begin(interface, say, note) as change:
+    with recovery.begin(interface, say, warn) as change:
         _assert_ours(interface)
         hooks.run(wishes.pre_down, interface, wishes.variables, say)
         if wishes.to_save:
@@ -60,7 +60,7 @@ def _assert_ours(interface: str) -> None:
         raise HostError(error.errno, what) from None
 
 
-def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
+def _find(argument: str, warn: Say) -> tuple[str, _Wishes]:
     """Returns the interface and what its file asks for. If the file has gone or has mistakes, the
     interface still comes down, using what `up` recorded."""
     interface = os.path.basename(argument).removesuffix(".conf")
@@ -80,7 +80,7 @@ def _find(argument: str, note: Say) -> tuple[str, _Wishes]:
         if record and record.save and isinstance(error, ConfigError):
             # Going on would lose the device's state, which can be saved once the file is fixed.
             raise
-        note(f"{error.message}; using what `up` recorded")
+        warn(f"{error.message}; using what `up` recorded")
         found = hooks.Variables(path)
         if known and known.network:
             network = known.network

@@ -15,19 +15,19 @@ from wiresnake.network.journal import DeviceBefore
 from wiresnake.network.transaction import Change, Say
 
 
-def begin(interface: str, say: Say, note: Say) -> AbstractContextManager[Change]:
+def begin(interface: str, say: Say, warn: Say) -> AbstractContextManager[Change]:
     """`transaction.begin`."""
-    return transaction.begin(interface, say, note, partial(_restore, interface, say, note))
+    return transaction.begin(interface, say, warn, partial(_restore, interface, say, warn))
 
 
-def recover(interface: str, say: Say, note: Say) -> bool:
+def recover(interface: str, say: Say, warn: Say) -> bool:
     """`transaction.recover`."""
-    return transaction.recover(interface, say, note, partial(_restore, interface, say, note))
+    return transaction.recover(interface, say, warn, partial(_restore, interface, say, warn))
 
 
-def _restore(interface: str, say: Say, note: Say, before: DeviceBefore) -> None:
+def _restore(interface: str, say: Say, warn: Say, before: DeviceBefore) -> None:
     """Restores the mark first, because another program may have the port by now."""
-    note(f"a change of {interface} was killed: undoing what it left behind")
+    warn(f"a change of {interface} was killed: undoing what it left behind")
     for word, value, back in (
         ("fwmark", before.mark, DeviceChange(fwmark=before.mark)),
         ("listen-port", before.port, DeviceChange(listen_port=before.port)),
@@ -38,4 +38,4 @@ def _restore(interface: str, say: Say, note: Say, before: DeviceBefore) -> None:
         try:
             open_interface(interface).change(back)
         except HostError as error:
-            note(f"could not be undone: {word} {value}: {error.strerror}")
+            warn(f"could not be undone: {word} {value}: {error.strerror}")

@@ -55,10 +55,10 @@ class Wish(NamedTuple):
 ALL = Wish()
 
 
-def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
-    """Applies the file; after a HostError or ConfigError nothing has changed. `note` receives what
+def reload(argument: str, say: Say, warn: Say, wish: Wish = ALL) -> None:
+    """Applies the file; after a HostError or ConfigError nothing has changed. `warn` receives what
     is kept although the file does not have it."""
-    with _planned(argument, say, note, wish) as (change, file, path, todo):
+    with _planned(argument, say, warn, wish) as (change, file, path, todo):
         _apply(change, todo, path, say)
         interface = change.interface
         if not wish.only:
@@ -68,10 +68,10 @@ def reload(argument: str, say: Say, note: Say, wish: Wish = ALL) -> None:
             applied.save(interface, _with_some(todo.record, todo))
 
 
-def difference(argument: str, say: Say, note: Say, wish: Wish = ALL) -> list[str]:
+def difference(argument: str, say: Say, warn: Say, wish: Wish = ALL) -> list[str]:
     """Returns what `reload` would change, one line each, without secrets. `say` receives what is
     done to clean up after a killed change."""
-    with _planned(argument, say, note, wish) as (change, _, _, todo):
+    with _planned(argument, say, warn, wish) as (change, _, _, todo):
         return [*_device_lines(todo), *map(_signed, change.lines(todo.network))]
 
 
@@ -93,14 +93,14 @@ class _Todo:
 
 @contextmanager
 def _planned(
-    argument: str, say: Say, note: Say, wish: Wish
+    argument: str, say: Say, warn: Say, wish: Wish
 ) -> Iterator[tuple[Change, QuickConfig, str, _Todo]]:
     """Begins the change; yields it with the file, its path and what is to be done."""
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     try:
-        with recovery.begin(interface, say, note) as change:
-            yield change, file, path, _plan(change, file, path, note, wish)
+        with recovery.begin(interface, say, warn) as change:
+            yield change, file, path, _plan(change, file, path, warn, wish)
     finally:
         wipe(file.wg)
 
@@ -130,7 +130,7 @@ def _with_some(record: Applied, todo: _Todo) -> Applied:
     return replace(record, peers=peers, endpoints=mixed(record.endpoints, found.endpoints))
 
 
-def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -> _Todo:
+def _plan(change: Change, file: QuickConfig, path: str, warn: Say, wish: Wish) -> _Todo:
     interface = change.interface
     assert_wireguard(interface)
     device = open_interface(interface)
@@ -158,11 +158,11 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     )
     gone = [one.public_key for one in found.peers if one.change.remove]
     for line in others.notes(interface, path, names, gone):
-        note(line)
+        warn(line)
     if found.device.private_key is CLEAR and state.private_key and not only:
-        note(f"{path} has no PrivateKey, so {interface} keeps its key")
+        warn(f"{path} has no PrivateKey, so {interface} keeps its key")
     for key in found.unsure:
-        note(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
+        warn(f"peer {names.get(key, key)} keeps its endpoint: it may have roamed there")
     base = record.interface if record and file.save else None
     live = observe.read(interface, ask_dns=not change.recorded) or Network(0)
     if base:
@@ -209,9 +209,9 @@ def _plan(change: Change, file: QuickConfig, path: str, note: Say, wish: Wish) -
     else:
         head = _head(found.device, state, mark, base)
         if without := desired_network.lost(file, network):
-            note(without)
+            warn(without)
         if change.claimed and (rest := list(_beside(live, network, change.claimed))):
-            note(f"{interface} keeps what {path} does not ask for: {', '.join(rest)}")
+            warn(f"{interface} keeps what {path} does not ask for: {', '.join(rest)}")
     return _Todo(names, device, state, record, found, head, network, only)
 
 

@@ -40,13 +40,13 @@ def assert_savable(path: str, file: QuickConfig) -> None:
         )
 
 
-def save_present(argument: str, say: Say, note: Say) -> None:
+def save_present(argument: str, say: Say, warn: Say) -> None:
     """Carries out `wiresnake save`; HostError or ConfigError."""
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     wipe(file.wg)
     try:
-        with recovery.begin(interface, say, note):
+        with recovery.begin(interface, say, warn):
             save(interface, path, file, say)
     except HostError as error:
         if error.errno != errno.EDEADLK:

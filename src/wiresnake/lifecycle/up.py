@@ -37,7 +37,7 @@ _SHORT_RETRIES = 2
 resolver's time. More only make sense at boot, when nothing is held back yet."""
 
 
-def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
+def up(argument: str, choice: Choice, say: Say, warn: Say) -> str:
     """Brings the interface up and returns its name; HostError, ConfigError or HookFailed.
 
     The file is read and its names are resolved before anything is touched. With PreUp, names are
@@ -47,13 +47,13 @@ def up(argument: str, choice: Choice, say: Say, note: Say) -> str:
     interface, path = wg_quick.find(argument)
     file = wg_quick.load(path)
     try:
-        _up(file, interface, path, choice, say, note)
+        _up(file, interface, path, choice, say, warn)
     finally:
         wipe(file.wg)
     return interface
 
 
-def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, note: Say) -> None:
+def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, warn: Say) -> None:
     if observe.exists(interface) and not transaction.leftovers(interface):
         raise HostError(errno.EEXIST, f"`{interface}' already exists")
     assert_savable(path, file)
@@ -64,15 +64,15 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
     wait = file.pre_up or past
     device_change = _change(file, path, later if wait else resolver())
     variables = hooks.Variables.of(file, path)
-    with recovery.begin(interface, say, note) as change:
+    with recovery.begin(interface, say, warn) as change:
         if observe.exists(interface):
             raise HostError(errno.EEXIST, f"`{interface}' already exists")
         if past and not file.pre_up:
-            device_change = _resolved(file, path, change, past, note)
-        taken = backend.create(change, choice, say, note)
+            device_change = _resolved(file, path, change, past, warn)
+        taken = backend.create(change, choice, say, warn)
         if file.pre_up:
             hooks.run(file.pre_up, interface, variables, say)
-            device_change = _resolved(file, path, change, past, note)
+            device_change = _resolved(file, path, change, past, warn)
         wipe(file.wg)
         device = open_interface(interface)
         say(f"wg addconf {interface} /dev/fd/63")
@@ -86,11 +86,11 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         mtu = file.mtu or desired_network.guess_mtu(state)
         network = desired_network.network(file, allowed, mtu=mtu, mark=mark, path=path)
         if lost := desired_network.lost(file, network):
-            note(lost)
+            warn(lost)
         change.to(network, file=path, backend=taken)
         _await_socket(state)
         hooks.run(file.post_up, interface, variables, say)
-        _warn_of_loops(network, state, mark, interface, note)
+        _warn_of_loops(network, state, mark, interface, warn)
         record = hooks.record(file, endpoints, said, device_change)
         change.do(
             f"wiresnake events --hooks {path} {interface}" if record.hooks else "",
@@ -99,7 +99,7 @@ def _up(file: QuickConfig, interface: str, path: str, choice: Choice, say: Say, 
         )
 
 
-def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say) -> DeviceChange:
+def _resolved(file: QuickConfig, path: str, change: Change, past: int, warn: Say) -> DeviceChange:
     """Returns the change with the names of endpoints resolved.
 
     `past` is the mark that bypasses what outlived the interface and holds its traffic back, or 0.
@@ -114,8 +114,8 @@ def _resolved(file: QuickConfig, path: str, change: Change, past: int, note: Say
     try:
         return _change(file, path, near)
     except ConfigError as error:
-        note(str(error))
-    with change.opened(note):
+        warn(str(error))
+    with change.opened(warn):
         return _change(file, path, resolver(_SHORT_RETRIES))
 
 
@@ -153,7 +153,7 @@ def _no_socket(state: InterfaceState, number: int) -> HostError:
 
 
 def _warn_of_loops(
-    network: Network, state: InterfaceState, mark: int, interface: str, note: Say
+    network: Network, state: InterfaceState, mark: int, interface: str, warn: Say
 ) -> None:
     """Warns about routing loops. They are not errors, because a rule of the administrator's may
     lead past the tunnel; wg-quick does not mention them."""
@@ -162,7 +162,7 @@ def _warn_of_loops(
     passed = mark if network.policy else None
     prefixes = (route.prefix for route in network.routes if route.table != passed)
     for found in routing_loops.find(interface, endpoints, mark, prefixes):
-        note(found)
+        warn(found)
 
 
 def _assert_unheld(mark: int, interface: str) -> None:

@@ -36,7 +36,7 @@ class DeviceBefore(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class JournalEntry:
     index: int
     """The interface's index when this was written, 0 if there was none. An interface made by
     another program since has another index."""
@@ -65,13 +65,13 @@ class State:
         return frozenset(one.policy.mark for one in self.networks if one.policy)
 
 
-def read(interface: str) -> State | None:
+def read(interface: str) -> JournalEntry | None:
     """Returns None if the file is missing or malformed."""
     try:
         if (path := find(f"{interface}.json")) is None:
             return None
         found = frozen(json.loads(path.read_text()))
-        return State(
+        return JournalEntry(
             found["index"],
             _network(found["network"]),
             found["file"],
@@ -100,7 +100,7 @@ def marks_of_others(interface: str) -> dict[int, str]:
     return {mark: name for name in sorted(names) if (found := read(name)) for mark in found.marks}
 
 
-def write(interface: str, state: State | None) -> None:
+def write(interface: str, state: JournalEntry | None) -> None:
     """Replaces the file at once; None removes it. Without any folder there is no record."""
     if state is None:
         if found := find(f"{interface}.json"):

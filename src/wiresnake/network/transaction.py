@@ -24,7 +24,7 @@ from wiresnake.linux import sysctl
 from wiresnake.linux.rtnetlink import RouteNetlink
 from wiresnake.model import Dns
 from wiresnake.network import dns, journal, observe
-from wiresnake.network.journal import DeviceBefore, State
+from wiresnake.network.journal import DeviceBefore, JournalEntry
 from wiresnake.network.model import Network
 from wiresnake.network.plan import PLACEHOLDER, plan
 from wiresnake.network.signals import Signals
@@ -114,15 +114,15 @@ class Change:
             self._carry_out(steps)
 
     @contextlib.contextmanager
-    def opened(self, note: Say) -> Iterator[None]:
+    def opened(self, warn: Say) -> Iterator[None]:
         """While entered, traffic bypasses a tunnel whose daemon is dead, for names that are only
-        known outside; `note` is warned first. Afterwards the traffic is held back again, also if
+        known outside; `warn` is warned first. Afterwards the traffic is held back again, also if
         the whole change fails."""
         outlived = observe.remains(self.interface, self._marks)
         outlived = replace(outlived, dns=self._name_servers(outlived.dns, None))
         steps = plan(self.interface, outlived, None, mark_valid=True)
         if steps:
-            note(f"until that is done, traffic bypasses {self.interface}")
+            warn(f"until that is done, traffic bypasses {self.interface}")
         at = len(self._done)
         with self._signals.held():
             self._carry_out(steps)
@@ -213,8 +213,8 @@ class Change:
         return self._found.marks if self._found else frozenset()
 
     def _journal(self, wanted: Network | None, file: str = "", backend: str = "") -> None:
-        old = self._found or State(0, self._at_first, ours=self._at_first is None)
-        new = State(
+        old = self._found or JournalEntry(0, self._at_first, ours=self._at_first is None)
+        new = JournalEntry(
             observe.index(self.interface),
             old.network,
             file or old.file,
