@@ -487,7 +487,7 @@ def test_nobody_and_several_are_mistakes() -> None:
     with pytest.raises(ConfigError, match=r"'laptop'.*there are: .*Phone"):
         find("laptop", HOSTS)
     twin = HOSTS[1].state._replace(peers=(PEER._replace(public_key="AAB" + "A" * 40 + "="),))
-    with pytest.raises(ConfigError, match=r"'AA' fits 2 peers: wg0 Phone, wg1 AAB"):
+    with pytest.raises(ConfigError, match=r"'AA' matches 2 peers: wg0 Phone, wg1 AAB"):
         find("AA", [HOSTS[0], Named(twin, {})])
 
 

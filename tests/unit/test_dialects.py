@@ -137,7 +137,7 @@ def test_android_and_amnezia() -> None:
     assert left == [f"f0:{line}: {name}" for line, name in enumerate(names, 3)]
     whys = [one.why for _, one in catalogue.read("wg-quick", [Text("x", START + extra)]).left]
     assert "choice of apps" in whys[0]
-    assert "does without" in whys[1]
+    assert "does not need" in whys[1]
     assert "cannot talk to it" in whys[2]
     assert "value of plain WireGuard" in whys[3]
     assert "cannot talk to it" in whys[4]

@@ -1,5 +1,5 @@
-"""What becomes of a packet that a peer sends to others than this host: whether Linux forwards it,
-which chain of a firewall drops it, and whether it gets this host's address."""
+"""Examines what happens to a peer's packets to other hosts: whether Linux forwards them, which
+firewall chain drops them, and whether they get this host's address."""
 
 import ipaddress
 import json
@@ -18,12 +18,13 @@ _SAVES = {
     6: ("ip6tables-save", "ip6tables-legacy-save"),
 }
 _DEPTH = 16
-"""Of chains in chains; the kernel has as many."""
+"""The depth of chains in chains, as in the kernel."""
 _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
 
 def forwarding(interface: str, prefixes: Sequence[str]) -> Forwarding:
-    """For packets from these prefixes that come in by the interface. It only reads."""
+    """Examines forwarding of packets from these prefixes that arrive on the interface. It only
+    reads."""
     packets = _packets(interface, prefixes)
     off = tuple(version for version in packets if not _forwards(interface, version))
     if os.geteuid():
@@ -40,14 +41,14 @@ def forwarding(interface: str, prefixes: Sequence[str]) -> Forwarding:
 
 
 def refusing(interface: str, prefixes: Sequence[str]) -> list[str]:
-    """Of nft's chains that let through what no rule decides, those with a rule that drops the
-    packet, in words: a rule in them, of whoever keeps them, is all that helps. It only reads."""
+    """Returns descriptions of nft's chains with policy accept and a rule that drops the packet.
+    Only a rule in such a chain, from its owner, can help. It only reads."""
     ruleset = (programs.output("nft", "-j", "list", "ruleset") if not os.geteuid() else "") or "{}"
     found: list[str] = []
     for version, packet in _packets(interface, prefixes).items():
         chains = chains_of_nft(ruleset, version, ())
         for chain in chains:
-            # Into the others, and into iptables' own, the server's file puts its rules itself.
+            # The server's file adds its own rules to the others and to those of iptables.
             if chain.policy == "drop" or chain.name == "FORWARD":
                 chain.policy = ""
         found += (said for said in dropping(chains, packet) if said not in found)
@@ -55,8 +56,9 @@ def refusing(interface: str, prefixes: Sequence[str]) -> list[str]:
 
 
 def _forwards(interface: str, version: int) -> bool:
-    """Linux asks for IPv4 where a packet comes in; for IPv6 of the whole host, or since 6.17 there
-    too (Documentation/networking/ip-sysctl.rst)."""
+    """Returns whether Linux forwards. For IPv4 it checks the interface where a packet arrives; for
+    IPv6 the whole host, or since 6.17 also the interface
+    (Documentation/networking/ip-sysctl.rst)."""
     names = (
         [f"ipv4/conf/{interface}/forwarding"]
         if version == 4
@@ -75,13 +77,13 @@ def _sysctl(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """The first of a flow."""
+    """The first packet of a flow."""
 
     interface: str
     sources: Sequence[str]
 
     def is_from(self, network: str) -> bool:
-        """Whether all its sources are inside."""
+        """Returns whether all its sources are in the network."""
         try:
             wanted = ipaddress.ip_network(network, strict=False)
             given = [ipaddress.ip_network(one, strict=False) for one in self.sources]
@@ -94,7 +96,7 @@ class _Packet:
 
 
 def _packets(interface: str, prefixes: Iterable[str]) -> dict[int, _Packet]:
-    """By IP version, of those that any prefix has."""
+    """Returns packets by IP version, for the versions of the prefixes."""
     sources: dict[int, list[str]] = {4: [], 6: []}
     for prefix in prefixes:
         sources[6 if ":" in prefix else 4].append(prefix)
@@ -103,17 +105,17 @@ def _packets(interface: str, prefixes: Iterable[str]) -> dict[int, _Packet]:
 
 @dataclass(slots=True)
 class Rule:
-    """What counts of a rule for a packet of which only its interface and source are known."""
+    """The parts of a rule that matter for a packet with a known interface and source."""
 
     verdict: str = ""
-    """accept, drop, or the chain that it goes to."""
+    """accept, drop, or the next chain."""
     interfaces: list[str] | None = None
-    """With `*` as in shells; None is any."""
+    """Interface names with `*` as in shells; None: any."""
     sources: list[str] | None = None
     narrow: bool = False
-    """It asks for more, which nobody can know here."""
+    """Whether it has further conditions, which are unknown here."""
     later: bool = False
-    """It is for flows that others have let through."""
+    """Whether it is for flows that were accepted before."""
     masks: bool = False
 
 
@@ -122,12 +124,12 @@ class Chain:
     table: str
     name: str
     policy: str = ""
-    """accept or drop where it is asked for each forwarded packet, else empty."""
+    """accept or drop for a chain that every forwarded packet passes, or else empty."""
     rules: list[Rule] = field(default_factory=list)
 
 
 def dropping(chains: Sequence[Chain], packet: _Packet) -> Iterator[str]:
-    """The chains that drop it, in words."""
+    """Yields descriptions of the chains that drop the packet."""
     known = {(chain.table, chain.name): chain for chain in chains}
     for chain in chains:
         if chain.policy:
@@ -139,13 +141,13 @@ def dropping(chains: Sequence[Chain], packet: _Packet) -> Iterator[str]:
 
 
 def masks(chains: Sequence[Chain], packet: _Packet) -> bool:
-    """Whether any rule gives it an address of this host on some way out. Docker's rules, which are
-    for its own networks, do not."""
+    """Returns whether a rule gives it an address of this host. Docker's rules, which are for its
+    own networks, do not."""
     return any(rule.masks and _fits(rule, packet) for chain in chains for rule in chain.rules)
 
 
 def _walk(known: dict[tuple[str, str], Chain], chain: Chain, packet: _Packet, depth: int) -> str:
-    """accept, drop, or empty if no rule decides."""
+    """Returns accept, drop, or an empty string if no rule decides."""
     for rule in chain.rules:
         if rule.later or not _fits(rule, packet):
             continue
@@ -171,7 +173,7 @@ def _fits(rule: Rule, packet: _Packet) -> bool:
 
 
 def chains_of_iptables(saved: Iterable[str]) -> list[Chain]:
-    """From what iptables-save prints."""
+    """Parses the output of iptables-save."""
     found: dict[tuple[str, str], Chain] = {}
     for text in saved:
         table = ""
@@ -210,7 +212,7 @@ def _iptables_rule(words: list[str]) -> Rule:
                 target = next(rest, "")
                 rule.verdict = _IPTABLES_VERDICTS.get(target, target)
                 rule.masks = target in ("MASQUERADE", "SNAT")
-                break  # What follows are the target's own options.
+                break  # The rest are the target's own options.
             case "--ctstate" | "--state":
                 states = set(next(rest, "").split(","))
                 rule.later |= not negated and "NEW" not in states
@@ -233,7 +235,7 @@ def _skip_quoted(rest: Iterator[str]) -> None:
 
 
 def chains_of_nft(ruleset: str, version: int, saved: Iterable[str]) -> list[Chain]:
-    """From `nft -j list ruleset`, less the tables that iptables-save has printed."""
+    """Parses `nft -j list ruleset`, without the tables that iptables-save has printed."""
     theirs = {line[1:] for text in saved for line in text.splitlines() if line.startswith("*")}
     found: dict[tuple[str, str, str], Chain] = {}
     for item in json.loads(ruleset).get("nftables", ()):

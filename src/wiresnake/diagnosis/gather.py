@@ -15,11 +15,11 @@ from wiresnake.text import host_of, is_address, split_endpoint
 from wiresnake.uapi.snapshot import PeerState
 
 _WAYS = 4
-"""Of so many allowed IPs the routes are asked for."""
+"""The most allowed IPs whose routes are looked up."""
 
 
 def gather(target: Target) -> Facts:
-    """Asks nothing that costs time unless the peer is silent."""
+    """Gathers the facts. Slow questions are only asked if the peer is silent."""
     (state, notes), peer, address, missing = target
     name = state.name
     report = read_report(name)
@@ -51,7 +51,7 @@ def _ask_around(facts: Facts) -> Facts:
     named = host_of(facts.file_endpoint)
     if named and not is_address(named):
         facts = replace(facts, lookup=probes.resolve(named))
-    if not facts.endpoint or "%" in facts.endpoint:  # On a link of its own no route is looked up.
+    if not facts.endpoint or "%" in facts.endpoint:  # A link-local address needs no route lookup.
         return facts
     host, port = split_endpoint(facts.endpoint)
     way = probes.way_to(host, mark)

@@ -1,4 +1,4 @@
-"""What the rest of the host says: its routes, its resolver, and how far a datagram gets."""
+"""Asks the rest of the host: its routes, its resolver, and how far a datagram gets."""
 
 import errno
 import ipaddress
@@ -20,7 +20,7 @@ _ECHO_REPLY = {4: 0, 6: 129}
 
 
 def way_to(target: str, mark: int = 0) -> Way:
-    """Where the kernel would send a packet for that address, with that mark."""
+    """Returns where the kernel would send a packet with that mark for the address."""
     try:
         with RouteNetlink() as kernel:
             route = kernel.way(target, mark)
@@ -32,7 +32,7 @@ def way_to(target: str, mark: int = 0) -> Way:
 
 
 def resolve(name: str) -> Lookup:
-    """Asks the resolver, for a few seconds at most: longer is as good as no answer."""
+    """Asks the resolver for a few seconds at most; longer is as good as no answer."""
     answers = [Lookup(name, error=f"no answer within {_RESOLVE_SECONDS} s")]
 
     def ask() -> None:
@@ -50,7 +50,8 @@ def resolve(name: str) -> Lookup:
 
 
 def probe(host: str, port: int, mark: int = 0) -> Probe:
-    """Sends a ping and an empty datagram, which WireGuard ignores, the way the device's go."""
+    """Sends a ping and an empty datagram, which WireGuard ignores, on the path of the device's
+    datagrams."""
     version = ipaddress.ip_address(host).version
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
@@ -74,7 +75,7 @@ def _ping(family: socket.AddressFamily, version: int, host: str, mark: int) -> b
             icmp.connect((host, 0))
             number = os.getpid() & 0xFFFF
             echo = struct.pack(">BBHHH", _ECHO[version], 0, 0, number, 1)
-            # The sum of ICMPv6 covers addresses: the kernel makes it.
+            # ICMPv6's checksum covers addresses, so the kernel computes it.
             total = sum(struct.unpack(">4H", echo))
             checksum = ~(total + (total >> 16)) & 0xFFFF
             icmp.send(echo[:2] + struct.pack(">H", checksum) + echo[4:])
@@ -85,7 +86,7 @@ def _ping(family: socket.AddressFamily, version: int, host: str, mark: int) -> b
                 body = answer if version == 6 else answer[(answer[0] & 15) * 4 :]
                 if body[0] == _ECHO_REPLY[version] and body[4:6] == number.to_bytes(2):
                     return True
-    except OSError:  # No answer, a firewall, or no right to ask.
+    except OSError:  # No answer, a firewall, or no permission.
         pass
     return False
 

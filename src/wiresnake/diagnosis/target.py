@@ -1,4 +1,4 @@
-"""Which peer is meant by a key, the beginning of one, a friendly name or an address."""
+"""Finds the peer for a key, the beginning of one, a friendly name or an address."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,29 +13,29 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Named(NamedTuple):
-    """An interface, and what its file says of its peers."""
+    """An interface, and the labels of its peers."""
 
     state: InterfaceState
     notes: Mapping[str, PeerLabels]
 
 
 class Target(NamedTuple):
-    """`peer` is None where none has that key, or none's allowed IPs cover that address."""
+    """The result; `peer` is None if no peer has that key, or no allowed IPs cover that address."""
 
     interface: Named
     peer: PeerState | None
     address: str | None = None
     public_key: str | None = None
-    """Of a peer that is asked for, and that the device does not have."""
+    """The requested public key, if the device has no such peer."""
 
     @property
     def name(self) -> str:
-        """The peer's friendly name, if it has one."""
+        """Returns the peer's friendly name, or an empty string."""
         return _name(self.interface, self.peer) if self.peer else ""
 
 
 def find(wanted: str, interfaces: Sequence[Named]) -> Target:
-    """The peer that is meant. ConfigError if nobody is, or several are."""
+    """Finds the peer. ConfigError if none or several match."""
     try:
         address = ipaddress.ip_address(wanted.partition("/")[0])
     except ValueError:
@@ -44,7 +44,7 @@ def find(wanted: str, interfaces: Sequence[Named]) -> Target:
 
 
 def nearest(state: InterfaceState, address: str) -> tuple[PeerState, str, int] | None:
-    """The peer whose allowed IPs come nearest, which of them, and how many bits agree."""
+    """Returns the peer with the nearest allowed IPs, which of them, and how many bits agree."""
     wanted = ipaddress.ip_address(address)
     found = [
         (_common_bits(wanted, ipaddress.ip_address(text.partition("/")[0])), peer, text)
@@ -91,7 +91,7 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
             return Target(*found[0])
         if found:
             who = ", ".join(f"{named.state.name} {_said(named, peer)}" for named, peer in found[:5])
-            raise ConfigError(f"{wanted!r} fits {len(found)} peers: {who}; say more of the key")
+            raise ConfigError(f"{wanted!r} matches {len(found)} peers: {who}; give more of the key")
     for named in interfaces:
         for key, notes in named.notes.items():
             if wanted == key or notes.name.lower() == wanted.lower():
@@ -100,9 +100,9 @@ def _by_name(wanted: str, interfaces: Sequence[Named]) -> Target:
         return Target(interfaces[0], None, public_key=wanted)
     names = ", ".join(sorted(_said(named, peer) for named, peer in peers)[:10])
     if any(wanted == named.state.name for named in interfaces):
-        what = f"{wanted} is an interface; say which peer: `wiresnake why {wanted} PEER`"
+        what = f"{wanted} is an interface; name a peer, too: `wiresnake why {wanted} PEER`"
     else:
-        what = f"no peer is called {wanted!r}, and no public key begins so"
+        what = f"no peer is called {wanted!r}, and no public key begins with it"
     raise ConfigError(f"{what}; there are: {names or 'none'}")
 
 

@@ -1,4 +1,4 @@
-"""All dialects by name: how each is recognised, read and written."""
+"""All dialects by name, and how each is recognised, read and written."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ _APPS = {"android": "Android", "apple": "Apple's app", "windows": "Windows"}
 
 
 class Text(NamedTuple):
-    """A file that was read; its text may hold secrets."""
+    """The result of reading files; the document may hold secrets."""
 
     path: str
     text: str
@@ -26,23 +26,23 @@ class Text(NamedTuple):
 class Read(NamedTuple):
     document: Document
     name: str
-    """The interface's, as the file or the file's name says it."""
+    """The interface's name, from the file or its name."""
     left: list[tuple[str, LeftOut]]
-    """With the file that it was left out of."""
+    """What was left out, each with its file."""
 
 
 def recognise(texts: list[Text]) -> str:
-    """The dialect by what stands in the files."""
+    """Recognises the dialect by the contents of the files."""
     whole = "\n".join(one.text for one in texts)
     if re.search(r"(?m)^\s*\[(NetDev|WireGuard|WireGuardPeer)\]", whole):
         return "networkd"
     if re.search(r"(?m)^\s*\[(connection|wireguard)\]", whole):
         return "networkmanager"
-    return "wg-quick"  # The apps' are parts of it, with keys that are known to be theirs.
+    return "wg-quick"  # The apps' dialects are parts of it, with a few keys of their own.
 
 
 def read(dialect: str, texts: list[Text]) -> Read:
-    """ConfigError with file:line:column."""
+    """Reads files in a dialect; ConfigError with file:line:column."""
     if dialect == "networkd":
         return _networkd(texts)
     if len(texts) != 1:
@@ -63,13 +63,13 @@ def _networkd(texts: list[Text]) -> Read:
     netdevs = [one for one in texts if re.search(r"(?m)^\s*\[NetDev\]", one.text)]
     others = [one for one in texts if one not in netdevs]
     if len(netdevs) != 1 or len(others) > 1:
-        raise ConfigError("give networkd's .netdev file, and with it its .network file")
+        raise ConfigError("give networkd's .netdev file together with its .network file")
     document, name, left = networkd.read(netdevs[0], others[0] if others else None)
     return Read(document, name or Path(netdevs[0].path).stem, left)
 
 
 def write(dialect: str, document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
-    """The files by their names. ConfigError if the dialect takes no such configuration."""
+    """Returns files by their names. ConfigError if the dialect cannot express the configuration."""
     if dialect == "networkd":
         return networkd.write(document, name)
     if dialect == "networkmanager":

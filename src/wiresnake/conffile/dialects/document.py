@@ -1,5 +1,5 @@
-"""What a WireGuard configuration says, in whichever dialect: the one value that all are read into
-and written from. It is text with its meaning known, as in a wg-quick file."""
+"""A WireGuard configuration as one value, which all dialects are read into and written from. Its
+values are text, as in a wg-quick file."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -13,14 +13,15 @@ from wiresnake.model import Prefix
 
 
 class LeftOut(NamedTuple):
-    """Something that a dialect has no words for."""
+    """A setting that a dialect cannot express."""
 
     line: int
-    """Of the file that was read; 0 if all lines with that key are meant."""
+    """The line of the file; 0 for all lines with that key."""
     key: str
     why: str
     changes: bool = False
-    """Without it the tunnel does something else: an import is refused. Otherwise a detail."""
+    """Whether the tunnel does something else without it, so that an import is refused. Otherwise it
+    is a detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,13 @@ class Peer:
 
     @property
     def default(self) -> bool:
-        """Whether a default route leads to it."""
+        """Whether a default route leads to the peer."""
         return any(prefix.endswith("/0") for prefix in self.allowed_ips)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Zero or empty is what the file does not say."""
+    """A configuration. Zero or empty values are not set."""
 
     private_key: str = field(default="", repr=False)
     listen_port: int = 0
@@ -51,9 +52,9 @@ class Document:
     search: tuple[str, ...] = ()
     mtu: int = 0
     table: str = ""
-    """`off`, a number or a name; empty is wg-quick's auto."""
+    """The table: `off`, a number or a name; empty is wg-quick's auto."""
     hooks: tuple[tuple[str, str], ...] = ()
-    """Keys of wg-quick and their commands, in order."""
+    """Hooks: keys of wg-quick and their commands, in order."""
     save: bool = False
     peers: tuple[Peer, ...] = ()
 
@@ -63,7 +64,8 @@ class Document:
 
 
 def parsed(key: Key, value: str) -> Any:
-    """A value as it stands in a document. ConfigError says what is wrong and what to write."""
+    """Returns a value in the form of a document. ConfigError says what is wrong and what to
+    write."""
     for problem in values.problems(key, value):
         if problem.level == "error":
             raise ConfigError(f"{problem.reason}; {problem.remedy}")
@@ -91,7 +93,7 @@ def parsed(key: Key, value: str) -> Any:
 
 
 def merged(peers: Iterable[Peer]) -> tuple[Peer, ...]:
-    """A peer that comes again changes what came first, as `wg` takes it."""
+    """Adds a peer. A repeated peer changes the first one, as with `wg`."""
     found: dict[str, Peer] = {}
     for peer in peers:
         before = found.get(peer.public_key, peer)

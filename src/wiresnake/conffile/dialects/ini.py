@@ -1,4 +1,4 @@
-"""Files of sections and `key=value`, as systemd and NetworkManager have them."""
+"""Reads and writes files of sections and `key=value`, as used by systemd and NetworkManager."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Section:
-    """A section may come several times, each time for another thing."""
+    """A section, which can appear several times for different things."""
 
     line: int
     title: str
     entries: list[Entry] = field(default_factory=list, repr=False)
     name: str = ""
-    """From a comment."""
+    """The name in a comment."""
 
     def entry(self, key: str) -> Entry:
-        """The one that counts; if there is none, an empty one at the header."""
+        """Returns the entry that counts, or an empty one at the header."""
         found = [entry for entry in self.entries if entry.key == key]
         return found[-1] if found else Entry(self.line, key, "")
 
@@ -35,12 +35,13 @@ class Section:
 
     @property
     def header(self) -> Entry:
-        """For what is said of the whole of it."""
+        """Returns an entry for messages about the whole section."""
         return Entry(self.line, f"[{self.title}]", "")
 
 
 def read(text: str, name: str) -> list[Section]:
-    """ConfigError with `name`:line:column where a line is neither."""
+    """Parses a file. ConfigError with `name`:line:column for a line that is neither a header nor a
+    setting."""
     found: list[Section] = []
     for number, line in _joined(text):
         bare = line.strip()
@@ -60,15 +61,15 @@ def read(text: str, name: str) -> list[Section]:
 
 
 def written(names: Mapping[str, Key], values: object, comma: str = ",") -> Iterator[str]:
-    """The lines of those keys, by what they are called here, whose attribute of `values` says
-    something; `comma` stands between the items of a list."""
+    """Yields lines for the keys that have a value in `values`, with their names in this dialect.
+    `comma` separates the items of a list."""
     for name, key in names.items():
         if value := getattr(values, key.field):
             yield f"{name}={comma.join(value) if isinstance(value, tuple) else value}"
 
 
 def _joined(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers; a backslash at the end takes the next one in, as for systemd."""
+    """Yields lines with their numbers; a backslash at the end continues a line, as with systemd."""
     pending, begin = "", 0
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         begin = begin or number

@@ -35,13 +35,13 @@ _PEER = {
 
 
 def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
-    """The two files by their names."""
+    """Returns the two files by their names."""
     bare, left = without_hooks(document, "networkd runs no commands")
     if document.save:
         left.append(LeftOut(0, "SaveConfig", "networkd never writes its files"))
     table = document.table.lower()
     if table not in ("", "off", "main", "local", "default") and not table.isdecimal():
-        why = "networkd knows tables by their number, or by names of its own networkd.conf"
+        why = "networkd knows tables by number, or by the names in its own networkd.conf"
         left.append(LeftOut(0, "Table", why, changes=True))
         bare = replace(bare, table="off")
     files = {f"{name}.netdev": _netdev(bare, name), f"{name}.network": _network(bare, name)}
@@ -49,7 +49,8 @@ def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]
 
 
 def _mark(document: Document) -> int:
-    """As wg-quick, which keeps the encrypted datagrams out of a default route by a mark."""
+    """Yields the sections that keep the encrypted datagrams out of a default route with a mark, as
+    wg-quick does."""
     automatic = document.default and not document.table
     return document.fwmark or (MARK if automatic else 0)
 
@@ -75,11 +76,11 @@ def _network(document: Document, name: str) -> Iterator[str]:
     yield from ("[Match]", f"Name={name}", "", "[Network]")
     yield from (f"Address={address}" for address in document.addresses)
     yield from (f"DNS={server}" for server in document.dns)
-    # As wg-quick's: all names go to these servers while the tunnel is up.
+    # As with wg-quick, all names go to these servers while the tunnel is up.
     if domains := (*(("~.",) if document.dns else ()), *document.search):
         yield f"Domains={' '.join(domains)}"
     if document.default and not document.table:
-        # All routes to a peer are in its table, also those of the other IP version.
+        # All routes to a peer are in its table, also those for the other IP version.
         prefixes = [one for peer in document.peers if peer.default for one in peer.allowed_ips]
         versions = {4 if "." in prefix else 6 for prefix in prefixes}
         family = {(4,): "ipv4", (6,): "ipv6", (4, 6): "both"}[tuple(sorted(versions))]
@@ -93,8 +94,8 @@ def _network(document: Document, name: str) -> Iterator[str]:
 def read(
     netdev: tuple[str, str], network: tuple[str, str] | None
 ) -> tuple[Document, str, list[tuple[str, LeftOut]]]:
-    """From the names and texts of both files: what they say, the interface's name, and what was
-    left out of which file. ConfigError with name:line:column."""
+    """Reads the names and texts of both files; returns the document, the interface's name, and what
+    was left out of which file. ConfigError with name:line:column."""
     reader = _Reader(netdev[0])
     sections = ini.read(netdev[1], netdev[0])
     for section in sections:
@@ -118,7 +119,7 @@ _SWITCHES = frozenset(
         *("IPv6ProxyNDP", "DefaultRouteOnDevice", "VRF"),
     )
 )
-"""Of [Network]: switched off they say nothing."""
+"""Keys of [Network] that mean nothing when switched off."""
 _DETAILS = {
     "NetDev": details("Description", "a description")
     | details("MACAddress", "a tunnel has no MAC address"),
@@ -154,7 +155,7 @@ class _Reader(Reader):
     device: Section = field(default_factory=lambda: Section(1, "WireGuard"))
     rules: list[Section] = field(default_factory=list)
     private: bool = False
-    """The private key is there, or a command brings it."""
+    """Reads the private key, or adds a command that sets it."""
     domains: list[str] = field(default_factory=list)
     dns_default: bool | None = None
     masquerade: tuple[str, Entry] | None = None
@@ -171,7 +172,7 @@ class _Reader(Reader):
                 for entry in section.entries:
                     self.other(entry, _DETAILS[section.title])
             case _:
-                self.refuse(section.header, "no section of a WireGuard device")
+                self.refuse(section.header, "not a section of a WireGuard device")
 
     def _net_dev(self, section: Section) -> None:
         for entry in section.entries:
@@ -188,7 +189,7 @@ class _Reader(Reader):
     def _wire_guard(self, section: Section) -> None:
         self.device = section
         file = section.last("PrivateKeyFile")
-        if file:  # It wins over PrivateKey.
+        if file:  # It takes precedence over PrivateKey.
             self.hook(f"wiresnake set %i private-key {shlex.quote(file)}")
         self.private |= bool(file or section.last("PrivateKey"))
         for entry in section.entries:
@@ -207,22 +208,23 @@ class _Reader(Reader):
                     self.other(entry, _DETAILS.get(section.title, {}))
 
     def _credential(self, entry: Entry) -> bool:
-        """Whether the value is the name of a systemd credential, which only networkd is given."""
+        """Returns whether the value names a systemd credential, which only networkd gets."""
         if not entry.value.startswith("@"):
             return False
         why = (
-            "a credential, which systemd hands to networkd alone; write the value itself into the"
-            " file: `systemd-creds decrypt /etc/credstore.encrypted/NAME -` shows it"
+            "a credential, which systemd gives only to networkd; write the value into the file:"
+            " `systemd-creds decrypt /etc/credstore.encrypted/NAME -` shows it"
         )
         self.refuse(entry, why)
         return True
 
     def judge_key(self) -> None:
-        """Without a key networkd looks for a credential of the file's name."""
+        """Reports a missing key: networkd then looks for a credential with the file's name."""
         if not self.private:
             why = (
-                "there is none: networkd takes it from the credential network.wireguard.private."
-                f"{PurePath(self.file).stem}; write PrivateKey=, or PrivateKeyFile="
+                "the key is missing, and networkd takes it from the credential"
+                f" network.wireguard.private.{PurePath(self.file).stem}; write PrivateKey=, or"
+                " PrivateKeyFile="
             )
             self.refuse(self.device.entry("PrivateKey"), why)
 
@@ -263,7 +265,7 @@ class _Reader(Reader):
         self.peers.append((peer, section))
 
     def _peer_routes(self) -> bool:
-        """Whether any are made for AllowedIPs, or would be."""
+        """Returns whether routes are, or would be, made for AllowedIPs."""
         of_all, metric_of_all = self._table(self.device), self._metric(self.device)
         tables = [of_all]
         for peer, section in self.peers:
@@ -274,7 +276,7 @@ class _Reader(Reader):
         return any(tables)
 
     def _table(self, section: Section, key: str = "RouteTable") -> str:
-        """Of a section; empty if routes are off."""
+        """Returns the table of a section; empty if routes are off."""
         value = section.last(key).lower()
         if value in _OFF:
             return ""
@@ -283,7 +285,7 @@ class _Reader(Reader):
         try:
             unsigned(value, 32)
         except ValueError:
-            why = "neither a table's number nor main; write its number, which networkd.conf has"
+            why = "neither a table's number nor main; write the number, which is in networkd.conf"
             self.refuse(section.entry(key), why)
             return ""
         return "main" if value == "254" else value
@@ -326,7 +328,9 @@ class _Reader(Reader):
                     self.document = self.changed(self.document, schema.MTU, entry)
                 case "Match", "Name":
                     if not any(fnmatchcase(self.name, word) for word in value.split()):
-                        why = f"the .netdev file's is {self.name}: give the .network file of that"
+                        why = (
+                            f"the .netdev file is for {self.name}: give the matching .network file"
+                        )
                         self.refuse(entry, why)
                 case "Route", ("Destination" | "Table" | "Metric" | "PreferredSource" | "Type"):
                     pass
@@ -336,7 +340,7 @@ class _Reader(Reader):
             self._route(section)
 
     def _forward(self, key: str, value: str) -> None:
-        """Networkd switches it on, and leaves it."""
+        """Adds forwarding, which networkd switches on and leaves on."""
         if value in _OFF:
             return
         if key == "IPForward" and value != "ipv6":
@@ -357,7 +361,7 @@ class _Reader(Reader):
         except ValueError:
             network = ""
         if not network or section.last("Type") not in ("", "unicast"):
-            why = "no route that leads into the tunnel; PostUp = ip route add ... makes others"
+            why = "a route that does not lead into the tunnel; use PostUp = ip route add ... for it"
             self.refuse(section.header, why)
             return
         table = self._table(section, "Table") if section.last("Table") else "main"
@@ -384,7 +388,7 @@ class _Reader(Reader):
     def _judge_rules(
         self, version: int, rules: list[tuple[Section, Rule]], automatic: dict[int, str]
     ) -> None:
-        """Two rules that stand for wg-quick's way with a default route are taken out."""
+        """Removes two rules that do the same as wg-quick's handling of a default route."""
         mark = str(self.document.fwmark)
         ours = [(section, rule) for section, rule in rules if rule.version == version]
         way = [_shape(rule) for _, rule in ours]
@@ -405,7 +409,8 @@ class _Reader(Reader):
                 self.routes.append(route._replace(table="main"))
 
     def _rule(self, section: Section) -> Iterator[Rule]:
-        """In the words of `ip rule`, for each IP version; nothing if there is a word too many."""
+        """Returns the rule in the syntax of `ip rule` for each IP version; nothing if it has an
+        unknown setting."""
         words: dict[str, str] = {}
         versions: tuple[int, ...] = (4,)
         for entry in section.entries:
@@ -430,7 +435,7 @@ class _Reader(Reader):
         yield from (Rule(version, inverted + text) for version in versions)
 
     def _masquerade(self) -> None:
-        """Packets out of the tunnel get this host's address, and it forwards them."""
+        """Adds masquerading: this host forwards packets from the tunnel with its own address."""
         if self.masquerade is None:
             return
         value, entry = self.masquerade
@@ -475,10 +480,11 @@ _RULE = {
     "SuppressPrefixLength": ("suppress_prefixlength", _NUMBER),
     "Priority": ("priority", _NUMBER),
 }
-"""systemd's keys as words of `ip rule`, in its order, and what a value may be: root runs it."""
+"""systemd's keys as arguments of `ip rule`, in its order, with valid values, because root runs the
+command."""
 
 
 def _shape(rule: Rule) -> tuple[str, ...]:
-    """Its words without the priority, in pairs."""
+    """The rule's arguments without the priority, in pairs."""
     words = re.sub(r" ?priority [0-9]+", "", rule.text)
     return tuple(re.findall(r"(?:not )?\w+ \S+", words))

@@ -29,7 +29,7 @@ _PEER = {
     "preshared-key": schema.PRESHARED_KEY,
 }
 _OWN = frozenset(("id", "uuid", "type", "interface-name", "timestamp", "zone"))
-"""Of [connection]: what is read, or is NetworkManager's own affair."""
+"""Keys of [connection] that are read, or only concern NetworkManager."""
 _DETAILS = details(
     "permissions autoconnect-priority autoconnect-retries autoconnect-slaves autoconnect-ports"
     " read-only stable-id llmnr mdns lldp metered gateway-ping-timeout ip-ping-timeout auth-retries"
@@ -39,25 +39,25 @@ _DETAILS_OF_IP = details(
     "dns-options dad-timeout link-local required-timeout token auto-route-ext-gw"
     " temp-valid-lifetime temp-preferred-lifetime"
 )
-"""Those of automatic addresses say nothing of a tunnel at all."""
+"""Keys for automatic addresses do not concern tunnels."""
 _AUTOMATIC = ("dhcp-", "ra-")
-"""What begins so is of automatic addresses, whatever NetworkManager will add to it."""
+"""The prefix of keys for automatic addresses, also of future ones."""
 _SILENT = frozenset(
     ("ignore-auto-dns", "ignore-auto-routes", "may-fail", "addr-gen-mode", "ip6-privacy")
 )
-"""Details that are not worth a word: every file has some."""
+"""Details that are not reported, because every file has some."""
 _SECTIONS = frozenset(("proxy", "user", "match", "hostname", "802-1x"))
-"""With nothing of the tunnel's."""
+"""Empty values, without meaning for the tunnel."""
 
 
 def write(document: Document, name: str) -> tuple[dict[str, str], list[LeftOut]]:
-    """The file by its name."""
+    """Returns the file by its name."""
     bare, left = without_hooks(document, "NetworkManager runs no commands of a connection")
     if document.save:
         left.append(LeftOut(0, "SaveConfig", "NetworkManager keeps connections itself"))
     table = document.table.lower()
     if table not in ("", "off", "main", "254") and not table.isdecimal():
-        left.append(LeftOut(0, "Table", "NetworkManager knows tables by their number only"))
+        left.append(LeftOut(0, "Table", "NetworkManager only knows tables by number"))
         bare = replace(bare, table="")
     versions = {_version(address) for address in document.addresses}
     if {_version(server) for server in document.dns} - versions or (
@@ -95,7 +95,7 @@ def _lines(document: Document, name: str) -> Iterator[str]:
 def _ip(document: Document, version: int) -> Iterator[str]:
     addresses = [one for one in document.addresses if _version(one) == version]
     networks = (one for peer in document.peers for one in peer.allowed_ips)
-    # Without IPv6 on the interface it would go by the tunnel's side, not into it.
+    # Without IPv6 on the interface, IPv6 would bypass the tunnel.
     empty = "link-local" if version == 6 and any(":" in one for one in networks) else "disabled"
     yield f"method={'manual' if addresses else empty}"
     yield from (f"address{number}={one}" for number, one in enumerate(addresses, 1))
@@ -106,7 +106,7 @@ def _ip(document: Document, version: int) -> Iterator[str]:
         return
     servers = [one for one in document.dns if _version(one) == version]
     if servers:
-        # As wg-quick's: these servers alone, while the tunnel is up.
+        # As with wg-quick, only these servers while the tunnel is up.
         yield from (f"dns={';'.join(servers)};", "dns-priority=-50")
     if document.search:
         yield f"dns-search={';'.join(document.search)};"
@@ -115,12 +115,12 @@ def _ip(document: Document, version: int) -> Iterator[str]:
 def _version(address: str) -> int:
     try:
         return ipaddress.ip_interface(address).version
-    except ValueError:  # wg-quick takes such a word for a name server all the same.
+    except ValueError:  # wg-quick would still take such an item for a name server.
         raise ConfigError(f"DNS '{address}' is not an IP address") from None
 
 
 def read(name: str, text: str) -> tuple[Document, str, list[tuple[str, LeftOut]]]:
-    """What the file says, the interface's name, and what was left out; ConfigError with
+    """Returns the document, the interface's name, and what was left out; ConfigError with
     `name`:line:column."""
     reader = _Reader(name)
     for section in ini.read(text, name):
@@ -132,7 +132,7 @@ def read(name: str, text: str) -> tuple[Document, str, list[tuple[str, LeftOut]]
 
 @dataclass
 class _Family:
-    """What [ipv4] or [ipv6] says of routes."""
+    """The routes of [ipv4] or [ipv6]."""
 
     table: str = "main"
     metric: int = 0
@@ -150,7 +150,7 @@ class _Reader(Reader):
     families: dict[int, _Family] = field(default_factory=lambda: {4: _Family(), 6: _Family()})
     peer_routes: bool = True
     exclusive: bool = False
-    """The servers are to be asked for all names."""
+    """Whether the servers are for all names."""
     asked: Entry | None = None
     """The first line with servers."""
     mtu: Entry | None = None
@@ -168,7 +168,7 @@ class _Reader(Reader):
                 self._ip(entry, int(section.title[-1]))
         elif section.entries:
             say = self.leave if section.title in _SECTIONS else self.refuse
-            say(section.header, "no section of a WireGuard connection")
+            say(section.header, "not a section of a WireGuard connection")
 
     def _connection(self, section: Section) -> None:
         self.wireguard = section.last("type") == "wireguard"
@@ -180,7 +180,7 @@ class _Reader(Reader):
             elif entry.key not in _OWN:
                 self.other(entry, _DETAILS)
         if zone := section.last("zone"):
-            # NetworkManager asks for the zone only where firewalld runs.
+            # NetworkManager sets the zone only if firewalld runs.
             command = "! firewall-cmd -q --state || firewall-cmd -q --zone={} --{}-interface=%i"
             zone = shlex.quote(zone)
             self.hook(command.format(zone, "change"))
@@ -188,7 +188,7 @@ class _Reader(Reader):
 
     def _wireguard(self, section: Section) -> None:
         if not section.last("private-key"):
-            why = "the private key is kept outside of the file; write it in"
+            why = "the private key is kept outside the file; write it into the file"
             self.refuse(section.entry("private-key"), why)
         for entry in section.entries:
             match entry.key:
@@ -212,9 +212,9 @@ class _Reader(Reader):
                 case name if name in _PEER:
                     peer = self.changed(peer, _PEER[name], entry)
                 case "preshared-key-flags":
-                    # 4 is: none is needed.
+                    # 4 means that none is needed.
                     if entry.value not in ("0", "4") and not section.last("preshared-key"):
-                        why = "the preshared key is kept outside of the file; write it in"
+                        why = "the preshared key is kept outside the file; write it into the file"
                         self.refuse(entry, why)
                 case "allowed-ips":
                     networks = _list(entry.value)
@@ -249,12 +249,12 @@ class _Reader(Reader):
                 table = self.value(schema.TABLE, entry)
                 family.table = "main" if table in ("0", "254") else table
             else:
-                self.refuse(entry, "no table's number; write one")
+                self.refuse(entry, "not a table's number; write one")
         elif key == "route-metric":
             try:
                 family.metric = family.metric if value == "-1" else unsigned(value, 32)
             except ValueError:
-                self.refuse(entry, "no number; write one")
+                self.refuse(entry, "not a number; write one")
         elif key == "never-default":
             family.never_default = not _false(value)
         elif key == "method":
@@ -271,11 +271,11 @@ class _Reader(Reader):
             self.refuse(entry, "wg-quick has static addresses only; write method=manual")
         elif entry.value not in ("manual", "disabled", "ignore", "link-local"):
             self.leave(entry, f"a tunnel has no {entry.value} addresses")
-        # NetworkManager then takes the whole of IPv6 from the interface.
+        # NetworkManager then removes IPv6 from the interface.
         family.off = version == 6 and entry.value == "disabled"
 
     def _route(self, entry: Entry, family: _Family) -> None:
-        """`network[,gateway[,metric]]`; packets for a tunnel need no gateway."""
+        """Reads `network[,gateway[,metric]]`; packets for a tunnel need no gateway."""
         network, *rest = (part.strip() for part in entry.value.split(","))
         metric = rest[1] if len(rest) > 1 else ""
         try:
@@ -283,7 +283,7 @@ class _Reader(Reader):
         except ValueError:
             route = ""
         if not route or (metric and not (metric.isascii() and metric.isdecimal())):
-            self.refuse(entry, "no route to a network; write network,gateway,metric")
+            self.refuse(entry, "not a route to a network; write network,gateway,metric")
             return
         self.routes.append(Route(route, metric=int(metric or family.metric)))
 
@@ -312,7 +312,7 @@ class _Reader(Reader):
             led = version in automatic or any(one.network.endswith("/0") for one in routes)
             for entry in family.gateways:
                 if family.never_default or led:
-                    self.leave(entry, "a gateway, which a tunnel has none; the address was taken")
+                    self.leave(entry, "a gateway, which tunnels do not have; the address was taken")
                 else:
                     why = "a gateway makes a default route; remove it, or set never-default=true"
                     self.refuse(entry, why)
@@ -330,7 +330,10 @@ class _Reader(Reader):
             search = (one for one in domains if not one.startswith("~"))
             self.document = replace(document, search=tuple(search))
             if document.dns and self.asked and not (whole or automatic):
-                why = "beside other servers; the servers were taken, and alone are asked here"
+                why = (
+                    "in addition to other servers; these servers were taken, and are the only"
+                    " ones here"
+                )
                 self.leave(self.asked, why)
             return
         self.ask_for_some(domains, only=not automatic)
@@ -341,7 +344,7 @@ def _list(value: str) -> list[str]:
 
 
 def _numbered(key: str, word: str) -> bool:
-    """`address1`; older versions write `addresses1` too."""
+    """Matches `address1`; older versions also write `addresses1`."""
     return re.fullmatch(f"{word}(s|es)?[0-9]+", key) is not None
 
 

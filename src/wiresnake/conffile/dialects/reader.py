@@ -1,4 +1,4 @@
-"""What all readers of sections and `key=value` do alike, whosever the keys are."""
+"""The common part of the readers for files of sections and `key=value`."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from wiresnake.text import is_address
 
 Settings = TypeVar("Settings", Document, Peer)
 _DETAIL = "wg-quick has nothing like it"
-_ABSENT = f"{_DETAIL}; write by hand what it is for, and remove the line"
+_ABSENT = f"{_DETAIL}; configure it by hand, and remove the line"
 
 
 def details(names: str, why: str = _DETAIL) -> dict[str, str]:
-    """Keys that are lost without changing what the tunnel does, and why. What is neither among them
-    nor read changes it, or may: nobody knows what a later version means by it."""
+    """Keys that can be lost without changing what the tunnel does, and why. Other unread keys may
+    change it, since a later version may give them any meaning."""
     return dict.fromkeys(names.split(), why)
 
 
 @dataclass
 class Reader:
-    """A document while its files are read."""
+    """The document, while its files are read."""
 
     file: str
     name: str = ""
@@ -34,36 +34,36 @@ class Reader:
     document: Document = field(default_factory=Document)
     routes: list[Route] = field(default_factory=list)
     left: list[tuple[str, LeftOut]] = field(default_factory=list)
-    """With the file that it was left out of."""
+    """What was left out, each with its file."""
 
     def leave(self, entry: Entry, why: str = _DETAIL) -> None:
         """A detail."""
         self.left.append((self.file, LeftOut(entry.line, entry.key, why)))
 
     def refuse(self, entry: Entry, why: str = _ABSENT) -> None:
-        """Without it the tunnel would do something else."""
+        """Reports a setting without which the tunnel would do something else."""
         self.left.append((self.file, LeftOut(entry.line, entry.key, why, changes=True)))
 
     def other(self, entry: Entry, known: Mapping[str, str]) -> None:
-        """A key that is not read; `known` are `details`."""
+        """Reports an unread key; `known` are the details."""
         if entry.key in known:
             self.leave(entry, known[entry.key])
         else:
             self.refuse(entry)
 
     def value(self, key: Key, entry: Entry, text: str | None = None) -> Any:
-        """Of the line, or of a part of it. ConfigError with file:line:column."""
+        """Returns the value of a line, or of a part of it. ConfigError with file:line:column."""
         try:
             return parsed(key, entry.value if text is None else text)
         except ConfigError as error:
             raise ConfigError(f"{self.file}:{entry.line}:1: {error}") from None
 
     def changed(self, settings: Settings, key: Key, entry: Entry) -> Settings:
-        """The interface's settings or a peer's, with the line's value."""
+        """Returns the interface or a peer with the line's value."""
         return replace(settings, **{key.field: self.value(key, entry)})
 
     def add(self, key: Key, *values: object) -> None:
-        """Values at the end of a list of the interface's."""
+        """Appends values to a list of the interface."""
         changes: dict[str, Any] = {key.field: (*getattr(self.document, key.field), *values)}
         self.document = replace(self.document, **changes)
 
@@ -72,18 +72,18 @@ class Reader:
         self.document = replace(self.document, hooks=hooks)
 
     def add_server(self, entry: Entry, text: str) -> None:
-        """A name server by its address, which may come with its name."""
+        """Reads a name server's address, which may have a name."""
         address, name, _ = text.partition("#")
         if not is_address(address):
-            self.refuse(entry, "wg-quick knows servers by their bare address only; write that")
+            self.refuse(entry, "wg-quick only knows servers by plain address; write that")
             return
         if name:
             self.leave(entry, "the server's name, for DNS over TLS; its address was taken")
         self.add(schema.DNS, address)
 
     def ask_for_some(self, domains: Sequence[str], *, only: bool) -> None:
-        """wg-quick sends all names to the servers; what sends only some is resolved's. `only`: no
-        others go there."""
+        """Adds split DNS with resolved, because wg-quick sends all names to the servers. With
+        `only`, no other names go there."""
         servers = self.document.dns
         self.document = replace(self.document, dns=())
         self.hook(f"resolvectl dns %i {' '.join(servers)}")

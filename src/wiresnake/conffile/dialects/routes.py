@@ -1,5 +1,5 @@
-"""Routes as another program makes them, in wg-quick's words: Table where that says the same, else
-Table = off and commands. Whatever the other makes is made, and nothing else."""
+"""Translates another program's routes for wg-quick: Table if that means the same, or else Table =
+off and commands. The result has exactly the other program's routes."""
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,12 +13,12 @@ MARK = 51820
 
 
 class Route(NamedTuple):
-    """Into the tunnel."""
+    """A route into the tunnel."""
 
     network: str
     table: str = "main"
     metric: int = 0
-    """0 is the kernel's own choice, for IPv6 1024."""
+    """The metric; 0 is the kernel's choice, which is 1024 for IPv6."""
     source: str = ""
 
     @property
@@ -27,7 +27,7 @@ class Route(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """As `ip rule add` takes it."""
+    """The rule in the syntax of `ip rule add`."""
 
     version: int
     text: str
@@ -41,9 +41,9 @@ def with_routes(
     rules: Collection[Rule] = (),
     off: bool = False,
 ) -> Document:
-    """The document with these routes. `automatic` has the IP versions whose default routes take
-    wg-quick's way, by a mark and two rules, each with the table that goes before the tunnel;
-    `off`: none are made for AllowedIPs."""
+    """Returns the document with these routes. `automatic` has the IP versions whose default routes
+    use wg-quick's method, a mark and two rules, each with the table that comes before the tunnel.
+    With `off` no routes are made for AllowedIPs."""
     wanted = dict.fromkeys(
         one._replace(metric=0) if (one.version, one.metric) == (6, 1024) else one for one in routes
     )
@@ -60,19 +60,19 @@ def with_routes(
     _, table, rest, more = min(fitting, key=lambda one: one[0])
     mark = document.fwmark
     if automatic:
-        # What Table = auto chooses by itself is not said.
+        # Table = auto chooses this by itself.
         mark = mark or MARK if more else 0 if mark == MARK else mark
     by_rules = [Route(_default(version), str(mark)) for version in more]
     before = [rule for version, first in more.items() for rule in _defaults(version, first, mark)]
     hooks = [*_commands([*rest, *by_rules], [*before, *rules])]
-    if 4 in more:  # As wg-quick: else a strict rp_filter drops the encrypted answers.
+    if 4 in more:  # As with wg-quick; otherwise a strict rp_filter drops the encrypted answers.
         hooks.insert(0, ("PostUp", "sysctl -q -w net.ipv4.conf.all.src_valid_mark=1"))
     return replace(document, table=table, fwmark=mark, hooks=(*document.hooks, *hooks))
 
 
 def _made_by(document: Document, table: str) -> tuple[set[Route], set[int]]:
-    """What wg-quick makes of AllowedIPs with that Table: routes, and the IP versions of default
-    routes by rules."""
+    """Returns what wg-quick makes of AllowedIPs with that Table: routes, and the IP versions of
+    default routes that use rules."""
     if table == "off":
         return set(), set()
     networks = [prefix for peer in document.peers for prefix in peer.allowed_ips]
@@ -85,7 +85,7 @@ def _made_by(document: Document, table: str) -> tuple[set[Route], set[int]]:
 
 
 def _connected(document: Document, route: Route) -> bool:
-    """Whether an Address brings a route that does as well."""
+    """Returns whether an Address already brings an equivalent route."""
     network = ipaddress.ip_network(route.network)
     return route[1:] == ("main", 0, "") and any(
         network.version == one.version and network.subnet_of(one.network)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def _default(version: int) -> str:
 
 
 def _defaults(version: int, first: str, mark: int) -> Iterator[Rule]:
-    """As wg-quick makes them; each comes before the ones that are there."""
+    """Yields rules as wg-quick makes them, each before the existing ones."""
     yield Rule(version, f"not fwmark {mark} table {mark}")
     yield Rule(version, f"table {first} suppress_prefixlength 0")
 

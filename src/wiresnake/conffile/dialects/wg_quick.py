@@ -16,8 +16,8 @@ from wiresnake.errors import ConfigError
 
 
 def read(text: str, name: str) -> tuple[Document, list[LeftOut]]:
-    """Keys of other dialects and unknown ones are left out; a wrong value is a ConfigError with
-    `name`:line:column."""
+    """Reads a file. Unknown keys and keys of other dialects are left out; a wrong value is a
+    ConfigError with `name`:line:column."""
     reader = _Reader()
     for line in lines.read(text):
         try:
@@ -57,14 +57,15 @@ class _Reader:
         if not self.open:
             raise ConfigError("a line before any section; write [Interface] above it")
         if self.open not in schema.SECTIONS:
-            return  # The section is left out, and that is said.
+            return  # The section is left out and reported.
         if key is None or key.section != self.open:
             # An unknown key may be half of a secret, cut by a line break.
             name = line.key.lower()
             shown = line.key if name in FOREIGN or len(line.key) <= 12 else "a line"
             self.left.append(LeftOut(line.number, shown, *_why_unknown(name, line.value)))
         elif key.kind == "command":
-            if squeeze(line.value):  # Generators of files write empty ones; nothing is run.
+            # Programs that generate files write empty ones; nothing is run.
+            if squeeze(line.value):
                 self._change(key, hooks=(*self._target(key).hooks, (key.name, line.value)))
         else:
             found = [parsed(key, item) for item, _ in items(line) if item]
@@ -101,29 +102,32 @@ class _Reader:
                 what = "this [Peer] has no PublicKey; add the other end's"
                 raise ConfigError(f"{name}:{number}:1: {what}")
             if peer.public_key in known:
-                why = "this peer comes a second time; its AllowedIPs replace the first ones"
+                why = "this peer appears twice; its AllowedIPs replace the first ones"
                 self.left.append(LeftOut(number, "[Peer]", why))
             known.add(peer.public_key)
         return replace(self.document, peers=merged(peer for _, peer in self.peers))
 
 
 def _why_unknown(name: str, value: str) -> tuple[str, bool]:
-    """Why a key is left out, and whether the tunnel does something else without it."""
+    """Returns why a key is left out, and whether the tunnel does something else without it."""
     match FOREIGN.get(name):
         case "Android" if name == "includedapplications":
-            why = "only these apps use the tunnel; on Linux all would, unless routes, rules or"
+            why = (
+                "only these apps use the tunnel; on Linux all programs would, unless routes,"
+                " rules or"
+            )
             return f"{why} namespaces choose", True
         case "Android":
-            return "Android's choice of apps, which this host has none of", False
+            return "Android's choice of apps, which does not apply to this host", False
         case "AmneziaWG":
             if name.startswith(("j", "i")):
-                return "AmneziaWG's junk, which the other end does without", False
+                return "AmneziaWG's junk packets, which the other end does not need", False
             plain = name[1:] if name.startswith("h") else "0"
             if squeeze(value) == plain:
-                return "AmneziaWG's, with the value of plain WireGuard", False
+                return "an AmneziaWG key with the value of plain WireGuard", False
             why = "AmneziaWG's disguise; if the other end has it, plain WireGuard cannot talk to it"
             return why, True
-    return "an unknown key, which wg refuses too; correct or remove the line", True
+    return "an unknown key, which wg refuses, too; correct or remove the line", True
 
 
 def write(document: Document) -> str:
@@ -139,7 +143,7 @@ def write(document: Document) -> str:
 
 
 def write_peer(peer: Peer) -> Iterator[str]:
-    """The lines of one peer."""
+    """Yields the lines of one peer."""
     yield "[Peer]"
     if peer.name:
         yield labels.comment(peer.name)
@@ -148,9 +152,10 @@ def write_peer(peer: Peer) -> Iterator[str]:
 
 
 def for_app(document: Document, app: str) -> tuple[Document, list[LeftOut]]:
-    """Less what the app refuses to import: one strange key, and it takes nothing."""
+    """Removes what the app refuses to import, because it rejects a file with a single unknown
+    key."""
     if not document.private_key:
-        raise ConfigError(f"{app} takes no configuration without PrivateKey; add one")
+        raise ConfigError(f"{app} rejects a configuration without PrivateKey; add one")
     left = []
     if document.fwmark:
         left.append(LeftOut(0, "FwMark", f"{app} has no marks"))
@@ -159,7 +164,7 @@ def for_app(document: Document, app: str) -> tuple[Document, list[LeftOut]]:
         document = replace(document, table="")
     if document.save:
         left.append(LeftOut(0, "SaveConfig", f"{app} keeps configurations itself"))
-    bare, hooks = without_hooks(document, f"{app} cannot run commands of Linux")
+    bare, hooks = without_hooks(document, f"{app} cannot run Linux commands")
     return replace(bare, fwmark=0, save=False), left + hooks
 
 
