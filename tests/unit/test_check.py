@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wiresnake._native import Endpoint, PrivateKey
 from wiresnake.cli.main import main
 from wiresnake.conffile import files, values
-from wiresnake.conffile.check import check, check_on_host
+from wiresnake.conffile.check import check
 from wiresnake.conffile.wg import parse, settle
 from wiresnake.errors import ConfigError
 
@@ -190,7 +190,8 @@ def on_host(text: str, name: str = "wg0") -> list[str]:
     routed = {"192.168.1.0/24": "eth0", "fd01::/64": "eth0", "10.9.0.0/24": "wg0"}
     return [
         f"{line}:{column}: {level}: {reason}; {remedy}"
-        for line, column, level, reason, remedy in check_on_host(text, name, routed)
+        for line, column, level, reason, remedy in check(text, name, routed)
+        if (line, column, level, reason, remedy) not in check(text)
     ]
 
 

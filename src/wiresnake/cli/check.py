@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wiresnake.arguments import Parser
 from wiresnake.conffile import files
-from wiresnake.conffile.check import Finding, check, check_on_host
+from wiresnake.conffile.check import Finding, check
 from wiresnake.errors import ConfigError, HostError
 
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
             reason, _, remedy = str(error).removeprefix(f"{path}:1:1: ").partition("; ")
             found.append((path, Finding(1, 1, "error", reason, remedy)))
             continue
-        findings = (*_of_file(path), *check(text), *_on_host(path, text))
+        findings = (*_of_file(path), *check(text, path.stem, _routed(path)))
         found += [(path, one) for one in findings if one.level != "note" or arguments.verbose]
     if arguments.json:
         rows = [{"file": str(path), **finding._asdict()} for path, finding in found]
@@ -86,16 +86,17 @@ def main(argv: list[str]) -> int:
     return 1 if bad else 0
 
 
-def _on_host(path: Path, text: str) -> list[Finding]:
-    """Returns conflicts with this host's network; a file elsewhere may be for another host."""
+def _routed(path: Path) -> dict[str, str]:
+    """Returns this host's networks for a file in /etc/wireguard. A file elsewhere may be for
+    another host."""
     from wiresnake.network import observe
 
     if os.path.dirname(os.path.realpath(path)) != os.path.realpath(files.FOLDER):
-        return check_on_host(text, path.stem, {})
+        return {}
     try:
-        return check_on_host(text, path.stem, observe.routed_by())
+        return observe.routed_by()
     except OSError:
-        return []
+        return {}
 
 
 def _of_file(path: Path) -> list[Finding]:

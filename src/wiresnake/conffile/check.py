@@ -14,6 +14,8 @@ from wiresnake.conffile.relations import Place, Section
 from wiresnake.conffile.schema import FOREIGN, WHITESPACE, Key
 from wiresnake.conffile.values import Problem
 
+NOTHING: Mapping[str, str] = {}
+
 
 class Finding(NamedTuple):
     line: int
@@ -24,23 +26,22 @@ class Finding(NamedTuple):
     remedy: str
 
 
-def check(text: str) -> list[Finding]:
-    """Returns every mistake in a file, in the order of its lines."""
+def check(text: str, name: str = "", routed: Mapping[str, str] = NOTHING) -> list[Finding]:
+    """Returns every mistake in a file, in the order of its lines.
+
+    With the interface's `name` conflicts with this host count, too. `routed` has the networks of
+    the main table, each with its device.
+    """
     reader = _Reader(text)
     if text.startswith("\ufeff"):
         reason = "the file begins with a byte order mark, which stock wg-quick rejects"
         reader.add(Place(1, 1), Problem("warning", reason, "save it as UTF-8 without one"))
     for place, problem in relations.problems(reader.interface, reader.peers, reader.comments):
         reader.add(place, problem)
+    if name:
+        for place, problem in relations.on_host(reader.interface, reader.peers, name, routed):
+            reader.add(place, problem)
     return sorted(set(reader.findings))
-
-
-def check_on_host(text: str, name: str, routed: Mapping[str, str]) -> list[Finding]:
-    """Returns the conflicts of a correct file with this host, as interface `name`. `routed` has the
-    networks of the main table, each with its device."""
-    reader = _Reader(text)
-    found = relations.on_host(reader.interface, reader.peers, name, routed)
-    return sorted({Finding(*place, *problem) for place, problem in found})
 
 
 class _Reader:

@@ -73,6 +73,8 @@ def view(data: bytes | bytearray, line: scanner.Line) -> Line:
 
 def squeeze(text: str) -> str:
     """Returns the text without any whitespace, as `wg` reads a line."""
+    if text.isascii():  # The bytes take a tenth of the time.
+        return scanner.squeezed(text.encode()).decode()
     return text.translate(_NO_WHITESPACE)
 
 
