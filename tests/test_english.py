@@ -45,6 +45,19 @@ PLAINER = {
 
 LIST = re.compile("|".join(rf"(?P<w{n}>\b(?:{words})\b)" for n, words in enumerate(PLAINER)), re.I)
 
+READ: tuple[str, ...] = (
+    ".md",
+    ".py",
+    ".pyi",
+    ".rs",
+    ".toml",
+    ".yml",
+    ".service",
+    ".conf",
+    ".target",
+    "Makefile",
+)
+READ += (".bash", ".fish", ".zsh", "tools/setup", "tools/cross", "tools/uml", ".ci/run")
 GENERATED = {"docs/conformance-table.md", "LICENSE-APACHE", "LICENSE-MIT", "tests/test_english.py"}
 ALLOWED: set[tuple[str, str]] = set()
 """Words that a contract or another project says, by file."""
@@ -54,14 +67,16 @@ def tracked(*endings: str) -> list[str]:
     said = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    names = said.stdout.split("\0") if said.returncode == 0 else []
+    if said.returncode:  # Not a checkout, such as a source distribution.
+        return [name for name in ("README.md", "ARCHITECTURE.md") if (ROOT / name).exists()]
+    names = said.stdout.split("\0")
     return [name for name in names if name.endswith(endings) and name not in GENERATED]
 
 
 def prose(name: str) -> Iterator[tuple[int, str]]:
     """What a person reads of a file, by line."""
     text = (ROOT / name).read_text()
-    if name.endswith(".py"):
+    if name.endswith((".py", ".pyi")):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.COMMENT:
                 yield token.start[0], token.string
@@ -82,7 +97,7 @@ def habits(text: str) -> Iterator[tuple[int, str, str]]:
         yield text.count("\n", 0, found.start()), found[0], plainer
 
 
-@pytest.mark.parametrize("name", tracked(".md", ".py", ".rs", ".toml", "Makefile"))
+@pytest.mark.parametrize("name", tracked(*READ))
 def test_plain_english(name: str) -> None:
     found = [
         f"{name}:{line + below}: {word!r}: rather {plainer}"

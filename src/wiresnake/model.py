@@ -26,6 +26,8 @@ class Prefix(_Network):
     __slots__ = ()
 
     def __new__(cls, address: bytes, length: int) -> Self:
+        if not isinstance(address, bytes) or type(length) is not int:
+            raise ConfigError(f"not an IP network: {address!r}, {length!r}")
         host_bits = 8 * len(address) - length
         if len(address) not in (4, 16) or not 0 <= host_bits <= 8 * len(address):
             raise ConfigError(f"not an IP network: {address!r}, {length!r}")
@@ -115,7 +117,7 @@ class DeviceChange:
 
 def check_number(name: str, value: int | None, bits: int) -> None:
     """Raises ConfigError, with this `name`, if the value is not an unsigned number of `bits`."""
-    if value is not None and not 0 <= value < 1 << bits:
+    if value is not None and not (type(value) is int and 0 <= value < 1 << bits):
         raise ConfigError(f"{name} is not a number from 0 to {(1 << bits) - 1}: {value}")
 
 

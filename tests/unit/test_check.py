@@ -327,7 +327,7 @@ def test_the_command(
     good.chmod(0o644)
     assert main(["check", "wg0"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith(f"{good}:1:1: warning: everybody on this machine can")
+    assert output.startswith(f"{good}:1:1: warning: the file and its folder are open")
     assert main(["check", "--strict", str(good)]) == 1
     good.chmod(0o600)
     assert main(["check", "--strict", "wg0"]) == 0

@@ -57,6 +57,9 @@ def test_no_name_of_a_file() -> None:
     ("make", "said"),
     [
         (lambda: DeviceChange(listen_port=70000), "listen_port is not a number from 0 to 65535"),
+        (lambda: DeviceChange(listen_port=1.5), "listen_port is not a number"),  # type: ignore[arg-type]
+        (lambda: Config(mtu="1420"), "mtu is not a number"),  # type: ignore[arg-type]
+        (lambda: Prefix(bytes(4), "8"), "not an IP network"),  # type: ignore[arg-type]
         (lambda: DeviceChange(fwmark=-1), "fwmark is not a number from 0 to 4294967295"),
         (lambda: PeerChange(bytes(31)), "public_key is not a key of 32 bytes"),
         (lambda: PeerChange("x" * 32), "public_key is not a key of 32 bytes"),  # type: ignore[arg-type]

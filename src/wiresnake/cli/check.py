@@ -105,7 +105,7 @@ def _of_file(path: Path) -> list[Finding]:
     status = path.stat()
     folder = os.stat(os.path.dirname(os.path.realpath(path)))
     if stat.S_ISREG(status.st_mode) and status.st_mode & folder.st_mode & 0o007:
-        reason = "everybody on this machine can read or change the file"
+        reason = "the file and its folder are open to everybody on this machine"
         found.append(Finding(1, 1, "warning", reason, f"chmod 600 {path}"))
     name = os.path.basename(path)
     if name.endswith(".conf") and not files.is_name(name.removesuffix(".conf")):

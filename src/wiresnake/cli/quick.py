@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _FILE = """\
 FILE-OR-NAME is the path of a file, named after the interface and .conf, or the name of an
-interface, whose file is /etc/wireguard/NAME.conf, or $CREDENTIALS_DIRECTORY/NAME.conf if systemd
-gives it."""
+interface, whose file is /etc/wireguard/NAME.conf. If systemd gives a credential NAME.conf, that one
+comes first."""
 
 _DESCRIPTIONS = {
     "up": """\

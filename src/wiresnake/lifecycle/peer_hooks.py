@@ -128,7 +128,7 @@ class PeerHooks:
             process = subprocess.Popen(
                 shell(job.command.replace("%i", self._interface)),
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # Our own standard input may be a stream of events.
+                stdout=2,  # Our own standard output may be a stream of events.
                 env=environment(job.about),
                 start_new_session=True,
             )

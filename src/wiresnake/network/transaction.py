@@ -433,7 +433,7 @@ def _explained(step: Step, error: OSError) -> OSError:
     if isinstance(step, RouteStep) and step.add and error.errno == errno.EEXIST:
         network = ipaddress.ip_network(step.route.prefix)
         device = observe.routed_by(step.route.table).get(step.route.prefix, "another interface")
-        remedy = f"{device} already leads to {network}. Remove it from AllowedIPs"
+        remedy = f"{device} already leads to {network}. Remove that network from AllowedIPs"
         if network.prefixlen < network.max_prefixlen:
             halves = ", ".join(map(str, network.subnets()))
             remedy += f", or write its halves, {halves}, to send all of it into the tunnel"

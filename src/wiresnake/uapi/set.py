@@ -7,7 +7,6 @@ messages never show a value, or a key that is not a plain name, because it may b
 import errno
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from wiresnake._native import Endpoint, PresharedKey, PrivateKey
@@ -35,8 +34,8 @@ class SetParser:
 
     def __init__(self, zone: Callable[[str], int]) -> None:
         self._zone = zone
-        self._device = DeviceChange()
-        self._peer: PeerChange | None = None
+        self._device: dict[str, Any] = {}
+        self._peer: dict[str, Any] | None = None
         self._peers: list[PeerChange] = []
         self._allowed: list[tuple[bool, Prefix]] = []
 
@@ -59,28 +58,28 @@ class SetParser:
     def finish(self) -> DeviceChange:
         """Returns the whole change, after the empty line."""
         self._close_peer()
-        return replace(self._device, peers=tuple(self._peers))
+        return DeviceChange(**self._device, peers=tuple(self._peers))
 
     def _secret(self, key: str, digits: memoryview) -> None:
         if key == "private_key" and self._peer is None:
             private = PrivateKey.from_hex(digits)
-            self._device = replace(self._device, private_key=private or CLEAR)
+            self._device["private_key"] = private or CLEAR
         elif key == "preshared_key" and self._peer is not None:
             preshared = PresharedKey.from_hex(digits)
-            self._peer = replace(self._peer, preshared_key=preshared or CLEAR)
+            self._peer["preshared_key"] = preshared or CLEAR
         else:
             raise UapiError(errno.EINVAL, f"{key!r} is out of place")
 
     def _plain(self, key: str, value: str) -> None:
         if key == "public_key":
             self._close_peer()
-            self._peer = PeerChange(hex_key(value))
+            self._peer = {"public_key": hex_key(value)}
         elif self._peer is None:
-            self._device = replace(self._device, **self._device_line(key, value))
+            self._device |= self._device_line(key, value)
         elif key == "allowed_ip":
             self._allowed.append(_allowed_ip(value))
         else:
-            self._peer = replace(self._peer, **self._peer_line(key, value))
+            self._peer |= self._peer_line(key, value)
             if key == "replace_allowed_ips":
                 self._allowed.clear()
 
@@ -108,7 +107,7 @@ class SetParser:
 
     def _close_peer(self) -> None:
         if self._peer is not None:
-            self._peers.append(replace(self._peer, allowed_ips=tuple(self._allowed)))
+            self._peers.append(PeerChange(**self._peer, allowed_ips=tuple(self._allowed)))
         self._peer = None
         self._allowed.clear()
 
