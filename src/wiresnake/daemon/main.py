@@ -14,8 +14,6 @@ from typing import Any, NoReturn
 
 from wiresnake._native import PanicException, cipher, protect_memory
 from wiresnake.arguments import Parser
-from wiresnake.conffile import wg
-from wiresnake.conffile.config import read
 from wiresnake.daemon import memory, uapi_server
 from wiresnake.errors import DEFECTS, ConfigError, WiresnakeError
 from wiresnake.linux import files, offloads, streams, tun, udp
@@ -225,6 +223,9 @@ def _guard(serve: Callable[[Callable[[], None]], None], ready: Callable[[], None
 
 def _read_config(path: str) -> DeviceChange:
     """Reads a `wg setconf` file without leaving a copy of its secrets in memory."""
+    from wiresnake.conffile import wg
+    from wiresnake.conffile.config import read
+
     text = read(path)
     try:
         return wg.parse(text, udp.resolve, name=path)

@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import wiresnake._native as native
 from wiresnake._native import take_panics
-from wiresnake.conffile.config import Config
 from wiresnake.errors import DEFECTS, Defect, HostError, reason
 from wiresnake.events import HandshakeStep, PeerEvent
 from wiresnake.linux import udp
@@ -33,6 +32,9 @@ from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Events, Subscription
 from wiresnake.tunnel.host import Host, Plane
 from wiresnake.tunnel.routes import Flow
+
+if TYPE_CHECKING:
+    from wiresnake.conffile.config import Config
 
 _SLICE = 5_000_000
 """Events and handshake messages block the loop for at most this many ns."""
@@ -60,7 +62,7 @@ class Tunnel:
 
     def __init__(
         self,
-        config: Config | None = None,
+        config: "Config | None" = None,
         interface: str | Tun = "wg0",
         *,
         timing: Timing = Timing(),  # noqa: B008
@@ -161,7 +163,7 @@ class Tunnel:
             task.cancel()
         self._lost()
 
-    async def _configure(self, config: Config) -> None:
+    async def _configure(self, config: "Config") -> None:
         """Brings the interface up before the change, so that a port in use raises an error here."""
         mtu = self._host.configure_link(self._tun.name, config.addresses, config.mtu)
         self._link_changed(True, mtu)
