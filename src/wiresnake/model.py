@@ -26,12 +26,10 @@ class Prefix(_Network):
     __slots__ = ()
 
     def __new__(cls, address: bytes, length: int) -> Self:
-        if not isinstance(address, bytes) or type(length) is not int:
+        is_address = isinstance(address, bytes) and len(address) in (4, 16)
+        if not is_address or type(length) is not int or not 0 <= length <= 8 * len(address):
             raise ConfigError(f"not an IP network: {address!r}, {length!r}")
-        host_bits = 8 * len(address) - length
-        if len(address) not in (4, 16) or not 0 <= host_bits <= 8 * len(address):
-            raise ConfigError(f"not an IP network: {address!r}, {length!r}")
-        if int.from_bytes(address) & ((1 << host_bits) - 1):
+        if int.from_bytes(address) & ((1 << 8 * len(address) - length) - 1):
             raise ConfigError(f"not an IP network, as bits of a host are set: {address!r}/{length}")
         return super().__new__(cls, address, length)
 

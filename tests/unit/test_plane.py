@@ -5,11 +5,13 @@ every byte of the wire.
 """
 
 import errno
+import fcntl
 import os
 import resource
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -51,6 +53,13 @@ def ipv6(source: str, destination: str, payload: bytes) -> bytes:
 
 def readable(*sockets: socket.socket, timeout: float = 0.15) -> bool:
     return bool(select.select(sockets, [], [], timeout)[0])
+
+
+def unread(sender: socket.socket) -> int:
+    """Returns how many bytes the other end has not read yet; 0 for a closed socket."""
+    if sender.fileno() < 0:
+        return 0
+    return int(struct.unpack("i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 class Rig:
@@ -119,16 +128,25 @@ class Rig:
         self.app.send(header + packet)
 
     def datagrams(self, wire: socket.socket | None = None) -> list[bytes]:
+        self.wait()
         wire = wire or self.wire
         datagrams = []
         while readable(wire):
             datagrams.append(wire.recv(70_000))
         return datagrams
 
+    def wait(self) -> None:
+        """Waits until the plane's threads have read what was sent to them, which a busy machine
+        may delay."""
+        until = time.monotonic() + 1
+        while time.monotonic() < until and (unread(self.app) or readable(self.udp, timeout=0)):
+            time.sleep(0.001)
+
     def arrive(self, datagram: bytes, wire: socket.socket | None = None) -> None:
         (wire or self.wire).sendto(datagram, self.udp.getsockname())
 
     def delivered(self) -> list[bytes]:
+        self.wait()
         packets = []
         while readable(self.app):
             packets.append(self.app.recv(70_000)[10:])
@@ -141,6 +159,7 @@ class Rig:
 
     def events(self) -> list[tuple[int, int]]:
         """Without SOURCE_MOVED: a first datagram comes from where nobody knew."""
+        self.wait()
         time.sleep(0.05)
         return [one for one in self.plane.take_events() if one[0] != PlaneEvent.SOURCE_MOVED]
 
@@ -264,11 +283,13 @@ def test_only_what_is_authentic_moves_the_endpoint(rig: Rig) -> None:
     with rig.bind(family) as elsewhere:
         replay = rig.seal(theirs, b"")
         rig.arrive(replay)
+        rig.wait()
         time.sleep(0.05)
         bad = bytearray(rig.seal(theirs, b""))
         bad[-1] ^= 1
         for datagram in (replay, bytes(bad), bytes(148), b"\x04" + bytes(31)):
             rig.arrive(datagram, elsewhere)
+        rig.wait()
         time.sleep(0.05)
         assert rig.where() == rig.endpoint(rig.wire)
         rig.arrive(rig.seal(theirs, ipv4(STRANGER, US, b"wrong source, right key")), elsewhere)
