@@ -1,6 +1,7 @@
 """A tunnel of one program: sockets in it, without root."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -8,6 +9,7 @@ import ssl as tls
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from wiresnake.conffile.config import Config
 from wiresnake.errors import ConfigError, HostError, TimedOut
@@ -73,6 +75,8 @@ class Tunnel(Interface):
             raise ConfigError("an interface of the host has the host's stack: omit `stack`")
         self._wanted = stack
         self._stack: Stack | None = None
+        self._given: WeakSet[Socket] = WeakSet()
+        """The sockets that others have."""
         self._file: str | os.PathLike[str] | None = None
 
     @classmethod
@@ -111,19 +115,25 @@ class Tunnel(Interface):
             raise
 
     def close(self) -> None:
-        """Ends the tunnel. It is safe to call twice."""
+        """Ends the tunnel, and what others do with its sockets. It is safe to call twice."""
+        for one in self._given:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         super().close()
         self._close_stack()
 
     def socket(
         self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0
     ) -> Socket:
-        """Opens a socket in the tunnel, which may be used as any other, and outlives no tunnel.
+        """Opens a socket in the tunnel, which may be used as any other.
 
-        HostError if the tunnel is not open, or the stack does not have such sockets.
+        It is shut down when the tunnel ends. HostError if the tunnel is not open, or the stack does
+        not have such sockets.
         """
         if self._private:
-            return self._opened_stack().socket(family, type, proto)
+            made = self._opened_stack().socket(family, type, proto)
+            self._given.add(made)
+            return made
         made = socket.socket(family, type, proto)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._tun.name.encode())
@@ -204,12 +214,13 @@ class Tunnel(Interface):
         `sockets` of the result say. OSError if the port is in use.
         """
         listeners = self.listen(host, port, backlog)
-        return Server(listeners, handler, ssl, limit)
+        return Server(listeners, handler, ssl, limit, self._given.add)
 
     def listen(
         self, host: str | None = None, port: int = 0, backlog: int = 100
     ) -> tuple[Socket, ...]:
-        """Listens on a TCP port in the tunnel. Returns a socket for each version of IP.
+        """Listens on a TCP port in the tunnel. Returns a socket for each version of IP,
+        IPv4 first.
 
         They do not block. Arguments and errors are those of `start_server`.
         """
@@ -275,7 +286,7 @@ class Tunnel(Interface):
     def _families(self) -> list[int]:
         addresses = self._config.addresses if self._config else ()
         found = {socket.AF_INET6 if ":" in each else socket.AF_INET for each in addresses}
-        return sorted(found, reverse=True)
+        return sorted(found)
 
     def _bindings(self, host: str | None) -> list[tuple[int, str]]:
         if host is not None:
