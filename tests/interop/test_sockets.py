@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,22 @@ def in_a_fork(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def leaving_nothing(main: Coroutine[Any, Any, None]) -> None:
-    await asyncio.sleep(0)  # A loop opens its own descriptors late.
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, str)  # A loop opens some descriptors late.
     before = left()
     async with asyncio.timeout(60):
         await main
-    await until(lambda: left() == before and len(asyncio.all_tasks()) == 1)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Waits for what happens soon; fails with its value after 10 s."""
     for _ in range(200):
-        if true():
+        if left() == before and len(asyncio.all_tasks()) == 1:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(left())
+    new = [
+        sorted((Counter(now) - Counter(then)).items())
+        for now, then in zip(left(), before, strict=True)
+    ]
+    raise AssertionError(
+        f"left behind: {new} of {asyncio.all_tasks()}, missing: {before}, {left()}"
+    )
 
 
 async def exchange(near: wiresnake.Tunnel, host: str, port: int, data: bytes = b"ping") -> None:
@@ -256,15 +259,13 @@ def test_a_wrong_key_ends_a_connect_with_the_reason(stack: str, tmp_path: Path) 
 
 
 def test_a_peer_that_vanishes_hangs_nobody(stack: str, tmp_path: Path) -> None:
-    files = write_files(tmp_path)
-
     async def main() -> None:
-        async with wiresnake.Tunnel.from_file(files.near, stack=stack) as near:
-            async with wiresnake.Tunnel.from_file(files.far, stack=stack) as far:
-                await far.start_server(echo, port=80)
-                reader, writer = await near.open_connection(FAR[4], 80)
-                writer.write(b"ping")
-                assert await reader.readexactly(4) == b"ping"
+        async with joined(tmp_path, stack=stack) as (near, far):
+            await far.start_server(echo, port=80)
+            reader, writer = await near.open_connection(FAR[4], 80)
+            writer.write(b"ping")
+            assert await reader.readexactly(4) == b"ping"
+            await far.apply(wiresnake.DeviceChange(replace_peers=True))
             writer.write(b"into the void")
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1):
@@ -272,6 +273,25 @@ def test_a_peer_that_vanishes_hangs_nobody(stack: str, tmp_path: Path) -> None:
             writer.close()
 
     asyncio.run(leaving_nothing(main()))
+
+
+def test_a_tunnel_that_ends_says_goodbye(stack: str, run: Run, tmp_path: Path) -> None:
+    """The other end of a connection gets its end, as when a program ends."""
+    files = write_files(tmp_path)
+
+    async def main() -> None:
+        async with wiresnake.Tunnel.from_file(files.near, stack=stack) as near:
+            async with wiresnake.Tunnel.from_file(files.far, stack=stack) as far:
+                with pytest.raises(wiresnake.HostError, match="entered once"):
+                    await far.__aenter__()
+                await far.start_server(echo, port=80)
+                reader, writer = await near.open_connection(FAR[4], 80)
+                writer.write(b"ping")
+                assert await reader.readexactly(4) == b"ping"
+            assert await reader.read() == b""
+            writer.close()
+
+    run(main())
 
 
 def test_a_cancelled_entry_and_a_cancelled_connect_leave_nothing(

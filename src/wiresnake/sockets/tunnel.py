@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl as tls
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -98,20 +99,13 @@ class Tunnel(Interface):
         return self._opened_stack().name
 
     async def __aenter__(self) -> Self:
-        if not self._entered:
-            # It reads the file, resolves the endpoints' names and starts a process.
-            with ThreadPoolExecutor(1) as pool:
-                preparing = pool.submit(self._prepare)
-                try:
-                    await asyncio.wrap_future(preparing)
-                except asyncio.CancelledError:
-                    if not preparing.cancel() and preparing.exception() is None:
-                        self._abandon()
-                    raise
+        if self._entered:
+            return await super().__aenter__()  # Which refuses it.
         try:
+            await self._in_thread(self._prepare)
             return await super().__aenter__()
         except BaseException:
-            self._close_stack()
+            self.close()
             raise
 
     def close(self) -> None:
@@ -241,6 +235,17 @@ class Tunnel(Interface):
                 one.close()
             raise
         return tuple(listeners)
+
+    async def _in_thread(self, prepare: Callable[[], None]) -> None:
+        """Runs what may block. If it is cancelled meanwhile, nothing stays open."""
+        with ThreadPoolExecutor(1) as pool:
+            preparing = pool.submit(prepare)
+            try:
+                await asyncio.wrap_future(preparing)
+            except asyncio.CancelledError:
+                if not preparing.cancel() and preparing.exception() is None:
+                    self._abandon()
+                raise
 
     def _prepare(self) -> None:
         """Reads the file and opens the stack. It may block."""
