@@ -51,9 +51,9 @@ fn failed(error: Errno) -> PyErr {
 }
 
 fn address(host: &str, port: u16) -> PyResult<SocketAddr> {
-    let ip: IpAddr = host.parse().map_err(|_| {
-        PyValueError::new_err(format!("{host:?} is not a numeric IP address"))
-    })?;
+    let ip: IpAddr = host
+        .parse()
+        .map_err(|_| PyValueError::new_err(format!("{host:?} is not a numeric IP address")))?;
     Ok(SocketAddr::new(ip, port))
 }
 

@@ -1,4 +1,5 @@
-//! CUBIC (RFC 9438), which says how many bytes may be under way.
+//! CUBIC (RFC 9438), which says how many bytes may be under way. Its first growth ends when round
+//! trips become longer (as in RFC 9406), as a queue must then be filling, or with a loss.
 //!
 //! smoltcp's own controllers are not used: its CUBIC counts bytes where the RFC counts segments and
 //! takes a minute to grow back, and its Reno grows by a segment per acknowledgement.
@@ -10,6 +11,10 @@ const C: f64 = 0.4;
 /// Growth per round trip, in segments, of an AIMD flow that is as fast with this `BETA`.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
+/// Samples of a round trip before it is compared with the last one, and by how much it is longer.
+const SAMPLES: u32 = 8;
+const LONGER: std::ops::RangeInclusive<u64> = 4_000_000..=16_000_000;
+
 pub struct Cubic {
     mss: f64,
     window: f64,
@@ -18,17 +23,46 @@ pub struct Cubic {
     before: f64,
     /// When the present growth began, with the window then and that of an AIMD flow now.
     epoch: Option<(u64, f64, f64)>,
+    /// The shortest round trips, in ns, of the last window and of this one, and the samples in it.
+    shortest: (u64, u64),
+    samples: u32,
 }
 
 impl Cubic {
     pub fn new(mss: usize) -> Cubic {
         let mss = mss as f64;
-        Cubic { mss, window: INITIAL * mss, threshold: f64::INFINITY, before: 0.0, epoch: None }
+        Cubic {
+            mss,
+            window: INITIAL * mss,
+            threshold: f64::INFINITY,
+            before: 0.0,
+            epoch: None,
+            shortest: (u64::MAX, u64::MAX),
+            samples: 0,
+        }
     }
 
     /// Returns the bytes that may be under way.
     pub fn window(&self) -> usize {
         self.window as usize
+    }
+
+    /// Takes the time, in ns, that a segment and its acknowledgement took.
+    pub fn sampled(&mut self, round_trip: u64) {
+        let (last, shortest) = &mut self.shortest;
+        *shortest = (*shortest).min(round_trip);
+        self.samples += 1;
+        let longer = (*last / 8).clamp(*LONGER.start(), *LONGER.end());
+        let slow = self.samples >= SAMPLES && *shortest >= last.saturating_add(longer);
+        if slow && self.window < self.threshold {
+            self.threshold = self.window;
+        }
+    }
+
+    /// Begins another window.
+    pub fn next_round(&mut self) {
+        self.shortest = (self.shortest.1, u64::MAX);
+        self.samples = 0;
     }
 
     /// Grows the window after `acked` bytes arrived, with `flight` bytes under way before. Times are
@@ -63,6 +97,12 @@ impl Cubic {
         self.threshold = (self.window * BETA).max(2.0 * self.mss);
         self.window = self.threshold;
         self.epoch = None;
+    }
+
+    /// Ends a recovery, with `flight` bytes under way. Not all that is now allowed may be sent at once
+    /// (RFC 6582, 3.2).
+    pub fn recovered(&mut self, flight: usize) {
+        self.window = self.threshold.min((flight as f64).max(INITIAL * self.mss));
     }
 
     /// Starts again from one segment, as nothing was acknowledged for long.
@@ -114,6 +154,21 @@ mod tests {
         assert!((312..328).contains(&whole), "{whole}");
         run(&mut cubic, &mut now, 124);
         assert!(cubic.window() / MSS > 380, "{}", cubic.window());
+    }
+
+    #[test]
+    fn longer_round_trips_end_the_first_growth() {
+        for (longer, ends) in [(5, false), (7, true)] {
+            let (mut cubic, mut now) = (Cubic::new(MSS), 0);
+            for trip in [50, 50, 50 + longer] {
+                run(&mut cubic, &mut now, 1);
+                cubic.next_round();
+                (0..SAMPLES).for_each(|_| cubic.sampled(trip * 1_000_000));
+            }
+            let before = cubic.window();
+            run(&mut cubic, &mut now, 1);
+            assert_eq!(cubic.window() < before * 2, ends);
+        }
     }
 
     #[test]

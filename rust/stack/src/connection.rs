@@ -10,6 +10,8 @@
 //! duplicate acknowledgements. It gets these only when a loss is found here (RFC 6582), so that the
 //! acknowledgements of repeated segments do not look like further losses.
 
+use std::collections::VecDeque;
+
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::phy::{RxToken, TxToken};
@@ -34,8 +36,11 @@ const CONNECT: u64 = 75 * SECOND;
 const SILENCE: u64 = 300 * SECOND;
 /// How long a connection that its user has closed may still take to end.
 const LINGER: u64 = 60 * SECOND;
-/// smoltcp repeats a segment no sooner (RFC 6298, 2.4).
-const TIMEOUT: u64 = SECOND;
+/// Nothing is repeated sooner, as in Linux, nor later.
+const LEAST_TIMEOUT: u64 = SECOND / 5;
+const LONGEST_TIMEOUT: u64 = 60 * SECOND;
+/// Segments whose round trips are measured at a time.
+const MEASURED: usize = 64;
 /// The segment size of a peer that announces none (RFC 9293, 3.7.1).
 const DEFAULT_MSS: u16 = 536;
 /// The smallest that is believed; a smaller one would only cost time.
@@ -213,6 +218,7 @@ pub struct Connection {
     /// That which was last acknowledged to the peer, and what has come in order since.
     received: u32,
     unacknowledged: u32,
+    /// The sequence number of the first byte.
     first: Option<u32>,
     /// The peer's window, and that which smoltcp was given, not shifted.
     window: usize,
@@ -221,12 +227,19 @@ pub struct Connection {
     recovery: Recovery,
     /// The last place where something is missing, during a recovery.
     hole: Option<u32>,
-    /// A sequence number whose acknowledgement is measured, and when it was sent.
-    measured: Option<(u32, u64)>,
+    /// Sequence numbers whose acknowledgement is measured, and when they were sent.
+    measured: VecDeque<(u32, u64)>,
+    /// Smoothed, with its variation (RFC 6298).
     round_trip: u64,
+    variation: u64,
+    /// The end of what was under way when the present round trip began.
+    round: u32,
     /// When something was last acknowledged, or began to be under way.
     progress: u64,
-    timeout: u64,
+    /// When something was last repeated, and how often without progress.
+    repeated: u64,
+    repeats: u32,
+    closing: bool,
     closed_since: Option<u64>,
     keepalive: bool,
     error: Option<Error>,
@@ -262,10 +275,14 @@ impl Connection {
             duplicates: 0,
             recovery: Recovery::None,
             hole: None,
-            measured: None,
+            measured: VecDeque::new(),
             round_trip: 0,
+            variation: 0,
+            round: 0,
             progress: 0,
-            timeout: 0,
+            repeated: 0,
+            repeats: 0,
+            closing: false,
             closed_since: None,
             keepalive: false,
             error: None,
@@ -299,6 +316,7 @@ impl Connection {
         made
     }
 
+    /// Takes the socket back, for another connection.
     pub fn into_socket(mut self) -> tcp::Socket<'static> {
         match self.sockets.remove(self.handle) {
             smoltcp::socket::Socket::Tcp(mut socket) => {
@@ -354,6 +372,7 @@ impl Connection {
         put_be16(segment, 14, self.given);
         let connecting = self.status() == Status::Connecting;
         self.feed(packet, now, frames);
+        self.close_when_possible();
         if tcp.flags & RST != 0 && matches!(self.status(), Status::Closed(_)) {
             let error = if connecting { Error::Refused } else { Error::Reset };
             self.error.get_or_insert(error);
@@ -395,18 +414,16 @@ impl Connection {
             self.acknowledged = tcp.ack;
             self.duplicates = 0;
             self.progress = now;
-            self.timeout = 0;
-            if let Some((seq, at)) = self.measured
-                && !before(tcp.ack, seq)
-            {
-                self.measured = None;
-                let sample = now.saturating_sub(at);
-                let old = if self.round_trip == 0 { sample } else { self.round_trip };
-                self.round_trip = (old * 7 + sample) / 8;
-            }
+            self.repeats = 0;
+            self.measure(tcp.ack, now);
             match self.recovery {
-                Recovery::Fast(end) if before(tcp.ack, end) => self.find_hole(tcp, segment),
-                Recovery::Fast(_) => self.recovery = Recovery::None,
+                Recovery::Fast(end) if before(tcp.ack, end) => {
+                    self.find_hole(tcp, segment);
+                }
+                Recovery::Fast(_) => {
+                    self.recovery = Recovery::None;
+                    self.cubic.recovered(flight.wrapping_sub(acked) as usize);
+                }
                 other => {
                     if let Recovery::Timeout(end) = other
                         && !before(tcp.ack, end)
@@ -432,40 +449,95 @@ impl Connection {
         false
     }
 
+    /// Takes the round trip of the last segment that is acknowledged.
+    fn measure(&mut self, ack: u32, now: u64) {
+        let mut sent = None;
+        while let Some((seq, at)) = self.measured.front().copied()
+            && !before(ack, seq)
+        {
+            sent = Some(at);
+            self.measured.pop_front();
+        }
+        if !before(ack, self.round) {
+            self.round = self.sent;
+            self.cubic.next_round();
+        }
+        let Some(sent) = sent else { return };
+        let sample = now.saturating_sub(sent);
+        self.cubic.sampled(sample);
+        if self.round_trip == 0 {
+            (self.round_trip, self.variation) = (sample, sample / 2);
+        }
+        self.variation = (self.variation * 3 + self.round_trip.abs_diff(sample)) / 4;
+        self.round_trip = (self.round_trip * 7 + sample) / 8;
+    }
+
+    /// Handles a duplicate acknowledgement. The third one says that something was lost, or that more
+    /// than two segments came after a gap (RFC 6675). While the rest of a loss is repeated, only the
+    /// latter counts: the others may be due to what was repeated.
     fn duplicate(&mut self, tcp: &Tcp, segment: &[u8], now: u64) {
+        let beyond = self.find_hole(tcp, segment);
         match self.recovery {
-            Recovery::None if self.duplicates == 3 => {
-                self.recovery = Recovery::Fast(self.sent);
-                self.hole = None;
-                self.measured = None;
-                self.cubic.lost();
-                for _ in 0..4 {
-                    // The first one may only be the one that is duplicated.
-                    self.tell(self.given, now);
-                }
-                self.find_hole(tcp, segment);
-                self.tell(self.allow(self.scale), now);
-            }
             Recovery::Fast(_) => {
-                self.find_hole(tcp, segment);
                 if self.allow(self.scale) > self.given {
                     self.tell(self.allow(self.scale), now);
                 }
             }
-            _ => {}
+            other => {
+                let third = self.duplicates >= 3 && (beyond > 0 || other == Recovery::None);
+                if third || beyond > 2 * self.mss {
+                    self.recovery = Recovery::Fast(self.sent);
+                    self.cubic.lost();
+                    self.repeat(now);
+                }
+            }
         }
     }
 
-    /// Notes the end of the last gap in what the peer has.
-    fn find_hole(&mut self, tcp: &Tcp, segment: &[u8]) {
+    /// Makes smoltcp repeat as much of what is under way as the window allows.
+    fn repeat(&mut self, now: u64) {
+        self.measured.clear();
+        self.repeated = now;
+        let window = self.allow(self.scale);
+        // A change of the window makes it count duplicates from the beginning.
+        self.tell(if window > 1 { window - 1 } else { 2 }, now);
+        for _ in 0..4 {
+            self.tell(window, now);
+        }
+    }
+
+    /// Returns when something must be repeated if nothing is acknowledged.
+    fn repeats_at(&self) -> Option<u64> {
+        let flight = self.first.is_some() && self.sent != self.acknowledged && self.window > 0;
+        let open = self.status() == Status::Open;
+        let wait = match (self.round_trip, self.recovery) {
+            (0, _) => SECOND,
+            // What was repeated may be lost, too.
+            (trip, Recovery::Fast(_)) if self.repeats == 0 => {
+                (trip + 4 * self.variation).max(LEAST_TIMEOUT / 10)
+            }
+            (trip, _) => (trip + 4 * self.variation).max(LEAST_TIMEOUT),
+        };
+        let wait = (wait << self.repeats.min(16)).min(LONGEST_TIMEOUT);
+        (flight && open).then(|| self.progress.max(self.repeated) + wait)
+    }
+
+    /// Notes the end of the last gap in what the peer has, and returns how much it has after gaps.
+    fn find_hole(&mut self, tcp: &Tcp, segment: &[u8]) -> usize {
         let flight = self.sent.wrapping_sub(self.acknowledged);
-        let ends = tcp.sacked(segment).map(|start| start.wrapping_sub(self.acknowledged));
-        if let Some(end) = ends.filter(|end| (1..=flight).contains(end)).max() {
-            let end = self.acknowledged.wrapping_add(end);
-            if self.hole.is_none_or(|held| before(held, end)) {
-                self.hole = Some(end);
+        let mut beyond = 0;
+        for (start, end) in tcp.sacked(segment) {
+            let gap = start.wrapping_sub(self.acknowledged);
+            let length = end.wrapping_sub(start);
+            if gap == 0 || gap > flight || length > flight - gap {
+                continue;
+            }
+            beyond += length as usize;
+            if self.hole.is_none_or(|held| before(held, start)) {
+                self.hole = Some(start);
             }
         }
+        beyond
     }
 
     /// Returns the window for smoltcp.
@@ -480,15 +552,11 @@ impl Connection {
             allowed = allowed.min(hole.wrapping_sub(self.acknowledged) as usize);
         }
         allowed = allowed.max(self.mss).min(self.window);
-        // It ends where a segment ends, so that none is split by a window.
-        if let Some(first) = self.first
-            && allowed < self.window
-        {
-            let end = (self.acknowledged.wrapping_sub(first) as usize).wrapping_add(allowed);
-            let beyond = end % self.mss;
-            if beyond + self.mss <= allowed {
-                allowed -= beyond;
-            }
+        // What may be sent now is whole segments. A window less than a unit smaller makes the last
+        // one a little shorter.
+        let flight = self.sent.wrapping_sub(self.acknowledged) as usize;
+        if allowed < self.window && allowed > flight + self.mss {
+            allowed -= (allowed - flight) % self.mss;
         }
         (allowed >> scale).clamp(1, u16::MAX.into()) as u16
     }
@@ -539,8 +607,7 @@ impl Connection {
         true
     }
 
-    /// Handles a deadline: before smoltcp repeats what was not acknowledged in time, its window is
-    /// reduced to one segment.
+    /// Handles a deadline. smoltcp has a timer of its own for repeating, but later.
     pub fn due(&mut self, now: u64) {
         let connecting = self.status() == Status::Connecting;
         let flight = self.sent != self.acknowledged && self.first.is_some();
@@ -551,16 +618,16 @@ impl Connection {
         if self.lingers_until().is_some_and(|until| now >= until) {
             return self.abort(Error::TimedOut);
         }
-        let repeats = now.saturating_sub(self.progress.max(self.timeout)) + SECOND / 1000 >= TIMEOUT;
-        if !connecting && flight && self.window > 0 && repeats {
-            self.timeout = now;
-            self.measured = None;
+        if self.repeats_at().is_some_and(|at| now >= at) {
+            self.repeats += 1;
             self.duplicates = 0;
-            if !matches!(self.recovery, Recovery::Timeout(_)) {
-                self.cubic.timed_out();
+            if self.repeats > 1 || !matches!(self.recovery, Recovery::Fast(_)) {
+                if !matches!(self.recovery, Recovery::Timeout(_)) {
+                    self.cubic.timed_out();
+                }
+                self.recovery = Recovery::Timeout(self.sent);
             }
-            self.recovery = Recovery::Timeout(self.sent);
-            self.tell(self.allow(self.scale), now);
+            self.repeat(now);
         }
     }
 
@@ -574,7 +641,8 @@ impl Connection {
         // At least a millisecond, in case smoltcp waits for nothing.
         let at = at.map(|at| (at.total_micros() as u64 * 1000).max(now + SECOND / 1000));
         let connecting = (self.status() == Status::Connecting).then_some(self.progress + CONNECT);
-        self.deadline = [at, connecting, self.lingers_until()].into_iter().flatten().min();
+        self.deadline =
+            [at, connecting, self.lingers_until(), self.repeats_at()].into_iter().flatten().min();
         if let Status::Closed(_) = self.status() {
             self.deadline = None;
         }
@@ -593,6 +661,11 @@ impl Connection {
         if tcp.flags & (SYN | FIN) != 0 {
             end = end.wrapping_add(1);
         }
+        // While smoltcp repeats, its acknowledgements have old sequence numbers, and the peer would
+        // not look at them (RFC 9293, 3.10.7.4).
+        if tcp.flags & (SYN | FIN | RST) == 0 && end == tcp.seq && before(tcp.seq, self.sent) {
+            segment[4..8].copy_from_slice(&self.sent.to_be_bytes());
+        }
         if tcp.flags & SYN != 0 {
             tcp.set_mss(segment, limits.mss(start - VNET_HEADER));
             if self.first.is_none() {
@@ -604,8 +677,8 @@ impl Connection {
             if self.sent == self.acknowledged {
                 self.progress = self.progress.max(now);
             }
-            if self.measured.is_none() && self.recovery == Recovery::None {
-                self.measured = Some((end, now));
+            if self.measured.len() < MEASURED {
+                self.measured.push_back((end, now));
             }
             self.sent = end;
         }
@@ -641,7 +714,18 @@ impl Connection {
 
     /// Sends a FIN after all that was written.
     pub fn close(&mut self) {
-        self.socket().close();
+        self.closing = true;
+        self.close_when_possible();
+    }
+
+    /// In LAST-ACK, smoltcp handles no acknowledgement of nothing new, so no loss would be noticed. If
+    /// the peer has closed already, the FIN waits until everything is acknowledged.
+    fn close_when_possible(&mut self) {
+        let closing = self.closing;
+        let socket = self.socket();
+        if closing && (socket.state() != tcp::State::CloseWait || socket.send_queue() == 0) {
+            socket.close();
+        }
     }
 
     /// Notes that nobody reads any more; the connection ends by itself.
@@ -650,7 +734,7 @@ impl Connection {
         if self.socket().can_recv() {
             return self.abort(Error::Reset);
         }
-        self.socket().close();
+        self.close();
     }
 
     pub fn is_orphan(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::packet::{
 
 /// Handshakes that peers have begun. The oldest is dropped for another one.
 pub const HALF_OPEN: usize = 8192;
-/// SYN-ACKs are repeated after 1, 2 and 4 seconds; after 8 the handshake is forgotten.
+/// A SYN-ACK is repeated after 1, 3 and 7 seconds; after 15 the handshake is forgotten.
 const REPEATS: u32 = 3;
 /// The most connections, and from when on none is kept only to wait for stray segments.
 const CONNECTIONS: usize = 65_536;
@@ -94,8 +94,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(addresses: Vec<IpAddr>, limits: Limits, mut entropy: Entropy) -> Engine {
-        let stray =
-            interface(addresses.iter().map(|ip| (*ip).into()), limits.mtu, entropy());
+        let stray = interface(addresses.iter().map(|ip| (*ip).into()), limits.mtu, entropy());
         Engine {
             addresses,
             limits,
@@ -239,8 +238,7 @@ impl Engine {
         if self.listeners[&at].waiting >= self.listeners[&at].backlog {
             return;
         }
-        let mut connection =
-            Connection::listen(flow, self.limits, half.seed, new_socket(), now);
+        let mut connection = Connection::listen(flow, self.limits, half.seed, new_socket(), now);
         let mut sent = Vec::new();
         connection.ingress(&mut half.syn.clone(), half.transport, now, &mut sent);
         connection.egress(now, &mut sent); // it was sent before
@@ -460,9 +458,9 @@ impl Engine {
         let at = if at.port() != 0 {
             self.is_free(protocol, at).then_some(at)
         } else {
-            self.ephemeral().find(|port| {
-                self.is_free(protocol, SocketAddr::new(at.ip(), *port))
-            }).map(|port| SocketAddr::new(at.ip(), port))
+            self.ephemeral()
+                .find(|port| self.is_free(protocol, SocketAddr::new(at.ip(), *port)))
+                .map(|port| SocketAddr::new(at.ip(), port))
         };
         let at = at.ok_or(Error::InUse)?;
         self.bound.insert((protocol, at));

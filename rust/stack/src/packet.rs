@@ -173,14 +173,19 @@ impl Tcp {
     /// Returns the shift count of later windows (RFC 7323, 2.3).
     pub fn scale(&self, segment: &[u8]) -> u32 {
         let place = self.option(segment, OPTION_SCALE);
-        place.filter(|place| place.len() == 1).map_or(0, |place| segment[place.start].min(14).into())
+        place
+            .filter(|place| place.len() == 1)
+            .map_or(0, |place| segment[place.start].min(14).into())
     }
 
-    /// Returns where blocks start that were received out of order (RFC 2018).
-    pub fn sacked(&self, segment: &[u8]) -> impl Iterator<Item = u32> {
+    /// Returns the blocks that were received out of order (RFC 2018).
+    pub fn sacked(&self, segment: &[u8]) -> impl Iterator<Item = (u32, u32)> {
         let place = self.option(segment, OPTION_SACK).unwrap_or_default();
         let (blocks, _) = segment[place].as_chunks::<8>();
-        blocks.iter().map(|block| u32::from_be_bytes([block[0], block[1], block[2], block[3]]))
+        blocks.iter().map(|block| {
+            let [start, end] = [0, 4].map(|at| [0, 1, 2, 3].map(|byte| block[at + byte]));
+            (u32::from_be_bytes(start), u32::from_be_bytes(end))
+        })
     }
 }
 
@@ -305,8 +310,7 @@ impl Unreachable {
                 (3, _) => Reason::Host,
                 _ => return None,
             }
-        } else if parsed.protocol == ICMPV6
-            && intact(ip::pseudo_sum(packet, ICMPV6, message.len()))
+        } else if parsed.protocol == ICMPV6 && intact(ip::pseudo_sum(packet, ICMPV6, message.len()))
         {
             match (kind, code) {
                 (1, 0) => Reason::Network,

@@ -194,7 +194,8 @@ impl Service {
             thread: Mutex::default(),
         });
         let inner = service.clone();
-        let thread = Builder::new().name("wiresnake-stack".into()).spawn(move || inner.run(poll))?;
+        let thread =
+            Builder::new().name("wiresnake-stack".into()).spawn(move || inner.run(poll))?;
         *lock(&service.thread) = Some(thread);
         Ok(service)
     }
@@ -281,10 +282,7 @@ impl Socket {
     }
 
     /// Does something with the entry, and lets the thread look at it.
-    fn with<T>(
-        &self,
-        act: impl FnOnce(&mut State, usize) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+    fn with<T>(&self, act: impl FnOnce(&mut State, usize) -> Result<T, Errno>) -> Result<T, Errno> {
         let mut state = self.service.state()?;
         if !state.entries.contains_key(&self.token) {
             return Err(Errno::NOTCONN);
