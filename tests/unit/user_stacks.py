@@ -66,9 +66,7 @@ def _peer(key: PrivateKey, port: int | None, number: int) -> DeviceChange:
     return DeviceChange(peers=(peer,))
 
 
-async def opened(
-    stacks: tuple[UserStack, UserStack], mtu: int = MTU
-) -> tuple[Tunnel, Tunnel]:
+async def opened(stacks: tuple[UserStack, UserStack], mtu: int = MTU) -> tuple[Tunnel, Tunnel]:
     """Opens two tunnels on this loop that are each other's peers, with 10.9.0.1 and 10.9.0.2."""
     tunnels = [_tunnel(stack, number, mtu) for number, stack in enumerate(stacks, 1)]
     keys = [PrivateKey.generate(), PrivateKey.generate()]
@@ -79,9 +77,7 @@ async def opened(
 
 
 @contextmanager
-def running(
-    mtu: int = MTU, offloads: bool = True
-) -> Iterator[tuple[UserStack, UserStack]]:
+def running(mtu: int = MTU, offloads: bool = True) -> Iterator[tuple[UserStack, UserStack]]:
     """Runs two tunnels on a loop in a thread, so that blocking sockets can be used here."""
     stacks = UserStack(offloads), UserStack(offloads)
     loop = asyncio.new_event_loop()

@@ -46,8 +46,12 @@ impl<T> Drop for Local<T> {
     }
 }
 
+/// Makes an OSError, of the class that Python chooses for the number.
 fn failed(error: Errno) -> PyErr {
-    io::Error::from(error).into()
+    let number = error.raw_os_error();
+    let text = io::Error::from(error).to_string();
+    let text = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned();
+    PyOSError::new_err((number, text))
 }
 
 fn address(host: &str, port: u16) -> PyResult<SocketAddr> {

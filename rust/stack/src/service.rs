@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -259,22 +259,24 @@ impl Service {
         let kind = if stream { Kind::Idle } else { Kind::Datagrams };
         let (token, theirs) = state.open(kind, v6)?;
         let report = state.entries[&token].report.clone();
-        Ok((Socket { service: self.clone(), token, v6, report }, theirs))
+        let (service, limits) = (Arc::downgrade(self), self.limits);
+        Ok((Socket { service, token, v6, limits, report }, theirs))
     }
 }
 
 /// An application's socket, from outside.
 pub struct Socket {
-    service: Arc<Service>,
+    service: Weak<Service>,
     token: usize,
     v6: bool,
+    limits: Limits,
     report: Arc<Mutex<Report>>,
 }
 
 impl Socket {
     /// Returns the longest datagram that fits into a packet.
     pub fn longest_datagram(&self) -> usize {
-        self.service.limits.longest_datagram(self.v6)
+        self.limits.longest_datagram(self.v6)
     }
 
     pub fn report(&self) -> MutexGuard<'_, Report> {
@@ -283,14 +285,15 @@ impl Socket {
 
     /// Does something with the entry, and lets the thread look at it.
     fn with<T>(&self, act: impl FnOnce(&mut State, usize) -> Result<T, Errno>) -> Result<T, Errno> {
-        let mut state = self.service.state()?;
+        let service = self.service.upgrade().ok_or(Errno::NETDOWN)?;
+        let mut state = service.state()?;
         if !state.entries.contains_key(&self.token) {
             return Err(Errno::NOTCONN);
         }
         let result = act(&mut state, self.token);
         state.active.insert(self.token);
         drop(state);
-        self.service.wire.wake();
+        service.wire.wake();
         result
     }
 
@@ -319,8 +322,9 @@ impl Socket {
             };
             let report = unclaimed.remove(&number).ok_or(Errno::CONNABORTED)?;
             state.engine.accepted(*at);
-            let (service, v6) = (self.service.clone(), self.v6);
-            Ok(Socket { service, token: number, v6, report })
+            let Socket { service, v6, limits, .. } = self;
+            let (service, v6, limits) = (service.clone(), *v6, *limits);
+            Ok(Socket { service, token: number, v6, limits, report })
         })
     }
 
@@ -398,17 +402,31 @@ impl State {
     }
 
     fn bind(&mut self, token: usize, at: SocketAddr) -> Result<SocketAddr, Errno> {
-        let entry = self.entries.get_mut(&token).ok_or(Errno::BADF)?;
+        let entry = self.entries.get(&token).ok_or(Errno::BADF)?;
         if entry.bound.is_some() || matches!(entry.kind, Kind::Stream(_)) {
             return Err(Errno::INVAL);
         }
         let datagrams = matches!(entry.kind, Kind::Datagrams);
         let protocol = if datagrams { Protocol::Udp } else { Protocol::Tcp };
-        let at = self.engine.bind(protocol, at).map_err(errno)?;
+        let bound = self.engine.bind(protocol, at).or_else(|_| {
+            self.remove_closed();
+            self.engine.bind(protocol, at)
+        });
+        let at = bound.map_err(errno)?;
+        let entry = self.entries.get_mut(&token).ok_or(Errno::BADF)?;
         entry.bound = Some(at);
         lock(&entry.report).local = Some(at);
         self.bound.insert((protocol, at), token);
         Ok(at)
+    }
+
+    /// Removes bound sockets that their applications have just closed.
+    fn remove_closed(&mut self) {
+        for token in self.bound.values().copied().collect::<Vec<_>>() {
+            if self.entries.get(&token).is_some_and(|entry| is_hung_up(&entry.fd)) {
+                self.remove(token);
+            }
+        }
     }
 
     fn connect(&mut self, token: usize, remote: SocketAddr, filler: usize) -> Result<(), Errno> {

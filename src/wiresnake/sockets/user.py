@@ -105,6 +105,7 @@ class UserStack:
         """Ends the stack and its connections. It is safe to call twice."""
         if self._stack is not None:
             self._stack.close()
+            self._stack = None
 
     def _running(self) -> Stack:
         if self._stack is None:
@@ -372,6 +373,18 @@ class Socket(socket.socket):
         made._listens, made._connected = self._listens, self._connected
         made._options = dict(self._options)
         made.settimeout(self.gettimeout())
+        return made
+
+    def plain(self) -> socket.socket:
+        """Returns the descriptor as the Unix socket that it is, and closes this object.
+
+        uvloop and trio take it: `loop.create_unix_connection(factory, sock=sock.plain())`. It is
+        for streams that are connected, and for datagrams whose socket is.
+        """
+        kind = socket.SOCK_STREAM if self._stream else socket.SOCK_DGRAM
+        timeout = self.gettimeout()
+        made = socket.socket(socket.AF_UNIX, kind, fileno=self.detach())
+        made.settimeout(timeout)
         return made
 
     @property
