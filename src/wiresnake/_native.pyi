@@ -279,7 +279,7 @@ class Stack:
     After a fork, all its methods, and those of its sockets, raise OSError in the child.
     """
 
-    def __init__(self, addresses: list[str], mtu: int, offloads: bool = True) -> None: ...
+    def __new__(cls, addresses: list[str], mtu: int, offloads: bool = True) -> Self: ...
     def open(self, v6: bool, stream: bool) -> tuple[StackSocket, int]:
         """Opens a socket, and returns it with a descriptor that the caller owns.
 

@@ -402,8 +402,10 @@ async def converse(stacks: Stacks, plain: bool) -> None:
         await loop.sock_connect(one, at.getsockname())
         other, _ = await loop.sock_accept(at)
         readers, writers = [], []
-        for each in one, other:
-            reader, writer = await open_stream(sock=each.plain() if plain else each)
+        for end in one, other:
+            assert isinstance(end, Socket)
+            used = end.plain() if plain else end
+            reader, writer = await open_stream(sock=used)
             writer.write(bytes(1_000_000))
             writer.write_eof()
             readers.append(reader)

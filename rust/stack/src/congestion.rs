@@ -99,7 +99,7 @@ impl Cubic {
         self.epoch = None;
     }
 
-    /// Ends a recovery, with `flight` bytes under way. Not all that is now allowed may be sent at once
+    /// Ends a recovery, with `flight` bytes under way. The whole window may not be sent at once
     /// (RFC 6582, 3.2).
     pub fn recovered(&mut self, flight: usize) {
         self.window = self.threshold.min((flight as f64).max(INITIAL * self.mss));

@@ -444,7 +444,7 @@ impl Engine {
         self.half_open.len()
     }
 
-    /// Returns the address of ours that packets to there come from.
+    /// Returns our address that packets to there come from.
     pub fn source(&self, remote: &IpAddr) -> Result<IpAddr, Error> {
         let of_family = |ip: &&IpAddr| ip.is_ipv4() == remote.is_ipv4();
         self.addresses.iter().find(of_family).copied().ok_or(Error::NetworkUnreachable)

@@ -297,7 +297,7 @@ pub enum Reason {
 }
 
 impl Unreachable {
-    /// Parses an ICMP or ICMPv6 message. None if it is not an error, or about no flow of ours.
+    /// Parses an ICMP or ICMPv6 message. None if it is not an error, or about none of our flows.
     pub fn parse(packet: &[u8], parsed: &Packet) -> Option<Unreachable> {
         let message = &packet[parsed.transport.clone()];
         let (kind, code) = (message[0], message[1]);
