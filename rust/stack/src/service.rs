@@ -494,6 +494,8 @@ impl State {
         let wire = self.wire.clone();
         let at = now();
         for mut frame in wire.receive() {
+            #[cfg(test)]
+            assert!(!frame.ends_with(b"planted"), "planted here");
             self.engine.ingress(&mut frame, at);
         }
         for event in self.engine.take_events() {
@@ -755,4 +757,93 @@ fn pass_descriptor(to: &OwnedFd, fd: &OwnedFd, message: &[u8]) -> Result<(), Err
     let fds = [fd.as_fd()];
     control.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(to, &[IoSlice::new(message)], &mut control, QUIET).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plane::link::Frame;
+    use std::io::Read;
+
+    const LIMITS: Limits = Limits { mtu: 1420, offloads: true };
+
+    fn service() -> Arc<Service> {
+        let keep = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.to_string().contains("planted here") {
+                keep(info);
+            }
+        }));
+        Service::new(vec![[10, 9, 0, 1].into()], LIMITS).unwrap()
+    }
+
+    /// Reads from the link until the panic of the stack's thread comes out of it.
+    fn panic_of(link: &dyn Link) {
+        let read = || while !matches!(link.read(&mut [0; 1 << 17]), Frame::Lost) {};
+        assert!(catch_unwind(AssertUnwindSafe(read)).is_err(), "the link was lost");
+    }
+
+    #[test]
+    fn a_panic_costs_the_connections_and_is_the_planes_to_report() {
+        let service = service();
+        let link = service.link();
+        let (socket, theirs) = service.open(false, true).unwrap();
+        socket.connect(SocketAddr::new([10, 9, 0, 2].into(), 80), 0).unwrap();
+        for _ in 0..5 {
+            link.write(&mut b"planted".to_vec());
+            panic_of(&*link);
+        }
+        assert_eq!(UnixStream::from(theirs).read(&mut [0; 9]).unwrap(), 0, "the end");
+        assert_eq!(socket.report().error, Some(Errno::IO));
+        let (socket, _theirs) = service.open(false, true).unwrap();
+        socket.listen(5).unwrap();
+        link.write(&mut b"planted".to_vec());
+        let lost = || matches!(link.read(&mut [0; 1 << 17]), Frame::Lost);
+        while !catch_unwind(AssertUnwindSafe(lost)).unwrap_or(false) {
+            std::thread::yield_now();
+        }
+        service.close();
+    }
+
+    #[test]
+    fn a_link_is_readable_while_a_frame_waits_and_full_it_takes_no_more() {
+        let service = service();
+        let link = service.link();
+        assert!(!is_readable(&*link));
+        let (socket, theirs) = service.open(false, false).unwrap();
+        socket.connect(SocketAddr::new([10, 9, 0, 2].into(), 80), 0).unwrap();
+        ioctl_fionbio(&theirs, true).unwrap();
+        let mut sent = 0;
+        let mut quiet = 0;
+        while quiet < 100 {
+            match rustix::io::write(&theirs, &[7; 1000]) {
+                Ok(_) => (sent, quiet) = (sent + 1, 0),
+                Err(_) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    quiet += 1;
+                }
+            }
+        }
+        assert!((900..2500).contains(&sent), "{sent} datagrams of 1000 bytes");
+        let mut came = 0;
+        while came < sent {
+            match link.read(&mut [0; 1 << 17]) {
+                Frame::Length(length) => {
+                    assert_eq!(length, 10 + 28 + 1000);
+                    came += 1;
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+        assert!(matches!(link.read(&mut [0; 1 << 17]), Frame::Nothing));
+        assert!(!is_readable(&*link));
+        service.close();
+        assert!(matches!(link.read(&mut [0; 1 << 17]), Frame::Lost));
+    }
+
+    fn is_readable(link: &dyn Link) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut set = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+        poll(&mut set, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+    }
 }
