@@ -632,3 +632,36 @@ def test_a_reader_that_does_not_read_stops_the_writer(stacks: Stacks) -> None:
         one.settimeout(WAIT)
         one.shutdown(socket.SHUT_WR)
         assert len(read_all(other)) == sent
+
+
+def test_the_end_of_what_a_datagram_socket_sends_is_not_an_endless_datagram(
+    stacks: Stacks,
+) -> None:
+    kind = socket.SOCK_DGRAM
+    with stacks[1].socket(type=kind) as there, stacks[0].socket(type=kind) as here:
+        there.settimeout(WAIT)
+        here.settimeout(WAIT)
+        there.bind((THERE, 0))
+        here.connect(there.getsockname())
+        here.send(b"last")
+        here.shutdown(socket.SHUT_WR)
+        data, sender = there.recvfrom(100)
+        there.sendto(data, sender)
+        assert here.recv(100) == b"last"
+
+
+def test_no_descriptor_left_for_a_connection_is_an_error_of_accept(stacks: Stacks) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listener(stacks[1]) as at, stacks[0].socket() as one:
+        one.settimeout(WAIT)
+        one.connect(at.getsockname())
+        assert select.select([at], [], [], WAIT)[0]
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            assert failed(at.accept) == errno.EMFILE
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert one.recv(100) == b""
+    connected(stacks)[0].close()

@@ -661,9 +661,9 @@ impl Connection {
         if tcp.flags & (SYN | FIN) != 0 {
             end = end.wrapping_add(1);
         }
-        // While smoltcp repeats, its acknowledgements have old sequence numbers, and the peer would
-        // not look at them (RFC 9293, 3.10.7.4).
-        if tcp.flags & (SYN | FIN | RST) == 0 && end == tcp.seq && before(tcp.seq, self.sent) {
+        // While smoltcp repeats, its acknowledgements and resets have old sequence numbers, and the
+        // peer would not look at them (RFC 9293, 3.10.7.4).
+        if tcp.flags & (SYN | FIN) == 0 && end == tcp.seq && before(tcp.seq, self.sent) {
             segment[4..8].copy_from_slice(&self.sent.to_be_bytes());
         }
         if tcp.flags & SYN != 0 {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSlice, ioctl_fionbio, read, retry_on_intr};
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, send, sendmsg, shutdown,
@@ -688,6 +689,7 @@ impl State {
         while let Some(entry) = self.entries.get_mut(&token)
             && matches!(entry.kind, Kind::Datagrams)
             && entry.readable
+            && !entry.finished
         {
             if room == 0 {
                 self.active.insert(token);
@@ -696,6 +698,11 @@ impl State {
             let length = match retry_on_intr(|| read(&entry.fd, &mut *buffer)) {
                 Ok(0) if is_hung_up(&entry.fd) => {
                     self.remove(token);
+                    break;
+                }
+                // Not an empty datagram, but the end of what the application sends.
+                Ok(0) if has_shut_down(&entry.fd) => {
+                    entry.finished = true;
                     break;
                 }
                 Ok(length) => length,
@@ -744,10 +751,25 @@ fn datagram_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Returns whether the other end is closed, so that an empty read is not an empty datagram.
 fn is_hung_up(fd: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let mut set = [PollFd::new(fd, PollFlags::IN)];
-    let _ = poll(&mut set, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
-    set[0].revents().contains(PollFlags::HUP)
+    polled(fd, PollFlags::HUP)
+}
+
+/// Returns whether the other end does not send any more.
+#[cfg(target_os = "linux")]
+fn has_shut_down(fd: &OwnedFd) -> bool {
+    polled(fd, PollFlags::RDHUP)
+}
+
+/// Returns whether the other end does not send any more, where that can be known.
+#[cfg(not(target_os = "linux"))]
+fn has_shut_down(_: &OwnedFd) -> bool {
+    false
+}
+
+fn polled(fd: &OwnedFd, flag: PollFlags) -> bool {
+    let mut set = [PollFd::new(fd, PollFlags::IN | flag)];
+    let _ = poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    set[0].revents().contains(flag)
 }
 
 /// Passes a descriptor with a message.
@@ -842,8 +864,7 @@ mod tests {
     }
 
     fn is_readable(link: &dyn Link) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
         let mut set = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
-        poll(&mut set, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+        poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     }
 }

@@ -156,17 +156,21 @@ class Socket(socket.socket):
         if not self._listens:
             _fail(errno.EINVAL)
         space = socket.CMSG_SPACE(struct.calcsize("i"))
-        message, ancillary, _, _ = super().recvmsg(_ADDRESS.size + _NUMBER.size, space)
-        if not ancillary:
+        length, flags = _ADDRESS.size + _NUMBER.size, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        message, ancillary, _, _ = super().recvmsg(length, space, flags)
+        if not message:
             self._ended(errno.ECONNABORTED)
-        (fd,) = struct.unpack_from("i", ancillary[0][2])
-        os.set_inheritable(fd, False)
+        fd = struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None
         (number,) = _NUMBER.unpack_from(message, _ADDRESS.size)
         try:
             handle = self._handle.accepted(number)
+            if fd is None:
+                _fail(errno.EMFILE)  # The kernel did not pass it on.
+            os.set_inheritable(fd, False)
             made = Socket(handle, fd, self.family, self.type, self.proto)
         except BaseException:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
             raise
         made._connected = True
         return made, self._address(message)
