@@ -1,8 +1,6 @@
 //! Two stacks against each other, over good and bad paths.
 
-mod common;
-
-use common::{MS, Net, Path, transfer};
+use crate::common::{MS, Net, Path, transfer};
 use proptest::prelude::*;
 use stack::connection::SECOND;
 
@@ -13,7 +11,7 @@ fn a_good_path_is_filled() {
         let took = transfer(&mut net, [20_000_000, 0], v6, 60 * SECOND).expect("it ends");
         // A window of 1 MiB and a round trip of 20 ms: 52 MB/s.
         assert!(took < SECOND * 7 / 10, "{} ms, v6 {v6}, offloads {offloads}", took / MS);
-        let least = 20_000_000 / (common::MTU as u64 - 40);
+        let least = 20_000_000 / (crate::common::MTU as u64 - 40);
         assert!(net.sent[0] < least * 102 / 100, "{} packets for {least}", net.sent[0]);
     }
 }
@@ -26,11 +24,22 @@ fn a_bottleneck_is_used_without_many_losses() {
         let mut net = Net::new(path, offloads, 1);
         let took = transfer(&mut net, [50_000_000, 0], false, 60 * SECOND).expect("it ends");
         let rate = 50_000_000 * 8 * 1000 / took;
-        let packets = 50_000_000 / (common::MTU as u64 - 40);
+        let packets = 50_000_000 / (crate::common::MTU as u64 - 40);
         println!("{rate} Mbit/s, {} of {} packets lost, {packets} needed", net.lost, net.sent[0]);
         assert!(rate > 75, "{rate} Mbit/s");
         assert!(net.lost * 20 < packets, "{} of {} packets lost", net.lost, net.sent[0]);
     }
+}
+
+/// A path that loses nothing carries whole segments, also while the window grows.
+#[test]
+fn a_bottleneck_wastes_few_packets() {
+    let path = Path { queue: 10_000, each: 112_000, ..Path::GOOD };
+    let mut net = Net::new(path, true, 1);
+    transfer(&mut net, [20_000_000, 0], false, 60 * SECOND).expect("it ends");
+    let packets = 20_000_000 / (crate::common::MTU as u64 - 40);
+    assert_eq!(net.lost, 0);
+    assert!(net.sent[0] * 100 < packets * 103, "{} of {packets} packets", net.sent[0]);
 }
 
 /// Losses that are not the sender's fault, as by radio.

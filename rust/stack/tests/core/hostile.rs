@@ -1,10 +1,8 @@
 //! What strangers send: nothing of it may panic, cost much, or harm those who are connected.
 
-mod common;
-
 use std::net::SocketAddr;
 
-use common::{
+use crate::common::{
     Chance, MS, MTU, Net, Path, Transfer, accepted, address, engine, frame, reversed, split,
 };
 use proptest::prelude::*;
@@ -265,7 +263,7 @@ fn a_reader_that_does_not_read_stops_its_peer_and_loses_nothing() {
             while way.written < way.length && sender.can_send() {
                 let at = way.written;
                 way.written += sender.send(|room| {
-                    room.iter_mut().enumerate().for_each(|(i, b)| *b = common::byte(at + i));
+                    room.iter_mut().enumerate().for_each(|(i, b)| *b = crate::common::byte(at + i));
                     room.len()
                 });
             }

@@ -1,5 +1,4 @@
 //! Two stacks in virtual time, joined by a network that loses, repeats and reorders packets.
-#![allow(dead_code)] // not every test uses everything
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
