@@ -11,8 +11,8 @@
 A fault with several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead. Each of
 `kills` must fail: a pytest node (any case of a parametrised test, unless the node names one), the
 Rust tests whose path contains the word (`cargo` for the plane, `chapoly` for the cipher, `stack`
-for the stack's core), or an item of the black-box suite. With `needs = "avx512"` a machine without it skips the fault and
-reports that, as no test there can see it.
+for the stack's core), or an item of the black-box suite. With `needs = "avx512"` a machine without
+it skips the fault and reports that, as no test there can see it.
 """
 
 import re

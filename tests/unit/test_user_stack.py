@@ -665,3 +665,55 @@ def test_no_descriptor_left_for_a_connection_is_an_error_of_accept(stacks: Stack
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert one.recv(100) == b""
     connected(stacks)[0].close()
+
+
+def test_a_connection_from_the_same_port_is_another_one(stacks: Stacks) -> None:
+    with listener(stacks[1]) as at:
+
+        def connect() -> tuple[Socket, Socket]:
+            one = stacks[0].socket()
+            one.settimeout(WAIT)
+            deadline = time.monotonic() + WAIT
+            while True:
+                try:
+                    one.bind((HERE, 5000))
+                    one.connect(at.getsockname())
+                    return one, at.accept()[0]
+                except OSError as error:
+                    assert error.errno == errno.EADDRINUSE and time.monotonic() < deadline
+                    one.close()
+                    one = stacks[0].socket()
+                    one.settimeout(WAIT)
+                    time.sleep(0.01)
+
+        one, old = connect()
+        old.shutdown(socket.SHUT_WR)
+        assert one.recv(1) == b""
+        one.close()
+        assert old.recv(1) == b""
+        one, new = connect()
+        with one, old, new:
+            with pytest.raises(OSError, match=r"pipe|reset"):
+                for _ in range(100):
+                    old.send(b"of the old one")
+                    time.sleep(0.01)
+            new.settimeout(WAIT)
+            new.sendall(b"of the new one")
+            assert one.recv(100) == b"of the new one"
+            one.sendall(b"back")
+            assert new.recv(100) == b"back"
+
+
+def test_what_was_written_before_a_close_arrives(stacks: Stacks) -> None:
+    one, other = connected(stacks)
+    writer = ThreadPoolExecutor(1)
+
+    def write() -> None:
+        with one:
+            one.sendall(bytes(5 << 20))
+
+    done = writer.submit(write)
+    with other:
+        assert len(read_all(other)) == 5 << 20
+    done.result(WAIT)
+    writer.shutdown()

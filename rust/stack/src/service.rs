@@ -384,7 +384,9 @@ impl State {
             Kind::Datagrams => Protocol::Udp,
             _ => Protocol::Tcp,
         };
-        if let Kind::Stream(flow) = entry.kind {
+        if let Kind::Stream(flow) = entry.kind
+            && self.flows.get(&flow) == Some(&token)
+        {
             self.flows.remove(&flow);
             self.engine.leave(&flow, now());
         }
@@ -570,7 +572,10 @@ impl State {
     /// Passes a new connection to the application.
     fn accept(&mut self, listener: usize, flow: Tuple) -> Result<(), Errno> {
         let (token, theirs) = self.open(Kind::Stream(flow), flow.local.is_ipv6())?;
-        self.flows.insert(flow, token);
+        // A peer may use its port again while the application still holds an ended connection.
+        if let Some(old) = self.flows.insert(flow, token) {
+            self.remove(old);
+        }
         let report = self.entries[&token].report.clone();
         let (local, remote) = (Some(flow.local), Some(flow.remote));
         *lock(&report) = Report { local, remote, connected: true, ..Report::default() };
