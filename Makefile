@@ -12,7 +12,7 @@ STAMPS := .stamps
 # Many tests mostly wait: more run at a time than there are processors. Then those that measure.
 PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
-.PHONY: help setup packages demo test lint types rust miri cross unit sim laws interop interop-kernel \
+.PHONY: help setup packages demo test lint types rust miri fuzz cross unit sim laws interop interop-kernel \
 	interop-others conformance mutants bench docs wheel clean
 
 help: ## List the targets
@@ -49,6 +49,10 @@ miri: $(STAMPS)/rust ## The own cipher, interpreted: for machines that cannot ru
 	RUSTFLAGS='-C target-feature=+avx512f,+avx512bw,+avx512ifma,+avx512vbmi2' \
 	    cargo +nightly miri test --locked --package chapoly --lib --manifest-path rust/Cargo.toml \
 	    --target-dir rust/target/miri -- --include-ignored avx512 the_own_cipher_passes
+
+fuzz: $(STAMPS)/rust ## Random segments for the stack in this process: CASES=100000, minutes
+	STACK_CASES=$(or $(CASES),100000) cargo test --quiet --locked --package stack --test core \
+	    --manifest-path rust/Cargo.toml hostile
 
 cross: $(STAMPS)/rust ## The Rust tests with musl, and for aarch64 in qemu (rustup, packages)
 	tools/cross

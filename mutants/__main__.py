@@ -158,7 +158,7 @@ class Runner:
     def _run(self, tree: Tree, built: bool, kills: list[str]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         nodes = [kill for kill in kills if kind(kill) == "pytest"]
-        crates = ("cargo", "chapoly")
+        crates = ("cargo", "chapoly", "stack")
         words = {crate: [kill for kill in kills if kind(kill) == crate] for crate in crates}
         items = [kill for kill in kills if kind(kill) == "conformance"]
         with self._processors:

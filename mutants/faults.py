@@ -10,9 +10,9 @@
 
 A fault with several edits has `edits = [{file = ..., old = ..., new = ...}, ...]` instead. Each of
 `kills` must fail: a pytest node (any case of a parametrised test, unless the node names one), the
-Rust tests whose path contains the word (`cargo` for the plane, `chapoly` for the cipher), or an
-item of the black-box suite. With `needs = "avx512"` a machine without it skips the fault and
-reports that, as no test there can see it.
+Rust tests whose path contains the word (`cargo` for the plane, `chapoly` for the cipher, `stack`
+for the stack's core), or an item of the black-box suite. With `needs = "avx512"` a machine without
+it skips the fault and reports that, as no test there can see it.
 """
 
 import re
@@ -26,7 +26,7 @@ from mutants.needs import NEEDS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent
-_CRATES = ("rust/plane/src/", "rust/python/src/", "rust/chapoly/src/")
+_CRATES = ("rust/plane/src/", "rust/python/src/", "rust/chapoly/src/", "rust/stack/src/")
 _OWN = ("src/wiresnake/", *_CRATES, "packaging/", "docs/")
 
 

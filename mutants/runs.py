@@ -44,14 +44,14 @@ _running: set[subprocess.Popen[str]] = set()
 _stopped = Event()
 
 
-def kind(kill: str) -> Literal["pytest", "cargo", "chapoly", "conformance"]:
+def kind(kill: str) -> Literal["pytest", "cargo", "chapoly", "stack", "conformance"]:
     word = kill.partition(" ")[0]
-    words = ("cargo", "chapoly", "conformance")
+    words = ("cargo", "chapoly", "stack", "conformance")
     return word if word in words else "pytest"  # type: ignore[return-value]
 
 
 def argument(kill: str) -> str:
-    """Returns the word of a `cargo` or `chapoly`, or the number of a `conformance`."""
+    """Returns the word of a `cargo`, `chapoly` or `stack`, or the number of a `conformance`."""
     return kill.partition(" ")[2]
 
 

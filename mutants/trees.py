@@ -72,14 +72,16 @@ class Builder:
 
     @contextmanager
     def rust_tests(self, tree: Tree, crate: str) -> Iterator[Path]:
-        """Builds the Rust tests of the plane ("cargo") or of `chapoly`, and yields the program.
+        """Builds the Rust tests of the plane ("cargo"), of `chapoly` or of `stack`, and yields the
+        program.
 
         The program is not a copy: a file that one thread still writes while another one forks
         cannot be started.
         """
         with self._lock:
-            folder = "chapoly" if crate == "chapoly" else "plane"
-            yield self._build("test --lib --no-run", folder, tree.texts)
+            folder = "plane" if crate == "cargo" else crate
+            tests = "--test core" if crate == "stack" else "--lib"
+            yield self._build(f"test {tests} --no-run", folder, tree.texts)
 
     def _build(self, command: str, crate: str, texts: Mapping[str, str]) -> Path:
         changed = {file: text for file, text in texts.items() if file.startswith("rust/")}

@@ -22,6 +22,7 @@ RUST = ROOT / "rust"
 PLANE = RUST / "plane/src"
 BINDINGS = RUST / "python/src"
 CIPHER = RUST / "chapoly/src"
+STACK = RUST / "stack/src"
 
 PURE = ("protocol", "uapi")
 IMPURE_MODULES = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
@@ -32,7 +33,7 @@ CORE = ("protocol", "uapi", "tunnel", "daemon", "linux", "errors.py", "model.py"
 """What a running daemon consists of, and the libraries that it stands on."""
 REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
 """Files of the plane that report to the operator."""
-BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
+BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "the stack": 2450}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
@@ -45,7 +46,7 @@ FOLDERS = {
     "linux": 1290,
     "network": 1240,
     "protocol": 900,
-    "sockets": 1000,
+    "sockets": 1400,
     "tunnel": 630,
     "uapi": 590,
     NOUNS: 330,
@@ -138,7 +139,7 @@ def test_pure_code_imports_nothing_of_the_world(path: Path) -> None:
 def test_only_the_crate_python_knows_pyo3() -> None:
     """Law 2: the rest of the Rust side could serve another language."""
     crates = [path.parent for path in RUST.glob("*/Cargo.toml")]
-    assert {crate.name for crate in crates} == {"plane", "python", "chapoly"}
+    assert {crate.name for crate in crates} == {"plane", "python", "chapoly", "stack"}
     for crate in crates:
         depends = "pyo3" in (crate / "Cargo.toml").read_text()
         names = any(
@@ -152,7 +153,7 @@ def test_only_the_crate_python_knows_pyo3() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    rust_files(PLANE, BINDINGS, CIPHER),
+    rust_files(PLANE, BINDINGS, CIPHER, STACK),
     ids=lambda path: path.relative_to(RUST).as_posix(),
 )
 def test_unsafe_has_its_place_and_its_reason(path: Path) -> None:
@@ -191,7 +192,7 @@ def test_all_chance_is_of_the_operating_system() -> None:
     """Of getrandom(2), which waits until the kernel's generator is seeded; ring asks it again for
     every byte. So before that nothing is created and no handshake is made."""
     chance = {"SystemRandom", "getrandom", "OsRng", "ThreadRng", "thread_rng", "StdRng", "urandom"}
-    for path in rust_files(PLANE, BINDINGS):
+    for path in rust_files(PLANE, BINDINGS, STACK):
         naming = chance & {token for _, token in rust_tokens(without_tests(path.read_text()))}
         assert naming <= ({"SystemRandom"} if path.name == "secret.rs" else set()), path
     for path in python_files(*CORE):
@@ -223,7 +224,8 @@ def test_core_stays_small(tmp_path: Path) -> None:
     plane = [path for path in rust_files(PLANE) if path not in REPORTS]
     parts = {
         "WireGuard itself": [*python_files("protocol"), *plane],
-        "bindings and reports": [*rust_files(BINDINGS), *REPORTS],
+        "bindings and reports": [BINDINGS / "lib.rs", *REPORTS],
+        "the stack": [*rust_files(STACK), BINDINGS / "stack.rs"],
     }
     lines = {name: code_lines(tmp_path / name, files) for name, files in parts.items()}
     print(f"core: {lines} of {BUDGETS}, {sum(lines.values())} in all")

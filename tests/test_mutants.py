@@ -41,10 +41,13 @@ def python_tests(file: str) -> set[str]:
 
 @cache
 def rust_tests(crate: str) -> list[str]:
-    """The paths of the plane's (`cargo`) or of `chapoly`'s Rust tests, as cargo filters them."""
-    folder = ROOT / "rust" / ("chapoly" if crate == "chapoly" else "plane") / "src"
+    """The paths of the Rust tests of the plane (`cargo`), `chapoly` or `stack`, as cargo filters
+    them."""
+    folder = ROOT / "rust" / ("plane" if crate == "cargo" else crate)
+    folder /= "tests/core" if crate == "stack" else "src"
+    within = "" if crate == "stack" else "tests::"
     return [
-        f"{path.stem}::tests::{name}"
+        f"{path.stem}::{within}{name}"
         for path in sorted(folder.rglob("*.rs"))
         for name in re.findall(r"#\[test\]\s+(?:#\[.*\]\s+)*fn (\w+)", path.read_text())
     ]
@@ -59,7 +62,7 @@ def test_each_fault_fits_and_its_tests_exist(fault: Fault) -> None:
             original = (ROOT / file).read_text()
             assert without_tests(text) != without_tests(original), "it is in the tests themselves"
     for kill in fault.kills:
-        if kind(kill) in ("cargo", "chapoly"):
+        if kind(kill) in ("cargo", "chapoly", "stack"):
             assert any(argument(kill) in name for name in rust_tests(kind(kill))), kill
         elif kind(kill) == "conformance":
             assert int(argument(kill)) in ITEMS, kill

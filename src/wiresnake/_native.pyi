@@ -212,6 +212,8 @@ class Plane:
         """Duplicates `fd`, makes it non-blocking, and sends its packets to peers. Call it once.
 
         `vnet_header`: frames begin with a virtio header; without it no packets are merged."""
+    def attach_stack(self, stack: Stack) -> None:
+        """Sends the stack's packets to peers, instead of those of a TUN device. Call it once."""
     def set_mtu(self, mtu: int) -> None: ...
     def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None:
         """Duplicates the UDP sockets and uses them instead of the previous ones.
@@ -268,3 +270,42 @@ class Plane:
         """Returns whether datagrams are sent many at a time, and TCP and UDP packets merged."""
     def describe_drops(self, now: int) -> str:
         """Writes the plane's part of a device's `state`: packets dropped without a known peer."""
+
+@final
+class Stack:
+    """TCP and UDP in this process, with a thread of its own.
+
+    `addresses` are numeric, without prefix lengths. `offloads`: it sends and takes super-packets.
+    After a fork, all its methods, and those of its sockets, raise OSError in the child.
+    """
+
+    def __new__(cls, addresses: list[str], mtu: int, offloads: bool = True) -> Self: ...
+    def open(self, v6: bool, stream: bool) -> tuple[StackSocket, int]:
+        """Opens a socket, and returns it with a descriptor that the caller owns.
+
+        A stream carries raw bytes. A datagram begins with 20 bytes (family 4 or 6, zero, port,
+        address), unless its socket is connected. A listener's descriptor brings a message for each
+        connection: its peer's address, its number in 8 bytes, and a descriptor."""
+    def close(self) -> None:
+        """Ends the thread and all connections. It is safe to call twice."""
+
+@final
+class StackSocket:
+    """A socket of a Stack. It lives until its descriptor is closed. Hosts are numeric."""
+
+    def bind(self, host: str, port: int) -> None: ...
+    def connect(self, host: str, port: int, filler: int = 0) -> None:
+        """Begins to connect. The stack drops the first `filler` bytes when that has ended."""
+    def listen(self, backlog: int) -> None: ...
+    def accepted(self, number: int) -> StackSocket:
+        """Returns the socket of a connection that came with this number."""
+    def set_keepalive(self, seconds: int | None) -> None: ...
+    def longest_datagram(self) -> int: ...
+    def take_error(self) -> int:
+        """Returns the errno of a failure that was not yet reported; 0 if there is none."""
+    @property
+    def state(self) -> Literal["unconnected", "connecting", "connected"]: ...
+    @property
+    def local(self) -> tuple[str, int] | None: ...
+    @property
+    def remote(self) -> tuple[str, int] | None: ...

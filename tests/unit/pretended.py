@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from wiresnake._native import Endpoint, Session
+from wiresnake._native import Endpoint, Session, Stack
 from wiresnake.errors import HostError
 from wiresnake.linux import udp
 from wiresnake.linux.offloads import ALL, Offload
@@ -71,6 +71,9 @@ class NotingPlane:
         self, fd: int, mtu: int, vnet_header: bool, merge_udp: bool, merge_tcp: bool = True
     ) -> None:
         self._note("attach_tun")
+
+    def attach_stack(self, stack: Stack) -> None:
+        self._note("attach_stack")
 
     def set_mtu(self, mtu: int) -> None:
         self._note("set_mtu")

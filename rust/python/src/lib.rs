@@ -1,5 +1,7 @@
 //! The module that Python imports. `_native.pyi` describes it.
 
+mod stack;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -38,6 +40,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_class::<PyEntropy>()?;
     module.add_class::<PyPlane>()?;
+    module.add_class::<stack::PyStack>()?;
+    module.add_class::<stack::PyStackSocket>()?;
     module.add("PanicException", module.py().get_type::<PanicException>())?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
     module.add_function(wrap_pyfunction!(cipher, module)?)?;
@@ -498,6 +502,14 @@ impl PyPlane {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this plane has a TUN device already"))
+    }
+
+    fn attach_stack(&self, stack: &stack::PyStack) -> PyResult<()> {
+        let service = stack.service()?;
+        if self.plane()?.attach_link(service.link(), service.mtu())? {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("this plane has a device already"))
     }
 
     fn set_mtu(&self, mtu: usize) -> PyResult<()> {

@@ -1,0 +1,1 @@
+"""Sockets whose traffic goes through a tunnel."""

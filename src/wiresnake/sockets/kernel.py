@@ -123,14 +123,8 @@ class Helper:
     def ask(self, what: str, **arguments: object) -> tuple[dict[str, Any], int | None]:
         """Returns the answer to a request, and the descriptor that came with it.
 
-        HostError if the helper is refused something, does not run any more, or belongs to the
-        process that forked this one.
+        HostError if the helper is refused something, or does not run any more.
         """
-        if os.getpid() != self._owner:
-            what = (
-                "this tunnel belongs to the process that opened it: open another one after a fork"
-            )
-            raise HostError(errno.ECHILD, what)
         with self._lock:
             try:
                 self._socket.send(json.dumps({"do": what, **arguments}).encode())

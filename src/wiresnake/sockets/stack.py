@@ -9,6 +9,7 @@ from wiresnake.errors import ConfigError, HostError
 from wiresnake.linux.offloads import Offload
 from wiresnake.linux.tun import Tun
 from wiresnake.sockets.kernel import KernelStack
+from wiresnake.sockets.user import UserStack
 from wiresnake.tunnel.host import Plane
 
 Name = Literal["kernel", "user"]
@@ -38,7 +39,7 @@ class Stack(Protocol):
         """Ends the stack. It is safe to call twice."""
 
 
-STACKS: dict[Name, Callable[[], Stack]] = {"kernel": KernelStack}
+STACKS: dict[Name, Callable[[], Stack]] = {"kernel": KernelStack, "user": UserStack}
 """In the order in which they are tried."""
 
 

@@ -20,6 +20,7 @@ from wiresnake.model import Dns
 from wiresnake.sockets.dns import resolve
 from wiresnake.sockets.server import Handler, Server
 from wiresnake.sockets.stack import Name, Stack, open_stack
+from wiresnake.sockets.user import for_loop
 from wiresnake.text import is_address
 from wiresnake.tunnel.host import Host
 from wiresnake.tunnel.interface import Interface
@@ -75,6 +76,7 @@ class Tunnel(Interface):
         if not self._private and stack is not None:
             raise ConfigError("an interface of the host has the host's stack: omit `stack`")
         self._wanted = stack
+        self._process = 0
         self._stack: Stack | None = None
         self._given: WeakSet[Socket] = WeakSet()
         """The sockets that others have."""
@@ -181,16 +183,21 @@ class Tunnel(Interface):
         `ssl` adds TLS, with the host's name unless `server_hostname` is another. Errors are those
         of `connect`.
         """
-        connected = await self.connect(host, port)
+        usable = for_loop(await self.connect(host, port))
         if ssl and server_hostname is None:
             server_hostname = host
+        unix = usable.family == socket.AF_UNIX
+        connect = self._loop.create_unix_connection if unix else self._loop.create_connection
+        reader = asyncio.StreamReader(limit, self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
         try:
-            return await asyncio.open_connection(
-                sock=connected, ssl=ssl, server_hostname=server_hostname, limit=limit
+            transport, _ = await connect(
+                lambda: protocol, sock=usable, ssl=ssl, server_hostname=server_hostname
             )
         except BaseException:
-            connected.close()
+            usable.close()
             raise
+        return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
     async def start_server(
         self,
@@ -260,7 +267,7 @@ class Tunnel(Interface):
         allowed = offloads.choose(os.uname().release)
         mtu = config.mtu or DEFAULT_MTU
         stack, device = open_stack(self._wanted, config.addresses, mtu, allowed)
-        self._stack, self._interface = stack, device
+        self._stack, self._interface, self._process = stack, device, os.getpid()
         self._config = replace(config, fwmark=0)
         self._host = replace(
             self._host,
@@ -275,12 +282,18 @@ class Tunnel(Interface):
         self._close_stack()
 
     def _close_stack(self) -> None:
-        if self._stack is not None:
-            self._stack.close()
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
 
     def _opened_stack(self) -> Stack:
         if self._stack is None:
             raise HostError(errno.ESHUTDOWN, "the tunnel is not open")
+        if os.getpid() != self._process:
+            what = (
+                "this tunnel belongs to the process that opened it: open another one after a fork"
+            )
+            raise HostError(errno.ECHILD, what)
         return self._stack
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from wiresnake._native import Endpoint, take_panics
+from wiresnake._native import Endpoint, Stack, take_panics
 from wiresnake.linux import link, tun, udp
 from wiresnake.linux.generation import GenerationWatch
 from wiresnake.linux.link_watch import LinkWatch
@@ -45,6 +45,7 @@ class Plane(plane.Plane, Protocol):
     def attach_tun(
         self, fd: int, mtu: int, vnet_header: bool, merge_udp: bool, merge_tcp: bool = True
     ) -> None: ...
+    def attach_stack(self, stack: Stack) -> None: ...
     def set_mtu(self, mtu: int) -> None: ...
     def attach_sockets(self, v4: int | None, v6: int | None, segment: bool = True) -> None: ...
     def take_source(self, peer: int) -> Endpoint | None: ...

@@ -1,0 +1,5 @@
+//! The stack without an operating system.
+
+mod common;
+mod hostile;
+mod transfer;
