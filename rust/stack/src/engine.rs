@@ -176,8 +176,10 @@ impl Engine {
     fn opened(&mut self, packet: &[u8], start: usize, flow: &Tuple, tcp: &Tcp, now: u64) -> bool {
         let Some(at) = self.listener(flow.local) else { return false };
         let full = self.listeners[&at].waiting >= self.listeners[&at].backlog;
-        if full || self.connections.len() >= CONNECTIONS {
-            return true; // the peer tries again
+        // Nor is data in a SYN kept, as nobody was offered that (RFC 7413). The peer tries again.
+        let data = packet.len() > start + tcp.header;
+        if full || data || self.connections.len() >= CONNECTIONS {
+            return true;
         }
         let known = self.half_open.get(flow).filter(|half| half.theirs == tcp.seq);
         let seed = known.map(|half| half.seed);
