@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl as tls
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Self
 
 from wiresnake.sockets.user import for_loop
@@ -43,7 +44,7 @@ class Server:
         self._tasks = [self._loop.create_task(self._accept(each)) for each in listeners]
         for task, each in zip(self._tasks, listeners, strict=True):
             # Only after the loop has let go of it, also if the task never began.
-            task.add_done_callback(lambda _, each=each: each.close())
+            task.add_done_callback(partial(_close, each))
         self._beginning: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -99,3 +100,7 @@ class Server:
         except BaseException:
             accepted.close()
             raise
+
+
+def _close(listener: socket.socket, _: object) -> None:
+    listener.close()
