@@ -123,7 +123,7 @@ def public_docstrings() -> Iterator[tuple[str, str]]:
     found = set()
     for path in homes:
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef) and node.name in wiresnake.__all__:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in wiresnake.__all__:
                 if path.suffix == ".py" and node.name not in PUBLIC[path.stem]:
                     continue
                 found.add(node.name)

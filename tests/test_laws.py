@@ -42,12 +42,13 @@ FOLDERS = {
     "devices": 680,
     "diagnosis": 1280,
     "lifecycle": 1630,
-    "linux": 1240,
+    "linux": 1290,
     "network": 1240,
     "protocol": 900,
-    "tunnel": 620,
+    "sockets": 1000,
+    "tunnel": 630,
     "uapi": 590,
-    NOUNS: 320,
+    NOUNS: 330,
 }
 """Code lines of each folder in src/wiresnake, and of the modules beside them."""
 
@@ -252,7 +253,7 @@ def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"lifecycle"},
+    {"lifecycle", "sockets"},
     {"daemon", "diagnosis", "network"},
     {"devices", "tunnel"},
     {"conffile"},

@@ -113,7 +113,9 @@ def configuration() -> Iterator[str]:
 def library() -> Iterator[str]:
     """The public names, each where the module says that it lives."""
     titles = {
-        "tunnel.tunnel": "Tunnels",
+        "sockets.tunnel": "Tunnels",
+        "sockets.blocking": "Without an event loop",
+        "sockets.server": "Servers",
         "conffile.config": "Configurations",
         "model": "Changes and states",
         "events": "Events",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wiresnake._native import Endpoint, PresharedKey, PrivateKey
     from wiresnake.conffile.config import Config, Peer
-    from wiresnake.errors import ConfigError, HostError, WiresnakeError
+    from wiresnake.errors import ConfigError, HostError, TimedOut, WiresnakeError
     from wiresnake.events import (
         Connected,
         Disconnected,
@@ -36,10 +36,13 @@ if TYPE_CHECKING:
         PeerStatus,
         Prefix,
     )
-    from wiresnake.tunnel.tunnel import Tunnel
+    from wiresnake.sockets.blocking import BlockingTunnel, open_tunnel
+    from wiresnake.sockets.server import Server
+    from wiresnake.sockets.tunnel import Tunnel
 
 __all__ = [
     "CLEAR",
+    "BlockingTunnel",
     "Config",
     "ConfigError",
     "Connected",
@@ -61,18 +64,23 @@ __all__ = [
     "PrivateKey",
     "Rekeyed",
     "Roamed",
+    "Server",
     "SourceRejected",
+    "TimedOut",
     "Tunnel",
     "Unreachable",
     "WiresnakeError",
+    "open_tunnel",
 ]
 
 _HOMES = {
     "_native": ("Endpoint", "PresharedKey", "PrivateKey"),
     "conffile.config": ("Config", "Peer"),
-    "errors": ("ConfigError", "HostError", "WiresnakeError"),
+    "errors": ("ConfigError", "HostError", "TimedOut", "WiresnakeError"),
     "model": ("CLEAR", "DeviceChange", "DeviceStatus", "Dns", "PeerChange", "PeerStatus", "Prefix"),
-    "tunnel.tunnel": ("Tunnel",),
+    "sockets.blocking": ("BlockingTunnel", "open_tunnel"),
+    "sockets.server": ("Server",),
+    "sockets.tunnel": ("Tunnel",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -32,6 +32,10 @@ class HostError(WiresnakeError, OSError):
     """
 
 
+class TimedOut(HostError, TimeoutError):
+    """Somebody in the tunnel did not answer in time; `strerror` says what is known about it."""
+
+
 def reason(error: BaseException) -> str:
     """Returns an error in one line, in the words of this package, the system or Python."""
     if isinstance(error, WiresnakeError):

@@ -16,7 +16,7 @@ from wiresnake.linux.offloads import ALL, Offload
 from wiresnake.linux.tun import Tun
 from wiresnake.model import Prefix
 from wiresnake.tunnel.host import Host
-from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.tunnel.interface import Interface
 
 
 class NotingPlane:
@@ -230,7 +230,7 @@ class PretendedHost:
 class Stage:
     """What a scene plays on."""
 
-    tunnel: Tunnel
+    tunnel: Interface
     plane: NotingPlane
     host: PretendedHost
     said: list[str]
@@ -246,7 +246,7 @@ def play(scene: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(hear)
         tun = Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, ALL - {Offload.USO})
-        async with Tunnel(interface=tun, plane=plane, host=host.real()) as tunnel:
+        async with Interface(interface=tun, plane=plane, host=host.real()) as tunnel:
             await scene(Stage(tunnel, plane, host, said))
 
     asyncio.run(main())

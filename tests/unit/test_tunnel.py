@@ -22,7 +22,7 @@ from wiresnake.protocol.plane import PlaneEvent
 from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Subscription
 from wiresnake.tunnel.host import now
-from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.tunnel.interface import Interface
 
 
 def test_an_exception_loses_no_other_event_and_no_deadline(
@@ -267,7 +267,7 @@ def test_an_interface_that_is_up_and_has_no_socket_says_why(
     play(scene)
 
 
-async def bound(tunnel: Tunnel) -> None:
+async def bound(tunnel: Interface) -> None:
     for _ in range(1000):
         if tunnel._sockets is not None:
             return
@@ -429,7 +429,7 @@ def test_between_parts_of_long_work_a_process_may_keep_house() -> None:
     async def main() -> None:
         tun = Tun(os.open(os.devnull, os.O_RDWR), "none", 1420, True, ALL)
         plane, host = NotingPlane(), PretendedHost().real()
-        tunnel = Tunnel(interface=tun, plane=plane, host=host, housekeep=lambda: kept.append(1))
+        tunnel = Interface(interface=tun, plane=plane, host=host, housekeep=lambda: kept.append(1))
         async with tunnel:
             await tunnel.apply(DeviceChange(peers=tuple(many(1000))))
 

@@ -22,10 +22,10 @@ from wiresnake.linux import inotify
 from wiresnake.model import DeviceChange, DeviceStatus, PeerChange
 from wiresnake.text import base64_text
 from wiresnake.tunnel.events import Subscription, Timed
-from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.tunnel.interface import Interface
 
 
-class RefusingTunnel(Tunnel):
+class RefusingTunnel(Interface):
     async def apply(self, change: DeviceChange) -> None:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -51,7 +51,7 @@ def test_what_the_system_refuses_is_answered(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-class FailingTunnel(Tunnel):
+class FailingTunnel(Interface):
     """With a defect behind everything that a client may ask."""
 
     @property
@@ -163,7 +163,7 @@ def test_only_a_listening_stream_socket_is_adopted(
 class World(NamedTuple):
     """A tunnel with one peer, and what happens to it."""
 
-    tunnel: Tunnel
+    tunnel: Interface
     plane: NotingPlane
 
     @property

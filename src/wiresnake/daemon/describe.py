@@ -7,7 +7,7 @@ from operator import attrgetter
 from wiresnake._native import cipher
 from wiresnake.protocol.peer import Peer
 from wiresnake.tunnel.host import now
-from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.tunnel.interface import Interface
 from wiresnake.uapi.get import write_device
 from wiresnake.uapi.state import write_device_state, write_machine_state, write_peer_state
 
@@ -17,7 +17,7 @@ _DESCRIBED = attrgetter("id", "public_key", "last_handshake", "persistent_keepal
 _PRESHARED_KEY_AT = len("public_key=\npreshared_key=") + 64
 
 
-def configuration(tunnel: Tunnel) -> Iterator[bytearray]:
+def configuration(tunnel: Interface) -> Iterator[bytearray]:
     """Yields the answer to `get` in parts, which the caller wipes.
 
     Each peer shows its state at the moment when its part is written.
@@ -34,13 +34,13 @@ def configuration(tunnel: Tunnel) -> Iterator[bytearray]:
         yield reply
 
 
-def state(tunnel: Tunnel, public_key: bytes | None) -> Iterator[bytes]:
+def state(tunnel: Interface, public_key: bytes | None) -> Iterator[bytes]:
     """Returns the answer to `state` in parts, for all peers or one. KeyError if it is unknown."""
     peers = tunnel.device.peers
     return _state(tunnel, peers.values() if public_key is None else [peers[public_key]])
 
 
-def _state(tunnel: Tunnel, peers: Iterable[Peer]) -> Iterator[bytes]:
+def _state(tunnel: Interface, peers: Iterable[Peer]) -> Iterator[bytes]:
     at, status = now().boot, tunnel.status
     drops = tunnel.plane.describe_drops(at) + write_machine_state(*cipher(), tunnel.offloads)
     stranger = tunnel.device.stranger

@@ -20,7 +20,7 @@ from wiresnake.linux import files, offloads, streams, tun, udp
 from wiresnake.model import DeviceChange
 from wiresnake.protocol.constants import Timing
 from wiresnake.text import unsigned, wipe
-from wiresnake.tunnel.tunnel import Tunnel, panics
+from wiresnake.tunnel.interface import Interface, panics
 
 _EPILOG = """\
 exit codes: 0 the interface is ready, or in the foreground: it was ended; 1 failure
@@ -92,7 +92,7 @@ def run(
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_failure)
-        async with Tunnel(interface=device, timing=timing, housekeep=memory.freeze) as tunnel:
+        async with Interface(interface=device, timing=timing, housekeep=memory.freeze) as tunnel:
             while changes:
                 # No other reference: the keys in it can be wiped.
                 await tunnel.apply(changes.pop())

@@ -19,7 +19,7 @@ from wiresnake.events import EventsLost
 from wiresnake.linux import inotify
 from wiresnake.text import base64_text, wipe
 from wiresnake.tunnel.events import Subscription
-from wiresnake.tunnel.tunnel import Tunnel
+from wiresnake.tunnel.interface import Interface
 from wiresnake.uapi.events import write_event
 from wiresnake.uapi.set import SetParser, UapiError
 from wiresnake.uapi.state import Question
@@ -96,7 +96,7 @@ def adopt(fd: int) -> socket.socket:
 class UapiServer:
     """Serves a tunnel until `close`. `deleted` is done once the socket file was removed."""
 
-    def __init__(self, tunnel: Tunnel, listener: socket.socket, path: Path) -> None:
+    def __init__(self, tunnel: Interface, listener: socket.socket, path: Path) -> None:
         self._tunnel = tunnel
         self._listener = listener
         self._path = str(path)

@@ -12,6 +12,7 @@ from wiresnake._native import Endpoint, take_panics
 from wiresnake.linux import link, tun, udp
 from wiresnake.linux.generation import GenerationWatch
 from wiresnake.linux.link_watch import LinkWatch
+from wiresnake.linux.offloads import Offload
 from wiresnake.linux.sleep import SleepWatch
 from wiresnake.model import Prefix
 from wiresnake.protocol import plane
@@ -59,6 +60,12 @@ class Plane(plane.Plane, Protocol):
     def close(self) -> None: ...
 
 
+def attach_tun(plane: Plane, device: tun.Tun) -> None:
+    """Gives the device to the plane, which merges what the device allows."""
+    merges = (Offload.UDP_MERGE in device.offloads, Offload.TCP_MERGE in device.offloads)
+    plane.attach_tun(device.fd, device.mtu, device.vnet_header, *merges)
+
+
 def now() -> Now:
     """Reads both clocks: CLOCK_BOOTTIME for the protocol, the wall clock for timestamps."""
     return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
@@ -69,6 +76,7 @@ class Host:
     """The machine that a tunnel runs on."""
 
     open_tun: Callable[[str], tun.Tun] = tun.create
+    attach_tun: Callable[[Plane, tun.Tun], None] = attach_tun
     configure_link: Callable[[str, Sequence[str], int | None], int] = link.configure
     """Gives the interface its addresses and MTU (None keeps it), brings it up, returns its MTU."""
     open_sockets: Callable[[int, int], udp.Sockets] = udp.open_sockets

@@ -45,7 +45,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 5.0
 _log = logging.getLogger(__name__)
 
 
-class Tunnel:
+class Interface:
     """A WireGuard interface that exists while its `async with` block runs, or until it is deleted.
 
     Entering the block makes the interface, gives it its addresses and MTU, brings it up, and sets
@@ -112,7 +112,7 @@ class Tunnel:
 
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise HostError(errno.EALREADY, "a Tunnel is entered once; make another one")
+            raise HostError(errno.EALREADY, "it is entered once; make another one")
         self._entered = True
         self._open()
         try:
@@ -145,8 +145,7 @@ class Tunnel:
             opened.callback(self._detach)
             self._routes = self._host.watch_routes(self.plane, self._ids, self._flow)
             opened.callback(self._routes.close)
-            merges = (Offload.UDP_MERGE in tun.offloads, Offload.TCP_MERGE in tun.offloads)
-            self.plane.attach_tun(tun.fd, tun.mtu, tun.vnet_header, *merges)
+            self._host.attach_tun(self.plane, tun)
             for fd, action in (self.plane.event_fd, self._drain), (self.plane.timer_fd, self._tick):
                 self._loop.add_reader(fd, action)
                 opened.callback(self._loop.remove_reader, fd)

@@ -1,0 +1,128 @@
+"""The helper of the kernel stack: a process with one thread, which owns network namespaces.
+
+Only such a process may make a user namespace, and a socket belongs to the namespace in which it is
+opened. So the helper opens interfaces and sockets for its parent and passes their descriptors. It
+serves all tunnels of its parent, each with a network namespace, and ends with it.
+
+A request is a JSON object in one datagram: `{"do": "open" | "socket" | "close", ...}` with the
+arguments of the method of that name. The answer is its result, with at most one descriptor, or
+`{"errno": N, "error": TEXT}`.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from wiresnake.errors import WiresnakeError
+from wiresnake.linux import link, namespace, rtnetlink, tun
+from wiresnake.linux.namespace import Kind
+from wiresnake.linux.offloads import Offload
+
+REQUEST_BYTES = 1 << 16
+INTERFACE = "wg0"
+"""The name of the interface in each namespace."""
+_MAIN_TABLE = 254
+
+Socket = socket.socket
+Answer = tuple[dict[str, Any], int | None]
+
+
+class Helper:
+    """Owns the network namespaces of one process, each a descriptor."""
+
+    def __init__(self) -> None:
+        namespace.become_owner()
+
+    def open(self, addresses: list[str], mtu: int, offloads: list[str]) -> Answer:
+        """Makes a namespace with loopback and a TUN device that has the addresses and all routes.
+
+        Passes the device's descriptor.
+        """
+        namespace.unshare(Kind.NETWORK)
+        place = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            made = tun.create(INTERFACE, frozenset(map(Offload, offloads)))
+            try:
+                link.configure("lo")
+                used = link.configure(INTERFACE, addresses, mtu)
+                _route_everything(addresses)
+                _let_everybody_ping()
+            except BaseException:
+                os.close(made.fd)
+                raise
+        except BaseException:
+            os.close(place)
+            raise
+        device = [made.name, used, made.vnet_header, list(made.offloads)]
+        return {"place": place, "device": device}, made.fd
+
+    def socket(self, place: int, family: int, type: int, proto: int) -> Answer:
+        """Opens a socket in a namespace, and passes it."""
+        namespace.enter(place, Kind.NETWORK)
+        return {}, socket.socket(family, type, proto).detach()
+
+    def close(self, place: int) -> Answer:
+        """Lets go of a namespace, which ends with its last socket."""
+        namespace.unshare(Kind.NETWORK)
+        os.close(place)
+        return {}, None
+
+    def serve(self, parent: Socket) -> None:
+        """Answers requests until the parent has closed its end."""
+        while request := parent.recv(REQUEST_BYTES):
+            arguments = json.loads(request)
+            try:
+                answer, descriptor = getattr(self, arguments.pop("do"))(**arguments)
+            except (OSError, WiresnakeError) as error:
+                answer, descriptor = failure(error), None
+            passed = [] if descriptor is None else [descriptor]
+            try:
+                socket.send_fds(parent, [json.dumps(answer).encode()], passed)
+            except BrokenPipeError:
+                return
+            finally:
+                for each in passed:
+                    os.close(each)
+
+
+def failure(error: OSError | WiresnakeError) -> dict[str, Any]:
+    what = error.message if isinstance(error, WiresnakeError) else error.strerror or str(error)
+    return {"errno": getattr(error, "errno", None), "error": what}
+
+
+def _route_everything(addresses: list[str]) -> None:
+    """Leads all destinations of the addresses' families through the interface."""
+    index = socket.if_nametoindex(INTERFACE)
+    made = rtnetlink.CREATE | rtnetlink.EXCLUSIVE
+    everything = {"::/0" if ":" in address else "0.0.0.0/0" for address in addresses}
+    requests = [rtnetlink.route_request(made, index, all, _MAIN_TABLE) for all in everything]
+    with rtnetlink.RouteNetlink() as kernel:
+        for error in kernel.carry_out(requests).values():
+            raise error
+
+
+def _let_everybody_ping() -> None:
+    group = os.getegid()
+    with open("/proc/sys/net/ipv4/ping_group_range", "w") as setting:
+        setting.write(f"{group} {group}")
+
+
+def main(descriptor: int) -> None:
+    """Serves the process at the other end of that socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")
+    with socket.socket(fileno=descriptor) as parent:
+        try:
+            helper = Helper()
+        except (OSError, WiresnakeError) as error:
+            parent.send(json.dumps(failure(error)).encode())
+            return
+        parent.send(b"{}")
+        helper.serve(parent)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

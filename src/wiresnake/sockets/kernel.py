@@ -1,0 +1,182 @@
+"""The kernel stack: Linux's own sockets, in a network namespace that nobody else uses.
+
+It needs no privileges where ordinary users may make user namespaces and open /dev/net/tun. Its
+sockets are the kernel's, so everything that takes a socket takes them, at the kernel's speed.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from wiresnake.errors import HostError
+from wiresnake.linux.offloads import Offload
+from wiresnake.linux.tun import Tun
+from wiresnake.sockets.helper import REQUEST_BYTES
+from wiresnake.tunnel.host import Plane, attach_tun
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]; from wiresnake.sockets import helper;"
+    " helper.main(int(sys.argv[1]))"
+)
+_PATIENCE = 20.0
+"""Seconds after which a helper that does not answer is given up."""
+_MSG_CMSG_CLOEXEC = 0x40000000
+
+
+class KernelStack:
+    """A network namespace with a TUN device. See `stack.Stack`."""
+
+    name: Literal["kernel"] = "kernel"
+
+    def __init__(self) -> None:
+        self._helper: Helper | None = None
+        self._place = -1
+
+    def open(self, addresses: Sequence[str], mtu: int, offloads: frozenset[Offload]) -> Tun:
+        """See `Stack.open`. It waits about 60 ms for the helper, unless that runs already."""
+        helper = Helper.share()
+        try:
+            request = {"addresses": list(addresses), "mtu": mtu, "offloads": list(offloads)}
+            answer, descriptor = helper.ask("open", **request)
+        except BaseException:
+            helper.release()
+            raise
+        assert descriptor is not None
+        self._helper, self._place = helper, answer["place"]
+        name, mtu, vnet_header, used = answer["device"]
+        return Tun(descriptor, name, mtu, vnet_header, frozenset(map(Offload, used)))
+
+    def attach(self, plane: Plane, device: Tun) -> None:
+        attach_tun(plane, device)
+
+    def socket(self, family: int, type: int, proto: int) -> socket.socket:
+        if self._helper is None:
+            raise HostError(errno.ESHUTDOWN, "the tunnel is not open")
+        request = {"place": self._place, "family": family, "type": type, "proto": proto}
+        _, descriptor = self._helper.ask("socket", **request)
+        opened = socket.socket(fileno=descriptor)
+        opened.settimeout(socket.getdefaulttimeout())
+        return opened
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The helper's process id, and the descriptor in it of the network namespace."""
+        assert self._helper is not None
+        return self._helper.pid, self._place
+
+    def close(self) -> None:
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.close(self._place)
+
+
+class Helper:
+    """The one helper of this process, while any tunnel needs it."""
+
+    _lock = threading.Lock()
+    _shared: ClassVar["Helper | None"] = None
+
+    def __init__(self) -> None:
+        """Starts the process. HostError if the host refuses it a user namespace."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._users, self._owner, self._socket = 0, os.getpid(), ours
+        ours.settimeout(_PATIENCE)
+        try:
+            with theirs:
+                command = [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno())]
+                self._process = subprocess.Popen(
+                    [*command, *sys.path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            what = f"cannot start the helper of the kernel stack: {error.strerror}"
+            raise HostError(error.errno, what) from None
+        try:
+            self._read()
+        except BaseException:
+            self._end()
+            raise
+
+    @classmethod
+    def share(cls) -> "Helper":
+        """Returns the helper of this process, started if there is none. Each user releases it."""
+        with cls._lock:
+            helper = cls._shared
+            if helper is None or not helper._runs():
+                helper = cls._shared = Helper()
+            helper._users += 1
+            return helper
+
+    def release(self) -> None:
+        """Ends the helper after its last user."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and os.getpid() == self._owner:
+                if Helper._shared is self:
+                    Helper._shared = None
+                self._end()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, what: str, **arguments: object) -> tuple[dict[str, Any], int | None]:
+        """Returns the answer to a request, and the descriptor that came with it.
+
+        HostError if the helper is refused something, does not run any more, or belongs to the
+        process that forked this one.
+        """
+        if os.getpid() != self._owner:
+            what = (
+                "this tunnel belongs to the process that opened it: open another one after a fork"
+            )
+            raise HostError(errno.ECHILD, what)
+        with self._lock:
+            try:
+                self._socket.send(json.dumps({"do": what, **arguments}).encode())
+            except OSError:
+                raise _gone() from None
+            return self._read()
+
+    def close(self, place: int) -> None:
+        """Ends the namespace `place`, and the helper after the last one."""
+        if os.getpid() == self._owner:
+            with contextlib.suppress(HostError):  # It may have ended with the helper.
+                self.ask("close", place=place)
+        self.release()
+
+    def _read(self) -> tuple[dict[str, Any], int | None]:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, REQUEST_BYTES, 1, _MSG_CMSG_CLOEXEC
+            )
+        except OSError:  # Among others, a time-out.
+            raise _gone() from None
+        if not data:
+            raise _gone()
+        answer = json.loads(data)
+        if "error" in answer:
+            raise HostError(answer["errno"] or errno.EIO, answer["error"])
+        return answer, descriptors[0] if descriptors else None
+
+    def _runs(self) -> bool:
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def _end(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
+
+def _gone() -> HostError:
+    return HostError(errno.ESHUTDOWN, "the helper of the kernel stack has ended")
