@@ -45,6 +45,7 @@ FOLDERS = {
     "linux": 1290,
     "network": 1240,
     "protocol": 900,
+    "proxy": 1000,
     "sockets": 1000,
     "tunnel": 630,
     "uapi": 590,
@@ -252,7 +253,8 @@ def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
 
 FLOORS = (
     {"__main__"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
+    {"proxy", "adapters"},
     {"lifecycle", "sockets"},
     {"daemon", "diagnosis", "network"},
     {"devices", "tunnel"},

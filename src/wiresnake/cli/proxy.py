@@ -157,11 +157,12 @@ async def _serve(tunnel: "Tunnel", wishes: "Wishes") -> None:
 
 
 async def _join(tunnel: "Tunnel", place: str) -> None:
-    from wiresnake.proxy import sides, stdio
+    from wiresnake.proxy import stdio
     from wiresnake.proxy.forwards import parse_place
+    from wiresnake.proxy.sides import connect
 
     host, port = parse_place(place)
-    with await tunnel.connect(host, port, timeout=sides.CONNECT) as sock:
+    with await connect(tunnel, host, port) as sock:
         try:
             await stdio.join(sock)
         except BrokenPipeError:

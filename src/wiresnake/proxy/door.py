@@ -5,11 +5,11 @@ import errno
 import socket
 
 from wiresnake.errors import HostError
-from wiresnake.proxy import sides, socks
+from wiresnake.proxy import socks
 from wiresnake.proxy.access import Login
 from wiresnake.proxy.relay import Relay
 from wiresnake.proxy.service import Place
-from wiresnake.proxy.sides import Side
+from wiresnake.proxy.sides import Side, connect
 from wiresnake.proxy.stream import Stream
 from wiresnake.proxy.udp import Association
 from wiresnake.proxy.web import Web
@@ -33,7 +33,7 @@ class Door:
             first = await client.first()
         if first == socks.VERSION:
             await self._socks(client, place)
-        elif chr(first).isalpha():
+        elif bytes((first,)).isalpha():
             await self._web(client, place)
 
     async def _socks(self, client: Stream, place: Place) -> None:
@@ -91,7 +91,7 @@ async def dial(side: Side, host: str, port: int, place: Place) -> Stream:
     """Connects, after which the client keeps its place. HostError."""
     if not port:
         raise HostError(errno.EADDRNOTAVAIL, "port 0 cannot be reached")
-    sock = await side.connect(host, port, timeout=sides.CONNECT)
+    sock = await connect(side, host, port)
     place.keep()
     return Stream(sock)
 

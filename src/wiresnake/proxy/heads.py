@@ -147,7 +147,7 @@ def admits(login: Login | None, fields: Fields) -> bool:
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     try:
         user, _, password = binascii.a2b_base64(text.strip(), strict_mode=True).partition(b":")
-    except binascii.Error:
+    except ValueError:
         return False
     return scheme.lower() == "basic" and login.admits(user, password)
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from wiresnake.proxy.access import Login
@@ -38,7 +39,7 @@ async def run(
     """Serves until it is cancelled. It says where it listens; HostError if it cannot."""
     host = host or Outside()
     service = Service(wishes.limit)
-    work: list[Coroutine[Any, Any, None]] = []
+    work: list[Callable[[], Coroutine[Any, Any, None]]] = []
     with ExitStack() as opened:
 
         def named(one: socket.socket) -> str:
@@ -48,15 +49,15 @@ async def run(
         if wishes.listen:
             listener = listen(host, *wishes.listen, socket.SOCK_STREAM)
             say(f"SOCKS5 and HTTP proxy at {named(listener)}")
-            work.append(service.serve(listener, Door(tunnel, wishes.login).attend))
+            work.append(partial(service.serve, listener, Door(tunnel, wishes.login).attend))
         for forward in wishes.into:
             for one in open_forward(forward, host, LOOPBACK):
                 say(f"{named(one)} leads to {forward} in the tunnel")
-                work.append(serve_forward(forward, one, tunnel, service))
+                work.append(partial(serve_forward, forward, one, tunnel, service))
         for forward in wishes.out_of:
             for one in open_forward(forward, tunnel, "*"):
                 say(f"{named(one)} in the tunnel leads to {forward}")
-                work.append(serve_forward(forward, one, host, service))
+                work.append(partial(serve_forward, forward, one, host, service))
         async with asyncio.TaskGroup() as group:
-            for task in work:
-                group.create_task(task)
+            for begin in work:
+                group.create_task(begin())

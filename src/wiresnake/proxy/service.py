@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from wiresnake.errors import WiresnakeError
-from wiresnake.proxy.stream import TooLong
+from wiresnake.proxy.stream import TooLong, readable
 
 LIMIT = 1000
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -50,9 +50,10 @@ class Service:
         accepted: set[asyncio.Task[None]] = set()
         try:
             while True:
+                await readable(listener)
                 await self._room()
                 try:
-                    sock, _ = await loop.sock_accept(listener)
+                    sock, _ = listener.accept()
                 except OSError as error:
                     if error.errno in _SCARCE:
                         self._evict()

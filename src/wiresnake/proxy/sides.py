@@ -7,10 +7,10 @@ import socket
 from socket import socket as Socket
 from typing import Protocol
 
-from wiresnake.errors import HostError
+from wiresnake.errors import HostError, TimedOut
 from wiresnake.text import is_address, write_address
 
-CONNECT = 30.0
+_PATIENCE = 30.0
 """Seconds for a connection to be made."""
 BACKLOG = 1024
 
@@ -23,10 +23,8 @@ class Side(Protocol):
     ) -> Socket:
         """Opens a socket of this network."""
 
-    async def connect(
-        self, host: str, port: int, *, timeout: float | None = None  # noqa: ASYNC109
-    ) -> Socket:
-        """Returns a connected TCP socket that does not block. HostError says why there is none."""
+    async def connect(self, host: str, port: int) -> Socket:
+        """Returns a connected TCP socket that does not block. OSError."""
 
     async def resolve(self, host: str, family: int = 0) -> list[str]:
         """Returns the addresses of a name, or the address that it is. HostError if it has none."""
@@ -40,28 +38,22 @@ class Outside:
     ) -> Socket:
         return socket.socket(family, type, proto)
 
-    async def connect(
-        self, host: str, port: int, *, timeout: float | None = None  # noqa: ASYNC109
-    ) -> Socket:
+    async def connect(self, host: str, port: int) -> Socket:
         loop = asyncio.get_running_loop()
-        problem: OSError = OSError(errno.EHOSTUNREACH, "no route to host")
+        problem = OSError(errno.EHOSTUNREACH, "no address")
         for address in await self.resolve(host):
             made = self.socket(family_of(address))
             try:
                 made.setblocking(False)
-                async with asyncio.timeout(timeout):
-                    await loop.sock_connect(made, (address, port))
+                await loop.sock_connect(made, (address, port))
                 return made
-            except TimeoutError:
-                made.close()
-                problem = OSError(errno.ETIMEDOUT, "no answer")
             except OSError as error:
                 made.close()
                 problem = error
             except BaseException:
                 made.close()
                 raise
-        raise HostError(problem.errno or errno.EIO, f"cannot connect to {host}: {problem.strerror}")
+        raise problem
 
     async def resolve(self, host: str, family: int = 0) -> list[str]:
         if is_address(host):
@@ -72,6 +64,18 @@ class Outside:
         except (socket.gaierror, UnicodeError):
             raise HostError(errno.ENOENT, f"no such name: {host}") from None
         return [str(address[0]) for *_, address in found]
+
+
+async def connect(side: Side, host: str, port: int) -> Socket:
+    """Connects to a TCP port. OSError, and TimedOut if there is no answer for long."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await side.connect(host, port)
+    except TimedOut:
+        raise
+    except TimeoutError:
+        what = f"no answer from {write_address(host, port)} in {_PATIENCE:.0f} s"
+        raise TimedOut(errno.ETIMEDOUT, what) from None
 
 
 def family_of(address: str) -> socket.AddressFamily:

@@ -25,6 +25,7 @@ _REPLIES = {
     errno.EHOSTUNREACH: 4,
     errno.EHOSTDOWN: 4,
     errno.ENOENT: 4,
+    errno.EDESTADDRREQ: 4,
     errno.ETIMEDOUT: 4,
     errno.ECONNREFUSED: 5,
     errno.ECONNRESET: 5,
