@@ -632,8 +632,14 @@ def test_datagrams_of_others_and_bad_ones_are_dropped() -> None:
             for _ in range(200):
                 one.sendto(b"\0\0\1" + good[3:] + b"4", relay)
                 one.sendto(source.randbytes(source.randrange(40)), relay)
-            one.sendto(good + b"5", relay)
-            assert one.recv(99).endswith(b"5"), "the only answer"
+            one.settimeout(0.2)
+            for _ in range(50):  # Its queue may still be full.
+                one.sendto(good + b"5", relay)
+                with contextlib.suppress(TimeoutError):
+                    assert one.recv(99).endswith(b"5"), "the only answer"
+                    break
+            else:
+                raise AssertionError("no answer")
             stranger.setblocking(False)
             with pytest.raises(BlockingIOError):
                 stranger.recv(99)

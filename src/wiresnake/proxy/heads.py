@@ -146,10 +146,10 @@ def admits(login: Login | None, fields: Fields) -> bool:
     given = _all(fields, "proxy-authorization")
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     try:
-        user, _, password = binascii.a2b_base64(text.strip(), strict_mode=True).partition(b":")
+        secret = binascii.a2b_base64(text.strip(), strict_mode=True)
     except ValueError:
         return False
-    return scheme.lower() == "basic" and login.admits(user, password)
+    return scheme.lower() == "basic" and login.admits(secret)
 
 
 def _read(head: bytes, status: int) -> tuple[str, Fields]:

@@ -43,6 +43,7 @@ class _Way:
 
     def __init__(self, source: socket.socket, target: socket.socket, buffer: memoryview) -> None:
         self._source, self._target, self._buffer = source, target, buffer
+        self._from, self._to = source.fileno(), target.fileno()
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         """What the target did not take yet."""
@@ -50,8 +51,8 @@ class _Way:
         self._loop.add_reader(source, self._read)
 
     def stop(self) -> None:
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._target)
+        self._loop.remove_reader(self._from)
+        self._loop.remove_writer(self._to)
         self.done.cancel()
 
     def _read(self) -> None:
@@ -70,8 +71,8 @@ class _Way:
             return
         if sent < count:
             self._rest = bytes(self._buffer[sent:count])
-            self._loop.remove_reader(self._source)
-            self._loop.add_writer(self._target, self._write)
+            self._loop.remove_reader(self._from)
+            self._loop.add_writer(self._to, self._write)
 
     def _write(self) -> None:
         try:
@@ -80,8 +81,8 @@ class _Way:
             self._end(error)
             return
         if not self._rest:
-            self._loop.remove_writer(self._target)
-            self._loop.add_reader(self._source, self._read)
+            self._loop.remove_writer(self._to)
+            self._loop.add_reader(self._from, self._read)
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -90,8 +91,8 @@ class _Way:
             return 0
 
     def _end(self, error: OSError | None) -> None:
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._target)
+        self._loop.remove_reader(self._from)
+        self._loop.remove_writer(self._to)
         if self.done.done():
             return
         if error:

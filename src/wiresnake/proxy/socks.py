@@ -118,7 +118,7 @@ async def negotiate(stream: Stream, login: Login | None) -> bool:
     user = await stream.exactly(size)
     (size,) = await stream.exactly(1)
     password = await stream.exactly(size)
-    admitted = login.admits(user, password) and version == 1
+    admitted = login.admits(user + b":" + password) and version == 1
     await stream.send(bytes((1, not admitted)))
     return admitted
 

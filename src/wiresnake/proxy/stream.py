@@ -26,12 +26,13 @@ class Stream:
         """What was received and not asked for yet."""
 
     async def fill(self) -> None:
-        """Receives what there is, or waits for something."""
+        """Receives some bytes, for which it may wait."""
         while True:
-            await readable(self.sock)
-            with contextlib.suppress(BlockingIOError):
+            try:
                 data = self.sock.recv(_READ)
                 break
+            except BlockingIOError:
+                await readable(self.sock)
         if not data:
             raise EOFError
         self.kept += data
@@ -104,8 +105,9 @@ async def readable(sock: socket.socket) -> None:
         if not ready.done():
             ready.set_result(None)
 
-    loop.add_reader(sock, end)
+    number = sock.fileno()  # For a socket, asyncio first makes a text of it each time.
+    loop.add_reader(number, end)
     try:
         await ready
     finally:
-        loop.remove_reader(sock)
+        loop.remove_reader(number)
