@@ -37,8 +37,9 @@ COMMANDS = {
         "import": ("convert", "read a file of another WireGuard program"),
         "export": ("convert", "write a file for another WireGuard program"),
     },
-    "through a tunnel": {
-        "proxy": ("proxy", "lead programs into a tunnel without root: SOCKS5, HTTP, -L, -R"),
+    "without root": {
+        "exec": ("exec", "run a command inside a tunnel"),
+        "proxy": ("proxy", "lead programs into a tunnel: SOCKS5, HTTP, -L, -R"),
     },
     "more": {
         "completion": ("completion", "print a completion script for a shell"),

@@ -25,8 +25,9 @@ _DESCRIPTORS = 4
 _REST = 64
 
 _EPILOG = f"""\
-The tunnel exists only in this command: no root, no interface, and no change of the host's network.
-Names are looked up inside the tunnel, by the DNS servers of the file.
+FILE-OR-NAME is the path of a file, or the name of an interface, whose file is
+/etc/wireguard/NAME.conf. The tunnel exists only in this command: no root, no interface, and no
+change of the host's network. Names are looked up inside the tunnel, by the DNS servers of the file.
 
 FORWARD is [BIND:]PORT:HOST:HOSTPORT, as for ssh, with brackets around IPv6 addresses. With /udp at
 the end it carries datagrams. A BIND of * is all addresses; the default is 127.0.0.1 for -L and all
@@ -55,7 +56,7 @@ def parser(command: str) -> Parser:
         description="Leads programs into a tunnel: a SOCKS5 and HTTP proxy, and fixed forwards.",
         epilog=_EPILOG,
     )
-    made.add_argument("config", metavar="FILE", help="configuration of the tunnel")
+    made.add_argument("file", metavar="FILE-OR-NAME")
     made.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
@@ -124,10 +125,12 @@ async def _until_terminated(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
+    from wiresnake.conffile import files
     from wiresnake.sockets.tunnel import Tunnel
 
     wishes = None if arguments.W else _wishes(arguments)
-    async with Tunnel.from_file(arguments.config, stack=arguments.stack) as tunnel:
+    file = files.find(arguments.file)
+    async with Tunnel.from_file(file, stack=arguments.stack) as tunnel:
         work = asyncio.ensure_future(
             _serve(tunnel, wishes) if wishes else _join(tunnel, arguments.W)
         )
