@@ -36,7 +36,7 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
-    "cli": 2480,
+    "cli": 2680,
     "conffile": 3350,
     "daemon": 590,
     "devices": 680,
@@ -45,7 +45,7 @@ FOLDERS = {
     "linux": 1290,
     "network": 1240,
     "protocol": 900,
-    "proxy": 1000,
+    "proxy": 1160,
     "sockets": 1000,
     "tunnel": 630,
     "uapi": 590,

@@ -56,7 +56,7 @@ def parser(command: str) -> Parser:
         description="Leads programs into a tunnel: a SOCKS5 and HTTP proxy, and fixed forwards.",
         epilog=_EPILOG,
     )
-    made.add_argument("file", metavar="FILE-OR-NAME")
+    made.add_argument("file", metavar="FILE-OR-NAME", help="see below")
     made.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
