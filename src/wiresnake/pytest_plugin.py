@@ -166,7 +166,7 @@ def _text(number: int, own: _Key, peer: _Key, endpoint: str = "", more: str = ""
     return (
         f"[Interface]\nPrivateKey = {own.private}\nAddress = {address}/24, {address6}/64\n{more}\n"
         f"[Peer]\nPublicKey = {peer.public}\nAllowedIPs = {allowed}\n"
-    ) + (f"Endpoint = {endpoint}\n" if endpoint else "")
+    ) + (f"Endpoint = {endpoint}\nPersistentKeepalive = 25\n" if endpoint else "")
 
 
 def _begin(work: Callable[..., None], *arguments: object) -> threading.Thread:

@@ -168,7 +168,7 @@ def test_a_connection_that_fails_is_explained(number: int, code: int, status: in
                 client.sendall(line + b" HTTP/1.1\r\n\r\n")
                 said = whole(client)
                 assert said.startswith(b"HTTP/1.1 %d " % status), said
-                assert said.endswith(b"wiresnake: a, port 1: error %d\n" % number)
+                assert said.endswith(b"wiresnake: a:1: error %d\n" % number)
 
 
 @pytest.mark.parametrize(

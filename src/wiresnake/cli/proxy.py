@@ -31,7 +31,8 @@ change of the host's network. Names are looked up inside the tunnel, by the DNS 
 
 FORWARD is [BIND:]PORT:HOST:HOSTPORT, as for ssh, with brackets around IPv6 addresses. With /udp at
 the end it carries datagrams. A BIND of * is all addresses; the default is 127.0.0.1 for -L and all
-addresses of the tunnel for -R.
+addresses of the tunnel for -R. Without PersistentKeepalive in the file, peers may not reach the
+ports of -R, as this end says nothing until it is used.
 
 The proxy listens at 127.0.0.1:{_PORT} unless there is one of -L, -R and -W without --listen. SOCKS5
 (CONNECT and UDP ASSOCIATE) and HTTP (CONNECT and http://) share its port.

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 from socket import socket as Socket
 from typing import Protocol
 
-from wiresnake.errors import HostError, TimedOut
+from wiresnake.errors import HostError, WiresnakeError
 from wiresnake.text import is_address, write_address
 
 _PATIENCE = 30.0
@@ -67,15 +68,19 @@ class Outside:
 
 
 async def connect(side: Side, host: str, port: int) -> Socket:
-    """Connects to a TCP port. OSError, and TimedOut if there is no answer for long."""
+    """Connects to a TCP port. HostError says to which and why not."""
+    place = write_address(host, port)
     try:
         async with asyncio.timeout(_PATIENCE):
             return await side.connect(host, port)
-    except TimedOut:
-        raise
+    except WiresnakeError as error:
+        number = getattr(error, "errno", None) or errno.EIO
+        raise HostError(number, f"{place}: {error.message}") from None
     except TimeoutError:
-        what = f"no answer from {write_address(host, port)} in {_PATIENCE:.0f} s"
-        raise TimedOut(errno.ETIMEDOUT, what) from None
+        raise HostError(errno.ETIMEDOUT, f"{place}: no answer in {_PATIENCE:.0f} s") from None
+    except OSError as error:  # asyncio says it in words of its own.
+        number = error.errno or errno.EIO
+        raise HostError(number, f"{place}: {os.strerror(number)}") from None
 
 
 def family_of(address: str) -> socket.AddressFamily:

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from wiresnake.errors import WiresnakeError, reason
+from wiresnake.errors import reason
 from wiresnake.proxy import heads
 from wiresnake.proxy.access import Login
 from wiresnake.proxy.heads import Refused, Request
@@ -146,10 +145,7 @@ class Web:
             self._server = await self._dial(request.host, request.port)
         except OSError as error:
             status = 504 if error.errno == errno.ETIMEDOUT else 502
-            # asyncio has its own words for a connection that is refused.
-            words = isinstance(error, WiresnakeError)
-            why = reason(error) if words else os.strerror(error.errno or errno.EIO)
-            raise Refused(status, f"{request.host}, port {request.port}: {why}") from None
+            raise Refused(status, reason(error)) from None
         self._place = request.host, request.port
         return self._server
 
