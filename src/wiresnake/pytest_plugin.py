@@ -20,6 +20,7 @@ import pytest
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
+    from ssl import SSLContext
 
     from wiresnake.conffile.config import Config
     from wiresnake.sockets.blocking import BlockingTunnel
@@ -44,7 +45,10 @@ class Pair(NamedTuple):
 
 @dataclass
 class WireguardServer:
-    """A WireGuard server in a thread of the test, and what a client of it needs."""
+    """A WireGuard server in a thread of the test, and what a client of it needs.
+
+    There is one client: two tunnels at once with its configuration take each other's place.
+    """
 
     tunnel: "BlockingTunnel"
     """The server's end, with sockets in the tunnel."""
@@ -60,23 +64,35 @@ class WireguardServer:
     """Host names that exist in the tunnel, each with its address; the client's DNS knows them."""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
-    def serve(self, handler: Callable[[socket.socket], None], port: int = 0) -> tuple[str, int]:
+    def serve(
+        self,
+        handler: Callable[[socket.socket], None],
+        port: int = 0,
+        *,
+        ssl: "SSLContext | None" = None,
+    ) -> tuple[str, int]:
         """Serves TCP in the tunnel until the test ends, each connection in a thread of its own.
 
-        `handler` gets the connection, which is closed when it returns. A port of 0 is any free one.
-        Returns the server's IPv4 address and the port; the port is the same for IPv6.
+        `handler` gets the connection, which is closed when it returns; with `ssl` it has TLS. A
+        port of 0 is any free one. Returns the server's IPv4 address and the port, which is the same
+        for IPv6.
         """
         listeners = self.tunnel.listen(None, port)
         for one in listeners:
-            self._stack.callback(_end, one, _begin(_accept, one, handler))
+            self._stack.callback(_end, one, _begin(_accept, one, handler, ssl))
         return self.address, listeners[0].getsockname()[1]
 
     def serve_http(
-        self, pages: "Mapping[str, str | bytes] | type[BaseHTTPRequestHandler]", port: int = 80
+        self,
+        pages: "Mapping[str, str | bytes] | type[BaseHTTPRequestHandler]",
+        port: int | None = None,
+        *,
+        ssl: "SSLContext | None" = None,
     ) -> str:
         """Serves HTTP in the tunnel until the test ends, and returns the URL without a path.
 
-        `pages` are texts by their paths, or a handler class of `http.server`.
+        `pages` are texts by their paths, or a handler class of `http.server`. With `ssl` it serves
+        HTTPS. The port is that of the protocol, or another; 0 is any free one.
         """
         from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -99,14 +115,15 @@ class WireguardServer:
                 pass
 
         handler = Pages if isinstance(pages, Mapping) else pages
-        server = HTTPServer((self.address, port), handler, bind_and_activate=False)
+        server = HTTPServer((self.address, 0), handler, bind_and_activate=False)
         server.socket.close()
 
         def answer(connection: socket.socket) -> None:
             handler(connection, connection.getpeername(), server)
 
-        host, port = self.serve(answer, port)
-        return f"http://{host}" if port == 80 else f"http://{host}:{port}"
+        usual = 443 if ssl else 80
+        host, at = self.serve(answer, usual if port is None else port, ssl=ssl)
+        return f"http{'s' if ssl else ''}://{host}" + ("" if at == usual else f":{at}")
 
 
 @pytest.fixture
@@ -183,12 +200,18 @@ def _end(one: socket.socket, thread: threading.Thread) -> None:
     one.close()
 
 
-def _accept(listener: socket.socket, handler: Callable[[socket.socket], None]) -> None:
+def _accept(
+    listener: socket.socket, handler: Callable[[socket.socket], None], ssl: "SSLContext | None"
+) -> None:
     """Serves connections until the listening socket is shut down, which ends them."""
     serving: list[tuple[socket.socket, threading.Thread]] = []
     with contextlib.suppress(OSError):
         while True:
             connection, _ = listener.accept()
+            if ssl:  # The handshake is made when the handler reads or writes.
+                connection = ssl.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
             serving = [one for one in serving if one[1].is_alive()]
             serving.append((connection, _begin(_attend, connection, handler)))
     for one in serving:
@@ -196,7 +219,7 @@ def _accept(listener: socket.socket, handler: Callable[[socket.socket], None]) -
 
 
 def _attend(connection: socket.socket, handler: Callable[[socket.socket], None]) -> None:
-    with connection, contextlib.suppress(ConnectionError):
+    with connection, contextlib.suppress(OSError):
         handler(connection)
 
 
