@@ -36,6 +36,7 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
+    "adapters": 320,
     "cli": 2680,
     "conffile": 3350,
     "daemon": 590,
@@ -253,10 +254,10 @@ def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
 
 FLOORS = (
     {"__main__"},
-    {"cli", "pytest_plugin"},
-    {"proxy", "adapters"},
+    {"cli"},
+    {"adapters", "pytest_plugin"},
     {"lifecycle", "sockets"},
-    {"daemon", "diagnosis", "network"},
+    {"daemon", "diagnosis", "network", "proxy"},
     {"devices", "tunnel"},
     {"conffile"},
     {"protocol", "uapi"},

@@ -9,6 +9,7 @@ pytest finds them by the package's entry point. Nothing else is imported before 
 """
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -127,28 +128,40 @@ class WireguardServer:
 
 
 @pytest.fixture
-def wireguard_server(tmp_path: Path) -> Iterator[WireguardServer]:
+def wireguard_server(make_wireguard_server: Callable[[], WireguardServer]) -> WireguardServer:
     """A WireGuard server with one client, and a DNS server for `names`."""
+    return make_wireguard_server()
+
+
+@pytest.fixture
+def make_wireguard_server(tmp_path: Path) -> Iterator[Callable[[], WireguardServer]]:
+    """A function that makes a `wireguard_server`, for tests that need several.
+
+    All have the same addresses in their tunnels. The files are client.conf, client-2.conf ...
+    """
     from wiresnake.conffile.config import Config
     from wiresnake.sockets.blocking import open_tunnel
 
-    ours, theirs = _Key(), _Key()
-    with (
-        open_tunnel(Config.parse(_text(1, ours, theirs))) as tunnel,
-        contextlib.ExitStack() as stack,
-    ):
-        dns = f"DNS = {_V4(1)}\n"
-        text = _text(2, theirs, ours, f"{_HOST}:{tunnel.status.listen_port}", dns)
-        file = tmp_path / "client.conf"
-        file.touch(0o600)
-        file.write_text(text)
-        server = WireguardServer(
-            tunnel, Config.parse(text), file, _V4(1), _V6(1), _V4(2), _V6(2), _stack=stack
-        )
-        resolver = tunnel.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        resolver.bind((server.address, 53))
-        stack.callback(_end, resolver, _begin(_resolve, resolver, server.names))
-        yield server
+    with contextlib.ExitStack() as stack:
+        count = itertools.count(1)
+
+        def make() -> WireguardServer:
+            ours, theirs = _Key(), _Key()
+            tunnel = stack.enter_context(open_tunnel(Config.parse(_text(1, ours, theirs))))
+            endpoint = f"{_HOST}:{tunnel.status.listen_port}"
+            text = _text(2, theirs, ours, endpoint, f"DNS = {_V4(1)}\n")
+            number = next(count)
+            file = tmp_path / ("client.conf" if number == 1 else f"client-{number}.conf")
+            file.touch(0o600)
+            file.write_text(text)
+            config, places = Config.parse(text), (_V4(1), _V6(1), _V4(2), _V6(2))
+            server = WireguardServer(tunnel, config, file, *places, _stack=stack)
+            resolver = tunnel.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            resolver.bind((server.address, 53))
+            stack.callback(_end, resolver, _begin(_resolve, resolver, server.names))
+            return server
+
+        yield make
 
 
 @pytest.fixture

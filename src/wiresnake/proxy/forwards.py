@@ -1,7 +1,10 @@
 """Fixed forwards in the syntax of ssh: -L into the tunnel, -R out of it."""
 
+import asyncio
+import contextlib
 import re
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from wiresnake.errors import ConfigError
@@ -9,7 +12,7 @@ from wiresnake.proxy.access import is_host
 from wiresnake.proxy.door import dial
 from wiresnake.proxy.relay import Relay
 from wiresnake.proxy.service import Place, Service
-from wiresnake.proxy.sides import Side, listen, listen_all
+from wiresnake.proxy.sides import Outside, Side, listen, listen_all
 from wiresnake.proxy.udp import UdpForward
 from wiresnake.text import is_address, write_address
 
@@ -78,6 +81,22 @@ async def serve_forward(
             await relay.join(sock, server.sock)
 
     await service.serve(listener, attend)
+
+
+@contextlib.asynccontextmanager
+async def forwarding(
+    side: Side, host: str, port: int, bind: tuple[str, int]
+) -> AsyncIterator[tuple[str, int]]:
+    """Leads what connects to an address of this host to one place, until the block ends. Yields the
+    address and port. HostError if the port is in use."""
+    listener = listen(Outside(), *bind, socket.SOCK_STREAM)
+    forward = Forward(*bind, host, port)
+    task = asyncio.create_task(serve_forward(forward, listener, side, Service()))
+    try:
+        yield listener.getsockname()[:2]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _bare(host: str) -> str:

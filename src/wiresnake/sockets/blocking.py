@@ -66,6 +66,21 @@ class BlockingTunnel:
         made.settimeout(timeout)
         return made
 
+    @contextlib.contextmanager
+    def forward(
+        self, host: str, port: int, *, bind: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> Iterator[tuple[str, int]]:
+        """Leads what connects to a port of this host to a TCP port in the tunnel.
+
+        It ends with the `with` block: see `Tunnel.forward`.
+        """
+        forwarding = self._tunnel.forward(host, port, bind=bind)
+        address = self._run(forwarding.__aenter__())
+        try:
+            yield address
+        finally:
+            self._run(_leave(forwarding))
+
     def listen(
         self, host: str | None = None, port: int = 0, backlog: int = 100
     ) -> tuple[Socket, ...]:
@@ -118,8 +133,8 @@ class BlockingTunnel:
         return asyncio.run_coroutine_threadsafe(task, self._loop).result()
 
 
-async def _leave(tunnel: Tunnel) -> None:
-    await tunnel.__aexit__(None)
+async def _leave(block: contextlib.AbstractAsyncContextManager[object]) -> None:
+    await block.__aexit__(None, None, None)
 
 
 async def _now(read: Callable[[], T]) -> T:
