@@ -36,7 +36,7 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
-    "adapters": 320,
+    "adapters": 290,
     "cli": 2680,
     "conffile": 3350,
     "daemon": 590,
@@ -46,11 +46,11 @@ FOLDERS = {
     "linux": 1290,
     "network": 1240,
     "protocol": 900,
-    "proxy": 1160,
+    "proxy": 1180,
     "sockets": 1000,
     "tunnel": 630,
     "uapi": 590,
-    NOUNS: 330,
+    NOUNS: 500,
 }
 """Code lines of each folder in src/wiresnake, and of the modules beside them."""
 
