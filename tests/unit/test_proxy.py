@@ -56,7 +56,12 @@ def test_bytes_arrive_as_they_were_sent_both_ways(through: Through) -> None:
     """More than fits into any buffer, while the other direction is full, too; and the end of one
     direction does not end the other."""
     sent = random.Random(1).randbytes(9_000_001)
-    with server(echo) as port, door() as address, through(address, port) as client:
+
+    def attend(one: socket.socket) -> None:
+        echo(one)
+        one.sendall(b"the end")
+
+    with server(attend) as port, door() as address, through(address, port) as client:
 
         def send() -> None:
             client.sendall(sent)
@@ -64,8 +69,10 @@ def test_bytes_arrive_as_they_were_sent_both_ways(through: Through) -> None:
 
         thread = threading.Thread(target=send)
         thread.start()
-        assert hashlib.sha256(whole(client)).digest() == hashlib.sha256(sent).digest()
+        got = whole(client)
         thread.join()
+        assert got[-7:] == b"the end"
+        assert hashlib.sha256(got[:-7]).digest() == hashlib.sha256(sent).digest()
 
 
 @pytest.mark.parametrize("through", [through_socks, through_http])
