@@ -29,28 +29,29 @@ class Door:
         """Serves one client. It is closed without an answer if it speaks neither protocol, or not
         in time."""
         client = Stream(sock)
-        async with asyncio.timeout(self._deadline):
-            first = await client.first()
-        if first == socks.VERSION:
-            await self._socks(client, place)
-        elif bytes((first,)).isalpha():
-            await self._web(client, place)
-
-    async def _socks(self, client: Stream, place: Place) -> None:
         try:
             async with asyncio.timeout(self._deadline):
+                first = await client.first()
                 request = None
-                if await socks.negotiate(client, self._login):
+                if first == socks.VERSION and await socks.negotiate(client, self._login):
                     request = await socks.read_request(client)
-            if request and request.command == socks.CONNECT:
-                await self._connect(client, request, place)
-            elif request and request.command == socks.ASSOCIATE:
-                await self._associate(client, request, place)
-            elif request:
-                raise socks.Refused(socks.BAD_COMMAND)
+            if request:
+                await self._serve(client, request, place)
+            elif bytes((first,)).isalpha():
+                await self._web(client, place)
+            else:
+                await client.farewell()
         except socks.Refused as refused:
             await client.send(socks.reply(refused.code))
-        await client.farewell()
+            await client.farewell()
+
+    async def _serve(self, client: Stream, request: socks.Request, place: Place) -> None:
+        if request.command == socks.CONNECT:
+            await self._connect(client, request, place)
+        elif request.command == socks.ASSOCIATE:
+            await self._associate(client, request, place)
+        else:
+            raise socks.Refused(socks.BAD_COMMAND)
 
     async def _connect(self, client: Stream, request: socks.Request, place: Place) -> None:
         try:

@@ -27,10 +27,10 @@ class Relay:
         The end of one is passed on, as the shutdown of the other. The caller closes both sockets.
         """
         for end in (one, two):
-            end.setblocking(False)
             prepare(end, socket.IPPROTO_TCP, socket.TCP_NODELAY)
             prepare(end, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        ways = [_Way(one, two, self.buffer), _Way(two, one, self.buffer)]
+        ways = _Way(one, two, self.buffer), _Way(two, one, self.buffer)
+        ways[0].back, ways[1].back = ways[1], ways[0]
         try:
             await asyncio.gather(*(way.done for way in ways))
         finally:
@@ -41,18 +41,24 @@ class Relay:
 class _Way:
     """One direction of a pair."""
 
+    back: "_Way"
+    """The other direction."""
+
     def __init__(self, source: socket.socket, target: socket.socket, buffer: memoryview) -> None:
         self._source, self._target, self._buffer = source, target, buffer
         self._from, self._to = source.fileno(), target.fileno()
+        """For a socket, asyncio makes a text of it each time."""
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         """What the target did not take yet."""
         self.done: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(source, self._read)
+        self._watched = True
+        """The loop waits for one of the sockets."""
+        self._loop.add_reader(self._from, self._read)
 
     def stop(self) -> None:
-        self._loop.remove_reader(self._from)
-        self._loop.remove_writer(self._to)
+        """Ends it, if it has not ended."""
+        self._forget()
         self.done.cancel()
 
     def _read(self) -> None:
@@ -60,8 +66,9 @@ class _Way:
             count = self._source.recv_into(self._buffer)
             if not count:
                 self._end(None)
-                with contextlib.suppress(OSError):  # It is gone, as the other direction will see.
-                    self._target.shutdown(socket.SHUT_WR)
+                if not self.back.done.done():
+                    with contextlib.suppress(OSError):  # It is gone, as the way back will see.
+                        self._target.shutdown(socket.SHUT_WR)
                 return
             sent = self._send(self._buffer[:count])
         except BlockingIOError:
@@ -91,11 +98,19 @@ class _Way:
             return 0
 
     def _end(self, error: OSError | None) -> None:
-        self._loop.remove_reader(self._from)
-        self._loop.remove_writer(self._to)
-        if self.done.done():
+        self._forget()
+        if self.done.done():  # `join` was cancelled at this moment.
             return
         if error:
             self.done.set_exception(error)
         else:
             self.done.set_result(None)
+
+    def _forget(self) -> None:
+        if not self._watched:
+            return
+        self._watched = False
+        if self._rest:
+            self._loop.remove_writer(self._to)
+        else:
+            self._loop.remove_reader(self._from)

@@ -14,13 +14,13 @@ class TooLong(Exception):
 
 
 class Stream:
-    """The bytes that a socket receives. EOFError if they end within a message; OSError.
+    """The bytes that a socket receives, which does not block. EOFError if they end within a
+    message; OSError.
 
     A cancelled call loses nothing.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         self.sock = sock
         self.kept = bytearray()
         """What was received and not asked for yet."""

@@ -63,8 +63,12 @@ class Web:
                 request = heads.read_request(head)
                 if not heads.admits(login, request.fields):
                     raise Refused(407, "a user and password are needed")
+                if request.method == "CONNECT":
+                    await self._connect(request)
+                    return
                 if not await self._answered(request):
-                    break
+                    await self._client.farewell()
+                    return
                 wait = NEXT
         except TooLong:
             await self._refuse(431, "the head of the request is too long")
@@ -72,16 +76,15 @@ class Web:
             await self._refuse(error.status, error.reason)
         finally:
             self._leave()
-        await self._client.farewell()
+
+    async def _connect(self, request: Request) -> None:
+        self._leave()
+        server = await self._reach(request)
+        await self._client.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await self._tunnelled(server)
 
     async def _answered(self, request: Request) -> bool:
         """Answers one request. Whether there can be another."""
-        if request.method == "CONNECT":
-            self._leave()
-            server = await self._reach(request)
-            await self._client.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await self._tunnelled(server)
-            return False
         if kept := self._kept_for(request):
             try:
                 return await self._exchange(request, kept)
@@ -162,6 +165,7 @@ class Web:
         lines = [f"HTTP/1.1 {status} {_REASONS[status]}", *fields, "Connection: close", "", ""]
         with contextlib.suppress(OSError):
             await self._client.send("\r\n".join(lines).encode() + body)
+        await self._client.farewell()
 
 
 async def _copy_body(source: Stream, target: Stream, length: int) -> None:
