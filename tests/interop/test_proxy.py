@@ -448,3 +448,20 @@ def test_it_needs_no_root(wireguard_server: WireguardServer) -> None:
         status = Path(f"/proc/{running.process.pid}/status").read_text()
         assert "CapEff:\t0000000000000004" in status and "Uid:\t65534" in status
         assert curl("--proxy", f"socks5h://{at}", url) == "hello"
+
+
+def test_a_tunnel_that_ends_is_said(wireguard_server: WireguardServer) -> None:
+    """Somebody deletes its interface, which nobody but root can."""
+    if os.geteuid() != 0:
+        unavailable("needs root, to delete an interface in a namespace of somebody else")
+    with proxy(wireguard_server.file, "--listen", "0") as running:
+        running.place()
+        pid = running.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        enter = ["nsenter", "--target", *children, "--net"]
+        links = subprocess.check_output([*enter, "ip", "-o", "link"], text=True)
+        (name,) = set(re.findall(r"^\d+: (\w+)", links, re.MULTILINE)) - {"lo"}
+        subprocess.run([*enter, "ip", "link", "delete", name], check=True)
+        assert running.process.wait(LONG) == 1
+        assert running.process.stderr
+        assert running.process.stderr.read() == "wiresnake: the tunnel has ended\n"

@@ -149,8 +149,10 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 async def _serve(tunnel: "Tunnel", wishes: "Wishes") -> None:
     from wiresnake.proxy.run import LOOPBACK, run
+    from wiresnake.proxy.udp import FLOWS
 
-    _raise_descriptors(wishes.limit * _DESCRIPTORS + _REST)
+    flows = sum(FLOWS for forward in (*wishes.into, *wishes.out_of) if forward.udp)
+    _raise_descriptors(wishes.limit * _DESCRIPTORS + flows + _REST)
     address = wishes.listen[0] if wishes.listen and not wishes.login else LOOPBACK
     if not ipaddress.ip_address(address).is_loopback:
         _say(

@@ -64,15 +64,11 @@ class Door:
 
     async def _associate(self, client: Stream, request: socks.Request, place: Place) -> None:
         own, (host, *_) = client.sock.getsockname(), client.sock.getpeername()
-        try:
-            front = socket.socket(client.sock.family, socket.SOCK_DGRAM)
-        except OSError as error:
-            raise socks.Refused(socks.code_of(error)) from None
-        front.bind((own[0], 0, *own[2:]))
-        association = Association(front, self._side, (host, request.port))
-        place.keep()
-        await client.send(socks.reply(socks.DONE, *front.getsockname()[:2]))
-        await association.run(client)
+        with socket.socket(client.sock.family, socket.SOCK_DGRAM) as front:
+            front.bind((own[0], 0, *own[2:]))
+            place.keep()
+            await client.send(socks.reply(socks.DONE, *front.getsockname()[:2]))
+            await Association(front, self._side, (host, request.port)).run(client)
 
     async def _web(self, client: Stream, place: Place) -> None:
         async def reach(host: str, port: int) -> Stream:
