@@ -16,7 +16,7 @@ import proxies
 import pytest
 from proxies import connect, descriptors, door, echo, exactly, server, serving, until, whole
 
-from wiresnake.errors import HostError
+from wiresnake.errors import HostError, TimedOut
 from wiresnake.proxy import door as door_module
 from wiresnake.proxy import socks, udp, web
 from wiresnake.proxy.access import Login
@@ -176,6 +176,23 @@ def test_a_connection_that_fails_is_explained(number: int, code: int, status: in
                 said = whole(client)
                 assert said.startswith(b"HTTP/1.1 %d " % status), said
                 assert said.endswith(b"wiresnake: a:1: error %d\n" % number)
+
+
+class Silent(Outside):
+    """A tunnel whose peer does not answer."""
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        raise TimedOut(errno.ETIMEDOUT, "no handshake completed")
+
+
+def test_why_nobody_answers_is_said_once_a_minute() -> None:
+    """SOCKS has only a number for it."""
+    with serving(Wishes(("127.0.0.1", 0)), Silent()) as lines:
+        for _ in range(3):
+            with connect(proxies.place(lines[0].rpartition(" ")[2])) as client:
+                client.sendall(GREETING + target("10.0.0.1", 80))
+                assert whole(client)[3] == 4
+        assert lines[1:] == ["10.0.0.1:80: no handshake completed"]
 
 
 @pytest.mark.parametrize(

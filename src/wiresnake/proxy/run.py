@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from wiresnake.errors import TimedOut
 from wiresnake.proxy.access import Login
 from wiresnake.proxy.door import Door
 from wiresnake.proxy.forwards import Forward, open_forward, serve_forward
@@ -16,6 +17,8 @@ from wiresnake.proxy.sides import Outside, Side, listen
 from wiresnake.text import write_address
 
 LOOPBACK = "127.0.0.1"
+_QUIET = 60.0
+"""Seconds after saying why nobody answers, until it is said again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,30 @@ class Wishes:
     """Clients at once."""
 
 
+class _Outspoken:
+    """A tunnel that says why nobody answers, as SOCKS only has a number for that."""
+
+    def __init__(self, side: Side, say: Callable[[str], None]) -> None:
+        self._side, self._say = side, say
+        self.socket, self.resolve = side.socket, side.resolve
+        self._next = 0.0
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        try:
+            return await self._side.connect(host, port)
+        except TimedOut as error:
+            now = asyncio.get_running_loop().time()
+            if now >= self._next:
+                self._next = now + _QUIET
+                self._say(f"{write_address(host, port)}: {error.message}")
+            raise
+
+
 async def run(
     tunnel: Side, wishes: Wishes, say: Callable[[str], None], host: Side | None = None
 ) -> None:
     """Serves until it is cancelled. It says where it listens; HostError if it cannot."""
-    host = host or Outside()
+    host, tunnel = host or Outside(), _Outspoken(tunnel, say)
     service = Service(wishes.limit)
     work: list[Callable[[], Coroutine[Any, Any, None]]] = []
     with ExitStack() as opened:
