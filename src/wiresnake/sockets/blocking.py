@@ -1,13 +1,14 @@
 """The tunnel for programs without an event loop: its own runs in a thread."""
 
 import asyncio
+import atexit
 import contextlib
 import errno
 import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from wiresnake.conffile.config import Config
 from wiresnake.errors import TimedOut
@@ -18,43 +19,53 @@ Socket = socket.socket
 T = TypeVar("T")
 
 
-@contextlib.contextmanager
-def open_tunnel(
-    config: Config | str | os.PathLike[str], **options: Any
-) -> "Iterator[BlockingTunnel]":
-    """Opens a tunnel for a program without an event loop, until the `with` block ends.
+def open_tunnel(config: Config | str | os.PathLike[str], **options: Any) -> "BlockingTunnel":
+    """Opens a tunnel for a program without an event loop, until it is closed.
 
         with wiresnake.open_tunnel("wg0.conf") as tunnel:
             connection = tunnel.create_connection(("10.0.0.1", 80))
 
     `config` is a `Config` or the path of a file. Options and errors are those of `Tunnel`.
     """
-    made = (
-        Tunnel(config, **options)
-        if isinstance(config, Config)
-        else Tunnel.from_file(config, **options)
-    )
-    loop = asyncio.new_event_loop()
-    runner = threading.Thread(target=loop.run_forever, name="wiresnake-loop", daemon=True)
-    runner.start()
-    tunnel = BlockingTunnel(made, loop)
-    try:
-        tunnel._run(made.__aenter__())
-        try:
-            yield tunnel
-        finally:
-            tunnel._run(_leave(made))
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        runner.join()
-        loop.close()
+    if isinstance(config, Config):
+        return BlockingTunnel(Tunnel(config, **options))
+    return BlockingTunnel(Tunnel.from_file(config, **options))
 
 
 class BlockingTunnel:
     """A tunnel whose methods block, from any thread. `open_tunnel` makes it."""
 
-    def __init__(self, tunnel: Tunnel, loop: asyncio.AbstractEventLoop) -> None:
-        self._tunnel, self._loop = tunnel, loop
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="wiresnake-loop", daemon=True
+        )
+        self._closing = threading.Lock()
+        self._thread.start()
+        atexit.register(self.close)  # While the thread still runs.
+        try:
+            self._run(tunnel.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the tunnel. It is safe to call twice."""
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            atexit.unregister(self.close)
+            self._run(_close(self._tunnel))
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def create_connection(self, address: tuple[str, int], timeout: float | None = None) -> Socket:
         """Connects to a TCP port in the tunnel, as `socket.create_connection` does on the host.
@@ -135,6 +146,11 @@ class BlockingTunnel:
 
 async def _leave(block: contextlib.AbstractAsyncContextManager[object]) -> None:
     await block.__aexit__(None, None, None)
+
+
+async def _close(tunnel: Tunnel) -> None:
+    tunnel.close()
+    await asyncio.sleep(0)  # Lets the cancelled tasks end.
 
 
 async def _now(read: Callable[[], T]) -> T:

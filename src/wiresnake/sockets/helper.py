@@ -50,7 +50,7 @@ class Helper:
                 link.configure("lo")
                 used = link.configure(INTERFACE, addresses, mtu)
                 _route_everything(addresses)
-                _let_everybody_ping()
+                _allow_everything()
             except BaseException:
                 os.close(made.fd)
                 raise
@@ -111,10 +111,15 @@ def _route_everything(addresses: list[str]) -> None:
             raise error
 
 
-def _let_everybody_ping() -> None:
+def _allow_everything() -> None:
+    """Lets programs without privileges ping and listen on all ports, as nobody else is here."""
     group = os.getegid()
-    with open("/proc/sys/net/ipv4/ping_group_range", "w") as setting:
-        setting.write(f"{group} {group}")
+    for setting, value in (
+        ("ping_group_range", f"{group} {group}"),
+        ("ip_unprivileged_port_start", "0"),
+    ):
+        with open(f"/proc/sys/net/ipv4/{setting}", "w") as file:
+            file.write(value)
 
 
 def main(descriptor: int) -> None:

@@ -12,6 +12,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 _REST = 1.0
 """Seconds without accepting after the process has run out of descriptors or memory."""
+_ENDED = (errno.EBADF, errno.EINVAL)
+"""The listening socket was closed or shut down, as with its tunnel."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logging.getLogger(__name__)
@@ -29,8 +31,10 @@ class Server:
         handler: Handler,
         ssl: tls.SSLContext | None,
         limit: int,
+        accepted: Callable[[socket.socket], None],
     ) -> None:
-        self._handler, self._ssl, self._limit = handler, ssl, limit
+        """Calls `accepted` with the socket of each connection."""
+        self._handler, self._ssl, self._limit, self._accepted = handler, ssl, limit, accepted
         self._loop = asyncio.get_running_loop()
         self.sockets = tuple(listeners)
         """The listening sockets."""
@@ -68,13 +72,14 @@ class Server:
             try:
                 accepted, _ = await self._loop.sock_accept(listener)
             except OSError as error:
-                if error.errno not in _OUT_OF:
-                    if listener.fileno() < 0:
-                        return
-                    continue  # It was reset before it was accepted.
-                _log.error("cannot accept connections: %s", error.strerror)
-                await asyncio.sleep(_REST)
+                if error.errno in _ENDED:
+                    return self.close()
+                if error.errno in _OUT_OF:
+                    _log.error("cannot accept connections: %s", error.strerror)
+                # Others are about one connection, which was reset before it was accepted.
+                await asyncio.sleep(_REST if error.errno in _OUT_OF else 0)
             else:
+                self._accepted(accepted)
                 task = self._loop.create_task(self._begin(accepted))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

@@ -1,14 +1,17 @@
 """A tunnel of one program: sockets in it, without root."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import ssl as tls
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from wiresnake.conffile.config import Config
 from wiresnake.errors import ConfigError, HostError, TimedOut
@@ -74,6 +77,8 @@ class Tunnel(Interface):
             raise ConfigError("an interface of the host has the host's stack: omit `stack`")
         self._wanted = stack
         self._stack: Stack | None = None
+        self._given: WeakSet[Socket] = WeakSet()
+        """The sockets that others have."""
         self._file: str | os.PathLike[str] | None = None
 
     @classmethod
@@ -95,36 +100,35 @@ class Tunnel(Interface):
         return self._opened_stack().name
 
     async def __aenter__(self) -> Self:
-        if not self._entered:
-            # It reads the file, resolves the endpoints' names and starts a process.
-            with ThreadPoolExecutor(1) as pool:
-                preparing = pool.submit(self._prepare)
-                try:
-                    await asyncio.wrap_future(preparing)
-                except asyncio.CancelledError:
-                    if not preparing.cancel() and preparing.exception() is None:
-                        self._abandon()
-                    raise
+        if self._entered:
+            return await super().__aenter__()  # Which refuses it.
         try:
+            await self._in_thread(self._prepare)
             return await super().__aenter__()
         except BaseException:
-            self._close_stack()
+            self.close()
             raise
 
     def close(self) -> None:
-        """Ends the tunnel. It is safe to call twice."""
+        """Ends the tunnel, and what others do with its sockets. It is safe to call twice."""
+        for one in self._given:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         super().close()
         self._close_stack()
 
     def socket(
         self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0
     ) -> Socket:
-        """Opens a socket in the tunnel, which may be used as any other, and outlives no tunnel.
+        """Opens a socket in the tunnel, which may be used as any other.
 
-        HostError if the tunnel is not open, or the stack does not have such sockets.
+        It is shut down when the tunnel ends. HostError if the tunnel is not open, or the stack does
+        not have such sockets.
         """
         if self._private:
-            return self._opened_stack().socket(family, type, proto)
+            made = self._opened_stack().socket(family, type, proto)
+            self._given.add(made)
+            return made
         made = socket.socket(family, type, proto)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._tun.name.encode())
@@ -205,7 +209,7 @@ class Tunnel(Interface):
         `sockets` of the result say. OSError if the port is in use.
         """
         listeners = self.listen(host, port, backlog)
-        return Server(listeners, handler, ssl, limit)
+        return Server(listeners, handler, ssl, limit, self._given.add)
 
     def forward(
         self, host: str, port: int, *, bind: tuple[str, int] = ("127.0.0.1", 0)
@@ -225,7 +229,8 @@ class Tunnel(Interface):
     def listen(
         self, host: str | None = None, port: int = 0, backlog: int = 100
     ) -> tuple[Socket, ...]:
-        """Listens on a TCP port in the tunnel. Returns a socket for each version of IP.
+        """Listens on a TCP port in the tunnel. Returns a socket for each version of IP,
+        IPv4 first.
 
         They do not block. Arguments and errors are those of `start_server`.
         """
@@ -246,6 +251,17 @@ class Tunnel(Interface):
                 one.close()
             raise
         return tuple(listeners)
+
+    async def _in_thread(self, prepare: Callable[[], None]) -> None:
+        """Runs what may block. If it is cancelled meanwhile, nothing stays open."""
+        with ThreadPoolExecutor(1) as pool:
+            preparing = pool.submit(prepare)
+            try:
+                await asyncio.wrap_future(preparing)
+            except asyncio.CancelledError:
+                if not preparing.cancel() and preparing.exception() is None:
+                    self._abandon()
+                raise
 
     def _prepare(self) -> None:
         """Reads the file and opens the stack. It may block."""
@@ -291,7 +307,7 @@ class Tunnel(Interface):
     def _families(self) -> list[int]:
         addresses = self._config.addresses if self._config else ()
         found = {socket.AF_INET6 if ":" in each else socket.AF_INET for each in addresses}
-        return sorted(found, reverse=True)
+        return sorted(found)
 
     def _bindings(self, host: str | None) -> list[tuple[int, str]]:
         if host is not None:

@@ -132,6 +132,7 @@ class Interface:
     def close(self) -> None:
         """Stops everything and removes the interface. It is safe to call twice."""
         self._opened.close()
+        self.plane.close()  # Also if it was never opened.
 
     def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
