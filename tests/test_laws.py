@@ -47,7 +47,7 @@ FOLDERS = {
     "network": 1240,
     "protocol": 900,
     "proxy": 1180,
-    "sockets": 1040,
+    "sockets": 1070,
     "tunnel": 630,
     "uapi": 590,
     NOUNS: 500,
