@@ -5,6 +5,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from wiresnake.errors import WiresnakeError
 from wiresnake.proxy.stream import TooLong, readable
@@ -59,13 +60,15 @@ class Service:
                         self._evict()
                         await asyncio.sleep(_PAUSE)
                     elif error.errno in (errno.EBADF, errno.EINVAL):
-                        raise
+                        return  # It was closed, as by the end of its tunnel.
                     continue
                 task = loop.create_task(self._attend(sock, handle))
                 self.half_open[task] = None
                 for tasks in (self.clients, accepted):
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
+                # Not within the task, as one that is cancelled at once does not even begin.
+                task.add_done_callback(partial(_close, sock))
                 task.add_done_callback(self._gone)
         finally:
             listener.close()
@@ -89,6 +92,10 @@ class Service:
         self._left.set()
 
     async def _attend(self, sock: socket.socket, handle: Handler) -> None:
-        with sock, contextlib.suppress(OSError, EOFError, TimeoutError, TooLong, WiresnakeError):
+        with contextlib.suppress(OSError, EOFError, TimeoutError, TooLong, WiresnakeError):
             sock.setblocking(False)
             await handle(sock, Place(self))
+
+
+def _close(sock: socket.socket, _: object) -> None:
+    sock.close()
