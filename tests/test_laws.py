@@ -37,19 +37,21 @@ BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "the stack": 2
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
-    "cli": 2480,
+    "adapters": 290,
+    "cli": 2680,
     "conffile": 3350,
     "daemon": 590,
     "devices": 680,
     "diagnosis": 1280,
     "lifecycle": 1630,
-    "linux": 1290,
+    "linux": 1340,
     "network": 1240,
     "protocol": 900,
-    "sockets": 1400,
+    "proxy": 1180,
+    "sockets": 1500,
     "tunnel": 630,
     "uapi": 590,
-    NOUNS: 330,
+    NOUNS: 500,
 }
 """Code lines of each folder in src/wiresnake, and of the modules beside them."""
 
@@ -255,8 +257,9 @@ def test_only_linux_touches_what_the_kernel_has_no_python_for() -> None:
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"adapters", "pytest_plugin"},
     {"lifecycle", "sockets"},
-    {"daemon", "diagnosis", "network"},
+    {"daemon", "diagnosis", "network", "proxy"},
     {"devices", "tunnel"},
     {"conffile"},
     {"protocol", "uapi"},

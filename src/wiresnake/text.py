@@ -39,6 +39,11 @@ def zone_text(scope: int) -> str:
         return str(scope)
 
 
+def write_address(host: str, port: int) -> str:
+    """Writes `host:port`, or `[host]:port` for IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def write_endpoint(endpoint: "Endpoint") -> str:
     host = endpoint.host
     if ":" not in host:

@@ -39,6 +39,7 @@ COMMANDS = {
     },
     "without root": {
         "exec": ("exec", "run a command inside a tunnel"),
+        "proxy": ("proxy", "lead programs into a tunnel: SOCKS5, HTTP, -L, -R"),
     },
     "more": {
         "completion": ("completion", "print a completion script for a shell"),

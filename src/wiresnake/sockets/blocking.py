@@ -2,11 +2,12 @@
 
 import asyncio
 import atexit
+import contextlib
 import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self, TypeVar
 
 from wiresnake.conffile.config import Config
@@ -76,6 +77,21 @@ class BlockingTunnel:
         made.settimeout(timeout)
         return made
 
+    @contextlib.contextmanager
+    def forward(
+        self, host: str, port: int, *, bind: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> Iterator[tuple[str, int]]:
+        """Leads what connects to a port of this host to a TCP port in the tunnel.
+
+        It ends with the `with` block: see `Tunnel.forward`.
+        """
+        forwarding = self._tunnel.forward(host, port, bind=bind)
+        address = self._run(forwarding.__aenter__())
+        try:
+            yield address
+        finally:
+            self._run(_leave(forwarding))
+
     def listen(
         self, host: str | None = None, port: int = 0, backlog: int = 100
     ) -> tuple[Socket, ...]:
@@ -126,6 +142,10 @@ class BlockingTunnel:
 
     def _run(self, task: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(task, self._loop).result()
+
+
+async def _leave(block: contextlib.AbstractAsyncContextManager[object]) -> None:
+    await block.__aexit__(None, None, None)
 
 
 async def _close(tunnel: Tunnel) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl as tls
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, Self
 from weakref import WeakSet
@@ -216,6 +217,21 @@ class Tunnel(Interface):
         """
         listeners = self.listen(host, port, backlog)
         return Server(listeners, handler, ssl, limit, self._given.add)
+
+    def forward(
+        self, host: str, port: int, *, bind: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> AbstractAsyncContextManager[tuple[str, int]]:
+        """Leads what connects to a port of this host to a TCP port in the tunnel.
+
+            async with tunnel.forward("db.internal", 5432) as (host, port):
+                await asyncpg.connect(host=host, port=port)
+
+        For libraries that take no socket. It ends with the block, which gets the address and port.
+        HostError if the port is in use.
+        """
+        from wiresnake.proxy.forwards import forwarding  # Few need it.
+
+        return forwarding(self, host, port, bind)
 
     def listen(
         self, host: str | None = None, port: int = 0, backlog: int = 100
