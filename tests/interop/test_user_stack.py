@@ -133,11 +133,11 @@ def test_streams_datagrams_and_pings_of_linux(make_host: MakeHost, tmp_path: Pat
     theirs.wg("setconf", "wg0", "/dev/stdin", text=text)
     theirs.up()
     start(theirs.host, tmp_path / "theirs", EXCHANGE + THEIR_END)
-    hosts.wait_for("a server", lambda: "ready" in (tmp_path / "theirs/said").read_text())
+    said = tmp_path / "theirs/said"
+    hosts.wait_for("a server", lambda: said.exists() and "ready" in said.read_text())
     stack = STACK.replace("ROOT", str(ROOT)).replace("PRIVATE", ours.private)
     stack = re.sub("PUBLIC", base64.b64decode(theirs.public).hex(), stack)
     process = start(ours.host, tmp_path / "ours", stack + EXCHANGE + OUR_END)
-    said = tmp_path / "theirs/said"
     try:
         hosts.wait_for("an answer", lambda: "answer" in said.read_text(), 120)
     except hosts.LabError:
