@@ -10,7 +10,7 @@ from interop.harness import OURS, ROOT, MakeHost, ends
 from lab import hosts
 from lab.hosts import Host
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/python.md"
 
 
 def config(
@@ -37,8 +37,8 @@ def interfaces(host: Host) -> set[str]:
     return set(re.findall(r"^\d+: (\w+)", host.output("ip -o link"), re.MULTILINE))
 
 
-def test_the_program_of_the_readme(make_host: MakeHost, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_program_of_the_page(make_host: MakeHost, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     ours, theirs = ends(make_host(), make_host())
     OURS.start(theirs.host)
     text = config(theirs.private, ours.public, 51820, "10.9.0.2/24", "10.9.0.1/32")

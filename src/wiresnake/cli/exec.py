@@ -34,8 +34,13 @@ def parser(command: str) -> Parser:
         epilog=_EPILOG,
     )
     made.add_argument("--join", action="store_true", help="use the tunnel that runs already")
-    made.add_argument("file", metavar="FILE-OR-NAME")
-    made.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+    made.add_argument("file", metavar="FILE-OR-NAME", help="a path, or the name of an interface")
+    made.add_argument(
+        "command",
+        metavar="COMMAND",
+        nargs=argparse.REMAINDER,
+        help="the command and its arguments, after --",
+    )
     return made
 
 
