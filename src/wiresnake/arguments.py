@@ -43,3 +43,15 @@ class Parser(argparse.ArgumentParser):
             type=Path,
             help=f"file from which {what} read (that of `up`, or /etc/wireguard/IFACE.conf)",
         )
+
+    def add_forwards(self) -> None:
+        """Adds -L and -R of the commands that open a tunnel, each a list of texts."""
+        for option, what in (("-L", "from this host into"), ("-R", "out of")):
+            self.add_argument(
+                option,
+                dest=option[1],
+                metavar="FORWARD",
+                action="append",
+                default=[],
+                help=f"lead a port {what} the tunnel; can be given again",
+            )

@@ -1,8 +1,12 @@
 """`wiresnake exec`: runs a command inside a tunnel, without root."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from wiresnake.arguments import Parser
+
+if TYPE_CHECKING:
+    from wiresnake.sockets.keeper import Services
 
 _EPILOG = """\
 FILE-OR-NAME is the path of a file, or the name of an interface, whose file is
@@ -17,6 +21,9 @@ with the last process in it.
 Where the host refuses user namespaces or /dev/net/tun to ordinary users, `wiresnake proxy` reaches
 into a tunnel by SOCKS5 or HTTP.
 
+FORWARD is [BIND:]PORT:HOST:HOSTPORT, as for ssh and for `wiresnake proxy`: -L leads a port of this
+host into the tunnel, -R a port in the tunnel to this host.
+
 examples:
   wiresnake exec ./office.conf -- curl http://10.0.0.1/
   wiresnake exec ./office.conf -- bash        a shell, all of whose programs are in the tunnel
@@ -29,11 +36,12 @@ exit codes: the command's own; 1 the tunnel could not be opened; 126 the command
 def parser(command: str) -> Parser:
     made = Parser(
         prog=f"wiresnake {command}",
-        usage=f"wiresnake {command} [-h] [--join] FILE-OR-NAME -- COMMAND [ARG ...]",
+        usage=f"wiresnake {command} [-h] [--join | -L FORWARD ...] FILE-OR-NAME -- COMMAND ...",
         description="Runs a command inside a tunnel, without root.",
         epilog=_EPILOG,
     )
     made.add_argument("--join", action="store_true", help="use the tunnel that runs already")
+    made.add_forwards()
     made.add_argument("file", metavar="FILE-OR-NAME", help="a path, or the name of an interface")
     made.add_argument(
         "command",
@@ -50,7 +58,20 @@ def main(argv: list[str]) -> int:
     command = arguments.command[arguments.command[:1] == ["--"] :]
     if not command:
         made.error("COMMAND is missing")
+    if arguments.join and (arguments.L or arguments.R):
+        made.error("--join uses a tunnel as it is: give -L and -R to the command that opens it")
     from wiresnake.conffile import files
-    from wiresnake.sockets.command import join, run
+    from wiresnake.sockets import command as inside
 
-    (join if arguments.join else run)(files.find(arguments.file), command)
+    file = files.find(arguments.file)
+    if arguments.join:
+        inside.join(file, command)
+    inside.run(file, command, _forwards(arguments) if arguments.L or arguments.R else None)
+
+
+def _forwards(arguments: argparse.Namespace) -> "Services":
+    from wiresnake.proxy.forwards import Forward
+    from wiresnake.proxy.run import Wishes, serving
+
+    into, out_of = (tuple(map(Forward.parse, words)) for words in (arguments.L, arguments.R))
+    return lambda tunnel: serving(tunnel, Wishes(into=into, out_of=out_of), lambda _: None)

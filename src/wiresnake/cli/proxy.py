@@ -68,15 +68,7 @@ def parser(command: str) -> Parser:
     made.add_argument(
         "--password-file", metavar="FILE", help="file with that user's password on its only line"
     )
-    for option, what in (("-L", "from this host into"), ("-R", "out of")):
-        made.add_argument(
-            option,
-            dest=option[1],
-            metavar="FORWARD",
-            action="append",
-            default=[],
-            help=f"lead a port {what} the tunnel; can be given again",
-        )
+    made.add_forwards()
     made.add_argument(
         "-W",
         dest="W",

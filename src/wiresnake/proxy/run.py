@@ -2,10 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from wiresnake.errors import TimedOut
@@ -59,27 +58,41 @@ async def run(
     tunnel: Side, wishes: Wishes, say: Callable[[str], None], host: Side | None = None
 ) -> None:
     """Serves until it is cancelled. It says where it listens; HostError if it cannot."""
+    async with serving(tunnel, wishes, say, host) as tasks:
+        await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def serving(
+    tunnel: Side, wishes: Wishes, say: Callable[[str], None], host: Side | None = None
+) -> AsyncIterator[Sequence[asyncio.Task[None]]]:
+    """Serves until the block ends. It says where it listens; HostError if it cannot."""
     host, tunnel = host or Outside(), _Outspoken(tunnel, say)
     service = Service(wishes.limit)
-    work: list[Callable[[], Coroutine[Any, Any, None]]] = []
+    work: list[Coroutine[Any, Any, None]] = []
     with ExitStack() as opened:
 
         def named(one: socket.socket) -> str:
             opened.callback(one.close)
             return write_address(*one.getsockname()[:2])
 
+        opened.callback(lambda: [each.close() for each in work])
         if wishes.listen:
             listener = listen(host, *wishes.listen, socket.SOCK_STREAM)
             say(f"SOCKS5 and HTTP proxy at {named(listener)}")
-            work.append(partial(service.serve, listener, Door(tunnel, wishes.login).attend))
+            work.append(service.serve(listener, Door(tunnel, wishes.login).attend))
         for forward in wishes.into:
             for one in open_forward(forward, host, LOOPBACK):
                 say(f"{named(one)} leads to {forward} in the tunnel")
-                work.append(partial(serve_forward, forward, one, tunnel, service))
+                work.append(serve_forward(forward, one, tunnel, service))
         for forward in wishes.out_of:
             for one in open_forward(forward, tunnel, "*"):
                 say(f"{named(one)} in the tunnel leads to {forward}")
-                work.append(partial(serve_forward, forward, one, host, service))
-        async with asyncio.TaskGroup() as group:
-            for begin in work:
-                group.create_task(begin())
+                work.append(serve_forward(forward, one, host, service))
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            yield tasks
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
