@@ -12,12 +12,17 @@ pub mod outbound;
 pub mod panics;
 pub mod peer;
 pub mod plane;
+pub mod portable;
 pub mod replay;
 pub mod secret;
 pub mod session;
 pub mod shared;
+pub mod signal;
+pub mod sockets;
 pub mod table;
+#[cfg(target_os = "linux")]
 pub mod tun;
 pub mod uapi;
+#[cfg(target_os = "linux")]
 pub mod udp;
 pub mod x25519;

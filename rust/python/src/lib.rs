@@ -11,6 +11,8 @@ use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
+use rustix::fd::RawFd;
+#[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
@@ -23,9 +25,10 @@ use plane::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
 use plane::secret::{SharedSecret, SymmetricState};
 use plane::session::{HEADER, OVERHEAD, Session};
 use plane::shared::now;
-use plane::tun::{Tun, duplicate};
+use plane::sockets::{Endpoint, Sockets, duplicate};
+#[cfg(target_os = "linux")]
+use plane::tun::Tun;
 use plane::uapi;
-use plane::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -452,7 +455,9 @@ fn open_cookie<'py>(
 
 #[pyfunction]
 fn protect_memory() -> io::Result<()> {
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    #[cfg(target_os = "linux")]
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 #[pyclass(name = "Plane", module = "wiresnake._native", frozen)]
@@ -461,19 +466,20 @@ pub struct PyPlane(Guarded<Plane>);
 #[pymethods]
 impl PyPlane {
     #[new]
-    fn new() -> PyResult<PyPlane> {
+    #[pyo3(signature = (portable=false))]
+    fn new(portable: bool) -> PyResult<PyPlane> {
         panics::keep();
-        Ok(PyPlane(Guarded::new(Plane::new()?)))
+        Ok(PyPlane(Guarded::new(Plane::new(portable)?)))
     }
 
     #[getter]
-    fn event_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.event_fd())
+    fn event_fd(&self) -> PyResult<i64> {
+        Ok(self.plane()?.event_fd() as i64)
     }
 
     #[getter]
-    fn timer_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.timer_fd())
+    fn timer_fd(&self) -> PyResult<i64> {
+        Ok(self.plane()?.timer_fd() as i64)
     }
 
     fn set_timer(&self, deadline: Option<u64>) -> PyResult<()> {
@@ -484,10 +490,11 @@ impl PyPlane {
         self.plane().map(|plane| plane.clear_timer())
     }
 
+    #[cfg(target_os = "linux")]
     #[pyo3(signature = (fd, mtu, vnet_header, merge_udp, merge_tcp=true))]
     fn attach_tun(
         &self,
-        fd: i32,
+        fd: RawFd,
         mtu: usize,
         vnet_header: bool,
         merge_udp: bool,
@@ -508,14 +515,15 @@ impl PyPlane {
     fn attach_sockets(
         &self,
         py: Python<'_>,
-        v4: Option<i32>,
-        v6: Option<i32>,
+        v4: Option<RawFd>,
+        v6: Option<RawFd>,
         segment: bool,
     ) -> PyResult<()> {
-        let [v4, v6] = [v4, v6].map(|fd| fd.map(duplicate).transpose());
-        let mut sockets = Sockets::new(v4?, v6?);
-        sockets.segmentation &= segment;
         let plane = self.plane()?;
+        let [v4, v6] = [v4, v6].map(|fd| fd.map(duplicate).transpose());
+        let [v4, v6] = [v4?, v6?].map(|fd| fd.map(Into::into));
+        let mut sockets = Sockets::new(v4, v6, plane.portable())?;
+        sockets.segmentation &= segment;
         Ok(py.detach(|| plane.attach_sockets(sockets))?)
     }
 
