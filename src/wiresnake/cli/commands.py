@@ -37,6 +37,9 @@ COMMANDS = {
         "import": ("convert", "read a file of another WireGuard program"),
         "export": ("convert", "write a file for another WireGuard program"),
     },
+    "without root": {
+        "exec": ("exec", "run a command inside a tunnel"),
+    },
     "more": {
         "completion": ("completion", "print a completion script for a shell"),
     },

@@ -4,11 +4,12 @@ Only such a process may make a user namespace, and a socket belongs to the names
 opened. So the helper opens interfaces and sockets for its parent and passes their descriptors. It
 serves all tunnels of its parent, each with a network namespace, and ends with it.
 
-A request is a JSON object in one datagram: `{"do": "open" | "socket" | "close", ...}` with the
+A request is a JSON object in one datagram: `{"do": METHOD, ...}` with the
 arguments of the method of that name. The answer is its result, with at most one descriptor, or
 `{"errno": N, "error": TEXT}`.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -64,6 +65,11 @@ class Helper:
         namespace.enter(place, Kind.NETWORK)
         return {}, socket.socket(family, type, proto).detach()
 
+    def namespace(self, place: int, kind: str) -> Answer:
+        """Passes the network namespace (`net`), or the user namespace that owns it (`user`)."""
+        namespace.enter(place, Kind.NETWORK)
+        return {}, os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
     def close(self, place: int) -> Answer:
         """Lets go of a namespace, which ends with its last socket."""
         namespace.unshare(Kind.NETWORK)
@@ -72,20 +78,21 @@ class Helper:
 
     def serve(self, parent: Socket) -> None:
         """Answers requests until the parent has closed its end."""
-        while request := parent.recv(REQUEST_BYTES):
-            arguments = json.loads(request)
-            try:
-                answer, descriptor = getattr(self, arguments.pop("do"))(**arguments)
-            except (OSError, WiresnakeError) as error:
-                answer, descriptor = failure(error), None
-            passed = [] if descriptor is None else [descriptor]
-            try:
-                socket.send_fds(parent, [json.dumps(answer).encode()], passed)
-            except BrokenPipeError:
-                return
-            finally:
-                for each in passed:
-                    os.close(each)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while request := parent.recv(REQUEST_BYTES):
+                self._answer(parent, json.loads(request))
+
+    def _answer(self, parent: Socket, request: dict[str, Any]) -> None:
+        try:
+            answer, descriptor = getattr(self, request.pop("do"))(**request)
+        except (OSError, WiresnakeError) as error:
+            answer, descriptor = failure(error), None
+        passed = [] if descriptor is None else [descriptor]
+        try:
+            socket.send_fds(parent, [json.dumps(answer).encode()], passed)
+        finally:
+            for each in passed:
+                os.close(each)
 
 
 def failure(error: OSError | WiresnakeError) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def main(descriptor: int) -> None:
         except (OSError, WiresnakeError) as error:
             parent.send(json.dumps(failure(error)).encode())
             return
-        parent.send(b"{}")
+        parent.send(json.dumps({"pid": os.getpid()}).encode())
         helper.serve(parent)
 
 

@@ -35,13 +35,15 @@ class KernelStack:
 
     name: Literal["kernel"] = "kernel"
 
-    def __init__(self) -> None:
+    def __init__(self, helper: "Helper | None" = None) -> None:
+        """Uses that helper, which then has no other tunnel, or the one of this process."""
+        self._given = helper
         self._helper: Helper | None = None
         self._place = -1
 
     def open(self, addresses: Sequence[str], mtu: int, offloads: frozenset[Offload]) -> Tun:
         """See `Stack.open`. It waits about 60 ms for the helper, unless that runs already."""
-        helper = Helper.share()
+        helper = self._given or Helper.share()
         try:
             request = {"addresses": list(addresses), "mtu": mtu, "offloads": list(offloads)}
             answer, descriptor = helper.ask("open", **request)
@@ -65,11 +67,12 @@ class KernelStack:
         opened.settimeout(socket.getdefaulttimeout())
         return opened
 
-    @property
-    def owner(self) -> tuple[int, int]:
-        """The helper's process id, and the descriptor in it of the network namespace."""
+    def namespaces(self) -> list[int]:
+        """Opens the user namespace and the network namespace; the caller closes them."""
         assert self._helper is not None
-        return self._helper.pid, self._place
+        kinds = ("user", "net")
+        opened = [self._helper.ask("namespace", place=self._place, kind=kind)[1] for kind in kinds]
+        return [each for each in opened if each is not None]
 
     def close(self) -> None:
         helper, self._helper = self._helper, None
@@ -83,27 +86,16 @@ class Helper:
     _lock = threading.Lock()
     _shared: ClassVar["Helper | None"] = None
 
-    def __init__(self) -> None:
-        """Starts the process. HostError if the host refuses it a user namespace."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._users, self._owner, self._socket = 0, os.getpid(), ours
-        ours.settimeout(_PATIENCE)
+    def __init__(
+        self, connection: socket.socket, process: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        """Waits for the helper at the other end. HostError if the host refuses it a user
+        namespace. `process` is the helper if it is a child of this one, which waits for its end."""
+        self._users, self._owner = 1, os.getpid()
+        self._socket, self._process = connection, process
+        connection.settimeout(_PATIENCE)
         try:
-            with theirs:
-                command = [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno())]
-                self._process = subprocess.Popen(
-                    [*command, *sys.path],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-        except OSError as error:
-            ours.close()
-            what = f"cannot start the helper of the kernel stack: {error.strerror}"
-            raise HostError(error.errno, what) from None
-        try:
-            self._read()
+            self.pid = int(self._read()[0]["pid"])
         except BaseException:
             self._end()
             raise
@@ -114,8 +106,9 @@ class Helper:
         with cls._lock:
             helper = cls._shared
             if helper is None or not helper._runs():
-                helper = cls._shared = Helper()
-            helper._users += 1
+                helper = cls._shared = Helper(*_start())
+            else:
+                helper._users += 1
             return helper
 
     def release(self) -> None:
@@ -126,10 +119,6 @@ class Helper:
                 if Helper._shared is self:
                     Helper._shared = None
                 self._end()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def ask(self, what: str, **arguments: object) -> tuple[dict[str, Any], int | None]:
         """Returns the answer to a request, and the descriptor that came with it.
@@ -171,11 +160,33 @@ class Helper:
         return answer, descriptors[0] if descriptors else None
 
     def _runs(self) -> bool:
-        return self._owner == os.getpid() and self._process.poll() is None
+        process = self._process
+        return self._owner == os.getpid() and process is not None and process.poll() is None
 
     def _end(self) -> None:
         self._socket.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
+
+
+def _start() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    """Starts a helper as a new program, because this process may have threads."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), *sys.path]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            what = f"cannot start the helper of the kernel stack: {error.strerror}"
+            raise HostError(error.errno, what) from None
+    return ours, process
 
 
 def _gone() -> HostError:

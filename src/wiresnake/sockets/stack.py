@@ -43,15 +43,17 @@ STACKS: dict[Name, Callable[[], Stack]] = {"kernel": KernelStack}
 
 
 def open_stack(
-    wanted: Name | None, addresses: Sequence[str], mtu: int, offloads: frozenset[Offload]
+    wanted: Name | Stack | None, addresses: Sequence[str], mtu: int, offloads: frozenset[Offload]
 ) -> tuple[Stack, Tun]:
     """Opens the wanted stack, or the first that the host allows, and its interface.
 
     HostError if the host allows none; ConfigError if there is no such stack.
     """
-    if wanted is not None and wanted not in STACKS:
+    if wanted is not None and not isinstance(wanted, str):
+        return wanted, wanted.open(addresses, mtu, offloads)
+    names = list(STACKS) if wanted is None else [wanted]
+    if not STACKS.keys() >= {*names}:
         raise ConfigError(f"no stack {wanted!r}: choose one of {', '.join(STACKS)}")
-    names: list[Name] = list(STACKS) if wanted is None else [wanted]
     for name in names:
         stack = STACKS[name]()
         try:

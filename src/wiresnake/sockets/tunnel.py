@@ -14,9 +14,8 @@ from wiresnake.errors import ConfigError, HostError, TimedOut
 from wiresnake.linux import offloads
 from wiresnake.linux.tun import DEFAULT_MTU, Tun
 from wiresnake.model import Dns
-from wiresnake.sockets import dns
+from wiresnake.sockets.dns import resolve
 from wiresnake.sockets.server import Handler, Server
-from wiresnake.sockets.silence import why_silent
 from wiresnake.sockets.stack import Name, Stack, open_stack
 from wiresnake.text import is_address
 from wiresnake.tunnel.host import Host
@@ -59,7 +58,7 @@ class Tunnel(Interface):
         config: Config | None = None,
         interface: str | Tun | None = None,
         *,
-        stack: Name | None = None,
+        stack: Name | Stack | None = None,
         host: Host = Host(),  # noqa: B008
         **options: Any,
     ) -> None:
@@ -146,7 +145,7 @@ class Tunnel(Interface):
         families = self._families()
         if family == 0 and len(families) == 1:
             (family,) = families
-        return await dns.resolve(host, family, self._dns, self.socket)
+        return await resolve(host, family, self.dns, self.socket)
 
     async def connect(self, host: str, port: int) -> Socket:
         """Connects to a TCP port in the tunnel and returns the socket, which does not block.
@@ -269,7 +268,8 @@ class Tunnel(Interface):
         return self._stack
 
     @property
-    def _dns(self) -> Dns:
+    def dns(self) -> Dns:
+        """The name servers and search domains of the configuration."""
         return self._config.dns if self._config else Dns()
 
     def _families(self) -> list[int]:
@@ -290,20 +290,25 @@ class Tunnel(Interface):
             connecting = self._loop.create_task(self._loop.sock_connect(made, (address, port)))
             try:
                 await asyncio.wait((connecting,), timeout=_PATIENCE)
-                if not connecting.done() and (why := why_silent(self, address)):
+                if not connecting.done() and (why := self._why_silent(address)):
                     raise TimedOut(errno.ETIMEDOUT, f"no handshake completed: {why}")
                 await connecting
             finally:
                 connecting.cancel()
         except OSError as error:
             made.close()
-            if error.errno in _NO_WAY and (why := why_silent(self, address)):
+            if error.errno in _NO_WAY and (why := self._why_silent(address)):
                 raise HostError(error.errno, f"{address}: {why}") from None
             raise
         except BaseException:
             made.close()
             raise
         return made
+
+    def _why_silent(self, address: str) -> str | None:
+        from wiresnake.sockets.silence import why_silent  # Most programs never need the rules.
+
+        return why_silent(self, address)
 
 
 class _Unwatched:
