@@ -6,6 +6,8 @@ pub mod gate;
 pub mod inbound;
 pub mod ip;
 pub mod link;
+#[cfg(target_os = "linux")]
+pub mod linux;
 pub mod lock;
 pub mod offload;
 pub mod outbound;
@@ -17,8 +19,8 @@ pub mod replay;
 pub mod secret;
 pub mod session;
 pub mod shared;
-pub mod signal;
 pub mod sockets;
+pub mod system;
 pub mod table;
 #[cfg(target_os = "linux")]
 pub mod tun;

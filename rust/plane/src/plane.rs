@@ -19,8 +19,8 @@ use crate::portable;
 use crate::secret::scrub_stack;
 use crate::session::Session;
 use crate::shared::{Shared, now, number};
-use crate::signal::{Signal, Timer};
 use crate::sockets::{Endpoint, Outgoing, Sockets};
+use crate::system::{Signal, Timer};
 use crate::uapi;
 
 /// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
@@ -644,7 +644,7 @@ mod tests {
         for portable in PLANES {
             let rig = Rig::new(*portable, true);
             assert_eq!(rig.plane.offloads(), (!portable, !portable, !portable));
-            assert_eq!(rig.plane.timer_fd() == crate::signal::NO_FD, *portable);
+            assert_eq!(rig.plane.timer_fd() == crate::system::NO_FD, *portable);
         }
     }
 

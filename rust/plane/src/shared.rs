@@ -21,9 +21,9 @@ use crate::link::Link;
 use crate::lock::{lock, read, write};
 use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED, Way};
 use crate::session::Session;
-pub use crate::signal::now;
-use crate::signal::{NO_FD, Signal};
 use crate::sockets::{Endpoint, Outgoing, Sockets};
+pub use crate::system::now;
+use crate::system::{NO_FD, Signal};
 use crate::table::Table;
 
 /// Datagrams that wait for Python, each with its source.
@@ -147,7 +147,7 @@ impl Shared {
     /// Counts a send that the kernel refused.
     pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
         let code = error.raw_os_error().unwrap_or(Errno::AFNOSUPPORT.raw_os_error());
-        let lost = error.kind() != io::ErrorKind::WouldBlock; // a full queue is no fault of the path
+        let lost = error.kind() != io::ErrorKind::WouldBlock; // a full queue is not the path's fault
         self.record(peer, |drops, watched| drops.send_error.add(code, now, watched && lost));
     }
 

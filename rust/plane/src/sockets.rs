@@ -7,7 +7,7 @@ use rustix::fd::{BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use crate::portable;
-use crate::signal::NO_FD;
+use crate::system::NO_FD;
 #[cfg(target_os = "linux")]
 use crate::udp;
 
