@@ -299,14 +299,14 @@ fn claim(sessions: &Sessions, count: usize, now: u64) -> Option<(Arc<Session>, u
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, UdpSocket};
+    use std::net::SocketAddr;
 
     use proptest::prelude::*;
     use proptest::sample::select;
 
     use super::*;
     use crate::secret::AeadKey;
-    use crate::sockets::{Endpoint, Sockets};
+    use crate::sockets::Endpoint;
 
     #[test]
     fn c097_padding_is_to_16_and_not_beyond_the_mtu() {
@@ -490,6 +490,8 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_longest_datagrams_are_the_kernels() {
+        use crate::sockets::Sockets;
+        use std::net::UdpSocket;
         for (host, limit) in [("127.0.0.1", 65_507), ("::1", 65_527)] {
             let theirs = UdpSocket::bind((host, 0)).unwrap();
             let remote = theirs.local_addr().unwrap();
