@@ -182,6 +182,9 @@ def cipher() -> tuple[Literal["own", "ring"], bool]:
     ValueError if WIRESNAKE_CIPHER names an unknown one, or one that this CPU cannot run.
     """
 
+def clock() -> int:
+    """Returns the ns of the clock of a plane: CLOCK_BOOTTIME, or this system's nearest to it."""
+
 def protect_memory() -> None:
     """Forbids core dumps, and reading this memory from other processes of the same user.
 

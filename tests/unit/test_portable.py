@@ -68,6 +68,13 @@ def test_there_is_no_timer_and_no_offload() -> None:
     assert (plane.event_fd, plane.timer_fd) == (-1, -1)
 
 
+def test_both_sides_of_it_read_one_clock() -> None:
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    at = portable.machine(Host()).clock()
+    assert before <= at.boot <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert abs(at.wall - time.time_ns()) < 60e9
+
+
 def test_an_event_wakes_the_loop_until_it_is_taken() -> None:
     plane = Plane(portable=True)
     assert not select.select([plane.event_fd], [], [], 0)[0]

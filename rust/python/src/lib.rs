@@ -44,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PanicException", module.py().get_type::<PanicException>())?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
     module.add_function(wrap_pyfunction!(cipher, module)?)?;
+    module.add_function(wrap_pyfunction!(clock, module)?)?;
     module.add_function(wrap_pyfunction!(take_panics, module)?)?;
     module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
@@ -717,6 +718,11 @@ fn cipher() -> PyResult<(&'static str, bool)> {
         Ok(Choice { cipher, own_fails }) => Ok((cipher.name(), *own_fails)),
         Err(wrong) => Err(PyValueError::new_err(wrong.as_str())),
     }
+}
+
+#[pyfunction]
+fn clock() -> u64 {
+    now()
 }
 
 #[pyfunction]

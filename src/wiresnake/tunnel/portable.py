@@ -1,10 +1,12 @@
 """The machine as the portable plane sees it: without what only Linux has."""
 
 import socket
+import time
 from dataclasses import replace
 
 import wiresnake._native as native
 from wiresnake.linux import tun, udp
+from wiresnake.protocol.timers import Now
 from wiresnake.tunnel.host import Host, Unwatched
 
 
@@ -15,6 +17,7 @@ def machine(host: Host) -> Host:
         host,
         open_tun=lambda name: tun.create(name, frozenset()),
         open_sockets=lambda port, mark: udp.open_sockets(port, mark, _configure),
+        clock=lambda: Now(native.clock(), time.time_ns()),
         watch_sleep=lambda on_wake: Unwatched(),
         watch_generation=lambda on_copy: Unwatched(),
         watch_routes=lambda plane, peers, flow: Unwatched(),
