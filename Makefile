@@ -13,7 +13,7 @@ STAMPS := .stamps
 PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
 .PHONY: help setup packages demo test lint types rust miri fuzz cross unit sim laws interop interop-kernel \
-	interop-others conformance mutants bench docs wheel clean
+	interop-others conformance mutants bench docs wheel wheels clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -54,7 +54,7 @@ fuzz: $(STAMPS)/rust ## Random segments for the stack in this process: CASES=100
 	STACK_CASES=$(or $(CASES),100000) cargo test --quiet --locked --package stack --test core \
 	    --manifest-path rust/Cargo.toml hostile
 
-cross: $(STAMPS)/rust ## The Rust tests with musl, and for aarch64 in qemu (rustup, packages)
+cross: $(STAMPS)/cross ## The Rust side for other systems, and its tests in qemu and Wine (packages, hour)
 	tools/cross
 
 unit: $(STAMPS)/native ## Unit tests
@@ -93,6 +93,9 @@ docs: $(STAMPS)/docs ## The documents as a site, in site/: open site/index.html
 wheel: $(STAMPS)/native ## A wheel for this platform, in dist/
 	maturin build --release --out dist
 
+wheels: $(STAMPS)/cross ## Wheels for other systems, in dist/ (packages, hour)
+	tools/wheels
+
 clean: ## Remove all that was built or set up here
 	rm -rf .venv .tools $(STAMPS) dist site rust/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src lab tests bench mutants conformance \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
@@ -110,6 +113,10 @@ $(STAMPS)/plot: requirements-plot.txt $(STAMPS)/venv
 
 $(STAMPS)/docs: requirements-docs.txt $(STAMPS)/venv
 	tools/setup docs
+	@touch $@
+
+$(STAMPS)/cross: requirements-cross.txt $(STAMPS)/venv
+	tools/setup cross
 	@touch $@
 
 $(STAMPS)/rust: rust/Cargo.toml | packages

@@ -26,14 +26,21 @@ STACK = RUST / "stack/src"
 
 PURE = ("protocol", "uapi")
 IMPURE_MODULES = {"socket", "os", "asyncio", "time", "random", "secrets", "logging"}
-UNSAFE_FILES = {PLANE / name for name in ("tun.rs", "udp.rs")} | {
+UNSAFE_FILES = {PLANE / name for name in ("sockets.rs", "udp.rs")} | {
     CIPHER / name for name in ("lib.rs", "registers.rs", "avx512/mod.rs", "avx512/vector.rs")
 }
 CORE = ("protocol", "uapi", "tunnel", "daemon", "linux", "errors.py", "model.py")
 """What a running daemon consists of, and the libraries that it stands on."""
 REPORTS = [PLANE / name for name in ("uapi.rs", "drops.rs")]
 """Files of the plane that report to the operator."""
-BUDGETS = {"WireGuard itself": 4000, "bindings and reports": 900, "the stack": 2450}
+PORTABLE = [PLANE / name for name in ("portable.rs", "system.rs")]
+"""Files of the plane that other systems have instead of Linux's own, and the choice."""
+BUDGETS = {
+    "WireGuard itself": 4000,
+    "bindings and reports": 900,
+    "portable plane": 150,
+    "the stack": 2450,
+}
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
@@ -48,8 +55,8 @@ FOLDERS = {
     "network": 1240,
     "protocol": 900,
     "proxy": 1180,
-    "sockets": 1500,
-    "tunnel": 630,
+    "sockets": 1560,
+    "tunnel": 680,
     "uapi": 590,
     NOUNS: 500,
 }
@@ -223,11 +230,12 @@ def need_cloc() -> None:
 def test_core_stays_small(tmp_path: Path) -> None:
     """Law 6: each part of all that it takes to be WireGuard has a budget of its own."""
     need_cloc()
-    plane = [path for path in rust_files(PLANE) if path not in REPORTS]
+    plane = [path for path in rust_files(PLANE) if path not in REPORTS + PORTABLE]
     parts = {
         "WireGuard itself": [*python_files("protocol"), *plane],
         "bindings and reports": [BINDINGS / "lib.rs", *REPORTS],
         "the stack": [*rust_files(STACK), BINDINGS / "stack.rs"],
+        "portable plane": PORTABLE,
     }
     lines = {name: code_lines(tmp_path / name, files) for name, files in parts.items()}
     print(f"core: {lines} of {BUDGETS}, {sum(lines.values())} in all")

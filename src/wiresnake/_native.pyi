@@ -182,6 +182,9 @@ def cipher() -> tuple[Literal["own", "ring"], bool]:
     ValueError if WIRESNAKE_CIPHER names an unknown one, or one that this CPU cannot run.
     """
 
+def clock() -> int:
+    """Returns the ns of the clock of a plane: CLOCK_BOOTTIME, or this system's nearest to it."""
+
 def protect_memory() -> None:
     """Forbids core dumps, and reading this memory from other processes of the same user.
 
@@ -196,13 +199,18 @@ class Plane:
     protocol/plane.py describes the events, and every method from `add_peer` down.
     """
 
-    def __init__(self) -> None: ...
+    def __new__(cls, portable: bool = False) -> Self:
+        """Makes a plane with what Linux has, or only with what every system has.
+
+        The portable one uses ordinary sockets, merges nothing, and has no sticky sources.
+        """
     @property
     def event_fd(self) -> int:
         """Readable while events or messages wait."""
     @property
     def timer_fd(self) -> int:
-        """Readable after the deadline of `set_timer` has passed."""
+        """Readable after the deadline of `set_timer` has passed. A portable plane has -1: its
+        deadlines are the loop's."""
     def set_timer(self, deadline: int | None) -> None: ...
     def clear_timer(self) -> None:
         """Makes `timer_fd` unreadable again."""

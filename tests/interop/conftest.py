@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from interop.harness import OURS, PEERS, Implementation, MakeHost, unavailable
+from interop.harness import OURS, PEERS, PORTABLE, Implementation, MakeHost, unavailable
 
 from lab import hosts
 from lab.hosts import Host
@@ -65,6 +65,12 @@ def ours(pytestconfig: pytest.Config) -> Implementation:
     found = replace(OURS, program=other) if other else OURS
     found.need()
     return found
+
+
+@pytest.fixture(params=["linux", "portable"])
+def either(request: pytest.FixtureRequest, ours: Implementation) -> Implementation:
+    """Ours on each of its planes."""
+    return ours if request.param == "linux" else PORTABLE
 
 
 @pytest.fixture(params=PEERS, ids=lambda peer: peer.name)

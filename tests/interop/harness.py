@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import pytest
 
@@ -69,6 +69,23 @@ GO_NEW = Implementation(
     "wireguard-go-new", str(ROOT / ".tools/wireguard-go-new"), "tools/setup wireguard_go"
 )
 PEERS = (GO_DEBIAN, GO_NEW)
+SHORT_TIMERS = Path(__file__).with_name("short_timers.py")
+
+
+@dataclass(frozen=True)
+class ShortTimers(Implementation):
+    """Our daemon with short timers, on one of its planes."""
+
+    plane: Literal["linux", "portable"] = "linux"
+
+    def start(self, host: Host, interface: str = "wg0") -> None:
+        plane = [self.plane] if self.plane == "portable" else []
+        daemon = host.start(Path(sys.executable), SHORT_TIMERS, interface, *plane)
+        socket = f"/proc/{daemon.pid}/root/run/wireguard/{interface}.sock"
+        hosts.wait_for("the daemon's socket", Path(socket).exists)
+
+
+PORTABLE = ShortTimers("wiresnake-portable", OURS.program, OURS.hint, "portable")
 
 
 @dataclass

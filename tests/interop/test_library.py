@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from interop.harness import OURS, ROOT, MakeHost, ends
 
 from lab import hosts
@@ -21,9 +22,9 @@ def config(
     return text + (f"Endpoint = {endpoint}\n" if endpoint else "")
 
 
-def start(host: Host, folder: Path, program: str) -> hosts.Process:
+def start(host: Host, folder: Path, program: str, argument: str = "") -> hosts.Process:
     (folder / "program.py").write_text(program)
-    command = f"cd {folder} && exec {sys.executable} -u program.py >said 2>&1"
+    command = f"cd {folder} && exec {sys.executable} -u program.py {argument} >said 2>&1"
     return host.start("sh -c", command)
 
 
@@ -59,8 +60,10 @@ def test_the_program_of_the_page(make_host: MakeHost, tmp_path: Path) -> None:
 
 
 TWO = """
-import asyncio, os
+import asyncio, os, sys
 import wiresnake
+
+plane = sys.argv[1] if sys.argv[1:] else None
 
 def descriptors():
     return {number: os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")
@@ -69,8 +72,9 @@ def descriptors():
 async def main():
     before = descriptors()
     one, two = map(wiresnake.Config.from_file, ("one.conf", "two.conf"))
-    async with wiresnake.Tunnel(one, "wg1") as first, wiresnake.Tunnel(two, "wg2") as second:
-        print("ready", first.status.listen_port, second.status.bound)
+    first = wiresnake.Tunnel(one, "wg1", plane=plane)
+    async with first, wiresnake.Tunnel(two, "wg2") as second:
+        print("ready", first.status.listen_port, second.status.bound, first.offloads == [])
         async for event in second.events():
             if isinstance(event, wiresnake.Connected):
                 break
@@ -93,7 +97,10 @@ asyncio.run(main())
 """
 
 
-def test_two_tunnels_of_one_process_talk_to_each_other(make_host: MakeHost, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plane", ["", "portable"], ids=["linux", "portable"])
+def test_two_tunnels_of_one_process_talk_to_each_other(
+    make_host: MakeHost, tmp_path: Path, plane: str
+) -> None:
     """One of their interfaces moves to another host, so that packets have to go through them."""
     here, there = make_host(), make_host()
     here.run("ip link set lo up")
@@ -103,8 +110,8 @@ def test_two_tunnels_of_one_process_talk_to_each_other(make_host: MakeHost, tmp_
     second = config(two, one_public, 7002, "10.8.0.2/24", "10.8.0.1/32")
     (tmp_path / "two.conf").write_text(second)
     (tmp_path / "go").touch()
-    process = start(here, tmp_path, TWO)
-    wait_for_word(tmp_path, "ready 7001 True\n")
+    process = start(here, tmp_path, TWO, plane)
+    wait_for_word(tmp_path, f"ready 7001 True {plane == 'portable'}\n")
     assert {"wg1", "wg2"} <= interfaces(here)
     hosts.tool(f"nsenter --target {here.pid} --net ip link set wg2 netns {there.pid}")
     hosts.address(there, "wg2", "10.8.0.2/24")

@@ -1,14 +1,15 @@
 """Sessions are replaced while traffic flows, and no packet is lost over it."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from interop.harness import (
+    OURS,
+    PORTABLE,
     End,
     Implementation,
     MakeHost,
+    ShortTimers,
     assert_pings,
     assert_tcp,
     configure,
@@ -16,19 +17,13 @@ from interop.harness import (
     ends,
 )
 
-from lab import hosts
-
-RUNNER = str(Path(__file__).with_name("short_timers.py"))
+LINUX = ShortTimers("wiresnaked", OURS.program, OURS.hint)
 
 
-def begin(a: End, b: End, other: Implementation | None) -> None:
+def begin(a: End, b: End, other: Implementation | None, ours: Implementation = LINUX) -> None:
     """We begin, with short timers; the other end is a peer, or ourselves with short timers."""
-    for end in (a, b) if other is None else (a,):
-        daemon = end.host.start(Path(sys.executable), RUNNER, "wg0")
-        socket = f"/proc/{daemon.pid}/root/run/wireguard/wg0.sock"
-        hosts.wait_for("the daemon's socket", Path(socket).exists)
-    if other is not None:
-        other.start(b.host)
+    ours.start(a.host)
+    (other or LINUX).start(b.host)
     configure(a, b)
     assert_pings(a, b)
 
@@ -52,10 +47,11 @@ def test_we_rekey_with_a_peer(make_host: MakeHost, peer: Implementation) -> None
 
 
 @pytest.mark.usefixtures("ours")
+@pytest.mark.parametrize("plane", [LINUX, PORTABLE], ids=["linux", "portable"])
 @pytest.mark.item(55, 67)
-def test_we_rekey_among_ourselves(make_host: MakeHost) -> None:
+def test_we_rekey_among_ourselves(make_host: MakeHost, plane: Implementation) -> None:
     a, b = ends(make_host("a"), make_host("b"))
-    begin(a, b, None)
+    begin(a, b, None, plane)
     rekeys_without_loss(a, b)
 
 

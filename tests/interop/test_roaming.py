@@ -39,9 +39,9 @@ version = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 @version
 @pytest.mark.item(76)
 def test_initiator_moves(
-    make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
+    make_host: MakeHost, either: Implementation, peer: Implementation, version: int
 ) -> None:
-    a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
+    a, b = tunnel(make_host("a"), make_host("b"), either, peer, outer=version)
     assert_pings(a, b)
     moves_unharmed(a, b, version)
 
@@ -59,9 +59,9 @@ def test_responder_moves(
 @version
 @pytest.mark.item(76, 77)
 def test_peer_moves_and_we_follow(
-    make_host: MakeHost, ours: Implementation, peer: Implementation, version: int
+    make_host: MakeHost, either: Implementation, peer: Implementation, version: int
 ) -> None:
-    a, b = tunnel(make_host("a"), make_host("b"), ours, peer, outer=version)
+    a, b = tunnel(make_host("a"), make_host("b"), either, peer, outer=version)
     assert_pings(a, b)
     moves_unharmed(b, a, version)
 

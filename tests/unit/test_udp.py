@@ -86,7 +86,7 @@ def test_a_free_port_is_drawn_again_when_ipv6_has_it(
 ) -> None:
     drawn: list[int] = []
 
-    def fake_open(family: int, port: int, mark: int) -> socket.socket | None:
+    def fake_open(family: int, port: int, mark: int, _: object) -> socket.socket | None:
         if family == socket.AF_INET6:
             drawn.append(port)
             if len(drawn) <= failures:

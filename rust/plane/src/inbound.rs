@@ -1,8 +1,9 @@
 //! The way in, from top to bottom: one receive, gate, table, open, roam, source check, merge, link.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::fd::{AsFd, BorrowedFd};
 
 use crate::gate::{LONGEST_OTHER, OTHERS_LIMIT, Verdict, is_data, u32_at};
 use crate::ip;
@@ -13,8 +14,8 @@ use crate::outbound::Outbound;
 use crate::peer::{DATA_RECEIVED, Peer, SESSION_CONFIRMED};
 use crate::session::Session;
 use crate::shared::{Shared, now};
+use crate::sockets::{Endpoint, Outgoing, Received, Sockets};
 use crate::table::Entry;
-use crate::udp::{Endpoint, Outgoing, Received, Sockets, receive};
 
 /// Receive calls on one socket before the other one and `stop` are checked.
 const FAIR: usize = 64;
@@ -30,7 +31,7 @@ pub fn run(shared: &Arc<Shared>, sockets: &Sockets, stop: BorrowedFd<'_>) {
         for socket in sockets.each() {
             for _ in 0..FAIR {
                 // Errors are about other datagrams (ICMP) and must not end the loop.
-                let Ok(received) = receive(socket.as_fd(), &mut buffer) else {
+                let Ok(received) = sockets.receive(socket, &mut buffer) else {
                     break;
                 };
                 inbound.carry(&mut buffer, &received, now());
@@ -54,7 +55,7 @@ struct Inbound {
 
 impl Inbound {
     fn new(shared: Arc<Shared>, link: Arc<dyn Link>) -> Self {
-        let coalescer = Coalescer::new(link.merges(now()));
+        let coalescer = Coalescer::new(shared.merges(&*link, now()));
         let outbound = Outbound::new(shared.clone(), false);
         Inbound { shared, link, coalescer, outbound }
     }
@@ -78,7 +79,7 @@ impl Inbound {
         }
         let link = &self.link;
         self.coalescer.flush(&mut |frame| link.write(frame));
-        self.coalescer.merge = link.merges(now);
+        self.coalescer.merge = self.shared.merges(&**link, now);
     }
 
     /// Opens a data message. Once tag and counter are checked, it is known to be the peer's.

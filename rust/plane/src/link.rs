@@ -1,9 +1,9 @@
 //! The link of a device, which carries its frames, and how threads wait.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::yield_now;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::sched_yield;
+use rustix::fd::{AsFd, BorrowedFd};
 
 use crate::drops::DropCounter;
 use crate::secret::scrub_stack;
@@ -42,7 +42,7 @@ pub fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> [bool; N] {
     scrub_stack();
     // Let others run first: with few cores, more packets have come when this returns, without a
     // sleep and a wake-up. With many cores, it is one more system call.
-    sched_yield();
+    yield_now();
     let _ = poll(&mut set, None); // EINTR means nothing yet
     let mut ready = set.iter().map(|fd| !fd.revents().is_empty());
     fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))

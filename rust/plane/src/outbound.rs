@@ -1,9 +1,11 @@
 //! The way out, from top to bottom: link, allowed IPs, session, split and seal, one send.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
 
 use crate::ip;
 use crate::link::{Frame, Link, wait};
@@ -12,7 +14,7 @@ use crate::offload::{MAX_PACKET, Segments, VNET_HEADER};
 use crate::peer::{DATA_SENT, Peer, Sessions, TUN_LOST};
 use crate::session::{HEADER, OVERHEAD, Session};
 use crate::shared::{Shared, now};
-use crate::udp::Outgoing;
+use crate::sockets::Outgoing;
 
 /// A UDP_SEGMENT call must fit into one IP packet, including an IPv6 header.
 const MAX_BATCH: usize = 65_487;
@@ -187,7 +189,7 @@ impl Outbound {
         let [v4, v6] = MAX_DATAGRAM;
         let fits = message <= v4 || message <= v6 && peer.is_at_ipv6();
         if !fits {
-            self.shared.send_failed(peer, &io::Error::from_raw_os_error(libc::EMSGSIZE), now);
+            self.shared.send_failed(peer, &Errno::MSGSIZE.into(), now);
         }
         fits
     }
@@ -297,14 +299,14 @@ fn claim(sessions: &Sessions, count: usize, now: u64) -> Option<(Arc<Session>, u
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, UdpSocket};
+    use std::net::SocketAddr;
 
     use proptest::prelude::*;
     use proptest::sample::select;
 
     use super::*;
     use crate::secret::AeadKey;
-    use crate::udp::{Endpoint, Sockets};
+    use crate::sockets::Endpoint;
 
     #[test]
     fn c097_padding_is_to_16_and_not_beyond_the_mtu() {
@@ -347,7 +349,7 @@ mod tests {
     }
 
     fn outbound_to(peer: &Arc<Peer>, mtu: usize) -> Outbound {
-        let shared = Arc::new(Shared::new().unwrap());
+        let shared = Arc::new(Shared::new(false).unwrap());
         shared.mtu.store(mtu, Relaxed);
         for address in [&[0; 4][..], &[0; 16]] {
             assert!(crate::lock::write(&shared.allowed).insert(address, 0, peer.clone()));
@@ -484,20 +486,24 @@ mod tests {
         }
     }
 
-    /// The kernel accepts exactly the lengths assumed here.
+    /// The kernel accepts exactly the lengths assumed here. Others accept less.
     #[test]
+    #[cfg(target_os = "linux")]
     fn the_longest_datagrams_are_the_kernels() {
+        use crate::sockets::Sockets;
+        use std::net::UdpSocket;
         for (host, limit) in [("127.0.0.1", 65_507), ("::1", 65_527)] {
             let theirs = UdpSocket::bind((host, 0)).unwrap();
             let remote = theirs.local_addr().unwrap();
-            let ours = Some(UdpSocket::bind((host, 0)).unwrap().into());
-            let sockets =
-                if remote.is_ipv4() { Sockets::new(ours, None) } else { Sockets::new(None, ours) };
+            let ours = Some(UdpSocket::bind((host, 0)).unwrap());
+            let (v4, v6) = if remote.is_ipv4() { (ours, None) } else { (None, ours) };
+            let sockets = Sockets::new(v4, v6, false).unwrap();
             let mut endpoint = Endpoint { remote, source: None };
             let mut send =
                 |length| sockets.send(&mut endpoint, &mut Outgoing::message(&vec![0; length], 0));
             assert!(send(limit).is_ok());
-            assert_eq!(send(limit + 1).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+            let refused = send(limit + 1).unwrap_err().raw_os_error();
+            assert_eq!(refused, Some(Errno::MSGSIZE.raw_os_error()));
         }
     }
 }

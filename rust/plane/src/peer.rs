@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::drops::{Drops, Unreported};
 use crate::lock::{lock, read, write};
 use crate::session::Session;
-use crate::udp::{Endpoint, STALE, Source};
+use crate::sockets::{Endpoint, STALE, Source};
 
 /// Segments that may wait for a session. The oldest are dropped first (kernel: MAX_STAGED_PACKETS).
 pub const MAX_STAGED: usize = 128;
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn peers_of_a_plane_share_what_may_be_staged_and_none_goes_without() {
-        let [plane, other] = [(); 2].map(|()| Plane::new().unwrap());
+        let [plane, other] = [(); 2].map(|()| Plane::new(false).unwrap());
         let peer_of = |plane: &Plane| plane.peer(plane.add_peer()).unwrap();
         let full: Vec<_> = (0..MAX_STAGED_TOGETHER / MAX_STAGED).map(|_| peer_of(&plane)).collect();
         let (late, elsewhere) = (peer_of(&plane), peer_of(&other));

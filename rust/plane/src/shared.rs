@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::fd::{AsFd, AsRawFd, RawFd};
+use rustix::io::Errno;
 
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{DropCounter, Drops};
@@ -22,14 +21,10 @@ use crate::link::Link;
 use crate::lock::{lock, read, write};
 use crate::peer::{HANDSHAKE_WANTED, Peer, SOURCE_MOVED, UNREPORTED, Way};
 use crate::session::Session;
+use crate::sockets::{Endpoint, Outgoing, Sockets};
+pub use crate::system::now;
+use crate::system::{NO_FD, Signal};
 use crate::table::Table;
-use crate::udp::{Endpoint, Outgoing, Sockets};
-
-/// Returns the ns of CLOCK_BOOTTIME, which counts suspend.
-pub fn now() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
 
 /// Datagrams that wait for Python, each with its source.
 pub type Datagrams = VecDeque<(Box<[u8]>, Endpoint)>;
@@ -53,12 +48,14 @@ pub struct Shared {
     /// There is a subscriber, so UNREPORTED is posted.
     pub watched: AtomicBool,
     events: Mutex<Vec<(u8, u32)>>,
-    /// None after the plane was closed.
-    event_fd: RwLock<Option<OwnedFd>>,
+    /// Wakes Python; None after the plane was closed.
+    signal: RwLock<Option<Signal>>,
+    /// Only what every system has is used, and nothing is merged.
+    pub portable: bool,
 }
 
 impl Shared {
-    pub fn new() -> io::Result<Shared> {
+    pub fn new(portable: bool) -> io::Result<Shared> {
         Ok(Shared {
             table: RwLock::default(),
             allowed: RwLock::default(),
@@ -72,23 +69,24 @@ impl Shared {
             no_peer: Mutex::default(),
             watched: AtomicBool::new(false),
             events: Mutex::default(),
-            event_fd: RwLock::new(Some(new_eventfd()?)),
+            signal: RwLock::new(Some(Signal::new(portable)?)),
+            portable,
         })
     }
 
     /// Returns the descriptor that is readable while events, messages or others wait; -1 after the
     /// plane was closed.
     pub fn event_fd(&self) -> RawFd {
-        number(&self.event_fd)
+        number(&self.signal)
     }
 
     pub fn close(&self) {
-        *write(&self.event_fd) = None;
+        *write(&self.signal) = None;
     }
 
     /// Returns the events since the last call.
     pub fn take_events(&self) -> Vec<(u8, u32)> {
-        read(&self.event_fd).as_ref().map(drain); // first, so that later events wake again
+        read(&self.signal).as_ref().map(Signal::clear); // first, so that later events wake again
         std::mem::take(&mut lock(&self.events))
     }
 
@@ -148,8 +146,8 @@ impl Shared {
 
     /// Counts a send that the kernel refused.
     pub fn send_failed(&self, peer: &Peer, error: &io::Error, now: u64) {
-        let code = error.raw_os_error().unwrap_or(libc::EAFNOSUPPORT);
-        let lost = code != libc::EAGAIN; // a full queue is not a fault of the path
+        let code = error.raw_os_error().unwrap_or(Errno::AFNOSUPPORT.raw_os_error());
+        let lost = error.kind() != io::ErrorKind::WouldBlock; // a full queue is not the path's fault
         self.record(peer, |drops, watched| drops.send_error.add(code, now, watched && lost));
     }
 
@@ -163,8 +161,13 @@ impl Shared {
         }
     }
 
+    /// Returns whether TCP packets, and UDP packets, are merged before they go to the link.
+    pub fn merges(&self, link: &dyn Link, now: u64) -> (bool, bool) {
+        if self.portable { (false, false) } else { link.merges(now) }
+    }
+
     pub fn wake(&self) {
-        read(&self.event_fd).as_ref().map(signal);
+        read(&self.signal).as_ref().map(Signal::set);
     }
 
     /// Returns whether a message that passed the gate answers something. An initiation does not; a
@@ -181,18 +184,7 @@ impl Shared {
     }
 }
 
-pub fn new_eventfd() -> io::Result<OwnedFd> {
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
-}
-
-pub fn number(held: &RwLock<Option<OwnedFd>>) -> RawFd {
-    read(held).as_ref().map_or(-1, AsRawFd::as_raw_fd)
-}
-
-pub fn signal(fd: &OwnedFd) {
-    let _ = rustix::io::write(fd, &1u64.to_ne_bytes()); // EAGAIN: it is readable already
-}
-
-pub fn drain(fd: &OwnedFd) {
-    let _ = rustix::io::read(fd, &mut [0u8; 8]);
+/// Returns the number of what is held, or `NO_FD`.
+pub fn number(held: &RwLock<Option<impl AsFd>>) -> RawFd {
+    read(held).as_ref().map_or(NO_FD, |held| held.as_fd().as_raw_fd())
 }

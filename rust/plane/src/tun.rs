@@ -1,11 +1,11 @@
 //! The TUN device, which is the link of every device with a kernel interface.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, write};
+use rustix::io::{Errno, ioctl_fionbio, read, write};
 
 use crate::drops::DropCounter;
 use crate::link::{Frame, Link};
@@ -88,16 +88,6 @@ impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// Makes a close-on-exec duplicate, so that a number that Python closes and reuses gets no packets.
-pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(Errno::BADF.into());
-    }
-    // SAFETY: the borrow lasts for this call; a number that is not open only yields EBADF.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    Ok(fcntl_dupfd_cloexec(borrowed, 0)?)
 }
 
 #[cfg(test)]

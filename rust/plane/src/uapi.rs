@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::secret::AeadKey;
     use crate::session::Session;
-    use crate::udp::Endpoint;
+    use crate::sockets::Endpoint;
 
     const MS: u64 = 1_000_000;
 

@@ -1,151 +1,63 @@
-//! Sends and receives datagrams over UDP sockets, many per call if the kernel allows it.
+//! Sends and receives datagrams on Linux, many per call if the kernel allows it.
 //!
 //! `unsafe` is for socket calls with ancillary data, as no safe crate supports UDP_SEGMENT.
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
 
-/// The address that a peer's datagrams go to, and the source for them.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    pub remote: SocketAddr,
-    pub source: Option<Source>,
-}
+use crate::sockets::{ADDRESS, Endpoint, Outgoing, Received, Source};
 
-/// The local address that a peer's datagram reached, the interface by which it came, and which of
-/// the two stick to datagrams sent to the peer.
-#[derive(Clone, Copy, Debug)]
-pub struct Source {
-    pub local: IpAddr,
-    pub interface: u32,
-    /// ADDRESS, INTERFACE and STALE; the other bits are only for Python (`tunnel.routes.Hold`).
-    pub hold: u8,
-}
-
-/// The address sticks. Only it does until Python has asked for the kernel's routes.
-pub const ADDRESS: u8 = 1;
-pub const INTERFACE: u8 = 2;
-/// Python has asked, but the mark or the sockets have changed since.
-pub const STALE: u8 = 128;
-
-impl Source {
-    pub fn new(local: impl Into<IpAddr>, interface: u32) -> Self {
-        Source { local: local.into(), interface, hold: ADDRESS }
-    }
-
-    pub fn is(&self, other: &Source) -> bool {
-        self.interface == other.interface && self.local == other.local
-    }
-}
-
-impl Endpoint {
-    pub fn is(&self, other: &Endpoint) -> bool {
-        let same = match (&self.source, &other.source) {
-            (Some(ours), Some(theirs)) => ours.is(theirs),
-            (None, None) => true,
-            _ => false,
-        };
-        same && self.remote == other.remote
-    }
-
-    /// Returns which of ADDRESS and INTERFACE stick.
-    pub fn sticks(&self) -> u8 {
-        self.source.map_or(0, |source| source.hold & (ADDRESS | INTERFACE))
-    }
-
-    /// Returns the address and the interface that stick; None and 0 leave the choice to the kernel.
-    fn stuck(&self) -> (Option<IpAddr>, u32) {
-        let sticks = self.sticks();
-        let local = self.source.filter(|_| sticks & ADDRESS != 0).map(|source| source.local);
-        let interface = self.source.filter(|_| sticks & INTERFACE != 0);
-        (local, interface.map_or(0, |source| source.interface))
-    }
-}
-
-/// The result of one receive call: a datagram, or several of one size from one source.
-pub struct Received {
-    pub length: usize,
-    /// Bytes per datagram; the last one may be shorter.
-    pub segment: usize,
-    pub source: Endpoint,
-    pub tos: u8,
-}
-
-/// The device's sockets, one per family; a host may lack either.
-#[derive(Default)]
-pub struct Sockets {
-    pub v4: Option<OwnedFd>,
-    pub v6: Option<OwnedFd>,
-    /// The kernel supports UDP_SEGMENT (Linux 4.18) and its use is allowed. A kernel without it
-    /// would ignore the request and send everything as one datagram.
-    pub segmentation: bool,
-}
-
-impl Sockets {
-    pub fn new(v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> Self {
-        let segmentation = v4.iter().chain(&v6).all(knows_segmentation);
-        Sockets { v4, v6, segmentation }
-    }
-
-    pub fn each(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.v4.iter().chain(&self.v6)
-    }
-
-    /// Sends `data` as datagrams of `segment` bytes; the last one may be shorter.
-    ///
-    /// If the kernel refuses to segment, the datagrams are sent one by one, and `path_refuses` is
-    /// set. If it refuses the sticky source, first its interface is dropped, then its address. An
-    /// error means loss.
-    pub fn send(&self, to: &mut Endpoint, message: &mut Outgoing<'_>) -> io::Result<()> {
-        let many = message.data.len() > message.segment;
-        if many && self.segmentation && !message.path_refuses {
-            let sent = self.send_sticky(to, message, message.data, Some(message.segment as u16));
-            // The path MTU is below the segment, or the device lacks checksum offload.
-            let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
-            match sent.as_ref().err().and_then(io::Error::raw_os_error) {
-                Some(code) if refusals.contains(&code) => message.path_refuses = true,
-                _ => return sent,
-            }
+/// Sends `data` as datagrams of `segment` bytes, in one call if `segmentation` allows it.
+///
+/// If the kernel refuses to segment, the datagrams are sent one by one, and `path_refuses` is set.
+/// If it refuses the sticky source, first its interface is dropped, then its address.
+pub fn send_all(
+    socket: &UdpSocket,
+    to: &mut Endpoint,
+    message: &mut Outgoing<'_>,
+    segmentation: bool,
+) -> io::Result<()> {
+    let many = message.data.len() > message.segment;
+    if many && segmentation && !message.path_refuses {
+        let sent = send_sticky(socket, to, message, message.data, Some(message.segment as u16));
+        // The path MTU is below the segment, or the device lacks checksum offload.
+        let refusals = [libc::EMSGSIZE, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP];
+        match sent.as_ref().err().and_then(io::Error::raw_os_error) {
+            Some(code) if refusals.contains(&code) => message.path_refuses = true,
+            _ => return sent,
         }
-        let mut result = Ok(());
-        for datagram in message.data.chunks(message.segment.max(1)) {
-            result = result.and(self.send_sticky(to, message, datagram, None));
-        }
-        result
     }
+    let mut result = Ok(());
+    for datagram in message.data.chunks(message.segment.max(1)) {
+        result = result.and(send_sticky(socket, to, message, datagram, None));
+    }
+    result
+}
 
-    fn send_sticky(
-        &self,
-        to: &mut Endpoint,
-        message: &Outgoing<'_>,
-        data: &[u8],
-        segment: Option<u16>,
-    ) -> io::Result<()> {
-        let socket = match to.remote {
-            SocketAddr::V4(_) => &self.v4,
-            SocketAddr::V6(_) => &self.v6,
-        };
-        let Some(socket) = socket else {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        };
-        let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
-        let held = to.source;
-        let mut sent = send(socket, to, data, segment, message.tos, flags);
-        for hold in [ADDRESS, 0] {
-            let code = sent.as_ref().err().and_then(io::Error::raw_os_error);
-            if !code.is_some_and(|code| GONE.contains(&code)) || hold >= to.sticks() {
-                continue;
-            }
-            to.source = held.map(|source| Source { hold, ..source });
-            sent = send(socket, to, data, segment, message.tos, flags);
+fn send_sticky(
+    socket: &UdpSocket,
+    to: &mut Endpoint,
+    message: &Outgoing<'_>,
+    data: &[u8],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let flags = if message.wait { 0 } else { libc::MSG_DONTWAIT };
+    let held = to.source;
+    let mut sent = send(socket, to, data, segment, message.tos, flags);
+    for hold in [ADDRESS, 0] {
+        let code = sent.as_ref().err().and_then(io::Error::raw_os_error);
+        if !code.is_some_and(|code| GONE.contains(&code)) || hold >= to.sticks() {
+            continue;
         }
-        if sent.is_err() {
-            to.source = held; // the source was not the cause
-        }
-        sent
+        to.source = held.map(|source| Source { hold, ..source });
+        sent = send(socket, to, data, segment, message.tos, flags);
     }
+    if sent.is_err() {
+        to.source = held; // the source was not the cause
+    }
+    sent
 }
 
 /// The kernel's errors for a source that it does not have, or that has no route.
@@ -158,25 +70,7 @@ const GONE: [i32; 6] = [
     libc::ENODEV,
 ];
 
-/// The input of `Sockets::send`, and what it found out.
-pub struct Outgoing<'a> {
-    pub data: &'a [u8],
-    pub segment: usize,
-    pub tos: u8,
-    /// Wait for room in the socket's buffer (back-pressure). Only for the outbound thread.
-    pub wait: bool,
-    pub path_refuses: bool,
-}
-
-impl<'a> Outgoing<'a> {
-    /// A handshake message or a cookie reply: one datagram, dropped if there is no room.
-    pub fn message(data: &'a [u8], tos: u8) -> Self {
-        let segment = data.len();
-        Outgoing { data, segment, tos, wait: false, path_refuses: false }
-    }
-}
-
-fn knows_segmentation(socket: &OwnedFd) -> bool {
+pub fn knows_segmentation(socket: &UdpSocket) -> bool {
     let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
     // SAFETY: value and length are live, and the length matches the value.
     let result = unsafe {
@@ -191,7 +85,7 @@ fn knows_segmentation(socket: &OwnedFd) -> bool {
 struct Control([u8; 128]);
 
 fn send(
-    socket: &OwnedFd,
+    socket: &UdpSocket,
     endpoint: &Endpoint,
     data: &[u8],
     segment: Option<u16>,
@@ -299,7 +193,7 @@ fn put_control<T>(control: &mut Control, used: &mut usize, level: i32, kind: i32
 }
 
 /// Receives what is available, without waiting.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([0; 128]);
     // SAFETY: all-zero bytes are a valid value of these plain C structures.
     let mut name: libc::sockaddr_storage = unsafe { zeroed() };
@@ -375,7 +269,7 @@ fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
+    use crate::sockets::{INTERFACE, Sockets};
 
     fn pair(host: &str) -> (Sockets, UdpSocket, Endpoint) {
         let ours = UdpSocket::bind((host, 0)).unwrap();
@@ -383,7 +277,7 @@ mod tests {
         let endpoint = Endpoint { remote: theirs.local_addr().unwrap(), source: None };
         let (v4, v6) =
             if endpoint.remote.is_ipv4() { (Some(ours), None) } else { (None, Some(ours)) };
-        (Sockets::new(v4.map(Into::into), v6.map(Into::into)), theirs, endpoint)
+        (Sockets::new(v4, v6, false).unwrap(), theirs, endpoint)
     }
 
     #[test]
@@ -399,10 +293,9 @@ mod tests {
                     Outgoing { data: &data, segment: 100, tos: 2, wait: true, path_refuses };
                 sockets.send(&mut endpoint, &mut outgoing).unwrap();
                 assert_eq!(endpoint.sticks(), 0);
-                use std::os::fd::AsFd;
                 for part in data.chunks(100) {
                     let mut buffer = [0; 2000];
-                    let received = receive(theirs.as_fd(), &mut buffer).unwrap();
+                    let received = receive(&theirs, &mut buffer).unwrap();
                     assert_eq!(&buffer[..received.length], part);
                     assert_eq!(received.segment, part.len());
                 }

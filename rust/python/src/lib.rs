@@ -13,6 +13,8 @@ use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
+use rustix::fd::RawFd;
+#[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
@@ -25,9 +27,10 @@ use plane::secret::{self, Choice, Format, Malformed, PresharedKey, PrivateKey};
 use plane::secret::{SharedSecret, SymmetricState};
 use plane::session::{HEADER, OVERHEAD, Session};
 use plane::shared::now;
-use plane::tun::{Tun, duplicate};
+use plane::sockets::{Endpoint, Sockets, duplicate};
+#[cfg(target_os = "linux")]
+use plane::tun::Tun;
 use plane::uapi;
-use plane::udp::{Endpoint, Sockets};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -45,6 +48,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PanicException", module.py().get_type::<PanicException>())?;
     module.add_function(wrap_pyfunction!(open_cookie, module)?)?;
     module.add_function(wrap_pyfunction!(cipher, module)?)?;
+    module.add_function(wrap_pyfunction!(clock, module)?)?;
     module.add_function(wrap_pyfunction!(take_panics, module)?)?;
     module.add_function(wrap_pyfunction!(protect_memory, module)?)
 }
@@ -456,7 +460,9 @@ fn open_cookie<'py>(
 
 #[pyfunction]
 fn protect_memory() -> io::Result<()> {
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    #[cfg(target_os = "linux")]
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 #[pyclass(name = "Plane", module = "wiresnake._native", frozen)]
@@ -465,19 +471,20 @@ pub struct PyPlane(Guarded<Plane>);
 #[pymethods]
 impl PyPlane {
     #[new]
-    fn new() -> PyResult<PyPlane> {
+    #[pyo3(signature = (portable=false))]
+    fn new(portable: bool) -> PyResult<PyPlane> {
         panics::keep();
-        Ok(PyPlane(Guarded::new(Plane::new()?)))
+        Ok(PyPlane(Guarded::new(Plane::new(portable)?)))
     }
 
     #[getter]
-    fn event_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.event_fd())
+    fn event_fd(&self) -> PyResult<i64> {
+        Ok(self.plane()?.event_fd() as i64)
     }
 
     #[getter]
-    fn timer_fd(&self) -> PyResult<i32> {
-        Ok(self.plane()?.timer_fd())
+    fn timer_fd(&self) -> PyResult<i64> {
+        Ok(self.plane()?.timer_fd() as i64)
     }
 
     fn set_timer(&self, deadline: Option<u64>) -> PyResult<()> {
@@ -488,10 +495,11 @@ impl PyPlane {
         self.plane().map(|plane| plane.clear_timer())
     }
 
+    #[cfg(target_os = "linux")]
     #[pyo3(signature = (fd, mtu, vnet_header, merge_udp, merge_tcp=true))]
     fn attach_tun(
         &self,
-        fd: i32,
+        fd: RawFd,
         mtu: usize,
         vnet_header: bool,
         merge_udp: bool,
@@ -520,14 +528,15 @@ impl PyPlane {
     fn attach_sockets(
         &self,
         py: Python<'_>,
-        v4: Option<i32>,
-        v6: Option<i32>,
+        v4: Option<RawFd>,
+        v6: Option<RawFd>,
         segment: bool,
     ) -> PyResult<()> {
-        let [v4, v6] = [v4, v6].map(|fd| fd.map(duplicate).transpose());
-        let mut sockets = Sockets::new(v4?, v6?);
-        sockets.segmentation &= segment;
         let plane = self.plane()?;
+        let [v4, v6] = [v4, v6].map(|fd| fd.map(duplicate).transpose());
+        let [v4, v6] = [v4?, v6?].map(|fd| fd.map(Into::into));
+        let mut sockets = Sockets::new(v4, v6, plane.portable())?;
+        sockets.segmentation &= segment;
         Ok(py.detach(|| plane.attach_sockets(sockets))?)
     }
 
@@ -721,6 +730,11 @@ fn cipher() -> PyResult<(&'static str, bool)> {
         Ok(Choice { cipher, own_fails }) => Ok((cipher.name(), *own_fails)),
         Err(wrong) => Err(PyValueError::new_err(wrong.as_str())),
     }
+}
+
+#[pyfunction]
+fn clock() -> u64 {
+    now()
 }
 
 #[pyfunction]

@@ -18,7 +18,6 @@ from wiresnake.daemon import memory, uapi_server
 from wiresnake.errors import DEFECTS, ConfigError, WiresnakeError
 from wiresnake.linux import files, offloads, streams, tun, udp
 from wiresnake.model import DeviceChange
-from wiresnake.protocol.constants import Timing
 from wiresnake.text import unsigned, wipe
 from wiresnake.tunnel.interface import Interface, panics
 
@@ -81,18 +80,19 @@ def run(
     *,
     tun_fd: int | None = None,
     uapi_fd: int | None = None,
-    timing: Timing = Timing(),  # noqa: B008
     ready: Callable[[], None] = lambda: None,
+    **parts: Any,
 ) -> None:
     """Runs the interface until SIGINT or SIGTERM, or until it or its socket file is deleted.
 
-    Calls `ready` once the socket answers. HostError or ConfigError if it cannot start or continue.
+    Calls `ready` once the socket answers. `parts` are those of `Interface` that tests replace.
+    HostError or ConfigError if it cannot start or continue.
     """
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_failure)
-        async with Interface(interface=device, timing=timing, housekeep=memory.freeze) as tunnel:
+        async with Interface(interface=device, housekeep=memory.freeze, **parts) as tunnel:
             while changes:
                 # No other reference: the keys in it can be wiped.
                 await tunnel.apply(changes.pop())

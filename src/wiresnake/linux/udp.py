@@ -70,14 +70,19 @@ class Sockets:
             one.close()
 
 
-def open_sockets(port: int, mark: int) -> Sockets:
-    """Binds `port`, or any free port if 0, for both IP versions. HostError says why not."""
+def open_sockets(
+    port: int, mark: int, configure: Callable[[socket.socket], None] | None = None
+) -> Sockets:
+    """Binds `port`, or any free port if 0, for both IP versions. HostError says why not.
+
+    `configure` sets the options of a socket, instead of all that the plane can use on Linux.
+    """
     for attempt in range(_RANDOM_PORT_TRIES):
         v4 = v6 = None
         try:
-            v4 = _open(socket.AF_INET, port, mark)
+            v4 = _open(socket.AF_INET, port, mark, configure)
             bound = v4.getsockname()[1] if v4 else port
-            v6 = _open(socket.AF_INET6, bound, mark)
+            v6 = _open(socket.AF_INET6, bound, mark, configure)
         except OSError as error:
             if v4 is not None:
                 v4.close()
@@ -102,7 +107,9 @@ def resolve(host: str, port: str, has_way: Callable[[str], bool] = lambda _: Tru
     return Endpoint(str(found[0]).partition("%")[0], int(found[1]), scope)
 
 
-def _open(family: int, port: int, mark: int) -> socket.socket | None:
+def _open(
+    family: int, port: int, mark: int, configure: Callable[[socket.socket], None] | None
+) -> socket.socket | None:
     """Returns a bound socket; None if the host lacks the family."""
     try:
         one = socket.socket(family, socket.SOCK_DGRAM)
@@ -111,7 +118,7 @@ def _open(family: int, port: int, mark: int) -> socket.socket | None:
             return None
         raise
     try:
-        _configure(one)
+        (configure or _configure)(one)
         if mark:
             _set_mark(one, mark)
         one.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))

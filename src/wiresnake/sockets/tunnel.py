@@ -23,7 +23,8 @@ from wiresnake.sockets.server import Handler, Server
 from wiresnake.sockets.stack import Name, Stack, open_stack
 from wiresnake.sockets.user import for_loop
 from wiresnake.text import is_address
-from wiresnake.tunnel.host import Host
+from wiresnake.tunnel import portable
+from wiresnake.tunnel.host import Host, Plane, Unwatched
 from wiresnake.tunnel.interface import Interface
 
 Socket = socket.socket
@@ -64,14 +65,23 @@ class Tunnel(Interface):
         interface: str | Tun | None = None,
         *,
         stack: Name | Stack | None = None,
+        plane: Literal["portable"] | Plane | None = None,
         host: Host = Host(),  # noqa: B008
         **options: Any,
     ) -> None:
         """Prepares a tunnel. Nothing happens before it is entered.
 
-        Without `config`, `apply` sets the peers of `interface`, which others bring up. The other
-        options are those of `Interface`.
+        Without `config`, `apply` sets the peers of `interface`, which others bring up. With
+        `plane="portable"`, datagrams are sent and received one at a time by ordinary sockets, as on
+        any system: without Linux's offloads and without sticky sources. The other options are those
+        of `Interface`.
         """
+        self._portable = isinstance(plane, str)
+        if isinstance(plane, str):
+            if plane != "portable":
+                raise ConfigError(f"no plane {plane!r}: it is 'portable', or omit `plane`")
+            plane, host = portable.make_plane(), portable.machine(host)
+        options["plane"] = plane
         super().__init__(config, "" if interface is None else interface, host=host, **options)
         self._private = interface is None
         if not self._private and stack is not None:
@@ -280,7 +290,7 @@ class Tunnel(Interface):
         if not config.addresses:
             what = "a tunnel needs an Address for its sockets: add Address = ... to [Interface]"
             raise ConfigError(what if self._file is None else f"{self._file}: {what}")
-        allowed = offloads.choose(os.uname().release)
+        allowed = frozenset() if self._portable else offloads.choose(os.uname().release)
         mtu = config.mtu or DEFAULT_MTU
         stack, device = open_stack(self._wanted, config.addresses, mtu, allowed)
         self._stack, self._interface, self._process = stack, device, os.getpid()
@@ -289,7 +299,7 @@ class Tunnel(Interface):
             self._host,
             attach_tun=stack.attach,
             configure_link=lambda name, addresses, mtu: device.mtu,
-            watch_link=lambda fd, changed, gone: _Unwatched(),
+            watch_link=lambda fd, changed, gone: Unwatched(),
         )
 
     def _abandon(self) -> None:
@@ -354,13 +364,6 @@ class Tunnel(Interface):
         from wiresnake.sockets.silence import why_silent  # Most programs never need the rules.
 
         return why_silent(self, address)
-
-
-class _Unwatched:
-    """Watches a link that nobody else can change."""
-
-    def close(self) -> None:
-        pass
 
 
 def _family(address: str) -> int:

@@ -26,6 +26,19 @@ class Watch(Protocol):
     def close(self) -> None: ...
 
 
+class Unwatched:
+    """Watches what cannot change, or what cannot be watched."""
+
+    def close(self) -> None:
+        pass
+
+    def settle(self, peer: int) -> None:
+        pass
+
+    def moved(self, peer: int) -> None:
+        pass
+
+
 class RouteWatch(Watch, Protocol):
     """Keeps the sticky sources of peers up to date: see `Routes`."""
 

@@ -93,6 +93,8 @@ class Interface:
         self._any_port = True
         self._fwmark = 0
         self._deadline: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Of the loop, for a plane without one."""
         self._events = Events(self.device.observe)
         self._changing, self._flapping = asyncio.Lock(), asyncio.Lock()
         """The first is held by a change, the second by an up, down or wipe, which do not wait for
@@ -147,9 +149,11 @@ class Interface:
             self._routes = self._host.watch_routes(self.plane, self._ids, self._flow)
             opened.callback(self._routes.close)
             self._host.attach_tun(self.plane, tun)
+            opened.callback(self._set_timer, None)
             for fd, action in (self.plane.event_fd, self._drain), (self.plane.timer_fd, self._tick):
-                self._loop.add_reader(fd, action)
-                opened.callback(self._loop.remove_reader, fd)
+                if fd >= 0:
+                    self._loop.add_reader(fd, action)
+                    opened.callback(self._loop.remove_reader, fd)
             opened.callback(self._host.watch_sleep(self._woke).close)
             opened.callback(self._host.watch_generation(self._copied).close)
             watch = self._host.watch_link(tun.fd, self._link_changed, self._lost)
@@ -408,8 +412,17 @@ class Interface:
         next_deadline = (1, "") if self._backlog else self.device.next_deadline()
         deadline = next_deadline[0] if next_deadline else None
         if deadline != self._deadline:
-            self.plane.set_timer(deadline)
+            self._set_timer(deadline)
             self._deadline = deadline
+
+    def _set_timer(self, deadline: int | None) -> None:
+        if self.plane.timer_fd >= 0:
+            self.plane.set_timer(deadline)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        rest = None if deadline is None else max(0, deadline - self._host.clock().boot) / 1e9
+        self._timer = None if rest is None else self._loop.call_later(rest, self._tick)
 
     def _report(self, event: PeerEvent) -> None:
         """Logs an event at debug level, with a short form of the key.
