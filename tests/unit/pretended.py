@@ -30,7 +30,7 @@ class NotingPlane:
         self.notes: list[tuple[str, int]] = []
         self.armed: list[int | None] = []
         self.defects: dict[str, BaseException] = {}
-        self.threads = self.watched = False
+        self.threads = self.watched = self.closed = False
 
     def _note(self, what: str, peer: int = 0) -> None:
         if what in self.defects:
@@ -86,8 +86,10 @@ class NotingPlane:
         return False, True, False
 
     def close(self) -> None:
-        os.close(self.event_fd)
-        os.close(self.timer_fd)
+        if not self.closed:
+            os.close(self.event_fd)
+            os.close(self.timer_fd)
+        self.closed = True
 
     # What is asked of peers.
 
