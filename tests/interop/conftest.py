@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -39,7 +40,13 @@ def machine() -> Iterator[None]:
         try:
             yield
         finally:
-            if libc.setns(namespace.fileno(), CLONE_NEWNS):
+            # The kernel refuses it while a thread that was joined is still about to end.
+            refused = True
+            for _ in range(100):
+                if not (refused := bool(libc.setns(namespace.fileno(), CLONE_NEWNS))):
+                    break
+                time.sleep(0.05)
+            if refused:
                 raise OSError(ctypes.get_errno(), "no way back to the machine's mounts")
             os.fchdir(root)
             os.chroot(".")
