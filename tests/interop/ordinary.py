@@ -65,7 +65,8 @@ class User:
         self, *command: str | Path, text: str | None = None, env: Mapping[str, str] | None = None
     ) -> CompletedProcess[str]:
         """Runs a command to its end, whatever that is."""
-        return self.host.run(*quoted(self.words(*command, env=env)), text=text, check=False)
+        words = quoted(self.words(*command, env=env))
+        return self.host.run(*words, text=text, check=False, timeout=40)
 
     def start(self, *command: str | Path) -> Process:
         return self.host.start(*quoted(self.words(*command)))
