@@ -3,6 +3,7 @@
 `DEFECTS` are bugs of this package.
 """
 
+import os
 from typing import Final, TypeAlias
 
 from wiresnake._native import PanicException
@@ -10,6 +11,7 @@ from wiresnake._native import PanicException
 Defect: TypeAlias = Exception | PanicException
 DEFECTS: Final = (Exception, PanicException)
 """For an `except` that survives any defect. A panic in Rust is not an Exception."""
+_PACKAGE = os.path.dirname(__file__)
 
 
 class WiresnakeError(Exception):
@@ -42,3 +44,20 @@ def reason(error: BaseException) -> str:
         return error.message
     said = isinstance(error, OSError) and (error.strerror or str(error))
     return said or f"{type(error).__name__}: {error}"
+
+
+def in_one_line(error: BaseException) -> str:
+    """Returns what is printed about an error. A defect's own text may hold a secret, so only its
+    place is shown."""
+    if isinstance(error, WiresnakeError | OSError):
+        what = reason(error)
+        file = getattr(error, "filename", None)
+        return f"{file}: {what}" if file else what
+    trace, at = error.__traceback__, ""
+    while trace:
+        code = trace.tb_frame.f_code
+        if code.co_filename.startswith(_PACKAGE):
+            at = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    what = f"internal error, please report it: {type(error).__name__}{at}"
+    return f"{what} (WIRESNAKE_DEBUG=1 shows everything)"

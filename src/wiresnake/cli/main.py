@@ -6,10 +6,8 @@ import sys
 from wiresnake._native import protect_memory
 from wiresnake.cli.commands import COMMANDS, module_of
 from wiresnake.cli.invoked_as import STOCK, keep_to_absolute_folders, program
-from wiresnake.errors import WiresnakeError, reason
+from wiresnake.errors import in_one_line
 from wiresnake.linux import streams
-
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:
             streams.give_output_up()
-        print(f"{name}: {_said(error)}", file=sys.stderr)
+        print(f"{name}: {in_one_line(error)}", file=sys.stderr)
         return 1
 
 
@@ -58,23 +56,6 @@ def _run(name: str, argv: list[str]) -> int:
     from wiresnake.cli import help
 
     return help.answer(name, words, argv)
-
-
-def _said(error: Exception) -> str:
-    """Prints an error on one line. A defect's own text may hold a secret, so only its place is
-    shown."""
-    if isinstance(error, WiresnakeError | OSError):
-        what = reason(error)
-        file = getattr(error, "filename", None)
-        return f"{file}: {what}" if file else what
-    trace, at = error.__traceback__, ""
-    while trace:
-        code = trace.tb_frame.f_code
-        if code.co_filename.startswith(_PACKAGE):
-            at = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    what = f"internal error, please report it: {type(error).__name__}{at}"
-    return f"{what} (WIRESNAKE_DEBUG=1 shows everything)"
 
 
 if __name__ == "__main__":

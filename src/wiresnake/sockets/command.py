@@ -14,6 +14,7 @@ services that would resolve names outside of the tunnel are hidden, as they are 
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from wiresnake.errors import HostError
 from wiresnake.linux import namespace
 from wiresnake.linux.namespace import Kind
-from wiresnake.linux.processes import detach
+from wiresnake.linux.processes import detach, let_go
 from wiresnake.model import Dns
 from wiresnake.sockets import helper
 from wiresnake.sockets.meeting import folder, meeting_point
@@ -51,6 +52,7 @@ def run(file: Path, command: Sequence[str], services: "Services | None" = None) 
     def serve() -> None:
         for each in ours, theirs, to_helper:
             each.close()
+        let_go(2)
         helper.main(helpers.detach())
 
     def keep() -> None:
@@ -92,17 +94,20 @@ def _become(keeper: socket.socket, command: Sequence[str]) -> NoReturn:
         raise HostError(said.get("errno") or errno.EIO, said["error"])
     try:
         user, network = descriptors
-        _enter(user, network, Dns(tuple(said["servers"]), tuple(said["search"])))
+        with helper.naming_the_alternative():
+            _enter(user, network, Dns(tuple(said["servers"]), tuple(said["search"])))
     except OSError as error:
-        what = f"cannot enter the tunnel's namespaces: {error.strerror or error}"
+        what = f"cannot enter the tunnel's namespaces: {error.strerror}"
         raise HostError(error.errno, what) from None
     for number in signal.SIGPIPE, signal.SIGXFSZ:  # Python ignores them, which would be inherited.
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], list(command))
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        print_error(f"{command[0]}: {error.strerror}")
+        # A folder in PATH that may not be read has no say in what it holds.
+        hidden = "/" not in command[0] and shutil.which(command[0], os.F_OK) is None
+        missing = hidden or isinstance(error, FileNotFoundError)
+        print_error(f"{command[0]}: {os.strerror(errno.ENOENT) if missing else error.strerror}")
         os._exit(_NOT_FOUND if missing else _NOT_EXECUTABLE)
 
 

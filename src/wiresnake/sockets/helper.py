@@ -15,10 +15,11 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from wiresnake.errors import WiresnakeError
-from wiresnake.linux import link, namespace, rtnetlink, tun
+from wiresnake.errors import HostError, WiresnakeError
+from wiresnake.linux import link, namespace, processes, rtnetlink, tun
 from wiresnake.linux.namespace import Kind
 from wiresnake.linux.offloads import Offload
 
@@ -70,6 +71,12 @@ class Helper:
         namespace.enter(place, Kind.NETWORK)
         return {}, os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
+    def inhabitants(self, place: int) -> Answer:
+        """Lists the processes in a namespace, without this one."""
+        namespace.enter(place, Kind.NETWORK)
+        found = processes.in_network(os.stat(f"/proc/self/fd/{place}").st_ino)
+        return {"processes": sorted(found - {os.getpid()})}, None
+
     def close(self, place: int) -> Answer:
         """Lets go of a namespace, which ends with its last socket."""
         namespace.unshare(Kind.NETWORK)
@@ -93,6 +100,16 @@ class Helper:
         finally:
             for each in passed:
                 os.close(each)
+
+
+@contextlib.contextmanager
+def naming_the_alternative() -> Iterator[None]:
+    """Adds to a refusal of the host what works without namespaces."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.strerror}; `wiresnake proxy` works without that"
+        raise HostError(error.errno, what) from None
 
 
 def failure(error: OSError | WiresnakeError) -> dict[str, Any]:
@@ -132,7 +149,7 @@ def main(descriptor: int) -> None:
         except (OSError, WiresnakeError) as error:
             parent.send(json.dumps(failure(error)).encode())
             return
-        parent.send(json.dumps({"pid": os.getpid()}).encode())
+        parent.send(json.dumps({}).encode())
         helper.serve(parent)
 
 

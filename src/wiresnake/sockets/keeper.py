@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from wiresnake.errors import ConfigError, WiresnakeError
+from wiresnake.errors import ConfigError, HostError, WiresnakeError
 from wiresnake.linux import processes
+from wiresnake.linux.offloads import Offload
+from wiresnake.linux.tun import Tun
 from wiresnake.model import Dns
-from wiresnake.sockets.helper import failure
+from wiresnake.sockets.helper import failure, naming_the_alternative
 from wiresnake.sockets.kernel import Helper, KernelStack
 from wiresnake.sockets.meeting import meeting_point
 from wiresnake.sockets.tunnel import Tunnel
@@ -33,6 +35,19 @@ def run(
     asyncio.run(Keeper(file, services or contextlib.nullcontext).run(to_helper, first))
 
 
+class _Stack(KernelStack):
+    """The kernel stack of a helper that runs already, on a host that may refuse it."""
+
+    def __init__(self, to_helper: socket.socket) -> None:
+        super().__init__()
+        self._to_helper = to_helper
+
+    def open(self, addresses: Sequence[str], mtu: int, offloads: frozenset[Offload]) -> Tun:
+        with naming_the_alternative():
+            self._given = Helper(self._to_helper)
+            return super().open(addresses, mtu, offloads)
+
+
 class Keeper:
     """Carries a tunnel while any process is in it."""
 
@@ -48,23 +63,23 @@ class Keeper:
         """Opens the tunnel and carries it. What fails is passed on to the command that waits."""
         try:
             with self._listen() as listener, contextlib.ExitStack() as opened:
-                helper = Helper(to_helper)
-                stack = KernelStack(helper)
+                stack = _Stack(to_helper)
                 async with Tunnel.from_file(self._file, stack=stack) as tunnel:
                     self._namespaces, self._dns = stack.namespaces(), tunnel.dns
                     for each in self._namespaces:
                         opened.callback(os.close, each)
                     async with self._services(tunnel):
                         self._admit(first)
-                        await self._carry(tunnel, helper.pid, listener)
+                        processes.let_go(2)  # Or who reads the command's would wait for us.
+                        await self._carry(tunnel, stack, listener)
         except (OSError, WiresnakeError) as error:
             with contextlib.suppress(OSError):
                 first.send(json.dumps(failure(error)).encode())
 
-    async def _carry(self, tunnel: Tunnel, helper: int, listener: socket.socket) -> None:
+    async def _carry(self, tunnel: Tunnel, stack: KernelStack, listener: socket.socket) -> None:
         """Admits others until the tunnel is empty or has failed."""
         accepting = asyncio.create_task(self._accept(listener))
-        emptied = asyncio.create_task(self._emptied(helper))
+        emptied = asyncio.create_task(self._emptied(stack))
         await asyncio.wait((emptied, tunnel.closed), return_when=asyncio.FIRST_COMPLETED)
         accepting.cancel()
         emptied.cancel()
@@ -84,16 +99,21 @@ class Keeper:
         self._admissions.add(task)
         task.add_done_callback(self._admissions.discard)
 
-    async def _emptied(self, helper: int) -> None:
+    async def _emptied(self, stack: KernelStack) -> None:
         """Waits until no process except the helper is in the namespace, or about to enter it."""
-        number = os.fstat(self._namespaces[1]).st_ino
         while True:
             if self._admissions:
                 await asyncio.wait(self._admissions)
-            elif inhabitants := processes.in_network(number) - {helper}:
+            elif inhabitants := self._inhabitants(stack):
                 await processes.ended(inhabitants.pop())
             else:
                 return
+
+    def _inhabitants(self, stack: KernelStack) -> list[int]:
+        try:
+            return stack.inhabitants()
+        except HostError:  # The helper was killed. It sees more processes than this one can.
+            return [*processes.in_network(os.fstat(self._namespaces[1]).st_ino)]
 
     @contextlib.contextmanager
     def _listen(self) -> Iterator[socket.socket]:

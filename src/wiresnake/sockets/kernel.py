@@ -74,6 +74,13 @@ class KernelStack:
         opened = [self._helper.ask("namespace", place=self._place, kind=kind)[1] for kind in kinds]
         return [each for each in opened if each is not None]
 
+    def inhabitants(self) -> list[int]:
+        """Returns the processes in the network namespace, except its helper."""
+        assert self._helper is not None
+        answer, _ = self._helper.ask("inhabitants", place=self._place)
+        found: list[int] = answer["processes"]
+        return found
+
     def close(self) -> None:
         helper, self._helper = self._helper, None
         if helper is not None:
@@ -95,7 +102,7 @@ class Helper:
         self._socket, self._process = connection, process
         connection.settimeout(_PATIENCE)
         try:
-            self.pid = int(self._read()[0]["pid"])
+            self._read()
         except BaseException:
             self._end()
             raise
