@@ -11,8 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-from bench import handshakes, instructions, null, operator_tool, record, report, scale, scenarios
-from bench.plan import TOOL, Part, Plan
+from bench import (
+    handshakes,
+    instructions,
+    null,
+    operator_tool,
+    record,
+    report,
+    rootless,
+    scale,
+    scenarios,
+)
+from bench.plan import ROOTLESS, TOOL, Part, Plan
 from bench.record import Record
 from bench.subjects import DAEMONS, LABELS, NULL, ROOT, STOCK, subjects, version
 from lab import hosts
@@ -24,7 +34,13 @@ PARTS: tuple[Part, ...] = (
     scale.PART,
     instructions.PART,
     operator_tool.PART,
+    rootless.PART,
 )
+PAGES = {
+    "bench-operator.md": (TOOL, "Measured: the operator's tool"),
+    "bench-rootless.md": (ROOTLESS, "Measured: tunnels without root"),
+}
+"""The pages in docs/ of parts that are also published by themselves."""
 PROGRAMS = ("ip", "wg", "wg-quick", "iperf3", "sockperf", "ethtool", "ping")
 
 
@@ -65,7 +81,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="write docs/bench.md and docs/bench.svg, or bench-operator.md",
+        help=f"write docs/bench.md and docs/bench.svg, or one of {', '.join(PAGES)}",
     )
     arguments = parser.parse_args(argv)
     part = arguments.quick or arguments.subjects or arguments.only
@@ -75,7 +91,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
-    if arguments.only == frozenset(TOOL):
+    if arguments.only in (frozenset(names) for names, _ in PAGES.values()):
         part = arguments.quick or arguments.subjects
     if arguments.publish and part and not arguments.read:
         parser.error("only a whole run is published: without --quick, --only and --subjects")
@@ -123,12 +139,13 @@ def _run(arguments: argparse.Namespace) -> Record:
 
 
 def _publish(kept: Record) -> None:
-    """Writes the page and the plot in docs/, or the operator tool's own page if only it ran."""
-    if {result.scenario for result in kept.results} <= set(TOOL):
-        page = f"# Measured: the operator's tool\n\n{report.markdown(kept)}"
-        (ROOT / "docs/bench-operator.md").write_text(page)
-        print("written: docs/bench-operator.md")
-        return
+    """Writes the page and the plot in docs/, or a part's own page if only that ran."""
+    ran = {result.scenario for result in kept.results}
+    for page, (names, title) in PAGES.items():
+        if ran <= set(names):
+            (ROOT / "docs" / page).write_text(f"# {title}\n\n{report.markdown(kept)}")
+            print(f"written: docs/{page}")
+            return
     from bench import plot  # Only this needs matplotlib.
 
     (ROOT / "docs/bench.md").write_text(f"# Measured speed\n\n{report.markdown(kept)}")
