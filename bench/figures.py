@@ -42,6 +42,7 @@ FIGURES = {
     "lost": Figure("pings lost", False, 0, compared=False),
     "pings": Figure("pings/s", True, 0, compared=False),
     "gap": Figure("longest ms without a byte", False, 1, compared=False),
+    "rmem_max": Figure("net.core.rmem_max MB", True, 1, compared=False),
     "connect": Figure("ms to connect p50", False, 3),
     "round_trip": Figure("ms for the tunnel's round trip p50", False, 3, compared=False),
     "connect_above": Figure("ms above the round trip", False, 3, compared=False),

@@ -185,7 +185,9 @@ def exec_(subject: str, options: str, made: Client, seconds: float) -> Mapping[s
     if subject != INTERFACE:
         by = () if subject == EXEC_ROOT else made.user
         through = (*by, _WIRESNAKE, "exec", "--join", _FILE, "--")
-    return traffic.tcp(made.net, round(seconds), options, through=through)
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text()) / 1e6
+    figures = traffic.tcp(made.net, round(seconds), options, through=through)
+    return {**figures, "rmem_max": limit}
 
 
 def forward(options: str, made: Client, seconds: float) -> Mapping[str, float]:
