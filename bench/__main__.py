@@ -46,7 +46,8 @@ PROGRAMS = ("ip", "wg", "wg-quick", "iperf3", "sockperf", "ethtool", "ping")
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
-    if arguments.publish and importlib.util.find_spec("matplotlib") is None:
+    plot = arguments.publish and not arguments.read and not _has_page(arguments.only)
+    if plot and importlib.util.find_spec("matplotlib") is None:
         print("bench: matplotlib is missing, for the plot: tools/setup plot", file=sys.stderr)
         return 1
     if arguments.read:
@@ -91,7 +92,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
-    if arguments.only in (frozenset(names) for names, _ in PAGES.values()):
+    if _has_page(arguments.only):
         part = arguments.quick or arguments.subjects
     if arguments.publish and part and not arguments.read:
         parser.error("only a whole run is published: without --quick, --only and --subjects")
@@ -99,6 +100,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if unknown := set(arguments.subjects or ()) - set(DAEMONS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
     return arguments
+
+
+def _has_page(scenarios: frozenset[str]) -> bool:
+    return any(scenarios == frozenset(names) for names, _ in PAGES.values())
 
 
 def _run(arguments: argparse.Namespace) -> Record:

@@ -44,7 +44,7 @@ NOTES = {
     " the far end through the same tunnel.",
     "start exec": "`wiresnake exec FILE -- true`, in turns with `true`; the median of 20.",
     "100 tunnels": "Each has a session with the same far end. PSS and CPU are those of the program"
-    " and all its children; CPU is counted when nothing was sent for 15 s.",
+    " and all its children; CPU is counted when nothing was sent for 30 s.",
     "connections": "Over one tunnel. Each has sent a byte and got it back, and again when all were"
     " open.",
     "import wiresnake": "The median of ten runs, in turns with `python -c pass`.",

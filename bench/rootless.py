@@ -45,8 +45,9 @@ TUNNELS = 100
 CONNECTIONS = {KERNEL: 10_000, USER: 1000}
 FORWARD, SOCKS = 5301, 1080
 """Ports of 127.0.0.1 that lead into the tunnel: to the far end's iperf3, and by SOCKS5."""
-QUIET, IDLE = 15, 10
-"""Seconds after which a session has sent its last keepalive, and in which CPU is counted."""
+QUIET, IDLE = 30, 10
+"""Seconds after which no timer of a session is left but those of minutes, and in which CPU is
+counted."""
 _MTU = 1420
 _FILE = "/run/client.conf"
 _WIRESNAKE = str(Path(sys.executable).with_name("wiresnake"))
