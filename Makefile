@@ -131,8 +131,8 @@ $(STAMPS)/wireguard-go: $(STAMPS)/venv
 	tools/setup wireguard_go
 	@touch $@
 
-$(STAMPS)/others: $(STAMPS)/venv $(STAMPS)/rust
-	tools/setup boringtun gotatun
+$(STAMPS)/others: $(STAMPS)/venv $(STAMPS)/rust $(wildcard bench/netstack/*)
+	tools/setup boringtun gotatun onetun netstack
 	@touch $@
 
 $(STAMPS)/uml: tools/uml.config

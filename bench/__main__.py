@@ -11,8 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-from bench import handshakes, instructions, null, operator_tool, record, report, scale, scenarios
-from bench.plan import TOOL, Part, Plan
+from bench import (
+    handshakes,
+    instructions,
+    null,
+    operator_tool,
+    record,
+    report,
+    rootless,
+    scale,
+    scenarios,
+)
+from bench.plan import ROOTLESS, TOOL, Part, Plan
 from bench.record import Record
 from bench.subjects import DAEMONS, LABELS, NULL, ROOT, STOCK, subjects, version
 from lab import hosts
@@ -24,13 +34,20 @@ PARTS: tuple[Part, ...] = (
     scale.PART,
     instructions.PART,
     operator_tool.PART,
+    rootless.PART,
 )
+PAGES = {
+    "bench-operator.md": (TOOL, "Measured: the operator's tool"),
+    "bench-rootless.md": (ROOTLESS, "Measured: tunnels without root"),
+}
+"""The pages in docs/ of parts that are also published by themselves."""
 PROGRAMS = ("ip", "wg", "wg-quick", "iperf3", "sockperf", "ethtool", "ping")
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
-    if arguments.publish and importlib.util.find_spec("matplotlib") is None:
+    plot = arguments.publish and not arguments.read and not _has_page(arguments.only)
+    if plot and importlib.util.find_spec("matplotlib") is None:
         print("bench: matplotlib is missing, for the plot: tools/setup plot", file=sys.stderr)
         return 1
     if arguments.read:
@@ -65,7 +82,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="write docs/bench.md and docs/bench.svg, or bench-operator.md",
+        help=f"write docs/bench.md and docs/bench.svg, or one of {', '.join(PAGES)}",
     )
     arguments = parser.parse_args(argv)
     part = arguments.quick or arguments.subjects or arguments.only
@@ -75,7 +92,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     if not arguments.only:
         parser.error(f"no such scenario; there are: {'; '.join(names)}")
-    if arguments.only == frozenset(TOOL):
+    if _has_page(arguments.only):
         part = arguments.quick or arguments.subjects
     if arguments.publish and part and not arguments.read:
         parser.error("only a whole run is published: without --quick, --only and --subjects")
@@ -83,6 +100,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if unknown := set(arguments.subjects or ()) - set(DAEMONS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
     return arguments
+
+
+def _has_page(scenarios: frozenset[str]) -> bool:
+    return any(scenarios == frozenset(names) for names, _ in PAGES.values())
 
 
 def _run(arguments: argparse.Namespace) -> Record:
@@ -123,12 +144,13 @@ def _run(arguments: argparse.Namespace) -> Record:
 
 
 def _publish(kept: Record) -> None:
-    """Writes the page and the plot in docs/, or the operator tool's own page if only it ran."""
-    if {result.scenario for result in kept.results} <= set(TOOL):
-        page = f"# Measured: the operator's tool\n\n{report.markdown(kept)}"
-        (ROOT / "docs/bench-operator.md").write_text(page)
-        print("written: docs/bench-operator.md")
-        return
+    """Writes the page and the plot in docs/, or a part's own page if only that ran."""
+    ran = {result.scenario for result in kept.results}
+    for page, (names, title) in PAGES.items():
+        if ran <= set(names):
+            (ROOT / "docs" / page).write_text(f"# {title}\n\n{report.markdown(kept)}")
+            print(f"written: docs/{page}")
+            return
     from bench import plot  # Only this needs matplotlib.
 
     (ROOT / "docs/bench.md").write_text(f"# Measured speed\n\n{report.markdown(kept)}")

@@ -11,7 +11,7 @@ class Figure:
     """Whether more is better."""
     digits: int = 2
     compared: bool = True
-    """Whether the tables show its ratio to wireguard-go's, or to stock's."""
+    """Whether the tables show its ratio to that of the subject that others are compared with."""
 
 
 FIGURES = {
@@ -42,5 +42,18 @@ FIGURES = {
     "lost": Figure("pings lost", False, 0, compared=False),
     "pings": Figure("pings/s", True, 0, compared=False),
     "gap": Figure("longest ms without a byte", False, 1, compared=False),
+    "rmem_max": Figure("net.core.rmem_max MB", True, 1, compared=False),
+    "connect": Figure("ms to connect p50", False, 3),
+    "round_trip": Figure("ms for the tunnel's round trip p50", False, 3, compared=False),
+    "connect_above": Figure("ms above the round trip", False, 3, compared=False),
+    "start": Figure("ms to start", False, 1, compared=False),
+    "start_above": Figure("ms above the bare command", False, 1, compared=False),
+    "import": Figure("ms to import", False, 1, compared=False),
+    "pss": Figure("MB PSS", False, 1, compared=False),
+    "processes": Figure("processes", False, 0, compared=False),
+    "idle_cpu": Figure("ms of CPU in 10 s", False, 1, compared=False),
+    "connections": Figure("connections at once", True, 0, compared=False),
+    "errors": Figure("errors", False, 0, compared=False),
+    "connecting": Figure("s to connect all", False, 1, compared=False),
     "instructions": Figure("instructions a packet", False, 0),
 }

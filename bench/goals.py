@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from bench.figures import FIGURES
 from bench.ratios import Spread, ratios, values
 from bench.record import Result
-from bench.subjects import BORINGTUN, GOTATUN, NULL, WIREGUARD_GO, WIRESNAKE
+from bench.subjects import (
+    BORINGTUN,
+    EXEC,
+    GOTATUN,
+    INTERFACE,
+    KERNEL,
+    LABELS,
+    NETSTACK,
+    NULL,
+    ONETUN,
+    USER,
+    WIREGUARD_GO,
+    WIRESNAKE,
+)
 
 
 @dataclass(frozen=True)
@@ -19,21 +32,24 @@ class Goal:
     """Whose figure ours is divided by in each round; none: ours as it is."""
     base: str | None = None
     """The scenario of the divisor, where it is another."""
+    of: str = WIRESNAKE
+    """Which of our subjects."""
 
     @property
     def text(self) -> str:
         figure = FIGURES[self.figure]
         bound = f"{'at least' if figure.more else 'at most'} {self.limit:g}"
+        ours = self.scenario if self.of == WIRESNAKE else f"{self.scenario}, {LABELS[self.of]}"
         if self.to is None:
-            return f"{self.scenario}: {figure.label} {bound}"
+            return f"{ours}: {figure.label} {bound}"
         divisor = " of ".join(
             name for name in (self.base, None if self.to == WIRESNAKE else self.to) if name
         )
-        return f"{self.scenario}: {figure.label} {bound} x {divisor}"
+        return f"{ours}: {figure.label} {bound} x {divisor}"
 
     def measured(self, results: Sequence[Result]) -> Spread | None:
         """Of all rounds, unless there are none with what it takes."""
-        mine = values(results, WIRESNAKE, self.scenario, self.figure)
+        mine = values(results, self.of, self.scenario, self.figure)
         if self.to is None:
             found = list(mine.values())
         else:
@@ -80,4 +96,18 @@ GOALS = (
     Goal("reload 1 of 10k peers", "reload", 1, None),
     Goal("reload 1 of 10k peers", "lost", 0, None),
     Goal("reload 1 of 10k peers", "gap", 50, None),
+    *(Goal(name, "gbit", 0.9, INTERFACE, of=EXEC) for name in ("TCP exec", "TCP exec reverse")),
+    *(
+        Goal(name, "gbit", 1.5, other, of=USER)
+        for other in (NETSTACK, ONETUN)
+        for name in ("TCP forward", "TCP forward reverse")
+    ),
+    *(Goal(name, "gbit", 2, NETSTACK, of=KERNEL) for name in ("TCP SOCKS5", "TCP SOCKS5 reverse")),
+    Goal("connect SOCKS5", "connect_above", 1, None, of=KERNEL),
+    Goal("start exec", "start_above", 150, None, of=EXEC),
+    Goal("100 tunnels", "pss", 150, None, of=KERNEL),
+    Goal("100 tunnels", "idle_cpu", 0, None, of=KERNEL),
+    Goal("connections", "connections", 10_000, None, of=KERNEL),
+    Goal("connections", "connections", 1000, None, of=USER),
+    Goal("import wiresnake", "above", 60, None),
 )

@@ -8,6 +8,20 @@ from bench.subjects import Subject
 
 TOOL = ("show 1 peer", "show 10k peers", "up and down 1k peers", "reload 1 of 10k peers")
 """The scenarios of the operator's tool, which have tables and a page of their own."""
+ROOTLESS = (
+    "TCP exec",
+    "TCP exec reverse",
+    "TCP forward",
+    "TCP forward reverse",
+    "TCP SOCKS5",
+    "TCP SOCKS5 reverse",
+    "connect SOCKS5",
+    "start exec",
+    "100 tunnels",
+    "connections",
+    "import wiresnake",
+)
+"""The scenarios of tunnels without root, which have tables and a page of their own, too."""
 
 
 @dataclass(frozen=True)

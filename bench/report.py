@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from bench.figures import FIGURES
 from bench.goals import GOALS, Goal
 from bench.notes import NOTES
-from bench.plan import TOOL
+from bench.plan import ROOTLESS, TOOL
 from bench.ratios import Spread, ratios, values
 from bench.record import Record
-from bench.subjects import LABELS, STOCK, WIREGUARD_GO
+from bench.subjects import INTERFACE, LABELS, NETSTACK, STOCK, WIREGUARD_GO
 
 _NOTE = (
     "Both ends of every tunnel run on this machine. Each cell is the median of the rounds, with the"
@@ -23,6 +23,19 @@ _OPERATOR = (
     "`wiresnake` and the commands that it replaces, both with wiresnaked as the daemon; `ratio` is"
     " to stock in the same round."
 )
+_ROOTLESS = (
+    "What carries the tunnel, and what uses it, runs as an ordinary user; the far end is an"
+    " interface of wiresnaked. `ratio` is to the interface of root, or to wireguard-go with"
+    " gVisor's netstack, in the same round. Tunnel CPU is that of the far end's daemon and of"
+    " all processes that carry the tunnel here."
+)
+_SECTIONS = (
+    (TOOL, "The operator's tool", _OPERATOR),
+    (ROOTLESS, "Tunnels without root", _ROOTLESS),
+)
+"""Scenarios that have a part of the page, and their goals with them; all others come first."""
+_COMPARED = (WIREGUARD_GO, STOCK, INTERFACE, NETSTACK)
+"""With whom a table compares: the first that is in it."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +77,19 @@ def _page(record: Record, form: Callable[[Table], str]) -> str:
         f"{record.date}, {record.machine}, load before the run {record.load:.1f},"
         f" commit {record.commit}; {versions}.\n"
     )
-    speed = [name for name in scenarios if name not in TOOL]
-    tool = [name for name in scenarios if name in TOOL]
+    apart = {name for names, _, _ in _SECTIONS for name in names}
     parts = [head, *missing]
-    if speed:
-        parts += [f"{_NOTE}\n", *map(form, _section(record, speed, tool=False))]
-    if tool:
-        parts += ["## The operator's tool\n", f"{_OPERATOR}\n"]
-        parts += map(form, _section(record, tool, tool=True))
+    if speed := [name for name in scenarios if name not in apart]:
+        goals = [goal for goal in GOALS if goal.scenario not in apart]
+        parts += [f"{_NOTE}\n", *map(form, _section(record, speed, goals))]
+    for names, title, note in _SECTIONS:
+        if here := [name for name in scenarios if name in names]:
+            goals = [goal for goal in GOALS if goal.scenario in names]
+            parts += [f"## {title}\n", f"{note}\n", *map(form, _section(record, here, goals))]
     return "\n".join(parts)
 
 
-def _section(record: Record, scenarios: Sequence[str], *, tool: bool) -> list[Table]:
-    """The tables of scenarios, and of the goals that are of such."""
-    goals = [goal for goal in GOALS if (goal.scenario in TOOL) == tool]
+def _section(record: Record, scenarios: Sequence[str], goals: Sequence[Goal]) -> list[Table]:
     return [*(_scenario(record, scenario) for scenario in scenarios), _goals(record, goals)]
 
 
@@ -85,7 +97,7 @@ def _scenario(record: Record, scenario: str) -> Table:
     here = [result for result in record.results if result.scenario == scenario]
     subjects = [name for name in LABELS if any(result.subject == name for result in here)]
     figures = [name for name in FIGURES if any(name in result.figures for result in here)]
-    compared = next((name for name in (WIREGUARD_GO, STOCK) if name in subjects), None)
+    compared = next((name for name in _COMPARED if name in subjects), None)
     headings = ["", "rounds"]
     for name in figures:
         headings.append(FIGURES[name].label)

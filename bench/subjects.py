@@ -22,6 +22,13 @@ GOTATUN = "gotatun"
 DEBIAN = "debian"
 STOCK = "stock"
 PYTHON = "python"
+INTERFACE = "interface"
+EXEC = "exec"
+EXEC_ROOT = "exec-root"
+KERNEL = "kernel"
+USER = "user"
+NETSTACK = "netstack"
+ONETUN = "onetun"
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,22 @@ _ALL = (
 )
 COMMANDS = (Subject(PYTHON, "python -c pass"), Subject(STOCK, "wg, wg-quick"))
 """Commands that have no tunnel of their own."""
+_NETSTACK, _ONETUN = str(TOOLS / "netstack"), str(TOOLS / "onetun")
+ROOTLESS = (
+    Subject(INTERFACE, "interface of root"),
+    Subject(EXEC, "wiresnake exec, ordinary user"),
+    Subject(EXEC_ROOT, "wiresnake exec, root"),
+    Subject(KERNEL, "wiresnake, kernel stack"),
+    Subject(USER, "wiresnake, user stack"),
+    Subject(NETSTACK, "wireguard-go, gVisor's netstack", (_NETSTACK,)),
+    Subject(ONETUN, "onetun", (_ONETUN,)),
+)
+"""What carries a tunnel without root, and the interface that it is measured beside. A command leads
+ports into a tunnel, each with arguments of its own."""
 DAEMONS = tuple(subject.name for subject, _ in _ALL)
-LABELS = {subject.name: subject.label for subject in (*COMMANDS, *(each for each, _ in _ALL))}
+LABELS = {
+    subject.name: subject.label for subject in (*COMMANDS, *(each for each, _ in _ALL), *ROOTLESS)
+}
 """All subjects in the order of the tables."""
 
 

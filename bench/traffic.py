@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from bench.tunnel import FAR, Network
 from lab import hosts
 from lab.hosts import LabError
 
-_IPERF_PORT = 5201
+IPERF_PORT = 5201
 _SOCKPERF_PORT = 11111
 _LEAST = 64
 """The search for a rate without loss begins at this fraction of the cable's: 1 / 64."""
@@ -28,10 +28,19 @@ _PATIENCE = 10
 """Seconds after which a stream counts as dead."""
 
 
-def tcp(net: Network, seconds: float, options: str = "", far: str = FAR) -> dict[str, float]:
-    """Returns the Gbit/s that arrived, in all streams and both directions, and their cost."""
+def tcp(
+    net: Network,
+    seconds: float,
+    options: str = "",
+    far: str = FAR,
+    port: int = IPERF_PORT,
+    through: Sequence[str] = (),
+) -> dict[str, float]:
+    """Returns the Gbit/s that arrived, in all streams and both directions, and their cost.
+
+    `far` and `port` are where the client connects to, `through` the command that runs it."""
     tunnel, total = sum(map(hosts.cpu_seconds, net.pids)), _busy()
-    end = _iperf(net, f"-t {seconds} {options}", far, seconds)
+    end = _iperf(net, f"-t {seconds} {options}", far, seconds, port, through)
     tunnel, total = sum(map(hosts.cpu_seconds, net.pids)) - tunnel, _busy() - total
     directions = [end[name] for name in end if name.startswith("sum_received")]
     gigabytes = sum(direction["bytes"] for direction in directions) / 1e9
@@ -101,7 +110,7 @@ def ping_pong(net: Network, seconds: float) -> dict[str, float]:
 def stream(net: Network, seconds: float) -> Iterator[None]:
     """Runs a TCP stream during the block, for at most that many seconds."""
     with _listener(net):
-        client = net.a.start(f"iperf3 -c {FAR} -p {_IPERF_PORT} -t {seconds}")
+        client = net.a.start(f"iperf3 -c {FAR} -p {IPERF_PORT} -t {seconds}")
         try:
             yield
             if client.popen.poll() is not None:
@@ -155,11 +164,19 @@ def steady(net: Network) -> Iterator[Steady]:
             thread.join()
 
 
-def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, Any]:
+def _iperf(
+    net: Network,
+    options: str,
+    far: str,
+    seconds: float,
+    port: int = IPERF_PORT,
+    through: Sequence[str] = (),
+) -> dict[str, Any]:
     """Returns the `end` of iperf3's report."""
     with _listener(net):
         done = net.a.run(
-            f"iperf3 -c {far} -p {_IPERF_PORT} -J --connect-timeout 3000 {options}",
+            *through,
+            *hosts.words(f"iperf3 -c {far} -p {port} -J --connect-timeout 3000 {options}"),
             check=False,
             timeout=seconds + 15,
         )
@@ -174,9 +191,9 @@ def _iperf(net: Network, options: str, far: str, seconds: float) -> dict[str, An
 def _listener(net: Network) -> Iterator[None]:
     """Runs an iperf3 server for one client, and ends it, as it waits forever for a failed
     client."""
-    listener = net.b.start(f"iperf3 -s -1 -p {_IPERF_PORT}")
+    listener = net.b.start(f"iperf3 -s -1 -p {IPERF_PORT}")
     try:
-        hosts.wait_for("iperf3 to listen", lambda: hosts.listens(net.b, _IPERF_PORT))
+        hosts.wait_for("iperf3 to listen", lambda: hosts.listens(net.b, IPERF_PORT))
         yield
     finally:
         listener.stop()

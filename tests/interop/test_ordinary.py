@@ -1,13 +1,16 @@
 """An ordinary user's tunnels: with what a host allows, and what is said where it refuses."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
-from interop.harness import MakeHost
+from interop.harness import ROOT, MakeHost
 from interop.joined import write_files
 from interop.ordinary import HOME, PYTHON, SECCOMP, User
+
+from lab import hosts
 
 NEAR, FAR = HOME / "near.conf", HOME / "far.conf"
 
@@ -96,3 +99,42 @@ def test_without_user_namespaces_by_sysctl(make_host: MakeHost) -> None:
     by = [*shlex.split("unshare --user --map-root-user sh -c"), inner, "sh"]
     said, _ = refused(User(make_host()), *by)
     assert said.endswith("raise user.max_user_namespaces")
+
+
+SERVER = """
+import asyncio, sys, wiresnake
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.0 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n")
+    writer.close()
+
+async def main():
+    async with wiresnake.Tunnel.from_file(sys.argv[1]) as tunnel:
+        async with await tunnel.start_server(answer, port=80):
+            open("ready", "w").close()
+            await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("tun", [0o666, 0o600], ids=["kernel", "user"])
+def test_the_first_page_word_for_word(make_host: MakeHost, tun: int) -> None:
+    """The README's program and its `wiresnake exec`, on the stack that the host allows."""
+    first = (ROOT / "README.md").read_text().partition("## Install")[0]
+    (program,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
+    (command,) = re.findall(r"```\n(wiresnake exec .*)\n```", first)
+    user = User(make_host(), tun=tun)
+    files = write_files(user.home)
+    files.near.rename(user.home / "wg0.conf")
+    server = user.start(PYTHON, "-c", SERVER, FAR)
+    hosts.wait_for("the server", (user.home / "ready").exists)
+    assert user.python(program) == "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n\n"
+    script = f'wiresnake() {{ {PYTHON} -m wiresnake "$@"; }}; {command}'
+    done = user.run("sh", "-c", script)
+    if tun == 0o666:
+        assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+    else:
+        assert done.returncode == 1 and "wiresnake proxy" in done.stderr
+    server.stop()
