@@ -39,26 +39,26 @@ BUDGETS = {
     "WireGuard itself": 4000,
     "bindings and reports": 900,
     "portable plane": 150,
-    "the stack": 2450,
+    "the stack": 2480,
 }
 """Code lines of what meets hostile bytes; ARCHITECTURE.md says what each has and why."""
 NOUNS = "modules"
 FOLDERS = {
     "adapters": 290,
-    "cli": 2680,
+    "cli": 2700,
     "conffile": 3350,
     "daemon": 590,
     "devices": 680,
     "diagnosis": 1280,
     "lifecycle": 1630,
-    "linux": 1340,
+    "linux": 1370,
     "network": 1240,
     "protocol": 900,
-    "proxy": 1180,
+    "proxy": 1200,
     "sockets": 1560,
     "tunnel": 680,
     "uapi": 590,
-    NOUNS: 500,
+    NOUNS: 530,
 }
 """Code lines of each folder in src/wiresnake, and of the modules beside them."""
 

@@ -126,11 +126,10 @@ def test_the_first_page_word_for_word(make_host: MakeHost, tun: int) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
     (command,) = re.findall(r"```\n(wiresnake exec .*)\n```", first)
     user = User(make_host(), tun=tun)
-    files = write_files(user.home)
-    files.near.rename(user.home / "wg0.conf")
+    write_files(user.home).near.rename(user.home / "wg0.conf")
     server = user.start(PYTHON, "-c", SERVER, FAR)
     hosts.wait_for("the server", (user.home / "ready").exists)
-    assert user.python(program) == "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n\n"
+    assert user.python(program) == "HTTP/1.0 200 OK\nContent-Length: 6\n\nhello\n\n"
     script = f'wiresnake() {{ {PYTHON} -m wiresnake "$@"; }}; {command}'
     done = user.run("sh", "-c", script)
     if tun == 0o666:
