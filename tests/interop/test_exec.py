@@ -224,7 +224,7 @@ def test_the_command_has_the_tunnel_and_nothing_else(each_user: User) -> None:
 
 
 def test_others_join_a_tunnel(each_user: User) -> None:
-    """A second one of the same file is refused, and told how to join. It ends with the last."""
+    """A second one of the same file is refused, with a hint how to join. It ends with the last."""
     user = each_user
     with leaving_nothing(user):
         none = user.run(*EXEC, "--join", FILE, "--", "true")
@@ -303,6 +303,13 @@ def test_a_file_that_is_wrong_is_one_line(user: User, text: str | None, said: st
         assert line.startswith("wiresnake: ") and said in line, line
 
 
+def keeper_and_helper(user: User) -> list[int]:
+    """The first is in the host's network."""
+    here = os.readlink(f"/proc/{user.host.pid}/ns/net")
+    found = user.host.processes("exec")
+    return sorted(found, key=lambda pid: os.readlink(f"/proc/{pid}/ns/net") != here)
+
+
 def memory(pid: int) -> bytes:
     """All that a process has written."""
     found = bytearray()
@@ -320,12 +327,7 @@ def test_only_the_keeper_has_the_key(user: User) -> None:
     """Whose memory other programs of the user cannot read. Those of the helper may be read."""
     text = (user.home / "near.conf").read_text().split("PrivateKey = ")[1].split()[0]
     with running(user, *EXEC, FILE, "sh", "-c", "echo; exec sleep 999") as one:
-        keeper, helper = sorted(
-            user.host.processes("exec"),
-            key=lambda pid: (
-                os.readlink(f"/proc/{pid}/ns/net") != os.readlink(f"/proc/{user.host.pid}/ns/net")
-            ),
-        )
+        keeper, helper = keeper_and_helper(user)
         holders = {
             pid
             for pid in (keeper, helper, one.pid)
@@ -335,6 +337,19 @@ def test_only_the_keeper_has_the_key(user: User) -> None:
         status = Path(f"/proc/{keeper}/status").read_text()
         (inner,) = re.findall(r"^NSpid:.*\t(\d+)$", status, re.MULTILINE)
         assert "Permission denied" in user.run("cat", f"/proc/{inner}/mem").stderr
+
+
+def test_a_helper_that_was_killed_costs_nothing(user: User) -> None:
+    """The tunnel is open already: others join it, and it ends with the last."""
+    with (
+        leaving_nothing(user),
+        running(user, *EXEC, FILE, "sh", "-c", "echo; exec sleep 999") as one,
+    ):
+        _, helper = keeper_and_helper(user)
+        os.kill(helper, signal.SIGKILL)
+        with running(user, *EXEC, "--join", FILE, "sh", "-c", "echo; exec sleep 999"):
+            one.stop()
+            assert "wg0" in user.run(*EXEC, "--join", FILE, "cat", "/proc/self/net/dev").stdout
 
 
 TERMINAL = """

@@ -154,7 +154,7 @@ def test_datagrams(stack: str, run: Run, tmp_path: Path, version: int) -> None:
             for one in server, client, other:
                 one.settimeout(5)
             client.connect((FAR[version], 5353))
-            sizes = (1, 0, 1200, *([8000] if near.stack == "kernel" else []))
+            sizes = (1, 0, 1200, *([8000] if near.stack == "kernel" and version == 4 else []))
             for size in sizes:
                 client.send(bytes(size))
             heard = []

@@ -29,8 +29,8 @@ examples:
   wiresnake exec ./office.conf -- bash        a shell, all of whose programs are in the tunnel
   wiresnake exec --join ./office.conf -- ping 10.0.0.1      in the tunnel of that shell
 
-exit codes: the command's own; 1 the tunnel could not be opened; 126 the command cannot be executed;
-127 it was not found"""
+exit codes: 0 and all others are the command's own, except 1 the tunnel could not be opened; 126 the
+command cannot be executed; 127 it was not found"""
 
 
 def parser(command: str) -> Parser:

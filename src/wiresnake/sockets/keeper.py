@@ -104,7 +104,8 @@ class Keeper:
         while True:
             if self._admissions:
                 await asyncio.wait(self._admissions)
-            elif inhabitants := self._inhabitants(stack):
+            # One look misses a process that was made meanwhile by one that has ended meanwhile.
+            elif inhabitants := self._inhabitants(stack) or self._inhabitants(stack):
                 await processes.ended(inhabitants.pop())
             else:
                 return
