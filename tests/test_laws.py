@@ -45,11 +45,7 @@ BUDGETS = {
 NOUNS = "modules"
 FOLDERS = {
     "adapters": 290,
-<<<<<<< HEAD
     "cli": 2700,
-=======
-    "cli": 2660,
->>>>>>> exec
     "conffile": 3350,
     "daemon": 590,
     "devices": 680,
@@ -62,11 +58,7 @@ FOLDERS = {
     "sockets": 1560,
     "tunnel": 680,
     "uapi": 590,
-<<<<<<< HEAD
     NOUNS: 530,
-=======
-    NOUNS: 520,
->>>>>>> exec
 }
 """Code lines of each folder in src/wiresnake, and of the modules beside them."""
 

@@ -10,6 +10,8 @@ EXIT_CODES = {
     " was undone except what hooks did",
     2: "`reload --diff`: the running interface differs from its file",
     3: "`why`: the peer is not talking, or some of its packets are dropped",
+    126: "`exec`: the command cannot be executed",
+    127: "`exec`: the command was not found",
     129: "hung up (SIGHUP)",
     130: "interrupted (SIGINT)",
     141: "the reader of the output went away (SIGPIPE)",
