@@ -34,6 +34,7 @@ from bench.subjects import (
     USER,
     WIRESNAKE,
     Subject,
+    version,
 )
 from bench.subjects import ROOTLESS as SUBJECTS
 from bench.tunnel import FAR, Network
@@ -84,7 +85,16 @@ def run(subjects: Sequence[Subject], plan: Plan, record: Record) -> None:
     if plan.wants("import wiresnake"):
         (ours,) = (subject for subject in subjects if subject.name == WIRESNAKE)
         record.measure(ours, "import wiresnake", 1, import_)
-    for number, subject in turns(plan.rounds, [each for each in SUBJECTS if _present(each)]):
+    present = [each for each in SUBJECTS if _present(each)]
+    record.absent = {
+        **record.absent,
+        **{each.name: f"tools/setup {each.name}" for each in SUBJECTS if each not in present},
+    }
+    record.versions = {
+        **record.versions,
+        **{each.name: version(each.command[0]) for each in present if each.command},
+    }
+    for number, subject in turns(plan.rounds, present):
         due = [
             name for name in ROOTLESS if plan.wants(name) and subject.name in TAKEN.get(name, {})
         ]

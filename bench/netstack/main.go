@@ -1,6 +1,7 @@
 // Command netstack leads TCP into a tunnel of wireguard-go, whose stack is gVisor's: the design of
 // wireproxy, for the benchmark. It serves SOCKS5 (CONNECT to IPv4 addresses) and fixed forwards.
 //
+//	netstack --version
 //	netstack UAPI-FILE ADDRESS MTU SOCKS-PORT [PORT:ADDRESS:PORT ...]
 package main
 
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -21,6 +23,15 @@ import (
 )
 
 func main() {
+	if os.Args[1] == "--version" {
+		build, _ := debug.ReadBuildInfo()
+		for _, module := range build.Deps {
+			if module.Path == "golang.zx2c4.com/wireguard" {
+				fmt.Println(module.Version)
+			}
+		}
+		return
+	}
 	uapi, err := os.ReadFile(os.Args[1])
 	check(err)
 	mtu, err := strconv.Atoi(os.Args[3])
