@@ -248,6 +248,24 @@ def test_others_join_a_tunnel(each_user: User) -> None:
                 other.stop()
 
 
+def test_ports_lead_into_the_tunnel_and_out_of_it(user: User) -> None:
+    """-L and -R, as for `wiresnake proxy`, for as long as the tunnel lives."""
+    forwards = ("-L", "8001:10.0.0.1:80", "-L", "8003:[fd00::1]:80", "-R", "8002:127.0.0.1:8003")
+    ask = "import socket; print(socket.create_connection((%r, %d), 20).recv(9))"
+    with (
+        leaving_nothing(user),
+        running(user, *EXEC, HOME / "far.conf", PYTHON, "-uc", SERVER),
+        running(user, *EXEC, *forwards, FILE, "sh", "-c", "echo ready; exec sleep 999"),
+    ):
+        assert user.python(ask % ("127.0.0.1", 8001)) == "b'far'\n"
+        inside = user.run(*EXEC, "--join", FILE, PYTHON, "-c", ask % ("10.0.0.2", 8002))
+        assert inside.stdout == "b'far'\n", inside.stderr
+        refused = user.run(*EXEC, "--join", "-L", "1:a:2", FILE, "true")
+        assert refused.returncode == 1 and "give -L and -R to the command" in refused.stderr
+        wrong = user.run(*EXEC, "-L", "nonsense", FILE, "true")
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
 HIDES_ITS_MEMORY = """
 import ctypes, os, time
 if child := os.fork():

@@ -53,7 +53,7 @@ def run(file: Path, command: Sequence[str], services: "Services | None" = None) 
         for each in ours, theirs, to_helper:
             each.close()
         let_go(2)
-        helper.main(helpers.detach())
+        helper.main(str(helpers.detach()))
 
     def keep() -> None:
         ours.close()

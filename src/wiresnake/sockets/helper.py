@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,11 +138,11 @@ def _allow_everything() -> None:
             file.write(value)
 
 
-def main(descriptor: int) -> None:
-    """Serves the process at the other end of that socket."""
+def main(descriptor: str) -> None:
+    """Serves the process at the other end of the socket with that number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir("/")
-    with socket.socket(fileno=descriptor) as parent:
+    with socket.socket(fileno=int(descriptor)) as parent:
         try:
             helper = Helper()
         except (OSError, WiresnakeError) as error:
@@ -151,7 +150,3 @@ def main(descriptor: int) -> None:
             return
         parent.send(json.dumps({}).encode())
         helper.serve(parent)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -10,21 +10,17 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from wiresnake.errors import HostError
+from wiresnake.linux import programs
 from wiresnake.linux.offloads import Offload
 from wiresnake.linux.tun import Tun
 from wiresnake.sockets.helper import REQUEST_BYTES
 from wiresnake.tunnel.host import Plane, attach_tun
 
-_START = (
-    "import sys; sys.path[:] = sys.argv[2:]; from wiresnake.sockets import helper;"
-    " helper.main(int(sys.argv[1]))"
-)
 _PATIENCE = 20.0
 """Seconds after which a helper that does not answer is given up."""
 _MSG_CMSG_CLOEXEC = 0x40000000
@@ -174,7 +170,7 @@ def _start() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     """Starts a helper as a new program, because this process may have threads."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), *sys.path]
+        command = programs.function("wiresnake.sockets.helper", str(theirs.fileno()))
         try:
             process = subprocess.Popen(
                 command,
