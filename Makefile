@@ -12,7 +12,7 @@ STAMPS := .stamps
 # Many tests mostly wait: more run at a time than there are processors. Then those that measure.
 PYTEST = pytest -n 4 --dist worksteal -m 'not alone and not others' $(1) && pytest -m alone $(1)
 
-.PHONY: help setup packages demo test lint types rust miri fuzz cross unit sim laws interop interop-kernel \
+.PHONY: help setup packages demo demo-user test lint types rust miri fuzz cross unit sim laws interop interop-kernel \
 	interop-others conformance mutants bench docs wheel wheels clean
 
 help: ## List the targets
@@ -22,6 +22,9 @@ setup: packages $(STAMPS)/native $(STAMPS)/wireguard-go ## Bring all that buildi
 
 demo: packages $(STAMPS)/native ## Two hosts, a tunnel, real traffic, roaming: under a minute
 	python -m lab.demo
+
+demo-user: $(STAMPS)/native ## A tunnel, a server in it, and programs, without root and without packages
+	python -m lab.rootless
 
 test: setup lint types rust ## Everything: lint, types, Rust, unit, simulation, laws, interop
 	$(call PYTEST)

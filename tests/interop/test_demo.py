@@ -61,3 +61,16 @@ def test_demo_with_a_closed_device_node(make_host: MakeHost) -> None:
 def test_help_and_version() -> None:
     for option in ("--help", "--version"):
         assert "wiresnake" in subprocess.check_output([PROGRAM, option], text=True)
+
+
+@pytest.mark.parametrize("mode", ["666", "600"], ids=["kernel", "user"])
+def test_the_demo_of_users(make_host: MakeHost, mode: str) -> None:
+    """With Linux's sockets, and with our own where the host refuses those."""
+    host = make_host()
+    command = (sys.executable, "-m", "lab.rootless")
+    done = host.run(*as_user(host, mode), *command, env=ROOT, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stack = "kernel" if mode == "666" else "user"
+    assert f"{stack} stack" in done.stdout and "hello 10.9.0.2" in done.stdout
+    assert ("its interfaces: lo wg0" in done.stdout) == (stack == "kernel")
+    assert host.output("ip -o link").count("\n") == 1
