@@ -532,13 +532,13 @@ def _lose_everything(near: wiresnake.BlockingTunnel, far: wiresnake.BlockingTunn
         far.apply(whole.change())
 
 
-def test_without_addresses_there_are_no_sockets(machine: None) -> None:
-    async def main() -> None:
-        async with wiresnake.Tunnel(wiresnake.Config(wiresnake.PrivateKey.generate())):
-            pass
-
-    with pytest.raises(wiresnake.ConfigError, match="needs an Address"):
-        asyncio.run(main())
+@pytest.mark.parametrize("key", ["Address", "PrivateKey"])
+def test_a_tunnel_needs_an_address_and_a_key(tmp_path: Path, key: str) -> None:
+    files = write_files(tmp_path)
+    lines = files.near.read_text().splitlines(keepends=True)
+    files.near.write_text("".join(line for line in lines if not line.startswith(key)))
+    with pytest.raises(wiresnake.ConfigError, match=f"near.conf: a tunnel needs {key} ="):
+        wiresnake.open_tunnel(files.near)
 
 
 def test_wrong_options(tmp_path: Path) -> None:

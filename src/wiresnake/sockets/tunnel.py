@@ -287,9 +287,13 @@ class Tunnel(Interface):
         if not self._private:
             return
         config = self._config or Config()
-        if not config.addresses:
-            what = "a tunnel needs an Address for its sockets: add Address = ... to [Interface]"
-            raise ConfigError(what if self._file is None else f"{self._file}: {what}")
+        for missing, key in (
+            (not config.addresses, "Address"),
+            (not config.private_key, "PrivateKey"),
+        ):
+            if missing:
+                what = f"a tunnel needs {key} = ... in [Interface]"
+                raise ConfigError(what if self._file is None else f"{self._file}: {what}")
         allowed = frozenset() if self._portable else offloads.choose(os.uname().release)
         mtu = config.mtu or DEFAULT_MTU
         stack, device = open_stack(self._wanted, config.addresses, mtu, allowed)
