@@ -305,7 +305,7 @@ def test_a_process_in_the_background_keeps_the_tunnel(
     [
         (None, f"cannot read {FILE}: No such file or directory"),
         ("[Interface]\nPrivateKey = nonsense\n", "PrivateKey"),
-        (f"[Interface]\nPrivateKey = {'A' * 42}E=\n", "a tunnel needs an Address"),
+        (f"[Interface]\nPrivateKey = {'A' * 42}E=\n", "a tunnel needs Address = "),
         ("nonsense\n", "near.conf"),
     ],
     ids=["missing", "wrong key", "no address", "nonsense"],
