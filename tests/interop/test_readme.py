@@ -18,7 +18,7 @@ PLACES = ("/opt", "/usr/local/bin")
 def installation() -> str:
     """Returns the README's commands, except the one for packages, which a machine with tests
     has."""
-    (block,) = re.findall(r"```\n((?:.*\n)*?make wheel\n(?:.*\n)*?)```", README)
+    (block,) = re.findall(r"```\n([^`]*make wheel\n[^`]*)```", README)
     return "".join(line for line in block.splitlines(True) if not line.startswith("apt-get "))
 
 
