@@ -87,9 +87,11 @@ def left() -> Left:
             if where != "/dev/null":  # Loops keep one.
                 descriptors.append(where.partition("[")[0])
     pools = ("asyncio_", "uvloop_")  # Threads that loops keep.
-    tasks = [Path(f"/proc/self/task/{one}") for one in os.listdir("/proc/self/task")]
     threads = [one.name for one in threading.enumerate() if not one.name.startswith(pools)]
-    native = [(task / "comm").read_text().strip() for task in tasks]
-    threads += [name for name in native if name.startswith("wiresnake")]
-    children = [int(one) for task in tasks for one in (task / "children").read_text().split()]
+    children = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # It has just ended.
+            if (name := (task / "comm").read_text().strip()).startswith("wiresnake"):
+                threads.append(name)
+            children += [int(one) for one in (task / "children").read_text().split()]
     return Left(sorted(descriptors), sorted(threads), sorted(children))

@@ -22,7 +22,7 @@ Address = 10.7.0.{number}/24, fd07::{number}/64
 PublicKey = {public}
 AllowedIPs = 10.7.0.{other}/32, fd07::{other}/128
 """
-DATA = os.urandom(3 << 20)
+DATA = os.urandom(1 << 18)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,7 +62,7 @@ async def carry(left: Plane, right: Plane, outer: str) -> None:
 @pytest.mark.parametrize("right", [None, "portable"], ids=["to-linux", "to-portable"])
 @pytest.mark.parametrize("left", [None, "portable"], ids=["linux", "portable"])
 def test_what_is_sent_comes_back(left: Plane, right: Plane, outer: str) -> None:
-    """3 MB each way over TCP, so that segments are merged and cut where the planes do that."""
+    """256 KiB each way over TCP, so that segments are merged and cut where the planes do that."""
     try:
         asyncio.run(asyncio.wait_for(carry(left, right, outer), 60))
     except wiresnake.HostError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import random
 import signal
@@ -66,6 +67,7 @@ def in_a_fork(main: Coroutine[Any, Any, None]) -> None:
 async def leaving_nothing(main: Coroutine[Any, Any, None]) -> None:
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, str)  # A loop opens some descriptors late.
+    gc.collect()  # What earlier tests left must not go meanwhile.
     before = left()
     async with asyncio.timeout(60):
         await main
@@ -96,13 +98,15 @@ async def exchange(near: wiresnake.Tunnel, host: str, port: int, data: bytes = b
 def test_a_stream_ends_in_each_direction_by_itself(
     stack: str, run: Run, tmp_path: Path, version: int
 ) -> None:
-    """And carries more than any buffer holds."""
+    """With Linux's sockets it carries more than any buffer holds; docs/sockets.md says why not here
+    with the user stack."""
+    size = 16 * MIB if stack == "kernel" else MIB // 4
 
     async def main() -> None:
         async with joined(tmp_path, stack=stack) as (near, far):
             assert near.stack == far.stack == stack
             async with await far.start_server(echo, port=8000):
-                await exchange(near, FAR[version], 8000, random.randbytes(16 * MIB))
+                await exchange(near, FAR[version], 8000, random.randbytes(size))
 
     run(main())
 
@@ -483,6 +487,7 @@ with (wiresnake.open_tunnel(sys.argv[2], stack=sys.argv[3]) as far,
 def test_the_blocking_face(stack: str, tmp_path: Path) -> None:
     """From several threads."""
     files = write_files(tmp_path)
+    gc.collect()
     before = left()
     with (
         wiresnake.open_tunnel(files.far, stack=stack) as far,
